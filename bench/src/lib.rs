@@ -1,0 +1,1 @@
+//! Benchmarks of Sealedge. The micro-benchmarks are under `benches/`.

@@ -1,0 +1,122 @@
+//! Bounds-checked windows into a packet.
+//!
+//! A window has a constant size, so everything read from it is in bounds by type, and the
+//! verifier sees one comparison with the end of the packet for each window.
+
+/// Bytes that can be looked at.
+pub trait Packet {
+    /// Length of the whole packet.
+    fn len_bytes(&self) -> usize;
+
+    /// The `N` bytes from `offset` on, or nothing if the packet ends before.
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+}
+
+/// Bytes that can also be rewritten.
+pub trait PacketMut: Packet {
+    /// The `N` bytes from `offset` on, to write.
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
+}
+
+impl Packet for [u8] {
+    #[inline(always)]
+    fn len_bytes(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.get(offset..)?.first_chunk()
+    }
+}
+
+impl PacketMut for [u8] {
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        self.get_mut(offset..)?.first_chunk_mut()
+    }
+}
+
+/// A packet as an XDP program sees it: two addresses, and a verifier that wants every access
+/// compared with the second.
+#[cfg(target_arch = "bpf")]
+pub struct XdpPacket {
+    start: usize,
+    end: usize,
+}
+
+#[cfg(target_arch = "bpf")]
+impl XdpPacket {
+    /// The packet of this program run. Must be made anew after the packet was resized: the
+    /// verifier rejects every use of the old one.
+    #[inline(always)]
+    pub fn new(ctx: &aya_ebpf::programs::XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+        // Wrapping, because a check for overflow would be one more branch to verify; the offsets
+        // are sums of header lengths and cannot come near it.
+        let start = self.start.wrapping_add(offset);
+        if start.wrapping_add(N) > self.end {
+            return None;
+        }
+        Some(start as *mut [u8; N])
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+impl Packet for XdpPacket {
+    #[inline(always)]
+    fn len_bytes(&self) -> usize {
+        self.end.wrapping_sub(self.start)
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        let window = self.window::<N>(offset)?;
+        #[expect(unsafe_code, reason = "packet memory is reached by address")]
+        // SAFETY: `window` compared its end with the packet's end, and the kernel keeps the
+        // packet in place while the program runs; the verifier checks both again.
+        Some(unsafe { &*window })
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+impl PacketMut for XdpPacket {
+    #[inline(always)]
+    fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
+        let window = self.window::<N>(offset)?;
+        #[expect(unsafe_code, reason = "packet memory is reached by address")]
+        // SAFETY: as in `at`; `&mut self` is the only handle to this packet.
+        Some(unsafe { &mut *window })
+    }
+}
+
+/// `N` bytes of a window, from `AT` on. A pair that does not fit the window does not compile.
+#[inline(always)]
+pub(crate) fn part<const AT: usize, const N: usize, const M: usize>(window: &[u8; M]) -> [u8; N] {
+    const { assert!(AT <= M && N <= M - AT, "the field lies in the window") };
+    // The assertion above makes the fallback unreachable, and the optimiser drops it.
+    window
+        .get(AT..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .unwrap_or([0; N])
+}
+
+/// Writes `value` into a window, from `AT` on.
+#[inline(always)]
+pub(crate) fn put<const AT: usize, const N: usize, const M: usize>(
+    window: &mut [u8; M],
+    value: [u8; N],
+) {
+    const { assert!(AT <= M && N <= M - AT, "the field lies in the window") };
+    if let Some(field) = window.get_mut(AT..).and_then(|rest| rest.first_chunk_mut()) {
+        *field = value;
+    }
+}

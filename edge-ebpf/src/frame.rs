@@ -1,0 +1,300 @@
+//! Ethernet, VLAN, IP and UDP: whom a packet is from and whom it is for.
+
+use crate::cursor::{Packet, part};
+use crate::reason::Reason;
+
+pub const ETHERNET_BYTES: usize = 14;
+pub const VLAN_BYTES: usize = 4;
+/// A service VLAN around a customer VLAN; what is deeper goes to the kernel.
+pub const VLAN_TAGS_MAX: usize = 2;
+pub const IPV4_BYTES: usize = 20;
+pub const IPV6_BYTES: usize = 40;
+pub const UDP_BYTES: usize = 8;
+
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+const PROTOCOL_UDP: u8 = 17;
+
+/// An IP address, IPv4 as ::ffff:a.b.c.d, as two big-endian halves.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Address {
+    pub high: u64,
+    pub low: u64,
+}
+
+const V4_MAPPED: u64 = 0xffff_0000_0000;
+
+impl Address {
+    /// ::, which is nobody's address.
+    pub const UNSPECIFIED: Self = Self { high: 0, low: 0 };
+
+    #[inline(always)]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        Self {
+            high: 0,
+            low: V4_MAPPED | u32::from_be_bytes(bytes) as u64,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn v6(bytes: [u8; 16]) -> Self {
+        let both = u128::from_be_bytes(bytes);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the halves are taken apart"
+        )]
+        Self {
+            high: (both >> 64) as u64,
+            low: both as u64,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn bytes(&self) -> [u8; 16] {
+        (((self.high as u128) << 64) | self.low as u128).to_be_bytes()
+    }
+
+    #[inline(always)]
+    const fn is_v4(&self) -> bool {
+        self.high == 0 && self.low >> 32 == V4_MAPPED >> 32
+    }
+
+    /// Whether an answer to this address can reach one host: not multicast, broadcast, loopback,
+    /// unspecified, nor an IPv4 address in IPv6 disguise (`family` is that of the packet).
+    #[inline(always)]
+    pub const fn can_be_answered(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => {
+                let first = (self.low >> 24) & 0xff;
+                // 0/8 is this network, 127/8 loopback, 224/4 multicast, 240/4 reserved, and its
+                // last address is the limited broadcast.
+                first != 0 && first != 127 && first < 224
+            }
+            Family::V6 => {
+                let multicast = self.high >> 56 == 0xff;
+                let unspecified_or_loopback = self.high == 0 && self.low <= 1;
+                !multicast && !unspecified_or_loopback && !self.is_v4()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// An address and a UDP port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    pub address: Address,
+    pub port: u16,
+}
+
+/// Where things lie in a frame, and whom it is from and for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame {
+    pub family: Family,
+    pub ip_at: usize,
+    pub udp_at: usize,
+    /// Length of the IP packet without its header, as IP says.
+    pub ip_payload_bytes: u16,
+    /// Length of UDP header and payload, as UDP says.
+    pub udp_bytes: u16,
+    pub source_mac: [u8; 6],
+    pub destination_mac: [u8; 6],
+    pub source: Endpoint,
+    pub destination: Endpoint,
+}
+
+/// A frame that was read as far as UDP, or that the kernel must read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parsed {
+    Udp(Frame),
+    /// Not UDP, or not to be told without reading options, extension headers or other pieces.
+    Kernel(Reason),
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn payload_at(&self) -> usize {
+        self.udp_at.wrapping_add(UDP_BYTES)
+    }
+
+    /// Length of the UDP payload, if all lengths agree and the frame holds it. The frame may be
+    /// longer than the datagram: Ethernet pads.
+    #[inline(always)]
+    pub fn payload_bytes(&self, frame_bytes: usize) -> Option<usize> {
+        let udp_bytes = usize::from(self.udp_bytes);
+        let agree = self.udp_bytes == self.ip_payload_bytes
+            && udp_bytes >= UDP_BYTES
+            && self.udp_at.wrapping_add(udp_bytes) <= frame_bytes;
+        agree.then(|| udp_bytes.wrapping_sub(UDP_BYTES))
+    }
+}
+
+/// Reads a frame down to its UDP header.
+#[inline(always)]
+pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
+    let Some(ethernet) = packet.at::<ETHERNET_BYTES>(0) else {
+        return Parsed::Kernel(Reason::ShortFrame);
+    };
+    let destination_mac = part::<0, 6, _>(ethernet);
+    let source_mac = part::<6, 6, _>(ethernet);
+    let mut ethertype = u16::from_be_bytes(part::<12, 2, _>(ethernet));
+    let mut ip_at = ETHERNET_BYTES;
+    let mut tags = 0;
+    while ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN {
+        if tags == VLAN_TAGS_MAX {
+            return Parsed::Kernel(Reason::VlanDepth);
+        }
+        let Some(tag) = packet.at::<VLAN_BYTES>(ip_at) else {
+            return Parsed::Kernel(Reason::ShortFrame);
+        };
+        ethertype = u16::from_be_bytes(part::<2, 2, _>(tag));
+        ip_at = ip_at.wrapping_add(VLAN_BYTES);
+        tags = tags.wrapping_add(1);
+    }
+    match ethertype {
+        ETHERTYPE_IPV4 => parse_v4(packet, ip_at, source_mac, destination_mac),
+        ETHERTYPE_IPV6 => parse_v6(packet, ip_at, source_mac, destination_mac),
+        _ => Parsed::Kernel(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+fn parse_v4<P: Packet + ?Sized>(
+    packet: &P,
+    ip_at: usize,
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+) -> Parsed {
+    let Some(ip) = packet.at::<IPV4_BYTES>(ip_at) else {
+        return Parsed::Kernel(Reason::ShortFrame);
+    };
+    let [version_length] = part::<0, 1, _>(ip);
+    if version_length >> 4 != 4 {
+        return Parsed::Kernel(Reason::NotIp);
+    }
+    if part::<9, 1, _>(ip) != [PROTOCOL_UDP] {
+        return Parsed::Kernel(Reason::NotUdp);
+    }
+    if version_length & 0x0f != 5 {
+        return Parsed::Kernel(Reason::IpOptions);
+    }
+    // More fragments, or an offset: all but "don't fragment" and the evil bit.
+    if u16::from_be_bytes(part::<6, 2, _>(ip)) & 0x3fff != 0 {
+        return Parsed::Kernel(Reason::Fragment);
+    }
+    let udp_at = ip_at.wrapping_add(IPV4_BYTES);
+    let Some(udp) = packet.at::<UDP_BYTES>(udp_at) else {
+        return Parsed::Kernel(Reason::ShortFrame);
+    };
+    let total_bytes = u16::from_be_bytes(part::<2, 2, _>(ip));
+    #[expect(clippy::cast_possible_truncation, reason = "20")]
+    let ip_payload_bytes = total_bytes.wrapping_sub(IPV4_BYTES as u16);
+    Parsed::Udp(Frame {
+        family: Family::V4,
+        ip_at,
+        udp_at,
+        ip_payload_bytes,
+        udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
+        source_mac,
+        destination_mac,
+        source: Endpoint {
+            address: Address::v4(part::<12, 4, _>(ip)),
+            port: u16::from_be_bytes(part::<0, 2, _>(udp)),
+        },
+        destination: Endpoint {
+            address: Address::v4(part::<16, 4, _>(ip)),
+            port: u16::from_be_bytes(part::<2, 2, _>(udp)),
+        },
+    })
+}
+
+#[inline(always)]
+fn parse_v6<P: Packet + ?Sized>(
+    packet: &P,
+    ip_at: usize,
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+) -> Parsed {
+    let Some(ip) = packet.at::<IPV6_BYTES>(ip_at) else {
+        return Parsed::Kernel(Reason::ShortFrame);
+    };
+    let [version_class] = part::<0, 1, _>(ip);
+    if version_class >> 4 != 6 {
+        return Parsed::Kernel(Reason::NotIp);
+    }
+    let [next_header] = part::<6, 1, _>(ip);
+    match next_header {
+        PROTOCOL_UDP => {}
+        44 => return Parsed::Kernel(Reason::Fragment),
+        // Hop-by-hop, routing, ESP, authentication, destination options, mobility, HIP, shim6.
+        0 | 43 | 50 | 51 | 60 | 135 | 139 | 140 => return Parsed::Kernel(Reason::Ipv6Extension),
+        _ => return Parsed::Kernel(Reason::NotUdp),
+    }
+    let udp_at = ip_at.wrapping_add(IPV6_BYTES);
+    let Some(udp) = packet.at::<UDP_BYTES>(udp_at) else {
+        return Parsed::Kernel(Reason::ShortFrame);
+    };
+    Parsed::Udp(Frame {
+        family: Family::V6,
+        ip_at,
+        udp_at,
+        ip_payload_bytes: u16::from_be_bytes(part::<4, 2, _>(ip)),
+        udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
+        source_mac,
+        destination_mac,
+        source: Endpoint {
+            address: Address::v6(part::<8, 16, _>(ip)),
+            port: u16::from_be_bytes(part::<0, 2, _>(udp)),
+        },
+        destination: Endpoint {
+            address: Address::v6(part::<24, 16, _>(ip)),
+            port: u16::from_be_bytes(part::<2, 2, _>(udp)),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_of_one_host_can_be_answered() {
+        let v4 = |text: [u8; 4]| Address::v4(text).can_be_answered(Family::V4);
+        assert!(v4([192, 0, 2, 7]) && v4([10, 0, 0, 1]) && v4([223, 255, 255, 255]));
+        for bad in [
+            [0, 0, 0, 0],
+            [0, 1, 2, 3],
+            [127, 0, 0, 1],
+            [224, 0, 0, 1],
+            [255; 4],
+        ] {
+            assert!(!v4(bad), "{bad:?}");
+        }
+        let v6 = |text: &str| {
+            let address: core::net::Ipv6Addr = text.parse().unwrap();
+            Address::v6(address.octets()).can_be_answered(Family::V6)
+        };
+        assert!(v6("2001:db8::1") && v6("fe80::1") && v6("fd00::1"));
+        for bad in ["::", "::1", "ff02::1", "::ffff:192.0.2.7"] {
+            assert!(!v6(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_keeps_its_bytes() {
+        let bytes = core::array::from_fn(|at| u8::try_from(at).unwrap());
+        assert_eq!(Address::v6(bytes).bytes(), bytes);
+        assert_eq!(
+            Address::v4([1, 2, 3, 4]).bytes()[10..],
+            [0xff, 0xff, 1, 2, 3, 4]
+        );
+    }
+}

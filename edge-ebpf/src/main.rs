@@ -1,0 +1,145 @@
+//! The XDP program: maps, context to cursor, verdict to action. What is decided is decided in
+//! [`edge_ebpf::steer`].
+#![no_std]
+#![no_main]
+#![expect(
+    unsafe_code,
+    reason = "maps and context are reached through the kernel's pointers"
+)]
+
+use core::mem::offset_of;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::helpers::{bpf_xdp_adjust_meta, bpf_xdp_adjust_tail};
+use aya_ebpf::macros::{btf_map, xdp};
+use aya_ebpf::programs::XdpContext;
+use edge_ebpf::cursor::{Packet, XdpPacket};
+use edge_ebpf::frame::Frame;
+use edge_ebpf::maps::{Cookies, QUEUES_MAX, Resident, Settings, TALLIES, Tally, tally_index};
+use edge_ebpf::reason::Reason;
+use edge_ebpf::rewrite;
+use edge_ebpf::steer::{Reply, Tables, Verdict, decide};
+use edge_ebpf::wire::ChunkId;
+
+#[btf_map]
+static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+static COOKIES: Array<Cookies, 1> = Array::new();
+/// The server sets the real size when it loads the program.
+#[btf_map]
+static RESIDENT: HashMap<ChunkId, Resident, 1> = HashMap::new();
+#[btf_map]
+static XSKS: XskMap<{ QUEUES_MAX as usize }> = XskMap::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Tally, { TALLIES as usize }> = PerCpuArray::new();
+
+struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn cookies(&self) -> Option<&Cookies> {
+        COOKIES.get(0)
+    }
+
+    #[inline(always)]
+    fn resident(&self, id: &ChunkId) -> Option<Resident> {
+        // SAFETY: the element may be reused while it is read; the pair is a hint and the worker
+        // compares it with the slot table (I5).
+        unsafe { RESIDENT.get(id) }.copied()
+    }
+}
+
+#[xdp]
+fn edge_xdp(ctx: XdpContext) -> u32 {
+    let packet = XdpPacket::new(&ctx);
+    let frame_bytes = packet.len_bytes();
+    let (reason, action) = match decide(&packet, &Maps) {
+        Verdict::Pass(reason) => (reason, XDP_PASS),
+        Verdict::Drop(reason) => (reason, XDP_DROP),
+        Verdict::Reply(reason, frame, reply) => answer(&ctx, packet, reason, &frame, &reply),
+        Verdict::Steer(resident) => steer(&ctx, resident),
+    };
+    // I10: the only place that counts, passed once by every packet.
+    count(&ctx, reason, frame_bytes);
+    action
+}
+
+#[inline(always)]
+fn answer(
+    ctx: &XdpContext,
+    mut packet: XdpPacket,
+    reason: Reason,
+    frame: &Frame,
+    reply: &Reply,
+) -> (Reason, u32) {
+    let frame_bytes = packet.len_bytes();
+    let Some(reply_bytes) = rewrite::reply(&mut packet, frame, reply) else {
+        return (Reason::BadLength, XDP_DROP);
+    };
+    let surplus = frame_bytes.wrapping_sub(reply_bytes);
+    if surplus != 0 {
+        // SAFETY: the context is the one this run was called with; no pointer into the packet is
+        // used after this.
+        let resized = unsafe { bpf_xdp_adjust_tail(ctx.ctx, 0_i32.wrapping_sub(surplus as i32)) };
+        if resized != 0 {
+            return (Reason::ResizeFailed, XDP_DROP);
+        }
+    }
+    (reason, XDP_TX)
+}
+
+#[inline(always)]
+fn steer(ctx: &XdpContext, resident: Resident) -> (Reason, u32) {
+    // A driver may have put metadata of its own there: take the area to exactly our size.
+    let present = ctx.metadata_end().wrapping_sub(ctx.metadata()) as i32;
+    let delta = present.wrapping_sub(Resident::METADATA_BYTES as i32);
+    // SAFETY: as above; the pointers are fetched anew below.
+    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, delta) } != 0 {
+        return (Reason::NoMetadata, XDP_PASS);
+    }
+    let start = ctx.metadata();
+    if start.wrapping_add(Resident::METADATA_BYTES) > ctx.metadata_end() {
+        return (Reason::NoMetadata, XDP_PASS);
+    }
+    let mark = start as *mut [u8; Resident::METADATA_BYTES];
+    // SAFETY: compared with the end of the area in the lines above.
+    unsafe { mark.write(resident.to_metadata()) };
+    // I3: only the socket of the queue the packet came in by; without one it is the kernel's.
+    match XSKS.redirect(queue(ctx), u64::from(XDP_PASS)) {
+        Ok(action) => (Reason::Steered, action),
+        Err(_) => (Reason::NoSocket, XDP_PASS),
+    }
+}
+
+#[inline(always)]
+fn count(ctx: &XdpContext, reason: Reason, frame_bytes: usize) {
+    if let Some(tally) = COUNTERS.get_ptr_mut(tally_index(queue(ctx), reason)) {
+        // SAFETY: the element is this CPU's own, and XDP runs are not nested.
+        let tally = unsafe { &mut *tally };
+        tally.packets = tally.packets.wrapping_add(1);
+        tally.bytes = tally.bytes.wrapping_add(frame_bytes as u64);
+    }
+}
+
+#[inline(always)]
+fn queue(ctx: &XdpContext) -> u32 {
+    const _: () = assert!(offset_of!(xdp_md, rx_queue_index) == 16);
+    ctx.rx_queue_index()
+}
+
+/// A reachable panic is an endless loop, which the verifier refuses.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,24 @@
+//! Lets every packet pass. Goes on the client's end of a veth pair: without a program there, the
+//! kernel silently loses what the edge's end answers by `XDP_TX`.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::bindings::xdp_action::XDP_PASS;
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+
+#[xdp]
+fn edge_pass(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// A reachable panic is an endless loop, which the verifier refuses.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[expect(unsafe_code, reason = "the loader looks the licence up by section")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,116 @@
+//! Turns a request into its answer, in place: addresses and ports change sides, the payload's
+//! first bytes become the answer, and every checksum is computed from scratch (a request that
+//! never left its host carries only half of one).
+
+use crate::cursor::{PacketMut, part, put};
+use crate::frame::{ETHERNET_BYTES, Family, Frame, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
+use crate::steer::Reply;
+use crate::wire::{NACK_BYTES, WELCOME_HEADER_BYTES};
+
+const TTL: u8 = 64;
+const DONT_FRAGMENT: u16 = 0x4000;
+
+/// Rewrites the packet. Returns the length the frame must be cut to, or nothing if the packet is
+/// shorter than its own headers said.
+#[inline(always)]
+pub fn reply<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame, reply: &Reply) -> Option<usize> {
+    let payload_at = frame.payload_at();
+    // The answer's meaningful bytes are summed; the padding of a WELCOME is taken for zero. If it
+    // is not, the receiver's stack finds a wrong checksum and drops the answer: nobody's words can
+    // be bounced off an edge.
+    let (udp_bytes, payload_sum) = match reply {
+        Reply::Welcome(welcome) => {
+            let bytes = welcome.encode();
+            *packet.at_mut::<WELCOME_HEADER_BYTES>(payload_at)? = bytes;
+            (frame.udp_bytes, sum(&bytes))
+        }
+        Reply::Nack(nack) => {
+            let bytes = nack.encode();
+            *packet.at_mut::<NACK_BYTES>(payload_at)? = bytes;
+            #[expect(clippy::cast_possible_truncation, reason = "32")]
+            let udp_bytes = UDP_BYTES.wrapping_add(NACK_BYTES) as u16;
+            (udp_bytes, sum(&bytes))
+        }
+    };
+
+    let udp = packet.at_mut::<UDP_BYTES>(frame.udp_at)?;
+    let mut header = [0; UDP_BYTES];
+    put::<0, 2, _>(&mut header, frame.destination.port.to_be_bytes());
+    put::<2, 2, _>(&mut header, frame.source.port.to_be_bytes());
+    put::<4, 2, _>(&mut header, udp_bytes.to_be_bytes());
+    let checksum = match fold(
+        payload_sum
+            .wrapping_add(sum(&header))
+            // The prefix that makes an IPv4 address one of IPv6 is ffff, and that is zero in
+            // one's complement.
+            .wrapping_add(sum(&frame.source.address.bytes()))
+            .wrapping_add(sum(&frame.destination.address.bytes()))
+            .wrapping_add(u32::from(udp_bytes))
+            .wrapping_add(17),
+    ) {
+        // Zero would mean that there is no checksum.
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    put::<6, 2, _>(&mut header, checksum.to_be_bytes());
+    *udp = header;
+
+    match frame.family {
+        Family::V4 => rewrite_v4(packet.at_mut::<IPV4_BYTES>(frame.ip_at)?, udp_bytes),
+        Family::V6 => rewrite_v6(packet.at_mut::<IPV6_BYTES>(frame.ip_at)?, udp_bytes),
+    }
+
+    let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
+    put::<0, 6, _>(ethernet, frame.source_mac);
+    put::<6, 6, _>(ethernet, frame.destination_mac);
+    Some(frame.udp_at.wrapping_add(usize::from(udp_bytes)))
+}
+
+#[inline(always)]
+fn rewrite_v4(ip: &mut [u8; IPV4_BYTES], udp_bytes: u16) {
+    let source = part::<12, 4, _>(ip);
+    let destination = part::<16, 4, _>(ip);
+    #[expect(clippy::cast_possible_truncation, reason = "20")]
+    let total_bytes = udp_bytes.wrapping_add(IPV4_BYTES as u16);
+    let mut header = [0; IPV4_BYTES];
+    put::<0, 2, _>(&mut header, [0x45, 0]);
+    put::<2, 2, _>(&mut header, total_bytes.to_be_bytes());
+    put::<6, 2, _>(&mut header, DONT_FRAGMENT.to_be_bytes());
+    put::<8, 2, _>(&mut header, [TTL, 17]);
+    put::<12, 4, _>(&mut header, destination);
+    put::<16, 4, _>(&mut header, source);
+    let checksum = fold(sum(&header));
+    put::<10, 2, _>(&mut header, checksum.to_be_bytes());
+    *ip = header;
+}
+
+#[inline(always)]
+fn rewrite_v6(ip: &mut [u8; IPV6_BYTES], udp_bytes: u16) {
+    let source = part::<8, 16, _>(ip);
+    let destination = part::<24, 16, _>(ip);
+    put::<0, 4, _>(ip, [0x60, 0, 0, 0]);
+    put::<4, 2, _>(ip, udp_bytes.to_be_bytes());
+    put::<6, 2, _>(ip, [17, TTL]);
+    put::<8, 16, _>(ip, destination);
+    put::<24, 16, _>(ip, source);
+}
+
+/// Sum of the big-endian 16-bit words; `N` is even and far too small to overflow.
+#[inline(always)]
+fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
+    const { assert!(N.is_multiple_of(2) && N <= 1024) };
+    let (words, _) = bytes.as_chunks::<2>();
+    words.iter().fold(0, |sum: u32, word| {
+        sum.wrapping_add(u32::from(u16::from_be_bytes(*word)))
+    })
+}
+
+/// Folds a sum to the Internet checksum.
+#[inline(always)]
+fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff).wrapping_add(sum >> 16);
+    let twice = (once & 0xffff).wrapping_add(once >> 16);
+    #[expect(clippy::cast_possible_truncation, reason = "folded twice, it fits")]
+    let folded = twice as u16;
+    !folded
+}

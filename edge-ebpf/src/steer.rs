@@ -1,0 +1,208 @@
+//! What happens to a packet: the whole policy, as pure functions.
+//!
+//! [`decide`] judges a frame, in the XDP program. [`admit`] judges a datagram, and is the part that
+//! the socket path shares: what reached the daemon through the kernel gets no more trust and no
+//! other treatment than what XDP saw.
+
+use crate::cursor::{Packet, part};
+use crate::frame::{self, Endpoint, Family, Frame, Parsed};
+use crate::maps::{ABI_VERSION, Cookies, Resident, Settings};
+use crate::reason::Reason;
+use crate::wire::{
+    ChunkId, Cookie, GET_BYTES, Get, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC, Nack,
+    NackCode, VERSION, Welcome, hello_bytes_max,
+};
+
+/// What `decide` may ask of the world.
+pub trait Tables {
+    fn settings(&self) -> Option<&Settings>;
+    fn cookies(&self) -> Option<&Cookies>;
+    fn resident(&self, id: &ChunkId) -> Option<Resident>;
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// To the kernel, untouched.
+    Pass(Reason),
+    Drop(Reason),
+    /// Back where it came from, rewritten.
+    Reply(Reason, Frame, Reply),
+    /// To the AF_XDP socket of its queue.
+    Steer(Resident),
+}
+
+/// An answer that is made in place of the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// As long as the HELLO.
+    Welcome(Welcome),
+    Nack(Nack),
+}
+
+/// What a datagram for the service is worth.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    Refuse(Reason),
+    Reply(Reason, Reply),
+    /// A GET from an address that has proved it receives.
+    Get(Get),
+}
+
+/// Judges a frame.
+#[inline(always)]
+pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict {
+    let Some(settings) = tables.settings() else {
+        return Verdict::Pass(Reason::NotServing);
+    };
+    if settings.abi_version != ABI_VERSION {
+        return Verdict::Pass(Reason::NotServing);
+    }
+    let frame = match frame::parse(packet) {
+        Parsed::Udp(frame) => frame,
+        Parsed::Kernel(reason) => return Verdict::Pass(reason),
+    };
+    // I1: the cheapest question first, because most packets of a busy host are not ours.
+    if frame.destination.port != settings.port || !settings.serves(&frame.destination.address) {
+        return Verdict::Pass(Reason::NotOurs);
+    }
+    if frame.destination_mac != settings.mac {
+        return Verdict::Pass(Reason::OtherMac);
+    }
+    let Some(payload_bytes) = frame.payload_bytes(packet.len_bytes()) else {
+        return Verdict::Drop(Reason::BadLength);
+    };
+    let Some(cookies) = tables.cookies() else {
+        return Verdict::Pass(Reason::NotServing);
+    };
+    let [group, ..] = frame.source_mac;
+    if group & 1 != 0 {
+        return Verdict::Drop(Reason::BadSource);
+    }
+    let datagram = Datagram {
+        source: frame.source,
+        family: frame.family,
+        payload_bytes,
+    };
+    match admit(packet, frame.payload_at(), &datagram, settings, cookies) {
+        Admission::Refuse(reason) => Verdict::Drop(reason),
+        Admission::Reply(reason, reply) => Verdict::Reply(reason, frame, reply),
+        Admission::Get(get) => match tables.resident(&get.id) {
+            Some(resident) => Verdict::Steer(resident),
+            None => Verdict::Pass(Reason::Miss),
+        },
+    }
+}
+
+/// A datagram for the service: who sent it, and how long it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    pub source: Endpoint,
+    pub family: Family,
+    pub payload_bytes: usize,
+}
+
+/// Judges a datagram whose payload begins at `at`.
+///
+/// I14: an answer is at most as long as its request, and only a good cookie opens the way to more.
+#[inline(always)]
+pub fn admit<P: Packet + ?Sized>(
+    packet: &P,
+    at: usize,
+    datagram: &Datagram,
+    settings: &Settings,
+    cookies: &Cookies,
+) -> Admission {
+    let source = &datagram.source;
+    if source.port == 0
+        || !source.address.can_be_answered(datagram.family)
+        || settings.serves(&source.address)
+    {
+        return Admission::Refuse(Reason::BadSource);
+    }
+    let Some(opening) = packet.at::<2>(at) else {
+        return Admission::Refuse(Reason::BadMagic);
+    };
+    let [magic, version_kind] = *opening;
+    if datagram.payload_bytes < 2 || magic != MAGIC {
+        return Admission::Refuse(Reason::BadMagic);
+    }
+    let (version, kind) = (version_kind >> 4, version_kind & 0x0f);
+    if kind == Kind::Hello as u8 {
+        admit_hello(packet, at, datagram, version, settings, cookies)
+    } else if version != VERSION {
+        Admission::Refuse(Reason::BadVersion)
+    } else if kind == Kind::Get as u8 {
+        admit_get(packet, at, datagram, cookies)
+    } else {
+        Admission::Refuse(Reason::BadKind)
+    }
+}
+
+#[inline(always)]
+fn admit_hello<P: Packet + ?Sized>(
+    packet: &P,
+    at: usize,
+    datagram: &Datagram,
+    version: u8,
+    settings: &Settings,
+    cookies: &Cookies,
+) -> Admission {
+    let payload_bytes = datagram.payload_bytes;
+    if payload_bytes < HELLO_BYTES_MIN || payload_bytes > hello_bytes_max(settings.segment_bytes) {
+        return Admission::Refuse(Reason::HelloSize);
+    }
+    let Some(window) = packet.at::<HELLO_HEADER_BYTES>(at) else {
+        return Admission::Refuse(Reason::HelloSize);
+    };
+    // Of another version only the opening, the length and the place of the nonce are known.
+    let nonce = part::<8, 8, _>(window);
+    let (reason, cookie) = if version == VERSION {
+        if let Err(reason) = Hello::decode(window) {
+            return Admission::Refuse(reason);
+        }
+        match cookies.issue(&datagram.source) {
+            Some(cookie) => (Reason::Welcome, cookie),
+            None => return Admission::Refuse(Reason::NotServing),
+        }
+    } else {
+        (Reason::WelcomeVersion, Cookie::default())
+    };
+    let welcome = Welcome {
+        segment_bytes: settings.segment_bytes,
+        max_burst: settings.max_burst,
+        lifetime_seconds: crate::cookie::LIFETIME_SECONDS,
+        nonce,
+        cookie,
+    };
+    Admission::Reply(reason, Reply::Welcome(welcome))
+}
+
+#[inline(always)]
+fn admit_get<P: Packet + ?Sized>(
+    packet: &P,
+    at: usize,
+    datagram: &Datagram,
+    cookies: &Cookies,
+) -> Admission {
+    if datagram.payload_bytes != GET_BYTES {
+        return Admission::Refuse(Reason::GetSize);
+    }
+    let Some(window) = packet.at::<GET_BYTES>(at) else {
+        return Admission::Refuse(Reason::GetSize);
+    };
+    let get = match Get::decode(window) {
+        Ok(get) => get,
+        Err(reason) => return Admission::Refuse(reason),
+    };
+    if cookies.accepts(&get.cookie, &datagram.source) {
+        return Admission::Get(get);
+    }
+    let nack = Nack {
+        code: NackCode::Cookie,
+        retry_ms: 0,
+        tag: get.id.tag(),
+        echo: get.cookie.value,
+    };
+    Admission::Reply(Reason::NackCookie, Reply::Nack(nack))
+}

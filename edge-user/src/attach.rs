@@ -1,0 +1,201 @@
+//! Puts the program on the interface, and hands out its maps.
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
+use aya::{Ebpf, EbpfLoader};
+use edge_ebpf::maps::{self, QUEUES_MAX, Settings, tally_index};
+use edge_ebpf::reason::Reason;
+
+use crate::config::XdpMode;
+use crate::counters::{Count, ReasonCounts};
+use crate::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue, SettingsValue, TallyValue};
+
+/// The program, as built; without it only `xdp.mode = "off"` works.
+#[cfg(xdp_program)]
+const PROGRAM: Option<&[u8]> =
+    Some(aya::include_bytes_aligned!(env!("SEALEDGE_XDP_PROGRAM")));
+#[cfg(not(xdp_program))]
+const PROGRAM: Option<&[u8]> = None;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(
+        "this edged was built without the XDP program; build it with `cargo xtask build`, or set \
+         xdp.mode = \"off\""
+    )]
+    NotBuilt,
+    #[error(
+        "the kernel does not let this user load an XDP program; run as root (or with CAP_BPF, \
+         CAP_NET_ADMIN, CAP_NET_RAW and CAP_IPC_LOCK), or set xdp.mode = \"off\""
+    )]
+    NotPermitted,
+    #[error("the XDP program does not load: {0}")]
+    Load(String),
+    #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
+    Mismatch(String),
+    #[error(
+        "the driver of {interface} has no native XDP; set xdp.mode = \"generic\" or \"off\""
+    )]
+    NoNativeXdp { interface: String },
+    #[error(
+        "an XDP program is already attached to {interface} (`ip link show {interface}` names it); \
+         stop its owner first"
+    )]
+    Occupied { interface: String },
+    #[error("the XDP program cannot be attached to {interface}: {reason}")]
+    Attach { interface: String, reason: String },
+}
+
+/// The loaded program and those of its maps that stay with it. Dropping it takes the program off
+/// the interface.
+pub struct Program {
+    ebpf: Ebpf,
+    settings: Array<MapData, SettingsValue>,
+    sockets: XskMap<MapData>,
+}
+
+/// The maps that others work with.
+pub struct Maps {
+    pub resident: HashMap<MapData, ChunkIdKey, ResidentValue>,
+    pub cookies: Array<MapData, CookiesValue>,
+    pub counters: ProgramCounters,
+}
+
+/// What the program counts.
+pub struct ProgramCounters(PerCpuArray<MapData, TallyValue>);
+
+impl Program {
+    /// Loads the program, with room for this many chunks. It serves nobody yet.
+    pub fn load(slots: u32) -> Result<(Self, Maps), AttachError> {
+        let object = PROGRAM.ok_or(AttachError::NotBuilt)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::RESIDENT, slots)
+            .load(object)
+            .map_err(|error| match io_error(&error) {
+                Some(libc::EPERM) => AttachError::NotPermitted,
+                _ => AttachError::Load(chain(&error)),
+            })?;
+        let settings = take(&mut ebpf, maps::SETTINGS)?;
+        let sockets = take(&mut ebpf, maps::XSKS)?;
+        let maps = Maps {
+            resident: take(&mut ebpf, maps::RESIDENT)?,
+            cookies: take(&mut ebpf, maps::COOKIES)?,
+            counters: ProgramCounters(take(&mut ebpf, maps::COUNTERS)?),
+        };
+        let mut program = Self { ebpf, settings, sockets };
+        program.xdp()?.load().map_err(|error| match program_errno(&error) {
+            Some(libc::EPERM) => AttachError::NotPermitted,
+            _ => AttachError::Load(chain(&error)),
+        })?;
+        Ok((program, maps))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, AttachError> {
+        let missing = || AttachError::Mismatch(format!("it has no program {}", maps::PROGRAM));
+        self.ebpf
+            .program_mut(maps::PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(missing)
+    }
+
+    /// In this mode or not at all.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<(), AttachError> {
+        let mode = match mode {
+            XdpMode::Native => AyaMode::Driver,
+            XdpMode::Generic | XdpMode::Off => AyaMode::Skb,
+        };
+        let attached = self.xdp()?.attach(interface, mode);
+        attached.map(drop).map_err(|error| {
+            let interface = interface.to_owned();
+            match program_errno(&error) {
+                Some(libc::EPERM) => AttachError::NotPermitted,
+                Some(libc::EOPNOTSUPP) => AttachError::NoNativeXdp { interface },
+                Some(libc::EBUSY | libc::EEXIST) => AttachError::Occupied { interface },
+                _ => AttachError::Attach { interface, reason: chain(&error) },
+            }
+        })
+    }
+
+    /// From here on the program steers hits of this queue to this socket (I3).
+    pub fn set_socket(
+        &mut self,
+        queue: u32,
+        socket: impl std::os::fd::AsRawFd,
+    ) -> Result<(), AttachError> {
+        self.sockets.set(queue, socket, 0).map_err(|error| AttachError::Load(chain(&error)))
+    }
+
+    /// From here on the program answers for these addresses; with [`Settings::NONE`] for none.
+    pub fn serve(&mut self, settings: Settings) -> Result<(), AttachError> {
+        let value = SettingsValue(settings);
+        self.settings.set(0, value, 0).map_err(|error| AttachError::Load(chain(&error)))
+    }
+}
+
+impl ProgramCounters {
+    /// How packets of one queue ended, summed over CPUs.
+    pub fn of_queue(&self, queue: u32) -> ReasonCounts {
+        let mut counts = ReasonCounts::new();
+        for reason in Reason::ALL {
+            let Ok(tallies) = self.0.get(&tally_index(queue, *reason), 0) else { continue };
+            let count = tallies.iter().fold(Count::default(), |sum, tally| Count {
+                packets: sum.packets.wrapping_add(tally.0.packets),
+                bytes: sum.bytes.wrapping_add(tally.0.bytes),
+            });
+            if count.packets > 0 {
+                counts.insert(reason.label().to_owned(), count);
+            }
+        }
+        counts
+    }
+}
+
+/// How many RX queues an interface has now; drivers may change that when a program is attached.
+pub fn queue_count(interface: &str) -> std::io::Result<u32> {
+    let mut queues = 0;
+    for entry in std::fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
+        if entry?.file_name().to_string_lossy().starts_with("rx-") {
+            queues += 1;
+        }
+    }
+    Ok(queues.min(QUEUES_MAX))
+}
+
+/// I13: a map that is missing, or whose keys and values have other sizes than ours, is of another
+/// build.
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
+    let mismatch = |reason: String| AttachError::Mismatch(format!("map {name}: {reason}"));
+    let map = ebpf.take_map(name).ok_or_else(|| mismatch("is missing".to_owned()))?;
+    T::try_from(map).map_err(|error| mismatch(error.to_string()))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text.replace('\n', " ")
+}
+
+fn program_errno(error: &ProgramError) -> Option<i32> {
+    io_error(error)
+}
+
+/// The error number at the bottom of a chain of causes.
+fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = inner.source();
+    }
+    None
+}
+

@@ -1,0 +1,59 @@
+//! The address of an edge, as it is typed: with or without a port, by number or by name.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use edge_ebpf::wire::SERVICE_PORT;
+
+use crate::failed::Failed;
+
+/// Understands `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
+/// `name:7347`.
+pub(crate) fn resolve(text: &str) -> Result<SocketAddr, Failed> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok((address, SERVICE_PORT).into());
+    }
+    let found = if has_port(text) {
+        text.to_socket_addrs()
+    } else {
+        (text, SERVICE_PORT).to_socket_addrs()
+    };
+    let unknown = |why: String| {
+        Failed::new(format!("no address for edge {text:?} ({why}): name it as ADDR or ADDR:PORT"))
+    };
+    match found {
+        Ok(mut addresses) => addresses.next().ok_or_else(|| unknown("none known".to_owned())),
+        Err(error) => Err(unknown(error.to_string())),
+    }
+}
+
+fn has_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_port_gets_the_services_port() {
+        for (typed, expected) in [
+            ("10.0.0.1", "10.0.0.1:7347"),
+            ("10.0.0.1:99", "10.0.0.1:99"),
+            ("fd00::1", "[fd00::1]:7347"),
+            ("[fd00::1]", "[fd00::1]:7347"),
+            ("[fd00::1]:99", "[fd00::1]:99"),
+        ] {
+            let found = resolve(typed).ok().map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(expected), "{typed}");
+        }
+        assert!(resolve("localhost:99").is_ok_and(|address| address.port() == 99));
+        assert!(resolve("localhost").is_ok_and(|address| address.port() == 7347));
+        for typed in ["", ":", "10.0.0.1:", "10.0.0.1:99999", "[fd00::1]:x"] {
+            assert!(resolve(typed).is_err(), "{typed:?}");
+        }
+    }
+}

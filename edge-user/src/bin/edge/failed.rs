@@ -1,0 +1,89 @@
+//! Why a command failed: one line that names the fix, and an exit code that scripts can tell apart.
+
+use std::fmt;
+use std::io;
+use std::process::ExitCode;
+
+use edge_user::client::failure::Failure;
+use edge_user::client::stat::StatError;
+use edge_user::seal::output::OutputError;
+use edge_user::seal::publish::PublishError;
+use edge_user::seal::ticket::TicketError;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+const TRY_AGAIN: u8 = 75;
+const PRIVILEGE: u8 = 77;
+
+pub(crate) struct Failed {
+    code: u8,
+    message: String,
+}
+
+impl Failed {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILURE, message: message.into() }
+    }
+
+    /// The command line itself is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+
+    /// A file cannot be read or written.
+    pub(crate) fn file(action: &str, path: &std::path::Path, error: &io::Error) -> Self {
+        Self::new(format!("cannot {action} {}: {error}", path.display()))
+    }
+
+    pub(crate) fn output(error: io::Error) -> Self {
+        Self::new(format!("cannot write to standard output: {error}"))
+    }
+
+    /// Names the edge in front of what went wrong with it.
+    pub(crate) fn with_edge(failure: &Failure, edge: std::net::SocketAddr) -> Self {
+        let code = if failure.is_temporary() { TRY_AGAIN } else { FAILURE };
+        Self { code, message: format!("{edge}: {failure}") }
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl From<TicketError> for Failed {
+    fn from(error: TicketError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<PublishError> for Failed {
+    fn from(error: PublishError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<OutputError> for Failed {
+    fn from(error: OutputError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<StatError> for Failed {
+    fn from(error: StatError) -> Self {
+        let code = match &error {
+            StatError::NotAllowed { .. } => PRIVILEGE,
+            StatError::Missing { .. }
+            | StatError::Silent { .. }
+            | StatError::Http { .. }
+            | StatError::Status { .. }
+            | StatError::Content { .. } => FAILURE,
+        };
+        Self { code, message: error.to_string() }
+    }
+}

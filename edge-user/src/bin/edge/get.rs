@@ -1,0 +1,114 @@
+//! `edge get`: ticket to file.
+
+use std::fmt::Write;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use edge_user::client::drive::{Sink, fetch};
+use edge_user::seal::open::Opener;
+use edge_user::seal::output::Output;
+use edge_user::seal::ticket::Ticket;
+use edge_user::seal::tree::Verified;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use crate::failed::Failed;
+use crate::{address, interrupt, print_json, progress, ticket};
+
+/// Fetch an object through an edge, check every chunk of it, and decrypt it.
+///
+/// The file appears under its name only when it is whole.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The ticket: @FILE, - for standard input, or the ticket itself (others can see it in `ps`).
+    ticket: String,
+    /// The edge: ADDR or ADDR:PORT.
+    #[arg(long, value_name = "ADDR")]
+    edge: String,
+    /// Where to write the object.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Print one JSON object, with the SHA-256 of what was written.
+    #[arg(long)]
+    json: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program may look at the clock")]
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    ticket::guard_memory();
+    let start = Instant::now();
+    let ticket = Ticket::decode(&ticket::read(&arguments.ticket)?)?;
+    let edge = address::resolve(&arguments.edge)?;
+    let shape = ticket.public().shape();
+    let stop = interrupt::stop_on_signal()?;
+    let mut reader = Reader {
+        opener: Opener::new(&ticket),
+        output: Output::create(&arguments.output, shape.size_bytes(), arguments.json)?,
+        bar: progress::bar(shape.size_bytes(), arguments.json),
+    };
+    let cost = fetch(edge, ticket.public(), &mut reader, &stop);
+    reader.bar.finish_and_clear();
+    let cost = cost.map_err(|failure| Failed::with_edge(&failure, edge))?;
+    let digest = reader.output.finish()?;
+
+    let seconds = start.elapsed().as_secs_f64();
+    if let Some(digest) = digest {
+        return print_json(&json!({
+            "size": shape.size_bytes(),
+            "sha256": hex(&digest),
+            "chunks": cost.chunks,
+            "requests": cost.requests,
+            "retransmitted": cost.retransmitted,
+            "bytes_received": cost.bytes_received,
+            "seconds": seconds,
+            "edge": edge.to_string(),
+        }));
+    }
+    report(arguments, edge, shape.size_bytes(), seconds, cost.retransmitted);
+    Ok(())
+}
+
+fn report(
+    arguments: &Arguments,
+    edge: SocketAddr,
+    size_bytes: u64,
+    seconds: f64,
+    retransmitted: u64,
+) {
+    let mut line = format!(
+        "{}: {} from {edge} in {seconds:.2} s ({}), every chunk checked",
+        arguments.output.display(),
+        progress::human(size_bytes),
+        progress::rate(size_bytes, seconds),
+    );
+    if retransmitted > 0 {
+        write!(line, ", {retransmitted} segments asked for again").expect("a string grows");
+    }
+    println!("{line}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        write!(out, "{byte:02x}").expect("a string grows");
+        out
+    })
+}
+
+/// Decrypts each checked chunk and writes it where it belongs.
+struct Reader<'ticket> {
+    opener: Opener<'ticket>,
+    output: Output,
+    bar: ProgressBar,
+}
+
+impl Sink for Reader<'_> {
+    fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>> {
+        let plaintext = self.opener.open(index, chunk);
+        self.output.write(index, &plaintext)?;
+        self.bar.inc(plaintext.len() as u64);
+        Ok(plaintext)
+    }
+}

@@ -1,0 +1,49 @@
+//! `edge inspect`: what a ticket says, without its key.
+
+use clap::Args;
+use edge_user::seal::ticket::AnyTicket;
+use serde_json::json;
+
+use crate::failed::Failed;
+use crate::{print_json, progress, ticket};
+
+/// Show what a ticket says about its object. Never shows the key.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The ticket, private or public: @FILE, - for standard input, or the ticket itself.
+    ticket: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    ticket::guard_memory();
+    let ticket = AnyTicket::decode(&ticket::read(&arguments.ticket)?)?;
+    let kind = match &ticket {
+        AnyTicket::Private(_) => "private",
+        AnyTicket::Public(_) => "public",
+    };
+    let public = ticket.public();
+    let shape = public.shape();
+    let root = public.root().to_string();
+    if arguments.json {
+        return print_json(&json!({
+            "kind": kind,
+            "size": shape.size_bytes(),
+            "chunks": shape.data_chunks(),
+            "index_chunks": shape.index_chunks(),
+            "depth": shape.depth(),
+            "root": root,
+            "public_ticket": public.encode(),
+        }));
+    }
+    let has_key = if kind == "private" { "yes: keep this ticket secret" } else { "no" };
+    println!("key           {has_key}");
+    println!("size          {} bytes ({})", shape.size_bytes(), progress::human(shape.size_bytes()));
+    println!("chunks        {}", shape.data_chunks());
+    println!("index chunks  {} on {} levels", shape.index_chunks(), shape.depth());
+    println!("root          {root}");
+    println!("public ticket {}", public.encode());
+    Ok(())
+}

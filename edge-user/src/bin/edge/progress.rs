@@ -1,0 +1,35 @@
+//! How far a command has come, on standard error, and only where a person looks at it.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar that draws itself on a terminal and nowhere else.
+pub(crate) fn bar(size_bytes: u64, quiet: bool) -> ProgressBar {
+    let bar = ProgressBar::new(size_bytes);
+    if quiet || !stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    let style = ProgressStyle::with_template(
+        "{bar:40} {binary_bytes:>11} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta}",
+    );
+    bar.with_style(style.expect("a constant template"))
+}
+
+/// A size as people read it.
+pub(crate) fn human(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}
+
+/// Bytes in a time, as people read it.
+pub(crate) fn rate(bytes: u64, seconds: f64) -> String {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a figure for people"
+    )]
+    let per_second = (bytes as f64 / seconds.max(1e-9)) as u64;
+    format!("{}/s", human(per_second))
+}

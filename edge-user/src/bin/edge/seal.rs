@@ -1,0 +1,121 @@
+//! `edge seal`: file to chunks and a ticket.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use edge_user::seal::publish::{open_origin, publish};
+use serde_json::json;
+
+use crate::failed::Failed;
+use crate::{interrupt, print_json, progress, ticket};
+
+/// Encrypt a file under a new key, upload it to an origin, and write its ticket.
+///
+/// The origin only ever gets ciphertext. The ticket is the key: whoever has it can read the
+/// object, and without it nobody can.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The file to seal.
+    file: PathBuf,
+    /// The origin: an existing directory, or file:// and its absolute path.
+    #[arg(long, value_name = "DIR")]
+    origin: String,
+    /// Where to write the ticket (mode 0600).
+    #[arg(long, value_name = "FILE")]
+    ticket_out: PathBuf,
+    /// Where to write the public ticket, which has no key and is what operators need.
+    #[arg(long, value_name = "FILE")]
+    public_ticket_out: Option<PathBuf>,
+    /// Overwrite ticket files that exist.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object. It never holds the key.
+    #[arg(long)]
+    json: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program may look at the clock")]
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    ticket::guard_memory();
+    let start = Instant::now();
+    let path = &arguments.file;
+    let unreadable = |error| Failed::file("read", path, &error);
+    let file = File::open(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(Failed::new(format!("{} is not a regular file", path.display())));
+    }
+    let origin = open_origin(&arguments.origin)?;
+    // Before the work, so that it is not done for a ticket that cannot be written.
+    let ticket_file = ticket::create(&arguments.ticket_out, arguments.force, 0o600)?;
+    let outcome = seal(arguments, file, found.len(), origin.as_ref(), start, ticket_file);
+    if outcome.is_err() && !arguments.force {
+        // It was made by this run and holds nothing.
+        drop(fs::remove_file(&arguments.ticket_out));
+    }
+    outcome
+}
+
+fn seal(
+    arguments: &Arguments,
+    file: File,
+    size_bytes: u64,
+    origin: &dyn object_store::ObjectStore,
+    start: Instant,
+    ticket_file: File,
+) -> Result<(), Failed> {
+    let public_file = match &arguments.public_ticket_out {
+        Some(path) => Some((path, ticket::create(path, arguments.force, 0o644)?)),
+        None => None,
+    };
+    let stop = interrupt::stop_on_signal()?;
+    let bar = progress::bar(size_bytes, arguments.json);
+    let ticket = publish(file, size_bytes, origin, stop.asked(), &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let ticket = match ticket {
+        Ok(ticket) => ticket,
+        Err(error) => {
+            if let Some((path, _)) = public_file
+                && !arguments.force
+            {
+                drop(fs::remove_file(path));
+            }
+            return Err(error.into());
+        }
+    };
+    ticket::write(ticket_file, &arguments.ticket_out, &ticket.encode())?;
+    if let Some((path, file)) = public_file {
+        ticket::write(file, path, &ticket.public().encode())?;
+    }
+
+    let seconds = start.elapsed().as_secs_f64();
+    let public = ticket.public();
+    let (shape, root) = (public.shape(), public.root().to_string());
+    let name = arguments.file.file_name().unwrap_or_default().to_string_lossy();
+    if arguments.json {
+        return print_json(&json!({
+            "name": name,
+            "size": shape.size_bytes(),
+            "chunks": shape.data_chunks(),
+            "index_chunks": shape.index_chunks(),
+            "root": root,
+            "public_ticket": public.encode(),
+            "seconds": seconds,
+        }));
+    }
+    println!(
+        "sealed {name}: {} in {} chunks and {} index chunks, {}",
+        progress::human(size_bytes),
+        shape.data_chunks(),
+        shape.index_chunks(),
+        progress::rate(size_bytes, seconds),
+    );
+    println!("root   {root}");
+    println!(
+        "ticket {} (a key: hand it only to who may read the object)",
+        arguments.ticket_out.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! `edge stat`: what an edge has counted, for people or as it is.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use edge_user::client::stat::snapshot;
+use edge_user::counters::{ReasonCounts, SendCounts, Snapshot};
+use tokio::runtime;
+
+use crate::failed::Failed;
+use crate::{print_json, progress};
+
+/// Show what the edge on this machine has counted.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The admin socket of edged.
+    #[arg(long, value_name = "PATH", default_value = "/run/sealedge/admin.sock")]
+    socket: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::new(format!("cannot start: {error}")))?;
+    let snapshot = runtime.block_on(snapshot(&arguments.socket))?;
+    if arguments.json {
+        let value = serde_json::to_value(&snapshot)
+            .map_err(|error| Failed::new(format!("cannot print the counters: {error}")))?;
+        return print_json(&value);
+    }
+    let mut text = String::new();
+    table(&mut text, &snapshot).expect("a string grows");
+    print!("{text}");
+    Ok(())
+}
+
+/// In the order a request passes.
+fn table(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let mode = &snapshot.mode;
+    writeln!(out, "edged {} ({}), up {} s", snapshot.version, snapshot.commit, snapshot.uptime_seconds)?;
+    writeln!(
+        out,
+        "mode      xdp {}, bind {}, hugepages {}, sender {}",
+        mode.xdp,
+        mode.bind,
+        if mode.hugepages { "yes" } else { "no" },
+        mode.sender
+    )?;
+    writeln!(
+        out,
+        "service   {} on {} ({} queues)",
+        snapshot.listen.join(" "),
+        snapshot.interface,
+        snapshot.queues
+    )?;
+    writeln!(out)?;
+
+    let xdp: Vec<_> = snapshot.xdp.iter().map(|(queue, reasons)| (*queue, reasons)).collect();
+    by_queue(out, "xdp", &xdp)?;
+    let workers: Vec<_> =
+        snapshot.workers.iter().map(|worker| (worker.queue, &worker.reasons)).collect();
+    by_queue(out, "workers", &workers)?;
+    for worker in &snapshot.workers {
+        let drops = &worker.xsk;
+        let lost = drops.rx_dropped + drops.rx_ring_full + drops.rx_invalid_descs;
+        writeln!(
+            out,
+            "  queue {:<3} received {}, dropped by its socket {lost} (fill ring empty {})",
+            worker.queue, worker.received, drops.rx_fill_ring_empty
+        )?;
+        sends(out, &worker.sends)?;
+    }
+    let socket = &snapshot.socket;
+    reasons(out, &format!("socket    received {}", socket.received), &socket.reasons)?;
+    reasons(out, &format!("  bounced {}", socket.bounced), &socket.bounce_reasons)?;
+    sends(out, &socket.sends)?;
+
+    let store = &snapshot.store;
+    writeln!(
+        out,
+        "store     {} of {} slots resident, {} free, {} withdrawn; {} in slots of {} bytes",
+        store.resident,
+        store.slots,
+        store.free,
+        store.withdrawn,
+        progress::human(store.arena_bytes),
+        store.slot_bytes,
+    )?;
+    writeln!(
+        out,
+        "          published {}, evicted {}; segments of {} bytes",
+        store.published_total, store.evicted_total, store.segment_bytes
+    )?;
+    let origin = &snapshot.origin;
+    writeln!(
+        out,
+        "origin    {} fetches, {}, {} under way",
+        origin.fetches_total,
+        progress::human(origin.bytes_total),
+        origin.in_flight
+    )?;
+    writeln!(
+        out,
+        "          absent {}, failed {}, corrupt {}, waiters given up {}",
+        origin.absent_total,
+        origin.failed_total,
+        origin.corrupt_total,
+        origin.expired_waiters_total
+    )
+}
+
+/// One line per reason, one column per queue.
+fn by_queue(out: &mut impl Write, title: &str, queues: &[(u32, &ReasonCounts)]) -> fmt::Result {
+    let mut numbers = Vec::new();
+    let mut lines: BTreeMap<&str, BTreeMap<u32, u64>> = BTreeMap::new();
+    for (queue, reasons) in queues {
+        numbers.push(*queue);
+        for (label, count) in *reasons {
+            lines.entry(label).or_default().insert(*queue, count.packets);
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    write!(out, "{title:<18}")?;
+    for number in &numbers {
+        write!(out, "{:>14}", format!("queue {number}"))?;
+    }
+    writeln!(out, "{:>14}", "all")?;
+    for (label, counts) in lines {
+        write!(out, "  {label:<16}")?;
+        for number in &numbers {
+            write!(out, "{:>14}", counts.get(number).copied().unwrap_or(0))?;
+        }
+        writeln!(out, "{:>14}", counts.values().sum::<u64>())?;
+    }
+    writeln!(out)
+}
+
+fn reasons(out: &mut impl Write, title: &str, reasons: &ReasonCounts) -> fmt::Result {
+    writeln!(out, "{title}")?;
+    for (label, count) in reasons {
+        writeln!(out, "  {label:<16}{:>14} ({})", count.packets, progress::human(count.bytes))?;
+    }
+    Ok(())
+}
+
+fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
+    writeln!(
+        out,
+        "  sent {} datagrams ({}), {} found no room, {} failed",
+        sends.datagrams,
+        progress::human(sends.bytes),
+        sends.would_block,
+        sends.failed
+    )?;
+    writeln!(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_user::counters::{Count, WorkerCounts};
+
+    use super::*;
+
+    #[test]
+    fn the_table_shows_reasons_by_queue_and_their_sum() {
+        let steered = |packets| {
+            ReasonCounts::from([("steered".to_owned(), Count { packets, bytes: 1 })])
+        };
+        let snapshot = Snapshot {
+            xdp: BTreeMap::from([(0, steered(7)), (1, steered(35))]),
+            workers: vec![WorkerCounts { received: 7, ..WorkerCounts::default() }],
+            ..Snapshot::default()
+        };
+        let mut text = String::new();
+        table(&mut text, &snapshot).unwrap();
+        let line = text.lines().find(|line| line.contains("steered")).unwrap();
+        let figures: Vec<_> = line.split_whitespace().skip(1).collect();
+        assert_eq!(figures, ["7", "35", "42"], "{text}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Tickets, as they are given on a command line: `-`, `@FILE`, or bare.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use edge_user::seal::ticket::TEXT_BYTES_MAX;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use zeroize::Zeroizing;
+
+use crate::failed::Failed;
+
+/// The text of a ticket, from where the argument says.
+pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
+    if argument == "-" {
+        return read_text(io::stdin().lock(), Path::new("standard input"));
+    }
+    if let Some(path) = argument.strip_prefix('@') {
+        let path = Path::new(path);
+        let file = File::open(path).map_err(|error| Failed::file("read", path, &error))?;
+        return read_text(file, path);
+    }
+    if argument.starts_with("edge1:") {
+        eprintln!(
+            "edge: warning: a ticket on the command line can be read by everybody on this \
+             machine (`ps`); use @FILE or - (standard input)"
+        );
+    } else if Path::new(argument).exists() {
+        return Err(Failed::usage(format!(
+            "{argument} is a file, not a ticket: write @{argument} to read the ticket from it"
+        )));
+    }
+    Ok(Zeroizing::new(argument.trim().to_owned()))
+}
+
+fn read_text(source: impl Read, name: &Path) -> Result<Zeroizing<String>, Failed> {
+    // Room for all of it at once: a buffer that grows would leave parts of the key behind.
+    let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX * 2));
+    let read = source.take(TEXT_BYTES_MAX as u64).read_to_string(&mut text);
+    match read {
+        Ok(_) => Ok(Zeroizing::new(text.trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(Failed::new(format!("{} does not hold a ticket", name.display())))
+        }
+        Err(error) => Err(Failed::file("read", name, &error)),
+    }
+}
+
+/// A file that did not exist, to be filled with a ticket; only its owner can read it.
+pub(crate) fn create(path: &Path, force: bool, mode: u32) -> Result<File, Failed> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(mode);
+    if force {
+        options.create(true).truncate(false);
+    } else {
+        options.create_new(true);
+    }
+    let file = options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failed::new(format!(
+            "{} exists and may hold the only key to something: name another file, or --force",
+            path.display()
+        )),
+        _ => Failed::file("write", path, &error),
+    })?;
+    // A file that was there before keeps its mode unless it is told.
+    if force && file.metadata().is_ok_and(|found| found.is_file()) {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
+            .map_err(|error| Failed::file("protect", path, &error))?;
+    }
+    Ok(file)
+}
+
+/// Writes a ticket and sees it to the disk: without it the sealed object is lost.
+pub(crate) fn write(mut file: File, path: &Path, text: &str) -> Result<(), Failed> {
+    let regular = file.metadata().is_ok_and(|found| found.is_file());
+    let mut write = || -> io::Result<()> {
+        if regular {
+            file.set_len(0)?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        if regular { file.sync_all() } else { Ok(()) }
+    };
+    write().map_err(|error| Failed::file("write", path, &error))
+}
+
+/// From here on this process leaves no core dump and cannot be traced: it holds a key.
+pub(crate) fn guard_memory() {
+    // Neither fails for a process that lowers its own limits; if one did, the other would hold.
+    match set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        Ok(()) | Err(_) => {}
+    }
+    match setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        Ok(()) | Err(_) => {}
+    }
+}

@@ -1,0 +1,247 @@
+//! `edged`, the edge daemon: reads its configuration, starts the data plane and the operator's
+//! door, says `ready`, and waits for a signal. It stands on the main thread and serves nothing.
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a program speaks for itself"
+)]
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use edge_user::config::{self, Config, ConfigError, LogFormat};
+use edge_user::counters::Snapshot;
+use edge_user::edge::{Edge, StartError};
+use edge_user::front::{Front, FrontError};
+use sd_notify::NotifyState;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Threads for what is not the data plane: origin, admin socket, metrics.
+const RUNTIME_THREAD_COUNT: usize = 2;
+/// What is still under way there at the end gets this long.
+const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
+/// How often the data plane is looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The lines a supervisor waits for get through any filter.
+const LIFE_TARGET: &str = "edged::life";
+
+/// Serves sealed chunks by UDP, from memory and past the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "edged", version = edge_user::VERSION)]
+struct Arguments {
+    /// The configuration file; a variable `SEALEDGE_SECTION__KEY` goes before it
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// Check the configuration and this machine against it, say what is wrong, and end
+    #[arg(long)]
+    check: bool,
+}
+
+/// Why there is no daemon. One line, and an exit code a supervisor can act upon.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Front(#[from] FrontError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the runtime does not start: {0}")]
+    Runtime(#[from] std::io::Error),
+    #[error("a thread of the data plane ended by itself; the lines above say why")]
+    Ended,
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => ConfigError::EXIT_CODE,
+            Self::Front(error) => error.exit_code(),
+            Self::Start(error) => error.exit_code(),
+            Self::Runtime(_) | Self::Ended => 1,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match read(&arguments) {
+        Ok(config) => config,
+        Err(failure) => {
+            eprintln!("edged: {failure}");
+            return ExitCode::from(failure.exit_code());
+        }
+    };
+    if arguments.check {
+        println!("ok: {}", config.summary());
+        return ExitCode::SUCCESS;
+    }
+    start_log(&config);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(target: LIFE_TARGET, "{failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn read(arguments: &Arguments) -> Result<Config, Failure> {
+    let config = Config::load(&arguments.config)?;
+    config.check_environment()?;
+    Ok(config)
+}
+
+fn start_log(config: &Config) {
+    let life = format!("{},{LIFE_TARGET}=info", config.log.filter);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(life))
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr);
+    match config.log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+fn run(config: &Config) -> Result<(), Failure> {
+    for variable in config.ignored_variables() {
+        warn!("{variable} names no section of the configuration and is ignored");
+    }
+    info!("edged {} starts: {}", edge_user::VERSION, config.summary());
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREAD_COUNT)
+        .thread_name("tokio")
+        .enable_all()
+        .build()?;
+    let ended = serve(config, &runtime);
+    // A read of the origin that hangs must not keep us.
+    runtime.shutdown_timeout(RUNTIME_END_MAX);
+    ended?;
+    info!(target: LIFE_TARGET, "stopped");
+    Ok(())
+}
+
+/// From the first listener to the last: everything that needs the runtime.
+fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
+    let signals = Signals::listen(runtime)?;
+    // The door first: a second edged, or a taken port, is found out before the interface is touched.
+    let front = Front::open(config, runtime.handle())?;
+    let edge = match Edge::start(config, runtime.handle()) {
+        Ok(edge) => edge,
+        Err(error) => {
+            front.close(runtime.handle());
+            return Err(error.into());
+        }
+    };
+    let source = edge.snapshot_source();
+    let modes = describe(&source());
+    front.ready(source);
+    info!(target: LIFE_TARGET, "ready: {modes}");
+    notify(NotifyState::Ready);
+
+    let end = runtime.block_on(signals.wait(|| edge.has_failed()));
+    match end {
+        End::Signal(name) => {
+            info!(target: LIFE_TARGET, "stopping: {name} came; a second one ends me at once");
+        }
+        End::Failed => error!(target: LIFE_TARGET, "stopping: the data plane failed"),
+    }
+    notify(NotifyState::Stopping);
+    front.closing();
+    edge.stop();
+    front.close(runtime.handle());
+    match end {
+        End::Signal(_) => Ok(()),
+        End::Failed => Err(Failure::Ended),
+    }
+}
+
+/// What runs, which need not be word for word what was asked (`auto`, `prefer`).
+fn describe(snapshot: &Snapshot) -> String {
+    let mode = &snapshot.mode;
+    format!(
+        "{} on {}, {} queues, xdp {}, bind {}, sender {}, hugepages {}",
+        snapshot.listen.join(" "),
+        snapshot.interface,
+        snapshot.queues,
+        mode.xdp,
+        mode.bind,
+        mode.sender,
+        if mode.hugepages { "yes" } else { "no" },
+    )
+}
+
+/// Tells systemd. Without one there is nobody to tell, and that is no error.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("the service manager was not told: {error}");
+    }
+}
+
+/// SIGTERM and SIGINT, listened to before anything starts, so that none takes us down half-way.
+struct Signals {
+    first: oneshot::Receiver<&'static str>,
+}
+
+impl Signals {
+    fn listen(runtime: &Runtime) -> std::io::Result<Self> {
+        let _inside = runtime.enter();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (tell, first) = oneshot::channel();
+        runtime.spawn(async move {
+            let name = either(&mut terminate, &mut interrupt).await;
+            if tell.send(name).is_ok() {
+                let name = either(&mut terminate, &mut interrupt).await;
+                warn!(target: LIFE_TARGET, "a second signal, {name}: ending at once");
+            }
+            end_now();
+        });
+        Ok(Self { first })
+    }
+
+    /// Until a signal comes, or `failed` says that there is nothing left to wait for.
+    async fn wait(mut self, failed: impl Fn() -> bool) -> End {
+        loop {
+            match timeout(LOOK_EVERY, &mut self.first).await {
+                Ok(name) => return End::Signal(name.unwrap_or("the end of the listener")),
+                Err(_elapsed) if failed() => return End::Failed,
+                Err(_elapsed) => {}
+            }
+        }
+    }
+}
+
+/// Why the daemon stops.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Signal(&'static str),
+    Failed,
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+#[expect(
+    clippy::exit,
+    reason = "asked for twice; the kernel takes down what we hold"
+)]
+fn end_now() -> ! {
+    std::process::exit(1)
+}

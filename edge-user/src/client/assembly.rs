@@ -1,0 +1,365 @@
+//! One chunk, put together from its segments: which have come, which were asked for, and when to
+//! ask again. Pure: time comes in.
+
+use std::time::Duration;
+
+use edge_ebpf::wire::{DataHeader, Geometry, NackCode};
+
+use super::pace::RoundTrip;
+use super::walk::Wanted;
+
+/// A GET that is not fully answered.
+#[derive(Debug)]
+struct Request {
+    /// Segments it is still to bring.
+    want: u128,
+    sent_at: Duration,
+    /// When what is missing of it counts as lost.
+    deadline: Duration,
+    /// Asks for nothing that was asked for before, so its answer measures a round trip.
+    clean: bool,
+    /// The chunk was at the edge when this was sent, so its answer measures the path alone.
+    resident: bool,
+    begun: bool,
+}
+
+/// What a segment meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// Not ours, not asked for, or here already.
+    Nothing,
+    Segment {
+        /// How long the answer took to begin, if this is its beginning and can be measured.
+        rtt: Option<Duration>,
+        /// The same, without the time the edge may have needed to get the chunk.
+        path: Option<Duration>,
+    },
+}
+
+/// Segments that did not come in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Expired {
+    pub segments: u32,
+    /// Of these, those whose absence cannot be explained by an edge that is fetching the chunk.
+    pub lost: u32,
+}
+
+#[derive(Debug)]
+pub struct Assembly {
+    wanted: Wanted,
+    /// An earlier copy was not what the id says.
+    spoiled: bool,
+    segment_bytes: u16,
+    geometry: Geometry,
+    buffer: Vec<u8>,
+    have: u128,
+    /// Segments that were ever asked for.
+    asked: u128,
+    requests: Vec<Request>,
+    /// Timeouts in a row without any answer.
+    vain: u32,
+    /// Not to be asked for before this moment: the edge said so.
+    quiet_until: Duration,
+    /// What the edge last said instead of data, and since when it has been saying such things.
+    refused: Option<(NackCode, Duration)>,
+}
+
+impl Assembly {
+    pub fn new(wanted: Wanted, spoiled: bool, segment_bytes: u16, mut buffer: Vec<u8>) -> Self {
+        buffer.resize(wanted.chunk_bytes as usize, 0);
+        Self {
+            wanted,
+            spoiled,
+            segment_bytes,
+            geometry: geometry(wanted, segment_bytes),
+            buffer,
+            have: 0,
+            asked: 0,
+            requests: Vec::with_capacity(4),
+            vain: 0,
+            quiet_until: Duration::ZERO,
+            refused: None,
+        }
+    }
+
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.have == self.geometry.all()
+    }
+
+    /// The bytes, and whether an earlier copy of them was altered.
+    pub fn into_parts(self) -> (Wanted, Vec<u8>, bool) {
+        assert!(self.is_complete(), "chunk {} is taken before it is whole", self.wanted.id);
+        (self.wanted, self.buffer, self.spoiled)
+    }
+
+    /// The edge now uses this segment size. Segments of two sizes never mix.
+    pub fn refit(&mut self, segment_bytes: u16) {
+        if segment_bytes != self.segment_bytes {
+            self.segment_bytes = segment_bytes;
+            self.geometry = geometry(self.wanted, segment_bytes);
+            self.have = 0;
+            self.asked = 0;
+            self.requests.clear();
+        }
+    }
+
+    /// What was asked for will not come: the port or the cookie it was asked with is gone.
+    pub fn forget_requests(&mut self) {
+        self.requests.clear();
+    }
+
+    /// Segments that are neither here nor on their way, unless the edge wants peace.
+    pub fn missing(&self, now: Duration) -> u128 {
+        if now < self.quiet_until {
+            return 0;
+        }
+        let coming = self.requests.iter().fold(0, |coming, request| coming | request.want);
+        self.geometry.all() & !self.have & !coming
+    }
+
+    pub fn segments_under_way(&self) -> u32 {
+        self.requests.iter().map(|request| request.want.count_ones()).sum()
+    }
+
+    /// Notes that these segments are being asked for; gives how many of them not for the first
+    /// time.
+    pub fn ask(&mut self, now: Duration, want: u128, round_trip: &RoundTrip) -> u32 {
+        let again = (want & self.asked).count_ones();
+        self.asked |= want;
+        self.requests.push(Request {
+            want,
+            sent_at: now,
+            deadline: now + round_trip.timeout(self.vain),
+            clean: again == 0,
+            resident: self.have != 0,
+            begun: false,
+        });
+        again
+    }
+
+    /// Takes in a segment whose tag is this chunk's.
+    pub fn take(
+        &mut self,
+        now: Duration,
+        header: &DataHeader,
+        payload: &[u8],
+        round_trip: &RoundTrip,
+    ) -> Arrival {
+        if header.chunk_bytes != self.wanted.chunk_bytes {
+            return Arrival::Nothing;
+        }
+        let Some(start) = header.place(payload.len(), self.segment_bytes) else {
+            return Arrival::Nothing;
+        };
+        let bit = 1 << header.index;
+        if self.asked & bit == 0 || self.have & bit != 0 {
+            return Arrival::Nothing;
+        }
+        self.buffer[start..start + payload.len()].copy_from_slice(payload);
+        self.have |= bit;
+        self.vain = 0;
+        self.refused = None;
+        let (mut rtt, mut path) = (None, None);
+        // A segment that was given up and comes after all belongs to no request any more.
+        if let Some(at) = self.requests.iter().position(|request| request.want & bit != 0) {
+            let request = &mut self.requests[at];
+            request.want &= !bit;
+            if !request.begun {
+                request.begun = true;
+                rtt = request.clean.then(|| now.saturating_sub(request.sent_at));
+                path = rtt.filter(|_| request.resident);
+            }
+            request.deadline = now + round_trip.pause();
+            if request.want == 0 {
+                self.requests.swap_remove(at);
+            }
+        }
+        Arrival::Segment { rtt, path }
+    }
+
+    /// Gives up requests that are overdue.
+    pub fn expire(&mut self, now: Duration) -> Expired {
+        let mut expired = Expired::default();
+        let mut vain = false;
+        let heard_of = self.have != 0;
+        self.requests.retain(|request| {
+            let overdue = request.deadline <= now;
+            if overdue {
+                expired.segments += request.want.count_ones();
+                expired.lost += if heard_of { request.want.count_ones() } else { 0 };
+                vain |= !request.begun;
+            }
+            !overdue
+        });
+        self.vain = if vain { self.vain.saturating_add(1) } else { self.vain };
+        expired
+    }
+
+    /// The edge is fetching the chunk: wait this long before asking again.
+    pub fn wait(&mut self, now: Duration, wait: Duration) {
+        self.note_refusal(now, NackCode::Pending);
+        for request in self.requests.iter_mut().filter(|request| !request.begun) {
+            request.deadline = now + wait;
+            request.clean = false;
+        }
+    }
+
+    /// The edge will not answer one of the requests: leave it in peace for this long.
+    pub fn refuse(&mut self, now: Duration, code: NackCode, wait: Duration) {
+        self.note_refusal(now, code);
+        self.quiet_until = now + wait;
+        // A NACK does not say which GET it answers; it is most likely the oldest.
+        let unanswered = self.requests.iter().enumerate().filter(|(_, request)| !request.begun);
+        if let Some((oldest, _)) = unanswered.min_by_key(|(_, request)| request.sent_at) {
+            self.requests.swap_remove(oldest);
+        }
+    }
+
+    fn note_refusal(&mut self, now: Duration, code: NackCode) {
+        let since = self.refused.map_or(now, |(_, since)| since);
+        self.refused = Some((code, since));
+    }
+
+    /// What the edge says instead of data, and since when.
+    pub fn refused(&self) -> Option<(NackCode, Duration)> {
+        self.refused
+    }
+
+    /// When something is to be done about this chunk, if nothing comes.
+    pub fn due(&self, now: Duration) -> Option<Duration> {
+        let deadline = self.requests.iter().map(|request| request.deadline).min();
+        let quiet = (self.quiet_until > now).then_some(self.quiet_until);
+        deadline.into_iter().chain(quiet).min()
+    }
+}
+
+fn geometry(wanted: Wanted, segment_bytes: u16) -> Geometry {
+    Geometry::new(wanted.chunk_bytes, segment_bytes)
+        .expect("chunk lengths come from the shape, segment sizes from a checked WELCOME")
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ebpf::wire::ChunkId;
+
+    use super::*;
+    use crate::seal::tree::Place;
+
+    const MS: Duration = Duration::from_millis(1);
+    const TAG: [u8; 8] = [7; 8];
+
+    fn assembly(chunk_bytes: u32) -> Assembly {
+        let place = Place { level: 0, index: 0 };
+        let wanted = Wanted { place, id: ChunkId([7; 32]), chunk_bytes };
+        Assembly::new(wanted, false, 1216, Vec::new())
+    }
+
+    fn take(chunk: &mut Assembly, now: Duration, index: u8) -> Arrival {
+        let (start, len) = chunk.geometry.segment(index).unwrap();
+        let payload: Vec<u8> = (start..start + len).map(|at| (at % 251) as u8).collect();
+        let header = DataHeader {
+            index,
+            last: chunk.geometry.last,
+            chunk_bytes: chunk.wanted.chunk_bytes,
+            tag: TAG,
+        };
+        chunk.take(now, &header, &payload, &RoundTrip::default())
+    }
+
+    #[test]
+    fn segments_in_any_order_and_twice_make_the_chunk() {
+        let mut chunk = assembly(5000);
+        assert_eq!(chunk.missing(MS), 0b11111);
+        assert_eq!(chunk.ask(MS, 0b11111, &RoundTrip::default()), 0);
+        assert_eq!((chunk.missing(MS), chunk.segments_under_way()), (0, 5));
+        let first = take(&mut chunk, MS * 3, 4);
+        assert_eq!(first, Arrival::Segment { rtt: Some(MS * 2), path: None });
+        for index in [2, 0, 3] {
+            let next = take(&mut chunk, MS * 4, index);
+            assert_eq!(next, Arrival::Segment { rtt: None, path: None });
+        }
+        assert_eq!(take(&mut chunk, MS * 4, 2), Arrival::Nothing);
+        assert!(!chunk.is_complete());
+        take(&mut chunk, MS * 4, 1);
+        assert!(chunk.is_complete());
+        let (_, bytes, _) = chunk.into_parts();
+        assert!(bytes.into_iter().eq((0..5000).map(|at| (at % 251) as u8)));
+    }
+
+    #[test]
+    fn data_nobody_asked_for_or_of_another_shape_is_ignored() {
+        let mut chunk = assembly(5000);
+        assert_eq!(take(&mut chunk, MS, 0), Arrival::Nothing);
+        chunk.ask(MS, 0b1, &RoundTrip::default());
+        assert_eq!(take(&mut chunk, MS, 1), Arrival::Nothing);
+        let good = DataHeader { index: 0, last: 4, chunk_bytes: 5000, tag: TAG };
+        for (header, len) in [
+            (DataHeader { chunk_bytes: 5001, ..good }, 1216),
+            (DataHeader { last: 3, ..good }, 1216),
+            (DataHeader { index: 255, last: 255, ..good }, 1216),
+            (good, 1215),
+            (good, 0),
+        ] {
+            let payload = vec![0; len];
+            let arrival = chunk.take(MS, &header, &payload, &RoundTrip::default());
+            assert_eq!(arrival, Arrival::Nothing, "{header:?} {len}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_is_missing_again_and_the_wait_doubles() {
+        let mut chunk = assembly(5000);
+        let trip = RoundTrip::default();
+        chunk.ask(MS, 0b11111, &trip);
+        let due = chunk.due(MS).unwrap();
+        assert_eq!(chunk.expire(due - MS), Expired::default());
+        // Nothing of the chunk was ever seen, so the edge may just be fetching it.
+        assert_eq!(chunk.expire(due), Expired { segments: 5, lost: 0 });
+        assert_eq!(chunk.ask(due, chunk.missing(due), &trip), 5);
+        assert_eq!(chunk.due(due).unwrap() - due, (due - MS) * 2);
+        // An answer to a repeated request measures nothing.
+        let arrival = take(&mut chunk, due + MS, 0);
+        assert_eq!(arrival, Arrival::Segment { rtt: None, path: None });
+        let due = chunk.due(due).unwrap();
+        assert_eq!(chunk.expire(due), Expired { segments: 4, lost: 4 });
+    }
+
+    #[test]
+    fn a_refusal_gives_peace_and_frees_one_request_and_data_ends_it() {
+        let mut chunk = assembly(5000);
+        let trip = RoundTrip::default();
+        chunk.ask(MS, 0b00011, &trip);
+        chunk.ask(MS * 2, 0b11100, &trip);
+        chunk.refuse(MS * 3, NackCode::Busy, MS * 100);
+        assert_eq!(chunk.segments_under_way(), 3);
+        assert_eq!((chunk.missing(MS * 102), chunk.missing(MS * 103)), (0, 0b00011));
+        assert_eq!(chunk.due(MS * 4), Some(MS * 103));
+        assert_eq!(chunk.refused(), Some((NackCode::Busy, MS * 3)));
+        take(&mut chunk, MS * 5, 4);
+        assert_eq!(chunk.refused(), None);
+    }
+
+    #[test]
+    fn pending_extends_the_wait() {
+        let mut chunk = assembly(5000);
+        chunk.ask(MS, 0b11111, &RoundTrip::default());
+        chunk.wait(MS * 2, MS * 1000);
+        assert_eq!(chunk.due(MS * 2), Some(MS * 1002));
+        assert_eq!(chunk.refused(), Some((NackCode::Pending, MS * 2)));
+    }
+
+    #[test]
+    fn another_segment_size_starts_the_chunk_again() {
+        let mut chunk = assembly(5000);
+        chunk.ask(MS, 0b11111, &RoundTrip::default());
+        take(&mut chunk, MS, 0);
+        chunk.refit(1216);
+        assert_eq!(chunk.have, 1);
+        chunk.refit(1024);
+        assert_eq!((chunk.have, chunk.missing(MS)), (0, 0b11111));
+    }
+}

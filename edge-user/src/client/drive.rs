@@ -1,0 +1,220 @@
+//! Socket, clock and threads around a transfer. The caller's thread talks to the edge; a second
+//! one checks chunks and hands them to the sink, so that neither waits for the other.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+use super::failure::Failure;
+use super::greeting::DATAGRAM_BYTES_MAX;
+use super::socket::{Bell, EdgeSocket, Inbox, Received, Sent};
+use super::transfer::{Action, Complete, Cost, Transfer};
+use super::walk::Wanted;
+use crate::seal::ticket::PublicTicket;
+use crate::seal::tree::Verified;
+
+/// Receive calls in a row before requests get their turn.
+const RECEIVES_MAX: u32 = 8;
+
+/// Where checked data chunks go, in nearly their order.
+pub trait Sink: Send {
+    /// Uses the data chunk with this index; gives its memory back.
+    fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>>;
+}
+
+/// Ends a running transfer from another thread.
+pub struct Stop {
+    asked: AtomicBool,
+    bell: Bell,
+}
+
+impl Stop {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { asked: AtomicBool::new(false), bell: Bell::new()? })
+    }
+
+    pub fn stop(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    pub fn asked(&self) -> &AtomicBool {
+        &self.asked
+    }
+
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
+    }
+}
+
+/// The only clock of a transfer.
+struct Clock(Instant);
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "this is the loop, which reads the clock")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// What became of a data chunk.
+enum Checked {
+    Used(Wanted, Vec<u8>),
+    Altered(Complete),
+    Failed(io::Error),
+}
+
+/// Fetches an object from an edge into a sink.
+pub fn fetch(
+    edge: SocketAddr,
+    ticket: &PublicTicket,
+    sink: &mut impl Sink,
+    stop: &Stop,
+) -> Result<Cost, Failure> {
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).map_err(|error| Failure::Socket {
+        action: "cannot get random numbers",
+        source: io::Error::other(error),
+    })?;
+    thread::scope(|scope| {
+        // Neither queue can grow beyond the transfer's buffers: each entry holds one of them.
+        let (to_check, unchecked) = channel();
+        let (to_transfer, checked) = channel();
+        scope.spawn(move || check(&unchecked, &to_transfer, sink, &stop.bell));
+        let driver = Driver {
+            edge,
+            transfer: Transfer::new(ticket, seed),
+            clock: Clock::start(),
+            socket: None,
+            trouble: None,
+            to_check,
+            checked,
+            stop,
+        };
+        driver.run()
+    })
+}
+
+fn check(
+    unchecked: &Receiver<Complete>,
+    to_transfer: &Sender<Checked>,
+    sink: &mut impl Sink,
+    bell: &Bell,
+) {
+    for complete in unchecked {
+        let outcome = match complete.check() {
+            Err(complete) => Checked::Altered(complete),
+            Ok((wanted, verified)) => match sink.take(wanted.place.index, verified) {
+                Ok(buffer) => Checked::Used(wanted, buffer),
+                Err(error) => Checked::Failed(error),
+            },
+        };
+        if to_transfer.send(outcome).is_err() {
+            // The transfer has ended, for whatever reason; it tells the user.
+            return;
+        }
+        bell.ring();
+    }
+}
+
+struct Driver<'a> {
+    edge: SocketAddr,
+    transfer: Transfer,
+    clock: Clock,
+    socket: Option<EdgeSocket>,
+    /// What the kernel last said against sending, which explains a silence better than we can.
+    trouble: Option<Failure>,
+    to_check: Sender<Complete>,
+    checked: Receiver<Checked>,
+    stop: &'a Stop,
+}
+
+impl Driver<'_> {
+    fn run(mut self) -> Result<Cost, Failure> {
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        let mut inbox = Inbox::default();
+        loop {
+            if self.stop.asked.load(Ordering::Relaxed) {
+                return Err(Failure::Interrupted);
+            }
+            self.take_back()?;
+            match self.transfer.act(self.clock.now(), &mut out) {
+                Action::Open => {
+                    let socket = EdgeSocket::connect(self.edge)?;
+                    self.transfer.opened(socket.segments_held());
+                    self.socket = Some(socket);
+                }
+                Action::Send(len_bytes) => self.send(&out[..len_bytes])?,
+                Action::Check(complete) => self.check(complete),
+                Action::Wait(until) => self.wait(until, &mut inbox),
+                Action::Done => return Ok(self.transfer.cost()),
+                Action::Failed(Failure::Unanswered) => {
+                    return Err(self.trouble.unwrap_or(Failure::Unanswered));
+                }
+                Action::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn take_back(&mut self) -> Result<(), Failure> {
+        while let Ok(checked) = self.checked.try_recv() {
+            match checked {
+                Checked::Used(wanted, buffer) => self.transfer.accept(&wanted, buffer),
+                Checked::Altered(complete) => self.transfer.reject(complete),
+                Checked::Failed(error) => return Err(Failure::Sink(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, datagram: &[u8]) -> Result<(), Failure> {
+        let socket = self.socket.as_ref().expect("a transfer opens before it sends");
+        match socket.send(datagram) {
+            Sent::Gone => {}
+            Sent::Refused => self.trouble = Some(Failure::Refused),
+            Sent::TooLong => return Err(Failure::PathTooNarrow(datagram.len())),
+            Sent::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Sent::Lost(source) => {
+                self.trouble =
+                    Some(Failure::Socket { action: "cannot send to the edge", source });
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, complete: Complete) {
+        if complete.wanted().place.level == 0 {
+            // Fails only once the checking thread has ended, and it says why before it does.
+            drop(self.to_check.send(complete));
+            return;
+        }
+        // Index chunks are few, and the next requests depend on them.
+        match complete.check() {
+            Ok((wanted, verified)) => self.transfer.learn(&wanted, verified),
+            Err(complete) => self.transfer.reject(complete),
+        }
+    }
+
+    fn wait(&mut self, until: Duration, inbox: &mut Inbox) {
+        let socket = self.socket.as_ref().expect("a transfer opens before it waits");
+        socket.wait(&self.stop.bell, until.saturating_sub(self.clock.now()));
+        for _ in 0..RECEIVES_MAX {
+            let now = self.clock.now();
+            match socket.receive(inbox, |datagram| self.transfer.hear(now, datagram)) {
+                Received::Some => {}
+                Received::Nothing => break,
+                Received::Refused => self.trouble = Some(Failure::Refused),
+            }
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! HELLO and WELCOME: proves that the path carries full datagrams both ways, and keeps a cookie
+//! that the edge accepts. Pure: time, randomness and datagrams come in as values.
+
+use std::time::Duration;
+
+use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::{
+    Cookie, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC, SEGMENT_BYTES_DEFAULT,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX, VERSION, WELCOME_HEADER_BYTES, Welcome,
+};
+
+use super::failure::Failure;
+
+/// Longest datagram either side ever sends.
+pub const DATAGRAM_BYTES_MAX: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_MAX as usize;
+/// The first HELLO carries as much as a full DATA datagram of the default size.
+pub const HELLO_BYTES_DEFAULT: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAULT as usize;
+/// HELLOs sent in vain before the edge counts as dead.
+const TRIES: u8 = 3;
+const WAIT_FIRST: Duration = Duration::from_millis(500);
+
+/// What to do next about the greeting.
+#[derive(Debug)]
+pub enum Step {
+    /// Take a socket on a new port, then ask again.
+    Open,
+    /// Send the HELLO that was written.
+    Send(usize),
+    /// Nothing before this moment. A cookie may be at hand all the while.
+    Wait(Duration),
+    Failed(Failure),
+}
+
+/// What a datagram meant to the greeting.
+#[derive(Debug)]
+pub enum Heard {
+    /// Nothing: it is not the answer to our HELLO.
+    Nothing,
+    /// Another HELLO has to go out before the edge can be asked for anything.
+    More,
+    /// There is a new cookie. The time is a round trip, if one could be measured.
+    Welcome { rtt: Option<Duration> },
+    Failed(Failure),
+}
+
+/// What the edge said, while it holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    pub segment_bytes: u16,
+    pub max_burst: u8,
+    pub cookie: Cookie,
+    renew_at: Duration,
+}
+
+#[derive(Debug)]
+struct Asking {
+    nonce: [u8; 8],
+    len_bytes: usize,
+    sent_at: Option<Duration>,
+    /// Whether this nonce went out more than once, so that its answer measures nothing.
+    again: bool,
+}
+
+#[derive(Debug)]
+pub struct Greeting {
+    open: bool,
+    asking: Option<Asking>,
+    session: Option<Session>,
+    unanswered: u8,
+    /// The length a HELLO must have had before the edge is asked for data.
+    len_bytes: usize,
+}
+
+impl Default for Greeting {
+    fn default() -> Self {
+        Self {
+            open: false,
+            asking: None,
+            session: None,
+            unanswered: 0,
+            len_bytes: HELLO_BYTES_DEFAULT,
+        }
+    }
+}
+
+impl Greeting {
+    /// The session, unless the edge has to be greeted first.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
+    }
+
+    /// The cookie is of no use any more: greet again, on the same port.
+    pub fn renew(&mut self) {
+        if self.session.take().is_some() {
+            self.asking = None;
+            self.unanswered = 0;
+        }
+    }
+
+    /// Start again on a new port.
+    pub fn reopen(&mut self) {
+        *self = Self { len_bytes: self.len_bytes, ..Self::default() };
+    }
+
+    /// The socket on a new port is there.
+    pub fn opened(&mut self) {
+        self.open = true;
+    }
+
+    /// What to do now; a HELLO is written to `out` with a nonce from `random`.
+    pub fn step(
+        &mut self,
+        now: Duration,
+        out: &mut [u8; DATAGRAM_BYTES_MAX],
+        random: &mut dyn FnMut() -> [u8; 8],
+    ) -> Step {
+        if !self.open {
+            return Step::Open;
+        }
+        if let Some(session) = &self.session
+            && self.asking.is_none()
+            && now < session.renew_at
+        {
+            return Step::Wait(session.renew_at);
+        }
+        let wait = WAIT_FIRST * (1 << self.unanswered.min(TRIES));
+        let (nonce, again) = match &self.asking {
+            Some(Asking { sent_at: Some(sent_at), .. }) if now < *sent_at + wait => {
+                return Step::Wait(*sent_at + wait);
+            }
+            Some(Asking { sent_at: Some(_), nonce, .. }) => {
+                self.unanswered += 1;
+                if self.unanswered >= TRIES {
+                    return self.give_up();
+                }
+                if self.session.is_none() {
+                    // Where several paths are chosen by port, another port is another path.
+                    self.open = false;
+                    self.asking = None;
+                    return Step::Open;
+                }
+                (*nonce, true)
+            }
+            Some(Asking { sent_at: None, nonce, again, .. }) => (*nonce, *again),
+            None => (random(), false),
+        };
+        let len_bytes = self.next_len();
+        out.fill(0);
+        out[..HELLO_HEADER_BYTES].copy_from_slice(&Hello { nonce }.encode());
+        self.asking = Some(Asking { nonce, len_bytes, sent_at: Some(now), again });
+        Step::Send(len_bytes)
+    }
+
+    /// An edge whose segments are below the default refuses a HELLO of the default length, and
+    /// some paths do not carry one: the last try is as short as a HELLO may be.
+    fn next_len(&self) -> usize {
+        let last_try = self.unanswered + 1 == TRIES;
+        if last_try && self.len_bytes == HELLO_BYTES_DEFAULT {
+            HELLO_BYTES_MIN
+        } else {
+            self.len_bytes
+        }
+    }
+
+    fn give_up(&mut self) -> Step {
+        if self.session.is_some() {
+            // A cookie was to be renewed and this port has gone dead: greet as at the start.
+            self.reopen();
+            return Step::Open;
+        }
+        Step::Failed(if self.len_bytes > HELLO_BYTES_DEFAULT {
+            Failure::PathTooNarrow(self.len_bytes)
+        } else {
+            Failure::Unanswered
+        })
+    }
+
+    /// Takes in a datagram that begins like a WELCOME of any version.
+    pub fn hear(&mut self, now: Duration, datagram: &[u8]) -> Heard {
+        let Some(asking) = &self.asking else { return Heard::Nothing };
+        let Some(sent_at) = asking.sent_at else { return Heard::Nothing };
+        let Some(header) = datagram.first_chunk::<WELCOME_HEADER_BYTES>() else {
+            return Heard::Nothing;
+        };
+        if datagram.len() != asking.len_bytes {
+            return Heard::Nothing;
+        }
+        let welcome = match Welcome::decode(header) {
+            Ok(welcome) => welcome,
+            Err(Reason::BadVersion) if header[8..16] == asking.nonce => {
+                return Heard::Failed(Failure::Version(header[1] >> 4));
+            }
+            Err(_) => return Heard::Nothing,
+        };
+        if welcome.nonce != asking.nonce {
+            return Heard::Nothing;
+        }
+        if let Err(failure) = check(&welcome) {
+            return Heard::Failed(failure);
+        }
+        let rtt = (!asking.again).then(|| now.saturating_sub(sent_at));
+        let proved = asking.len_bytes;
+        self.asking = None;
+        self.unanswered = 0;
+        let full = HELLO_HEADER_BYTES + usize::from(welcome.segment_bytes);
+        self.len_bytes = full.max(HELLO_BYTES_MIN);
+        if full > proved {
+            self.session = None;
+            return Heard::More;
+        }
+        self.session = Some(Session {
+            segment_bytes: welcome.segment_bytes,
+            max_burst: welcome.max_burst,
+            cookie: welcome.cookie,
+            renew_at: now + Duration::from_secs(u64::from(welcome.lifetime_seconds)) / 2,
+        });
+        Heard::Welcome { rtt }
+    }
+}
+
+/// Whether a datagram is a WELCOME, of whatever version.
+pub fn is_welcome(datagram: &[u8]) -> bool {
+    matches!(datagram, [MAGIC, kind, ..] if kind & 0x0f == Kind::Welcome as u8)
+}
+
+fn check(welcome: &Welcome) -> Result<(), Failure> {
+    let bad = |field, value| Err(Failure::BadWelcome { field, value });
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&welcome.segment_bytes) {
+        return bad("segment_bytes", welcome.segment_bytes.into());
+    }
+    if welcome.max_burst == 0 || u32::from(welcome.max_burst) > SEGMENTS_MAX {
+        return bad("max_burst", welcome.max_burst.into());
+    }
+    if welcome.lifetime_seconds < 2 {
+        return bad("cookie lifetime", welcome.lifetime_seconds.into());
+    }
+    if welcome.cookie.value == [0; 8] {
+        // What an edge gives to a version it does not know, under our version: nonsense.
+        return Err(Failure::Version(VERSION));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: [u8; 8] = *b"a nonce!";
+    const COOKIE: Cookie = Cookie { epoch: 5, value: *b"a cookie" };
+
+    fn welcome(len_bytes: usize, change: impl FnOnce(&mut Welcome)) -> Vec<u8> {
+        let mut welcome = Welcome {
+            segment_bytes: 1216,
+            max_burst: 53,
+            lifetime_seconds: 240,
+            nonce: NONCE,
+            cookie: COOKIE,
+        };
+        change(&mut welcome);
+        let mut out = vec![0; len_bytes];
+        out[..WELCOME_HEADER_BYTES].copy_from_slice(&welcome.encode());
+        out
+    }
+
+    fn step(greeting: &mut Greeting, now_ms: u64) -> Step {
+        let mut out = [0; DATAGRAM_BYTES_MAX];
+        greeting.step(Duration::from_millis(now_ms), &mut out, &mut || NONCE)
+    }
+
+    fn hear(greeting: &mut Greeting, now_ms: u64, datagram: &[u8]) -> Heard {
+        greeting.hear(Duration::from_millis(now_ms), datagram)
+    }
+
+    /// A greeting whose first HELLO is on its way.
+    fn asking() -> Greeting {
+        let mut greeting = Greeting::default();
+        assert!(matches!(step(&mut greeting, 0), Step::Open));
+        greeting.opened();
+        assert!(matches!(step(&mut greeting, 0), Step::Send(HELLO_BYTES_DEFAULT)));
+        greeting
+    }
+
+    #[test]
+    fn one_exchange_gives_a_session_and_a_round_trip() {
+        let mut greeting = asking();
+        assert!(greeting.session().is_none());
+        let heard = hear(&mut greeting, 7, &welcome(1232, |_| {}));
+        assert!(matches!(heard, Heard::Welcome { rtt: Some(rtt) } if rtt.as_millis() == 7));
+        let session = greeting.session().unwrap();
+        assert_eq!((session.segment_bytes, session.cookie), (1216, COOKIE));
+    }
+
+    #[test]
+    fn answers_to_other_nonces_or_of_other_lengths_are_ignored() {
+        let mut greeting = asking();
+        for wrong in [
+            welcome(1232, |welcome| welcome.nonce = *b"another!"),
+            welcome(1231, |_| {}),
+            welcome(1233, |_| {}),
+            welcome(1232, |_| {})[..20].to_vec(),
+        ] {
+            assert!(matches!(hear(&mut greeting, 1, &wrong), Heard::Nothing));
+        }
+        assert!(greeting.session().is_none());
+    }
+
+    #[test]
+    fn a_larger_segment_is_proved_by_a_larger_hello_before_any_get() {
+        let mut greeting = asking();
+        let larger = |len| welcome(len, |welcome| welcome.segment_bytes = 1400);
+        assert!(matches!(hear(&mut greeting, 1, &larger(1232)), Heard::More));
+        assert!(greeting.session().is_none());
+        assert!(matches!(step(&mut greeting, 1), Step::Send(1416)));
+        assert!(matches!(hear(&mut greeting, 2, &larger(1416)), Heard::Welcome { .. }));
+        assert_eq!(greeting.session().unwrap().segment_bytes, 1400);
+    }
+
+    #[test]
+    fn a_path_too_narrow_for_the_larger_hello_is_named() {
+        let mut greeting = asking();
+        let larger = welcome(1232, |welcome| welcome.segment_bytes = 1400);
+        assert!(matches!(hear(&mut greeting, 1, &larger), Heard::More));
+        let mut now = 1;
+        loop {
+            now += 100;
+            match step(&mut greeting, now) {
+                Step::Open => greeting.opened(),
+                Step::Send(len) => assert_eq!(len, 1416),
+                Step::Wait(_) => {}
+                Step::Failed(Failure::PathTooNarrow(1416)) => break,
+                Step::Failed(other) => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn three_hellos_go_out_from_three_ports_the_last_one_short_and_then_it_fails() {
+        let mut greeting = Greeting::default();
+        let (mut ports, mut lens, mut now) = (0, Vec::new(), 0);
+        loop {
+            match step(&mut greeting, now) {
+                Step::Open => {
+                    ports += 1;
+                    greeting.opened();
+                }
+                Step::Send(len) => lens.push(len),
+                Step::Wait(until) => now = u64::try_from(until.as_millis()).unwrap(),
+                Step::Failed(failure) => break assert!(matches!(failure, Failure::Unanswered)),
+            }
+        }
+        assert_eq!((ports, lens), (3, vec![1232, 1232, 1200]));
+        assert!((2000..5000).contains(&now), "gave up after {now} ms");
+    }
+
+    #[test]
+    fn an_edge_with_small_segments_is_reached_by_the_short_hello() {
+        let mut greeting = asking();
+        let mut now = 0;
+        let len = loop {
+            now += 100;
+            match step(&mut greeting, now) {
+                Step::Open => greeting.opened(),
+                Step::Send(HELLO_BYTES_MIN) => break HELLO_BYTES_MIN,
+                Step::Send(_) | Step::Wait(_) => {}
+                Step::Failed(failure) => panic!("{failure}"),
+            }
+        };
+        let small = welcome(len, |welcome| welcome.segment_bytes = 1024);
+        assert!(matches!(hear(&mut greeting, now, &small), Heard::Welcome { .. }));
+    }
+
+    #[test]
+    fn values_outside_version_1_are_refused_by_name() {
+        for (datagram, expected) in [
+            (welcome(1232, |welcome| welcome.segment_bytes = 1023), "segment_bytes"),
+            (welcome(1232, |welcome| welcome.segment_bytes = 1441), "segment_bytes"),
+            (welcome(1232, |welcome| welcome.max_burst = 0), "max_burst"),
+            (welcome(1232, |welcome| welcome.max_burst = 129), "max_burst"),
+            (welcome(1232, |welcome| welcome.lifetime_seconds = 0), "lifetime"),
+        ] {
+            match hear(&mut asking(), 1, &datagram) {
+                Heard::Failed(failure) => assert!(failure.to_string().contains(expected)),
+                other => panic!("{expected}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_edge_of_another_version_is_told_from_a_dead_path() {
+        let mut datagram = welcome(1232, |welcome| welcome.cookie = Cookie::default());
+        datagram[1] = 2 << 4 | Kind::Welcome as u8;
+        assert!(is_welcome(&datagram));
+        let heard = hear(&mut asking(), 1, &datagram);
+        assert!(matches!(heard, Heard::Failed(Failure::Version(2))));
+        datagram[8] ^= 1;
+        assert!(matches!(hear(&mut asking(), 1, &datagram), Heard::Nothing));
+    }
+
+    #[test]
+    fn a_cookie_is_renewed_on_the_same_port_at_half_its_life_and_serves_meanwhile() {
+        let mut greeting = asking();
+        hear(&mut greeting, 0, &welcome(1232, |_| {}));
+        assert!(matches!(step(&mut greeting, 119_999), Step::Wait(at) if at.as_secs() == 120));
+        assert!(matches!(step(&mut greeting, 120_000), Step::Send(1232)));
+        assert!(matches!(step(&mut greeting, 120_001), Step::Wait(_)));
+        assert!(matches!(step(&mut greeting, 120_500), Step::Send(1232)));
+        assert!(greeting.session().is_some());
+        let fresh = welcome(1232, |welcome| welcome.cookie.epoch = 6);
+        assert!(matches!(hear(&mut greeting, 120_600, &fresh), Heard::Welcome { rtt: None }));
+        assert_eq!(greeting.session().unwrap().cookie.epoch, 6);
+    }
+
+    #[test]
+    fn a_port_that_went_dead_is_left_when_the_cookie_cannot_be_renewed() {
+        let mut greeting = asking();
+        hear(&mut greeting, 0, &welcome(1232, |_| {}));
+        let mut now = 120_000;
+        while !matches!(step(&mut greeting, now), Step::Open) {
+            now += 100;
+            assert!(now < 130_000);
+        }
+        assert!(greeting.session().is_none());
+    }
+}

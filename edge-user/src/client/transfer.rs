@@ -1,0 +1,454 @@
+//! One object from one edge: what to send, and what an answer means. Pure: time, randomness and
+//! datagrams come in as values, and what is to be done goes out as one `Action` at a time.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use edge_ebpf::wire::{
+    ChunkId, DATA_HEADER_BYTES, DataHeader, Get, Kind, NACK_BYTES, Nack, NackCode, opening,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::assembly::{Arrival, Assembly};
+use super::failure::Failure;
+use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step, is_welcome};
+use super::pace::{RoundTrip, Window};
+use super::walk::{Walk, Wanted};
+use crate::seal::ticket::PublicTicket;
+use crate::seal::tree::Verified;
+
+/// Chunks that may be in memory at once, under way or being checked: 8 MiB.
+const BUFFERS: usize = 64;
+/// An edge that owes an answer and says nothing for this long is greeted anew, on another port.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Such silences in a row before the edge counts as dead.
+const SILENCES: u8 = 3;
+/// Cookies that may be refused in a row, each just given.
+const COOKIE_REFUSALS: u8 = 3;
+/// How long an edge may say BUSY or ORIGIN about one chunk.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(6);
+/// How long an edge may say PENDING about one chunk.
+const PENDING_PATIENCE: Duration = Duration::from_secs(30);
+/// Bounds of the wait that a NACK can ask for.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// What is to be done now.
+#[derive(Debug)]
+pub enum Action {
+    /// Take a socket on a new port, drop the old one, then call `opened`.
+    Open,
+    /// Send this many bytes of the buffer that was handed in.
+    Send(usize),
+    /// Check this chunk, then call `accept`, `learn` or `reject`.
+    Check(Complete),
+    /// Nothing, until a datagram comes, a chunk was checked, or this moment.
+    Wait(Duration),
+    /// Every chunk was accepted.
+    Done,
+    Failed(Failure),
+}
+
+/// A chunk that is whole and was not checked yet.
+#[derive(Debug)]
+pub struct Complete {
+    wanted: Wanted,
+    bytes: Vec<u8>,
+    spoiled: bool,
+}
+
+impl Complete {
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Checks the bytes against the id. They cannot be had in another way.
+    pub fn check(self) -> Result<(Wanted, Verified), Self> {
+        let Self { wanted, bytes, spoiled } = self;
+        match Verified::check(bytes, &wanted.id) {
+            Ok(verified) => Ok((wanted, verified)),
+            Err(bytes) => Err(Self { wanted, bytes, spoiled }),
+        }
+    }
+}
+
+/// What a transfer cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Cost {
+    /// GETs sent.
+    pub requests: u64,
+    /// Segments that had to be asked for again.
+    pub retransmitted: u64,
+    /// Datagrams received, and their bytes (UDP payload), wanted or not.
+    pub datagrams_received: u64,
+    pub bytes_received: u64,
+    /// Data and index chunks that were checked and found right.
+    pub chunks: u64,
+    /// Sockets used.
+    pub ports: u64,
+}
+
+pub struct Transfer {
+    walk: Walk,
+    /// Chunks to fetch again because what came was not what their id says.
+    again: Vec<Wanted>,
+    active: Vec<Assembly>,
+    complete: VecDeque<Complete>,
+    /// Buffers at hand, and how many more may be made.
+    buffers: Vec<Vec<u8>>,
+    buffers_to_make: usize,
+
+    greeting: Greeting,
+    round_trip: RoundTrip,
+    window: Window,
+    /// The cookie before the present one: what was asked with it may still be answered.
+    cookie_before: [u8; 8],
+    cookie_refusals: u8,
+    /// When the edge was last heard, or first asked after a rest.
+    heard_at: Duration,
+    silences: u8,
+    /// A refusal that shrank the window counts for all that were on the way with it.
+    refusals_counted_until: Duration,
+
+    random: StdRng,
+    failure: Option<Failure>,
+    cost: Cost,
+}
+
+impl Transfer {
+    /// A transfer of the object a ticket names. The seed makes nonces: it must be random.
+    pub fn new(ticket: &PublicTicket, seed: [u8; 32]) -> Self {
+        Self {
+            walk: Walk::new(ticket.shape().clone(), ticket.root()),
+            again: Vec::new(),
+            active: Vec::with_capacity(BUFFERS),
+            complete: VecDeque::new(),
+            buffers: Vec::with_capacity(BUFFERS),
+            buffers_to_make: BUFFERS,
+            greeting: Greeting::default(),
+            round_trip: RoundTrip::default(),
+            window: Window::new(0),
+            cookie_before: [0; 8],
+            cookie_refusals: 0,
+            heard_at: Duration::ZERO,
+            silences: 0,
+            refusals_counted_until: Duration::ZERO,
+            random: StdRng::from_seed(seed),
+            failure: None,
+            cost: Cost::default(),
+        }
+    }
+
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// The socket on a new port is there; its receive buffer holds this many segments.
+    pub fn opened(&mut self, segments_held: u32) {
+        if self.cost.ports == 0 {
+            self.window = Window::new(segments_held);
+        }
+        self.cost.ports += 1;
+        self.greeting.opened();
+    }
+
+    /// What to do now. A datagram to send is written to `out`.
+    pub fn act(&mut self, now: Duration, out: &mut [u8; DATAGRAM_BYTES_MAX]) -> Action {
+        if let Some(failure) = self.failure.take() {
+            return Action::Failed(failure);
+        }
+        if let Some(complete) = self.complete.pop_front() {
+            return Action::Check(complete);
+        }
+        if self.walk.is_done() {
+            return Action::Done;
+        }
+        if let Err(failure) = self.watch(now) {
+            return Action::Failed(failure);
+        }
+        let random = &mut self.random;
+        let mut nonce = || {
+            let mut bytes = [0; 8];
+            random.fill_bytes(&mut bytes);
+            bytes
+        };
+        let wake = match self.greeting.step(now, out, &mut nonce) {
+            Step::Open => {
+                self.forget_requests();
+                return Action::Open;
+            }
+            Step::Send(len_bytes) => return Action::Send(len_bytes),
+            Step::Failed(failure) => return Action::Failed(failure),
+            Step::Wait(until) => until,
+        };
+        if let Some(get) = self.next_get(now) {
+            let get = get.encode();
+            out[..get.len()].copy_from_slice(&get);
+            self.cost.requests += 1;
+            return Action::Send(get.len());
+        }
+        Action::Wait(self.due(now).map_or(wake, |due| due.min(wake)))
+    }
+
+    /// Gives up what is overdue, and the edge itself if it has been silent for too long.
+    fn watch(&mut self, now: Duration) -> Result<(), Failure> {
+        for chunk in &mut self.active {
+            self.window.lost(chunk.expire(now).lost);
+            let id = chunk.wanted().id;
+            if let Some((code, since)) = chunk.refused() {
+                let waited = now.saturating_sub(since);
+                match code {
+                    NackCode::Busy if waited > REFUSED_PATIENCE => return Err(Failure::Busy),
+                    NackCode::Origin if waited > REFUSED_PATIENCE => {
+                        return Err(Failure::Origin(id));
+                    }
+                    NackCode::Pending if waited > PENDING_PATIENCE => {
+                        return Err(Failure::Pending(id));
+                    }
+                    NackCode::Absent
+                    | NackCode::Pending
+                    | NackCode::Busy
+                    | NackCode::Cookie
+                    | NackCode::Origin
+                    | NackCode::Range => {}
+                }
+            }
+        }
+        self.window.turn(now, &self.round_trip);
+        let owes = self.greeting.session().is_some() && self.segments_under_way() > 0;
+        if owes && now.saturating_sub(self.heard_at) > SILENCE {
+            self.silences += 1;
+            if self.silences >= SILENCES {
+                return Err(Failure::Silent);
+            }
+            self.greeting.reopen();
+        }
+        Ok(())
+    }
+
+    fn forget_requests(&mut self) {
+        for chunk in &mut self.active {
+            chunk.forget_requests();
+        }
+    }
+
+    fn segments_under_way(&self) -> u32 {
+        self.active.iter().map(Assembly::segments_under_way).sum()
+    }
+
+    /// The next GET, if the window has room and there is something to ask for.
+    fn next_get(&mut self, now: Duration) -> Option<Get> {
+        let session = *self.greeting.session()?;
+        let under_way = self.segments_under_way();
+        let room = self.window.segments().checked_sub(under_way).filter(|room| *room > 0)?;
+        let asks = |chunk: &Assembly| chunk.missing(now) != 0;
+        let at = match self.active.iter().position(asks) {
+            Some(at) => at,
+            None => self.begin_chunk(session.segment_bytes)?,
+        };
+        let chunk = &mut self.active[at];
+        let missing = chunk.missing(now);
+        // As few GETs as possible, and those of equal size.
+        let needed = missing.count_ones();
+        let size = needed.div_ceil(needed.div_ceil(u32::from(session.max_burst)));
+        if under_way > 0 && room < size.min(self.window.segments() / 4) {
+            // A request for one segment each time one arrives would cost more than it brings.
+            return None;
+        }
+        let want = lowest_bits(missing, size.min(room));
+        if under_way == 0 {
+            self.heard_at = now;
+        }
+        self.cost.retransmitted += u64::from(chunk.ask(now, want, &self.round_trip));
+        Some(Get { cookie: session.cookie, id: chunk.wanted().id, want })
+    }
+
+    fn begin_chunk(&mut self, segment_bytes: u16) -> Option<usize> {
+        if self.buffers.is_empty() {
+            self.buffers_to_make = self.buffers_to_make.checked_sub(1)?;
+            self.buffers.push(Vec::new());
+        }
+        let (wanted, spoiled) = match self.again.pop() {
+            Some(wanted) => (wanted, true),
+            None => (self.walk.next()?, false),
+        };
+        let buffer = self.buffers.pop()?;
+        self.active.push(Assembly::new(wanted, spoiled, segment_bytes, buffer));
+        Some(self.active.len() - 1)
+    }
+
+    fn due(&self, now: Duration) -> Option<Duration> {
+        let due = self.active.iter().filter_map(|chunk| chunk.due(now)).min();
+        if self.segments_under_way() == 0 {
+            return due;
+        }
+        // Just behind the moment at which the silence is too long.
+        let silent = self.heard_at + SILENCE + Duration::from_millis(1);
+        Some(due.map_or(silent, |due| due.min(silent)))
+    }
+
+    /// Takes in a datagram from the edge's address and port.
+    pub fn hear(&mut self, now: Duration, datagram: &[u8]) {
+        self.cost.datagrams_received += 1;
+        self.cost.bytes_received += datagram.len() as u64;
+        if let Some((header, payload)) = datagram.split_first_chunk::<DATA_HEADER_BYTES>()
+            && header[..2] == opening(Kind::Data)
+        {
+            if let Ok(header) = DataHeader::decode(header) {
+                self.hear_data(now, &header, payload);
+            }
+        } else if let Ok(nack) = <&[u8; NACK_BYTES]>::try_from(datagram)
+            && let Ok(nack) = Nack::decode(nack)
+        {
+            self.hear_nack(now, &nack);
+        } else if is_welcome(datagram) {
+            self.hear_welcome(now, datagram);
+        }
+    }
+
+    fn hear_welcome(&mut self, now: Duration, datagram: &[u8]) {
+        let before = self.greeting.session().map(|session| session.cookie.value);
+        match self.greeting.hear(now, datagram) {
+            Heard::Nothing | Heard::More => {}
+            Heard::Failed(failure) => self.failure = Some(failure),
+            Heard::Welcome { rtt } => {
+                self.heard_at = now;
+                self.cookie_before = before.unwrap_or(self.cookie_before);
+                if let Some(rtt) = rtt {
+                    self.round_trip.sample(rtt);
+                }
+                if let Some(session) = self.greeting.session() {
+                    for chunk in &mut self.active {
+                        chunk.refit(session.segment_bytes);
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear_data(&mut self, now: Duration, header: &DataHeader, payload: &[u8]) {
+        // A crafted object may list a chunk twice, so the first with this tag is not always it.
+        for at in 0..self.active.len() {
+            let chunk = &mut self.active[at];
+            if chunk.wanted().id.tag() != header.tag {
+                continue;
+            }
+            match chunk.take(now, header, payload, &self.round_trip) {
+                Arrival::Nothing => continue,
+                Arrival::Segment { rtt, path } => {
+                    if let Some(rtt) = rtt {
+                        self.round_trip.sample(rtt);
+                    }
+                    if let Some(path) = path {
+                        self.window.sample(path);
+                    }
+                }
+            }
+            self.window.arrived();
+            self.heard_at = now;
+            self.silences = 0;
+            self.cookie_refusals = 0;
+            if chunk.is_complete() {
+                let (wanted, bytes, spoiled) = self.active.remove(at).into_parts();
+                self.complete.push_back(Complete { wanted, bytes, spoiled });
+            }
+            return;
+        }
+    }
+
+    fn hear_nack(&mut self, now: Duration, nack: &Nack) {
+        let Some(session) = self.greeting.session() else { return };
+        let current = nack.echo == session.cookie.value;
+        if !current && nack.echo != self.cookie_before {
+            return;
+        }
+        let asked = |chunk: &&mut Assembly| {
+            chunk.wanted().id.tag() == nack.tag && chunk.segments_under_way() > 0
+        };
+        let Some(chunk) = self.active.iter_mut().find(asked) else { return };
+        self.heard_at = now;
+        self.silences = 0;
+        let id: ChunkId = chunk.wanted().id;
+        let retry = Duration::from_millis(nack.retry_ms.into()).clamp(RETRY_MIN, RETRY_MAX);
+        match nack.code {
+            NackCode::Absent => self.failure = Some(Failure::Absent(id)),
+            NackCode::Range => self.failure = Some(Failure::Range(id)),
+            NackCode::Busy if nack.retry_ms == 0 => self.failure = Some(Failure::Busy),
+            NackCode::Origin if nack.retry_ms == 0 => self.failure = Some(Failure::Origin(id)),
+            NackCode::Pending => {
+                let wait = if nack.retry_ms == 0 { RETRY_MAX } else { retry };
+                chunk.wait(now, wait.max(self.round_trip.timeout(0)));
+            }
+            NackCode::Busy => {
+                chunk.refuse(now, nack.code, retry);
+                if now >= self.refusals_counted_until {
+                    self.window.refused();
+                    self.refusals_counted_until = now + self.round_trip.timeout(0);
+                }
+            }
+            NackCode::Origin => chunk.refuse(now, nack.code, retry),
+            NackCode::Cookie if current => self.cookie_refused(),
+            // It was asked for with the cookie before: ask again with the one at hand.
+            NackCode::Cookie => chunk.forget_requests(),
+        }
+    }
+
+    fn cookie_refused(&mut self) {
+        self.cookie_refusals += 1;
+        if self.cookie_refusals > COOKIE_REFUSALS {
+            self.failure = Some(Failure::CookieRefused);
+        }
+        // Whatever was asked with this cookie will be refused too.
+        self.greeting.renew();
+        self.forget_requests();
+    }
+
+    /// A data chunk is right and its bytes were used; its buffer comes back.
+    pub fn accept(&mut self, wanted: &Wanted, buffer: Vec<u8>) {
+        self.buffers.push(buffer);
+        self.walk.settle(wanted.place);
+        self.cost.chunks += 1;
+    }
+
+    /// An index chunk is right.
+    pub fn learn(&mut self, wanted: &Wanted, chunk: Verified) {
+        self.walk.learn(wanted.place, &chunk);
+        self.buffers.push(chunk.into_bytes());
+        self.cost.chunks += 1;
+    }
+
+    /// A chunk is not what its id says. Somebody who guessed the port can do that once, so it is
+    /// fetched again from another port; twice is the edge's doing.
+    pub fn reject(&mut self, complete: Complete) {
+        let Complete { wanted, bytes, spoiled } = complete;
+        if spoiled {
+            self.failure = Some(Failure::Altered(wanted.id));
+        }
+        self.buffers.push(bytes);
+        self.again.push(wanted);
+        self.greeting.reopen();
+    }
+}
+
+/// The lowest `count` bits that are set.
+fn lowest_bits(set: u128, count: u32) -> u128 {
+    let mut rest = set;
+    for _ in 0..count {
+        rest &= rest.wrapping_sub(1);
+    }
+    set & !rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_bits_are_taken_and_no_more_than_there_are() {
+        assert_eq!(lowest_bits(0b1011_0100, 2), 0b1_0100);
+        assert_eq!(lowest_bits(0b1011_0100, 9), 0b1011_0100);
+        assert_eq!(lowest_bits(u128::MAX, 127), u128::MAX >> 1);
+        assert_eq!(lowest_bits(0, 5), 0);
+    }
+}

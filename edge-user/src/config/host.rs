@@ -1,0 +1,67 @@
+//! What the file names must be there on this machine. Asked before anything is touched, so that a
+//! typing error does not take a link down.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use super::{Config, ConfigError, OriginUrl, SECRET_BYTES};
+
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    for (index, name) in config.service.interfaces.iter().enumerate() {
+        if !Path::new("/sys/class/net").join(name).exists() {
+            let message = format!("this machine has no interface \"{name}\"; see `ip link`");
+            return Err(config.error(&format!("service.interfaces[{index}]"), &message));
+        }
+    }
+    for (index, origin) in config.origins.iter().enumerate() {
+        let OriginUrl::Directory(path) = &origin.url;
+        check_directory(path)
+            .map_err(|message| config.error(&format!("origin[{index}].url"), &message))?;
+    }
+    read_secret(config)?;
+    check_socket_parent(&config.admin.socket)
+        .map_err(|message| config.error("admin.socket", &message))
+}
+
+fn check_directory(path: &Path) -> Result<(), String> {
+    // Listing it proves more than looking at it: it is a directory, and we may read it.
+    fs::read_dir(path).map(drop).map_err(|error| {
+        format!(
+            "{} cannot be listed: {error}; make it, or name another directory",
+            path.display()
+        )
+    })
+}
+
+pub(super) fn read_secret(config: &Config) -> Result<Option<Vec<u8>>, ConfigError> {
+    let Some(path) = &config.cookie.secret_file else {
+        return Ok(None);
+    };
+    let refuse = |message: String| config.error("cookie.secret_file", &message);
+    let (least, most) = (*SECRET_BYTES.start(), *SECRET_BYTES.end());
+    let mut secret = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut secret))
+        .map_err(|error| refuse(format!("{} cannot be read: {error}", path.display())))?;
+    if !SECRET_BYTES.contains(&secret.len()) {
+        return Err(refuse(format!(
+            "{} must hold {least} to {most} random bytes; \
+             make one with: head -c {least} /dev/urandom",
+            path.display()
+        )));
+    }
+    Ok(Some(secret))
+}
+
+/// The folder may be missing, `edged` makes it; what is above it must be folders.
+fn check_socket_parent(socket: &Path) -> Result<(), String> {
+    let existing = socket.ancestors().skip(1).find(|path| path.exists());
+    match existing {
+        Some(path) if path.is_dir() => Ok(()),
+        _ => Err(format!(
+            "{} is not in a directory; name another place",
+            socket.display()
+        )),
+    }
+}

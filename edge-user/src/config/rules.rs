@@ -1,0 +1,97 @@
+//! What values must be to each other, and which of them this version cannot do without.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, ConfigError, LISTEN_COUNT_MAX};
+
+/// `IFNAMSIZ`, less its final zero.
+const INTERFACE_NAME_BYTES_MAX: usize = 15;
+
+pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
+    check_interfaces(config)?;
+    check_listen(config)?;
+    if config.origins.is_empty() {
+        return Err(config.error(
+            "origin",
+            "nothing to fill from; add an [[origin]] with its url",
+        ));
+    }
+    if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {
+        let message = format!("{error}; use a filter such as \"info\" or \"info,edge_user=debug\"");
+        return Err(config.error("log.filter", &message));
+    }
+    Ok(())
+}
+
+fn check_interfaces(config: &Config) -> Result<(), ConfigError> {
+    let names = &config.service.interfaces;
+    let [name] = names.as_slice() else {
+        let message = if names.is_empty() {
+            "missing; name the interface to serve on: [\"eth0\"]"
+        } else {
+            "this version serves on exactly one interface; several come later"
+        };
+        return Err(config.error("service.interfaces", message));
+    };
+    // The name becomes a path in /sys.
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    let special = matches!(name.as_str(), "" | "." | "..");
+    if special || name.len() > INTERFACE_NAME_BYTES_MAX || !name.bytes().all(plain) {
+        let message = format!("\"{name}\" is not an interface name; see `ip link`");
+        return Err(config.error("service.interfaces[0]", &message));
+    }
+    Ok(())
+}
+
+fn check_listen(config: &Config) -> Result<(), ConfigError> {
+    let listen = &config.service.listen;
+    let Some(first) = listen.first() else {
+        let message = "missing; name the addresses clients ask: [\"192.0.2.10:7347\"]";
+        return Err(config.error("service.listen", message));
+    };
+    if listen.len() > LISTEN_COUNT_MAX {
+        let message = format!(
+            "{} addresses are too many; use {LISTEN_COUNT_MAX} at most",
+            listen.len()
+        );
+        return Err(config.error("service.listen", &message));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, address) in listen.iter().enumerate() {
+        let wrong = unfit(*address).map(String::from).or_else(|| {
+            if address.port() != first.port() {
+                return Some(format!(
+                    "the XDP program compares one port, so all addresses share it; use port {}",
+                    first.port()
+                ));
+            }
+            (!seen.insert(address)).then(|| String::from("is there twice; remove one"))
+        });
+        if let Some(wrong) = wrong {
+            let key = format!("service.listen[{index}]");
+            return Err(config.error(&key, &format!("{address}: {wrong}")));
+        }
+    }
+    Ok(())
+}
+
+/// Why nobody can be answered from this address.
+fn unfit(address: SocketAddr) -> Option<&'static str> {
+    let ip = address.ip();
+    if ip.is_unspecified() {
+        return Some(
+            "a wildcard cannot be served; replies leave from the address that was asked, \
+                     so name each one",
+        );
+    }
+    if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
+        return Some("multicast and broadcast cannot be served; name a unicast address");
+    }
+    if matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
+        return Some("an IPv4 address in IPv6 clothes; write it as IPv4");
+    }
+    (address.port() == 0).then_some("port 0 cannot be asked; use 7347")
+}

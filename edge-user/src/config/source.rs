@@ -1,0 +1,303 @@
+//! Where each value came from: a line of the file, or a variable of the environment.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::num::ParseIntError;
+use std::ops::Range;
+use std::str::ParseBoolError;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+/// Variables begin so; then the section, two underscores, the key.
+const PREFIX: &str = "SEALEDGE_";
+
+/// One line: the place, the key, what is wrong and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct ConfigError {
+    place: String,
+    message: String,
+}
+
+impl ConfigError {
+    /// `EX_CONFIG`.
+    pub const EXIT_CODE: u8 = 78;
+
+    pub(super) fn new(place: &str, message: &str) -> Self {
+        // An operator greps for one line, so one line it is, whatever a parser says.
+        let lines: Vec<_> = message.lines().map(str::trim).collect();
+        Self {
+            place: String::from(place),
+            message: lines.join("; "),
+        }
+    }
+}
+
+/// How the text of a variable becomes a value.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Text,
+    Number,
+    Switch,
+    /// Separated by commas.
+    List,
+    /// Separated by commas, and each one a section of its own.
+    Sections,
+}
+
+/// Everything that can be set. The environment has no types, so they stand here; a test holds this
+/// against the example file.
+const KEYS: &[(&str, &str, Kind)] = &[
+    ("service", "interfaces", Kind::List),
+    ("service", "listen", Kind::List),
+    ("service", "segment_bytes", Kind::Number),
+    ("service", "max_burst", Kind::Number),
+    ("service", "sender", Kind::Text),
+    ("xdp", "mode", Kind::Text),
+    ("xdp", "bind", Kind::Text),
+    ("xdp", "busy_poll", Kind::Switch),
+    ("cookie", "secret_file", Kind::Text),
+    ("store", "arena", Kind::Text),
+    ("store", "size", Kind::Text),
+    ("store", "hugepages", Kind::Text),
+    ("origin", "url", Kind::Sections),
+    ("admin", "socket", Kind::Text),
+    ("admin", "metrics", Kind::Text),
+    ("log", "filter", Kind::Text),
+    ("log", "format", Kind::Text),
+];
+
+/// Which line of the file, or which variable, set each key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source {
+    file: String,
+    lines: BTreeMap<String, usize>,
+    variables: BTreeMap<String, String>,
+    ignored: Vec<String>,
+}
+
+/// The variables of this process that may be ours.
+pub(super) fn environment() -> Result<Vec<(String, String)>, ConfigError> {
+    let mut found = Vec::new();
+    for (name, value) in env::vars_os() {
+        let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            continue;
+        };
+        match value.into_string() {
+            Ok(value) => found.push((String::from(name), value)),
+            Err(_) => {
+                return Err(ConfigError::new(
+                    name,
+                    "is not UTF-8; set it again or unset it",
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl Source {
+    /// The file's table with the environment laid over it, and where each value came from.
+    pub(super) fn read(
+        name: &str,
+        text: &str,
+        environment: &[(String, String)],
+    ) -> Result<(Table, Self), ConfigError> {
+        let mut source = Self {
+            file: String::from(name),
+            ..Self::default()
+        };
+        let syntax = |error: toml::de::Error| {
+            let place = match error.span() {
+                Some(span) => format!("{name}:{}", line_of(text, &span)),
+                None => String::from(name),
+            };
+            ConfigError::new(&place, &format!("not TOML: {}", error.message()))
+        };
+        let spans = DeTable::parse(text).map_err(syntax)?;
+        source.note_table("", spans.get_ref(), text);
+        let mut table: Table = text.parse().map_err(syntax)?;
+        for (variable, value) in environment {
+            source.overlay(&mut table, variable, value)?;
+        }
+        Ok((table, source))
+    }
+
+    fn note_table(&mut self, path: &str, table: &DeTable<'_>, text: &str) {
+        for (key, value) in table {
+            let dot = if path.is_empty() { "" } else { "." };
+            let child = format!("{path}{dot}{}", key.get_ref());
+            self.lines.insert(child.clone(), line_of(text, &key.span()));
+            self.note_value(&child, value.get_ref(), text);
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all the others are leaves")]
+    fn note_value(&mut self, path: &str, value: &DeValue<'_>, text: &str) {
+        match value {
+            DeValue::Table(table) => self.note_table(path, table, text),
+            DeValue::Array(array) => {
+                for (index, element) in array.iter().enumerate() {
+                    let child = format!("{path}[{index}]");
+                    self.lines
+                        .insert(child.clone(), line_of(text, &element.span()));
+                    self.note_value(&child, element.get_ref(), text);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn overlay(
+        &mut self,
+        table: &mut Table,
+        variable: &str,
+        text: &str,
+    ) -> Result<(), ConfigError> {
+        let Some(rest) = variable.strip_prefix(PREFIX) else {
+            return Ok(());
+        };
+        // Names without the double underscore are others' (SEALEDGE_COMMIT is the build's).
+        let Some((section, key)) = rest.split_once("__") else {
+            return Ok(());
+        };
+        let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+        let keys: Vec<_> = KEYS.iter().filter(|known| known.0 == section).collect();
+        if keys.is_empty() {
+            self.ignored.push(String::from(variable));
+            return Ok(());
+        }
+        let Some((_, _, kind)) = keys.iter().find(|known| known.1 == key) else {
+            let names: Vec<_> = keys.iter().map(|known| known.1).collect();
+            let message = format!(
+                "[{section}] has no key `{key}`; it has {}",
+                names.join(", ")
+            );
+            return Err(ConfigError::new(variable, &message));
+        };
+        let value = convert(text, *kind).map_err(|message| {
+            ConfigError::new(variable, &format!("{section}.{key}: {message}"))
+        })?;
+        if matches!(kind, Kind::Sections) {
+            self.forget(&section);
+            self.variables
+                .insert(section.clone(), String::from(variable));
+            let sections = text_list(text)
+                .into_iter()
+                .map(|text| Value::Table(Table::from_iter([(key.clone(), Value::String(text))])));
+            table.insert(section, Value::Array(sections.collect()));
+            return Ok(());
+        }
+        let path = format!("{section}.{key}");
+        self.forget(&path);
+        self.variables.insert(path, String::from(variable));
+        let entry = table
+            .entry(section)
+            .or_insert_with(|| Value::Table(Table::new()));
+        // Where the file has something else than a section, its own error is the better one.
+        if let Value::Table(section) = entry {
+            section.insert(key, value);
+        }
+        Ok(())
+    }
+
+    /// The lines of a value that a variable replaced explain nothing any more.
+    fn forget(&mut self, path: &str) {
+        let (dot, bracket) = (format!("{path}."), format!("{path}["));
+        self.lines
+            .retain(|key, _| !key.starts_with(&dot) && !key.starts_with(&bracket));
+    }
+
+    /// An error about one key, at the place that set it, or else at the nearest one around it.
+    pub(super) fn error(&self, key: &str, message: &str) -> ConfigError {
+        let place = enclosing(key)
+            .find_map(|around| {
+                let variable = self.variables.get(around).cloned();
+                variable.or_else(|| Some(format!("{}:{}", self.file, self.lines.get(around)?)))
+            })
+            .unwrap_or_else(|| self.file.clone());
+        // A path of "." is the parser's word for the whole file.
+        if key == "." {
+            ConfigError::new(&place, message)
+        } else {
+            ConfigError::new(&place, &format!("{key}: {message}"))
+        }
+    }
+
+    pub(super) fn ignored_variables(&self) -> &[String] {
+        &self.ignored
+    }
+}
+
+/// `origin[0].url`, `origin[0]`, `origin`.
+fn enclosing(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(key), |key| {
+        key.rfind(['.', '[']).map(|end| &key[..end])
+    })
+}
+
+fn line_of(text: &str, span: &Range<usize>) -> usize {
+    let start = text.floor_char_boundary(span.start);
+    // From one, as editors count.
+    text[..start].matches('\n').count() + 1
+}
+
+fn convert(text: &str, kind: Kind) -> Result<Value, String> {
+    match kind {
+        Kind::Text => Ok(Value::String(String::from(text))),
+        Kind::Number => text
+            .parse()
+            .map(Value::Integer)
+            .map_err(|error: ParseIntError| format!("\"{text}\" is not a whole number: {error}")),
+        Kind::Switch => text
+            .parse()
+            .map(Value::Boolean)
+            .map_err(|error: ParseBoolError| format!("\"{text}\": {error}")),
+        Kind::List | Kind::Sections => Ok(Value::Array(
+            text_list(text).into_iter().map(Value::String).collect(),
+        )),
+    }
+}
+
+fn text_list(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(String::from)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_example_sets_every_key_there_is() {
+        let example = include_str!("../../../docs/edged.example.toml");
+        let (table, source) = Source::read("example", example, &[]).unwrap();
+        let written: BTreeSet<_> = source
+            .lines
+            .keys()
+            .map(|key| key.replace("[0]", ""))
+            .filter(|key| key.contains('.') && !key.contains('['))
+            .collect();
+        let known: BTreeSet<_> = KEYS
+            .iter()
+            .map(|(section, key, _)| format!("{section}.{key}"))
+            .collect();
+        assert_eq!(written, known);
+        assert_eq!(table.len(), 7);
+    }
+
+    #[test]
+    fn an_error_points_at_the_nearest_thing_written() {
+        let (_, source) = Source::read("f", "\n[a]\nb = [\n 1,\n 2]\n", &[]).unwrap();
+        assert_eq!(source.error("a.b[1]", "x").to_string(), "f:5: a.b[1]: x");
+        assert_eq!(source.error("a.b[7]", "x").to_string(), "f:3: a.b[7]: x");
+        assert_eq!(source.error("a.c", "x").to_string(), "f:2: a.c: x");
+        assert_eq!(source.error("z", "x\n  y").to_string(), "f: z: x; y");
+    }
+}

@@ -1,0 +1,408 @@
+//! A snapshot in Prometheus' words: base units, `_total` on counters, few labels, never a chunk or
+//! a client among them. docs/OPERATING.md lists the names; they are an interface.
+
+use std::fmt;
+
+use edge_ebpf::reason::Reason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Registry;
+
+use super::page::{Label, Page, Series};
+use super::results::{RESULTS, result_of};
+use crate::counters::{ReasonCounts, SendCounts, Snapshot};
+
+/// The whole text of one scrape.
+pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("sealedge");
+    registry.register_collector(Box::new(Scrape(snapshot)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// One snapshot, encoded once.
+#[derive(Debug)]
+struct Scrape(Snapshot);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut page = Page(encoder);
+        let snapshot = &self.0;
+        describe(&mut page, snapshot)?;
+        count_xdp(&mut page, snapshot)?;
+        count_paths(&mut page, snapshot)?;
+        count_requests(&mut page, snapshot)?;
+        count_sends(&mut page, snapshot)?;
+        for (name, help, value) in GAUGES {
+            page.gauge(name, help, value(snapshot))?;
+        }
+        for (name, help, value) in COUNTERS {
+            page.counter(name, help, [(Vec::new(), value(snapshot))])?;
+        }
+        Ok(())
+    }
+}
+
+fn describe(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let build = [
+        ("version", snapshot.version.clone()),
+        ("commit", snapshot.commit.clone()),
+    ];
+    page.info(
+        "build",
+        "Version and commit of the running program.",
+        &build,
+    )?;
+    let mode = [
+        ("interface", snapshot.interface.clone()),
+        ("xdp", snapshot.mode.xdp.clone()),
+        ("bind", snapshot.mode.bind.clone()),
+        ("hugepages", snapshot.mode.hugepages.to_string()),
+        ("sender", snapshot.mode.sender.clone()),
+    ];
+    page.info("mode", "The mode that really is in use.", &mode)
+}
+
+fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let (mut packets, mut bytes) = (Vec::new(), Vec::new());
+    for (queue, reasons) in &snapshot.xdp {
+        push_reasons(
+            &mut packets,
+            &mut bytes,
+            &[("queue", queue.to_string())],
+            reasons,
+        );
+    }
+    page.counter(
+        "xdp_packets",
+        "Frames the XDP program saw, by how it ended them.",
+        packets,
+    )?;
+    page.counter("xdp_bytes", "Bytes of those frames.", bytes)?;
+    let mut drops = Vec::new();
+    for worker in &snapshot.workers {
+        let causes = [
+            ("rx_dropped", worker.xsk.rx_dropped),
+            ("rx_ring_full", worker.xsk.rx_ring_full),
+            ("rx_invalid_descs", worker.xsk.rx_invalid_descs),
+            ("rx_fill_ring_empty", worker.xsk.rx_fill_ring_empty),
+        ];
+        for (cause, count) in causes {
+            let labels = vec![
+                ("queue", worker.queue.to_string()),
+                ("cause", cause.to_owned()),
+            ];
+            drops.push((labels, count));
+        }
+    }
+    page.counter(
+        "xsk_drops",
+        "Steered frames the AF_XDP socket itself lost.",
+        drops,
+    )
+}
+
+fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let received = snapshot
+        .workers
+        .iter()
+        .map(|worker| (vec![("queue", worker.queue.to_string())], worker.received));
+    page.counter(
+        "worker_received",
+        "Frames workers took from their RX ring.",
+        received,
+    )?;
+
+    let (mut packets, mut bytes) = (Vec::new(), Vec::new());
+    for worker in &snapshot.workers {
+        let labels = [
+            ("path", "xdp".to_owned()),
+            ("queue", worker.queue.to_string()),
+        ];
+        push_reasons(&mut packets, &mut bytes, &labels, &worker.reasons);
+    }
+    let labels = [("path", "socket".to_owned())];
+    push_reasons(&mut packets, &mut bytes, &labels, &snapshot.socket.reasons);
+    page.counter(
+        "packets",
+        "Received datagrams, by how the server ended them.",
+        packets,
+    )?;
+    page.counter("packet_bytes", "UDP payload of those datagrams.", bytes)?;
+
+    let (mut packets, mut bytes) = (Vec::new(), Vec::new());
+    push_reasons(
+        &mut packets,
+        &mut bytes,
+        &[],
+        &snapshot.socket.bounce_reasons,
+    );
+    page.counter(
+        "bounces",
+        "Those requests, by how the miss path ended them.",
+        packets,
+    )
+}
+
+/// Adds one series for each reason that happened.
+fn push_reasons(
+    packets: &mut Vec<Series>,
+    bytes: &mut Vec<Series>,
+    labels: &[Label],
+    reasons: &ReasonCounts,
+) {
+    for (reason, count) in reasons {
+        let mut labels = labels.to_vec();
+        labels.push(("reason", reason.clone()));
+        packets.push((labels.clone(), count.packets));
+        bytes.push((labels, count.bytes));
+    }
+}
+
+fn count_requests(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let workers: Vec<_> = snapshot
+        .workers
+        .iter()
+        .map(|worker| &worker.reasons)
+        .collect();
+    let mut series = Vec::new();
+    for (path, tables) in [("xdp", workers), ("socket", vec![&snapshot.socket.reasons])] {
+        for result in RESULTS {
+            let of_result = |reason: &&Reason| result_of(**reason) == Some(result);
+            let requests = Reason::ALL
+                .iter()
+                .filter(of_result)
+                .flat_map(|reason| tables.iter().filter_map(|table| table.get(reason.label())));
+            let labels = vec![("path", path.to_owned()), ("result", result.to_owned())];
+            series.push((labels, requests.map(|count| count.packets).sum()));
+        }
+    }
+    page.counter(
+        "requests",
+        "Requests with a good cookie, by what they came to.",
+        series,
+    )
+}
+
+fn count_sends(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let worker_labels = |queue: u32| vec![("path", "xdp".to_owned()), ("queue", queue.to_string())];
+    let senders: Vec<(Vec<Label>, SendCounts)> = snapshot
+        .workers
+        .iter()
+        .map(|worker| (worker_labels(worker.queue), worker.sends))
+        .chain([(vec![("path", "socket".to_owned())], snapshot.socket.sends)])
+        .collect();
+    let each = |count: fn(&SendCounts) -> u64| {
+        senders
+            .iter()
+            .map(move |(labels, sends)| (labels.clone(), count(sends)))
+    };
+    let datagrams = each(|sends| sends.datagrams);
+    page.counter(
+        "sent_datagrams",
+        "Datagrams handed to the kernel.",
+        datagrams,
+    )?;
+    page.counter(
+        "sent_bytes",
+        "UDP payload of those datagrams.",
+        each(|sends| sends.bytes),
+    )?;
+    let mut failures = Vec::new();
+    for (labels, sends) in &senders {
+        for (cause, count) in [("would_block", sends.would_block), ("failed", sends.failed)] {
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.to_owned()));
+            failures.push((labels, count));
+        }
+    }
+    page.counter(
+        "send_failures",
+        "Datagrams the kernel did not take.",
+        failures,
+    )
+}
+
+/// Name, what it says, and where it is in a snapshot.
+type Plain = (&'static str, &'static str, fn(&Snapshot) -> u64);
+
+#[rustfmt::skip]
+const GAUGES: &[Plain] = &[
+    ("uptime_seconds", "Time since the start.", |all| all.uptime_seconds),
+    ("queues", "Receive queues of the interface.", |all| u64::from(all.queues)),
+    ("segment_bytes", "Payload of a full DATA datagram.", |all| u64::from(all.store.segment_bytes)),
+    ("store_arena_bytes", "Size of the arena.", |all| all.store.arena_bytes),
+    ("store_slot_bytes", "Size of a slot, room for one chunk.", |all| all.store.slot_bytes),
+    ("store_slots", "Slots in the arena.", |all| all.store.slots),
+    ("store_resident_slots", "Slots whose chunk is served.", |all| all.store.resident),
+    ("store_free_slots", "Slots that can be written.", |all| all.store.free),
+    ("store_withdrawn_slots", "Slots no longer served, maybe still read.", |all| all.store.withdrawn),
+    ("origin_in_flight", "Fetches under way.", |all| all.origin.in_flight),
+];
+
+#[rustfmt::skip]
+const COUNTERS: &[Plain] = &[
+    ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
+    ("bounces_received", "Requests that workers handed to the miss path.", |all| all.socket.bounced),
+    ("store_published", "Chunks published.", |all| all.store.published_total),
+    ("store_evicted", "Chunks evicted.", |all| all.store.evicted_total),
+    ("origin_fetches", "Fetches begun.", |all| all.origin.fetches_total),
+    ("origin_bytes", "Bytes fetched.", |all| all.origin.bytes_total),
+    ("origin_absent", "Chunks the origin does not have.", |all| all.origin.absent_total),
+    ("origin_failed", "Fetches that could not reach or read it.", |all| all.origin.failed_total),
+    ("origin_corrupt", "Fetches whose bytes are not what the id names.", |all| all.origin.corrupt_total),
+    ("origin_expired_waiters", "Clients that waited in vain.", |all| all.origin.expired_waiters_total),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::counters::{Count, Mode, SocketCounts, WorkerCounts, XskCounts};
+
+    fn reasons(counts: &[(Reason, u64)]) -> ReasonCounts {
+        let count = |packets| Count {
+            packets,
+            bytes: packets * 100,
+        };
+        counts
+            .iter()
+            .map(|(reason, n)| (reason.label().to_owned(), count(*n)))
+            .collect()
+    }
+
+    fn sends(datagrams: u64) -> SendCounts {
+        SendCounts {
+            datagrams,
+            bytes: datagrams * 1232,
+            would_block: 1,
+            failed: 2,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let mut snapshot = Snapshot {
+            version: "0.1.0".to_owned(),
+            commit: "a\"b\\c".to_owned(),
+            uptime_seconds: 61,
+            interface: "eth0".to_owned(),
+            queues: 2,
+            mode: Mode {
+                xdp: "native".to_owned(),
+                bind: "copy".to_owned(),
+                hugepages: true,
+                sender: "gso".to_owned(),
+            },
+            xdp: BTreeMap::from([
+                (0, reasons(&[(Reason::Steered, 5), (Reason::NackCookie, 3)])),
+                (1, reasons(&[(Reason::Steered, 7)])),
+            ]),
+            socket: SocketCounts {
+                received: 21,
+                reasons: reasons(&[
+                    (Reason::FetchStarted, 1),
+                    (Reason::Joined, 2),
+                    (Reason::Served, 6),
+                    (Reason::Busy, 4),
+                    (Reason::BadMagic, 8),
+                ]),
+                bounced: 2,
+                bounce_reasons: reasons(&[(Reason::Served, 2)]),
+                sends: sends(9),
+            },
+            ..Snapshot::default()
+        };
+        for queue in 0..2 {
+            snapshot.workers.push(WorkerCounts {
+                queue,
+                received: 5,
+                reasons: reasons(&[(Reason::Served, 4), (Reason::Bounced, 1)]),
+                sends: sends(100),
+                xsk: XskCounts {
+                    rx_ring_full: 3,
+                    ..XskCounts::default()
+                },
+            });
+        }
+        snapshot.store.slots = 124;
+        snapshot.store.evicted_total = 17;
+        snapshot.origin.fetches_total = 1;
+        snapshot
+    }
+
+    #[test]
+    fn a_scrape_tells_the_whole_snapshot() {
+        let text = text(snapshot()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        for expected in [
+            r#"sealedge_build_info{version="0.1.0",commit="a\"b\\c"} 1"#,
+            r#"sealedge_mode_info{interface="eth0",xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
+            "sealedge_uptime_seconds 61",
+            "sealedge_queues 2",
+            r#"sealedge_xdp_packets_total{queue="0",reason="nack_cookie"} 3"#,
+            r#"sealedge_xdp_packets_total{queue="1",reason="steered"} 7"#,
+            r#"sealedge_xdp_bytes_total{queue="0",reason="steered"} 500"#,
+            r#"sealedge_xsk_drops_total{queue="1",cause="rx_ring_full"} 3"#,
+            r#"sealedge_worker_received_total{queue="0"} 5"#,
+            "sealedge_socket_received_total 21",
+            r#"sealedge_packets_total{path="xdp",queue="1",reason="bounced"} 1"#,
+            r#"sealedge_packets_total{path="socket",reason="bad_magic"} 8"#,
+            r#"sealedge_packet_bytes_total{path="socket",reason="bad_magic"} 800"#,
+            "sealedge_bounces_received_total 2",
+            r#"sealedge_bounces_total{reason="served"} 2"#,
+            r#"sealedge_sent_datagrams_total{path="xdp",queue="0"} 100"#,
+            r#"sealedge_sent_bytes_total{path="socket"} 11088"#,
+            r#"sealedge_send_failures_total{path="socket",cause="failed"} 2"#,
+            "sealedge_store_slots 124",
+            "sealedge_store_evicted_total 17",
+            "sealedge_origin_fetches_total 1",
+            "# TYPE sealedge_requests counter",
+            "# TYPE sealedge_store_slots gauge",
+            "# EOF",
+        ] {
+            assert!(lines.contains(&expected), "no line {expected} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn each_request_has_one_result_and_each_word_a_line() {
+        let text = text(snapshot()).unwrap();
+        let count = |path: &str, result: &str| -> u64 {
+            let start = format!("sealedge_requests_total{{path=\"{path}\",result=\"{result}\"}} ");
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(start.as_str()));
+            line.expect(result).parse().unwrap()
+        };
+        assert_eq!(
+            RESULTS.map(|result| count("xdp", result)),
+            [8, 2, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(
+            RESULTS.map(|result| count("socket", result)),
+            [6, 0, 1, 2, 0, 4, 0]
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_no_line_is_there_twice() {
+        let text = text(snapshot()).unwrap();
+        let mut names: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("# TYPE"))
+            .collect();
+        let mut series: Vec<_> = text
+            .lines()
+            .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+            .collect();
+        for lines in [&mut names, &mut series] {
+            let all = lines.len();
+            lines.sort_unstable();
+            lines.dedup();
+            assert_eq!(lines.len(), all);
+        }
+        assert!(names.iter().all(|name| name.contains(" sealedge_")));
+    }
+}

@@ -1,0 +1,233 @@
+//! The operator's door: who comes in here is an operator or a monitoring system, never a client.
+//!
+//! It runs on the tokio runtime beside the data plane and only ever reads counters. It is opened
+//! before the data plane starts, so that a taken port or a second `edged` is found out before the
+//! interface is touched, and says "not ready" until then.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header;
+use axum::middleware;
+use axum::response::Response;
+use axum::serve::Listener;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::counters::Snapshot;
+
+/// The unix socket: who may use it, and whose it is.
+mod socket;
+/// As many connections at once as we can spare, each for a short time.
+mod bounded;
+/// What the unix socket answers: `edge stat`.
+mod admin;
+/// What the TCP port answers: metrics and health.
+mod metrics;
+/// A snapshot in Prometheus' words.
+mod exposition;
+/// What a request came to.
+mod results;
+/// The form of a metrics page.
+mod page;
+
+use self::socket::AdminSocket;
+
+/// Where a snapshot of all counters comes from, each time anew.
+pub type SnapshotSource = Arc<dyn Fn() -> Snapshot + Send + Sync>;
+
+/// How long requests under way at the end may take, before they are cut off.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Why the door does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    #[error("another edged answers on {0}; stop it, or set admin.socket to another path")]
+    AnotherEdged(PathBuf),
+    #[error("another edged is just starting in {0}; try again")]
+    Starting(PathBuf),
+    #[error("{0} is there and is no socket; remove it, or set admin.socket to another path")]
+    NotASocket(PathBuf),
+    #[error("admin.socket: {path}: {cause}; {}", socket_remedy(cause), path = path.display())]
+    Socket { path: PathBuf, cause: io::Error },
+    #[error(
+        "admin.metrics: cannot listen on {address}: {cause}; {}",
+        metrics_remedy(cause)
+    )]
+    Metrics {
+        address: SocketAddr,
+        cause: io::Error,
+    },
+}
+
+fn socket_remedy(cause: &io::Error) -> &'static str {
+    if cause.kind() == io::ErrorKind::PermissionDenied {
+        "run as root, or set it to a path you may write"
+    } else {
+        "set it to another path"
+    }
+}
+
+fn metrics_remedy(cause: &io::Error) -> &'static str {
+    if cause.kind() == io::ErrorKind::AddrInUse {
+        "stop what listens there (ss -ltnp), or choose another port, or \"\" for off"
+    } else {
+        "use an address of this machine, or \"\" for off"
+    }
+}
+
+impl FrontError {
+    /// As in docs/OPERATING.md: 75 try again, 77 missing right, 78 bad configuration, 1 the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::AnotherEdged(_) | Self::Starting(_) => 75,
+            Self::NotASocket(_) => 78,
+            Self::Socket { cause, .. } | Self::Metrics { cause, .. } => {
+                let kind = cause.kind();
+                match () {
+                    () if kind == io::ErrorKind::AddrInUse => 75,
+                    () if kind == io::ErrorKind::PermissionDenied => 77,
+                    () if kind == io::ErrorKind::AddrNotAvailable => 78,
+                    () => 1,
+                }
+            }
+        }
+    }
+}
+
+/// What the handlers know: nothing, until the data plane runs.
+#[derive(Clone, Default)]
+struct State {
+    source: Arc<OnceLock<SnapshotSource>>,
+    closing: Arc<OnceLock<()>>,
+}
+
+impl State {
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.source.get().map(|source| source())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.source.get().is_some() && self.closing.get().is_none()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("State")
+            .field("ready", &self.is_ready())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both listeners, open.
+#[derive(Debug)]
+pub struct Front {
+    state: State,
+    stop: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+    metrics_address: Option<SocketAddr>,
+    // Dropped last: its file goes when nobody answers on it any more.
+    _socket: AdminSocket,
+}
+
+impl Front {
+    /// Opens both; what is asked of them is answered "not ready" until [`Front::ready`].
+    pub fn open(config: &Config, runtime: &Handle) -> Result<Self, FrontError> {
+        let _inside = runtime.enter();
+        let state = State::default();
+        let (stop, stopped) = watch::channel(false);
+        let (socket, admin_listener) = AdminSocket::open(&config.admin.socket)?;
+        let mut servers = vec![runtime.spawn(serve(
+            bounded::Bounded::new(admin_listener),
+            admin::routes(state.clone()),
+            stopped.clone(),
+        ))];
+        let mut metrics_address = None;
+        if let Some(address) = config.admin.metrics {
+            let listener =
+                metrics::listen(address).map_err(|cause| FrontError::Metrics { address, cause })?;
+            metrics_address = listener.local_addr().ok();
+            servers.push(runtime.spawn(serve(
+                bounded::Bounded::new(listener),
+                metrics::routes(state.clone()),
+                stopped,
+            )));
+        }
+        Ok(Self {
+            state,
+            stop,
+            servers,
+            metrics_address,
+            _socket: socket,
+        })
+    }
+
+    /// The data plane runs, and this is where its counters are.
+    pub fn ready(&self, source: SnapshotSource) {
+        let first = self.state.source.set(source).is_ok();
+        assert!(first, "the data plane starts once");
+    }
+
+    /// From here on `/ready` says no; the counters can be read until [`Front::close`].
+    pub fn closing(&self) {
+        // Said twice it is as true.
+        let _said_before = self.state.closing.set(()).is_err();
+    }
+
+    /// Where metrics are, with the port the kernel chose if the configuration says 0.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// Ends both listeners, and removes the socket's file.
+    pub fn close(self, runtime: &Handle) {
+        self.closing();
+        self.stop.send_replace(true);
+        for mut server in self.servers {
+            runtime.block_on(async {
+                if timeout(CLOSE_WAIT_MAX, &mut server).await.is_err() {
+                    server.abort();
+                }
+            });
+        }
+    }
+}
+
+async fn serve<L>(listener: L, routes: Router, mut stopped: watch::Receiver<bool>)
+where
+    L: Listener,
+    L::Addr: fmt::Debug,
+{
+    let routes = routes.layer(middleware::map_response(one_request));
+    let stopped = async move {
+        // The sender gone means the same as its word.
+        let _gone = stopped.wait_for(|stop| *stop).await.is_err();
+    };
+    if let Err(error) = axum::serve(listener, routes)
+        .with_graceful_shutdown(stopped)
+        .await
+    {
+        tracing::error!("the operator's door closed: {error}");
+    }
+}
+
+/// A connection is good for one request: then its deadline is that of the request, and an idle one
+/// does not hold a place.
+async fn one_request(mut response: Response) -> Response {
+    let close = header::HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+#[cfg(test)]
+mod tests;

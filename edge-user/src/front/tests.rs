@@ -1,0 +1,171 @@
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+
+/// A folder, a runtime, and a configuration that puts the door in the folder.
+struct Place {
+    folder: TempDir,
+    runtime: Runtime,
+    config: Config,
+}
+
+fn place() -> Place {
+    let folder = tempfile::tempdir().unwrap();
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut config = Config::default();
+    config.admin.socket = folder.path().join("run/admin.sock");
+    config.admin.metrics = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    Place {
+        folder,
+        runtime,
+        config,
+    }
+}
+
+impl Place {
+    fn open(&self) -> Result<Front, FrontError> {
+        Front::open(&self.config, self.runtime.handle())
+    }
+
+    fn socket(&self) -> &Path {
+        &self.config.admin.socket
+    }
+}
+
+fn ask(mut connection: impl Read + Write, path: &str) -> String {
+    write!(connection, "GET {path} HTTP/1.1\r\nhost: edged\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn some_source() -> SnapshotSource {
+    Arc::new(|| Snapshot {
+        uptime_seconds: 42,
+        ..Snapshot::default()
+    })
+}
+
+#[test]
+fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
+    let place = place();
+    let front = place.open().unwrap();
+    let address = front.metrics_address().unwrap();
+    let tcp = |path: &str| ask(TcpStream::connect(address).unwrap(), path);
+    let unix = |path: &str| ask(UnixStream::connect(place.socket()).unwrap(), path);
+
+    assert!(tcp("/live").starts_with("HTTP/1.1 200"));
+    assert!(tcp("/ready").starts_with("HTTP/1.1 503"));
+    assert!(tcp("/metrics").starts_with("HTTP/1.1 503"));
+    assert!(unix("/v1/stat").starts_with("HTTP/1.1 503"));
+
+    front.ready(some_source());
+    assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
+    let metrics = tcp("/metrics");
+    assert!(
+        metrics.contains("content-type: application/openmetrics-text"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("\nsealedge_uptime_seconds 42\n"),
+        "{metrics}"
+    );
+    assert!(tcp("/nothing").starts_with("HTTP/1.1 404"));
+    let stat = unix("/v1/stat");
+    let (_, body) = stat.split_once("\r\n\r\n").unwrap();
+    let snapshot: Snapshot = serde_json::from_str(body).unwrap();
+    assert_eq!(snapshot.uptime_seconds, 42);
+    let mode = fs::metadata(place.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+
+    front.closing();
+    assert!(tcp("/ready").starts_with("HTTP/1.1 503"));
+    assert!(tcp("/metrics").starts_with("HTTP/1.1 200"));
+    front.close(place.runtime.handle());
+    assert!(!place.socket().exists());
+    TcpStream::connect(address).unwrap_err();
+}
+
+#[test]
+fn a_second_edged_is_refused_and_a_dead_one_is_not_in_the_way() {
+    let place = place();
+    let first = place.open().unwrap();
+    let refused = place.open().unwrap_err();
+    assert!(
+        refused
+            .to_string()
+            .starts_with("another edged answers on /"),
+        "{refused}"
+    );
+    assert_eq!(refused.exit_code(), 75);
+    first.close(place.runtime.handle());
+
+    // A socket nobody listens on any more: what a killed process leaves.
+    drop(UnixListener::bind(place.socket()).unwrap());
+    assert!(place.socket().exists());
+    place.open().unwrap().close(place.runtime.handle());
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let place = place();
+    fs::create_dir(place.socket().parent().unwrap()).unwrap();
+    fs::write(place.socket(), "a letter").unwrap();
+    let refused = place.open().unwrap_err();
+    assert!(refused.to_string().contains("is no socket"), "{refused}");
+    assert_eq!(refused.exit_code(), 78);
+    assert_eq!(fs::read_to_string(place.socket()).unwrap(), "a letter");
+}
+
+#[test]
+fn a_taken_port_says_so_and_leaves_no_socket_behind() {
+    let mut place = place();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    place.config.admin.metrics = Some(taken.local_addr().unwrap());
+    let refused = place.open().unwrap_err();
+    assert!(
+        refused.to_string().contains("choose another port"),
+        "{refused}"
+    );
+    assert_eq!(refused.exit_code(), 75);
+    assert!(!place.socket().exists());
+}
+
+#[test]
+fn a_missing_right_is_exit_code_77_and_says_who_may() {
+    let cause = io::ErrorKind::PermissionDenied.into();
+    let error = FrontError::Socket {
+        path: PathBuf::from("/run/sealedge/admin.sock"),
+        cause,
+    };
+    assert_eq!(error.exit_code(), 77);
+    assert!(error.to_string().contains("run as root"), "{error}");
+}
+
+#[test]
+fn who_holds_all_places_loses_them_and_the_next_one_is_answered() {
+    let place = place();
+    let front = place.open().unwrap();
+    front.ready(some_source());
+    let silent: Vec<_> = (0..bounded::CONNECTION_COUNT_MAX)
+        .map(|_| UnixStream::connect(place.socket()).unwrap())
+        .collect();
+    let answer = ask(UnixStream::connect(place.socket()).unwrap(), "/v1/stat");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(silent);
+    front.close(place.runtime.handle());
+    assert!(place.folder.path().exists());
+}

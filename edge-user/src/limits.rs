@@ -1,0 +1,90 @@
+//! Every bound of the server, in one place, proved against each other.
+
+use std::time::Duration;
+
+use edge_ebpf::wire::{CHUNK_BYTES_MAX, DATA_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+
+use crate::sys::send::{INLINE_BYTES_MAX, SPANS_MAX};
+use crate::sys::xsk::XskSizes;
+
+// --- AF_XDP, for each queue -----------------------------------------------------------------
+
+/// Packets a worker takes from its ring at once.
+pub const BATCH: u32 = 64;
+/// A request is small, but any frame up to the MTU may be steered by mistake of a driver; a page
+/// is what zero-copy drivers want.
+pub const XSK: XskSizes = XskSizes {
+    frame_bytes: 4096,
+    frame_count: 2048,
+    fill_ring: 2048,
+    rx_ring: 2048,
+    completion_ring: 64,
+};
+const _: () = assert!(XSK.fill_ring >= XSK.frame_count, "every frame may be in the fill ring");
+const _: () = assert!(XSK.rx_ring >= XSK.frame_count, "every frame may be in the RX ring");
+const _: () = assert!(XSK.frame_count >= 2 * BATCH, "one batch is held while another arrives");
+
+/// How long a worker looks for packets before it sleeps.
+pub const SPIN: Duration = Duration::from_micros(50);
+
+// --- sends, for each thread -----------------------------------------------------------------
+
+/// Sends that can be under way: two for each request of a batch.
+pub const SENDS: u32 = 256;
+const _: () = assert!(SENDS >= 2 * BATCH, "a whole batch is answered before the next");
+/// Largest UDP payload over IPv4; the kernel cuts no more than this in one send.
+pub const SEND_BYTES_MAX: usize = 65_507;
+const _: () = assert!(
+    SEND_BYTES_MAX / (SEGMENT_BYTES_MIN as usize + DATA_HEADER_BYTES) < SPANS_MAX,
+    "every segment of a send can be a part of its own; Linux 6.1 cuts 64 at most"
+);
+const _: () = assert!(
+    SEGMENT_BYTES_MAX as usize + DATA_HEADER_BYTES <= INLINE_BYTES_MAX,
+    "the longest WELCOME fits"
+);
+
+// --- between the two paths ------------------------------------------------------------------
+
+/// Steered requests that wait for the miss path.
+pub const INBOX: usize = 4096;
+
+// --- miss path ------------------------------------------------------------------------------
+
+/// Datagrams the kernel can hand over at once.
+pub const RECEIVE_BUFFERS: u16 = 512;
+/// How long the miss path sleeps at most: cookies turn over and deadlines are looked at then.
+pub const TICK: Duration = Duration::from_secs(1);
+/// Chunks that can be on their way from the origin.
+pub const FLIGHTS: usize = 1024;
+/// Requests that can wait for one chunk.
+pub const WAITERS_PER_FLIGHT: usize = 256;
+/// Requests that can wait in all.
+pub const WAITERS: usize = 16_384;
+/// How long a request waits for its chunk.
+pub const WAITER_DEADLINE: Duration = Duration::from_secs(5);
+/// Fetches the origin is asked for at once; further flights wait their turn.
+pub const FETCHES: usize = 32;
+/// How long one fetch may take.
+pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+/// Chunks remembered as not to be had.
+pub const NEGATIVES: usize = 4096;
+/// For how long "the origin does not have it" is believed.
+pub const ABSENT_FOR: Duration = Duration::from_secs(5);
+/// For how long a failed fetch is not tried again.
+pub const FAILED_FOR: Duration = Duration::from_secs(1);
+/// When a client that was told BUSY or PENDING asks again.
+pub const RETRY: Duration = Duration::from_millis(250);
+const _: () = assert!(WAITERS >= FLIGHTS, "each flight has a waiter");
+const _: () = assert!(WAITERS_PER_FLIGHT <= WAITERS, "the bounds nest");
+
+// --- store ----------------------------------------------------------------------------------
+
+/// Slots kept free ahead of need, so that a fill does not wait for a quiescent state; small
+/// stores keep a sixteenth.
+pub const SLOTS_AHEAD: usize = 32;
+/// Fetched chunks that wait for a slot.
+pub const PARKED: usize = FLIGHTS;
+/// Fewest slots a store can work with.
+pub const SLOTS_MIN: u32 = 64;
+/// Largest chunk, as a length in memory.
+pub const CHUNK_BYTES: usize = CHUNK_BYTES_MAX as usize;

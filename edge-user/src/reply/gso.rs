@@ -1,0 +1,179 @@
+//! The `gso` sender: one send gathers the wanted segments from the arena, and the kernel cuts it
+//! into datagrams (`UDP_SEGMENT`).
+
+use std::io;
+use std::sync::Arc;
+
+use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, Nack, WELCOME_HEADER_BYTES, Welcome};
+
+use super::peer::Peer;
+use super::plan::{Run, plan};
+use crate::counters::Sends;
+use crate::limits::{SEND_BYTES_MAX, SENDS};
+use crate::store::{Shared, Stay};
+use crate::sys::send::{Full, SPANS_MAX, SendEnd, SendRing, Sent};
+use crate::sys::slab::Span;
+use crate::sys::socket::ServiceSocket;
+
+/// Sends a burst can take: 128 segments, at least 44 of them in each.
+const SENDS_PER_BURST: usize = 3;
+const _: () = assert!(SENDS_PER_BURST * (SEND_BYTES_MAX / (1440 + DATA_HEADER_BYTES)) >= 128);
+
+/// Sends for one thread.
+#[derive(Debug)]
+pub struct Sender {
+    ring: SendRing,
+    shared: Arc<Shared>,
+    counters: Arc<Sends>,
+    /// Bytes of a full DATA datagram, and how many of them one send holds.
+    stride: u16,
+    segments_per_send: usize,
+    max_burst: u8,
+}
+
+/// Why no DATA went out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoData {
+    /// No wanted segment exists.
+    Range,
+    /// All sends are under way.
+    Full,
+}
+
+impl Sender {
+    pub fn new(
+        shared: Arc<Shared>,
+        sockets: Arc<[ServiceSocket]>,
+        counters: Arc<Sends>,
+        max_burst: u8,
+    ) -> io::Result<Self> {
+        let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), sockets)?;
+        let header = u16::try_from(DATA_HEADER_BYTES).expect("16");
+        let stride = shared.segment_bytes + header;
+        let segments_per_send = SEND_BYTES_MAX / usize::from(stride);
+        Ok(Self { ring, shared, counters, stride, segments_per_send, max_burst })
+    }
+
+    /// Queues the wanted segments of a resident chunk; returns how many bytes they are.
+    pub fn data(&mut self, peer: &Peer, stay: Stay, want: u128) -> Result<usize, NoData> {
+        let geometry = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes)
+            .expect("the store holds chunks that have one");
+        let runs = plan(want, &geometry, self.max_burst).ok_or(NoData::Range)?;
+        self.make_room(SENDS_PER_BURST)?;
+        let mut spans = Spans::default();
+        let mut bytes = 0;
+        for run in runs {
+            let mut rest = run;
+            while rest.count > 0 {
+                let room = self.segments_per_send - spans.segments;
+                let count = rest.count.min(u8::try_from(room).unwrap_or(u8::MAX));
+                let part = Run { first: rest.first, count };
+                let span = self.span(stay, &geometry, part);
+                bytes += span.len_bytes();
+                spans.push(span, usize::from(count));
+                rest = Run { first: rest.first + count, count: rest.count - count };
+                if spans.segments == self.segments_per_send {
+                    self.queue(peer, &mut spans)?;
+                }
+            }
+        }
+        if spans.segments > 0 {
+            self.queue(peer, &mut spans)?;
+        }
+        Ok(bytes)
+    }
+
+    /// The stored datagrams of a run. Only the chunk's last one is short, and it comes last in
+    /// every plan, as the kernel wants it.
+    fn span(&self, stay: Stay, geometry: &Geometry, run: Run) -> Span {
+        let stride = usize::from(self.stride);
+        let last = run.first + run.count - 1;
+        let (_, last_bytes) = geometry.segment(last).expect("the plan names segments that exist");
+        let start = usize::from(run.first) * stride;
+        let end = usize::from(last) * stride + DATA_HEADER_BYTES + last_bytes;
+        self.shared.slab.span(stay.slot, start, end - start)
+    }
+
+    fn queue(&mut self, peer: &Peer, spans: &mut Spans) -> Result<(), NoData> {
+        let gathered = spans.list[..spans.count].iter().copied();
+        let queued = self.ring.queue_spans(peer.socket, &peer.client, gathered, self.stride);
+        *spans = Spans::default();
+        queued.map_err(|Full| NoData::Full)
+    }
+
+    pub fn nack(&mut self, peer: &Peer, nack: &Nack) -> Result<(), NoData> {
+        let bytes = nack.encode();
+        self.datagram(peer, &bytes, bytes.len())
+    }
+
+    /// As long as the HELLO it answers. The padding is zeros, not the client's: nobody's words can
+    /// be bounced off an edge.
+    pub fn welcome(
+        &mut self,
+        peer: &Peer,
+        welcome: &Welcome,
+        hello_bytes: usize,
+    ) -> Result<(), NoData> {
+        let bytes: [u8; WELCOME_HEADER_BYTES] = welcome.encode();
+        self.datagram(peer, &bytes, hello_bytes)
+    }
+
+    fn datagram(&mut self, peer: &Peer, bytes: &[u8], len_bytes: usize) -> Result<(), NoData> {
+        self.make_room(1)?;
+        self.ring
+            .queue_bytes(peer.socket, &peer.client, bytes, len_bytes)
+            .map_err(|Full| NoData::Full)
+    }
+
+    fn make_room(&mut self, sends: usize) -> Result<(), NoData> {
+        if self.ring.in_flight() + sends > SENDS as usize {
+            self.flush();
+        }
+        if self.ring.in_flight() + sends > SENDS as usize { Err(NoData::Full) } else { Ok(()) }
+    }
+
+    /// Hands what is queued to the kernel. Nothing here waits, so nothing stays under way unless
+    /// the kernel is out of memory for it.
+    pub fn flush(&mut self) {
+        let counters = &self.counters;
+        let flushed = self.ring.flush(|Sent { datagrams, bytes }, end| {
+            let datagrams = u64::from(datagrams);
+            match end {
+                SendEnd::Done => {
+                    counters.datagrams.add(datagrams);
+                    counters.bytes.add(u64::from(bytes));
+                }
+                SendEnd::WouldBlock => counters.would_block.add(datagrams),
+                SendEnd::Failed => counters.failed.add(datagrams),
+            }
+        });
+        // The ring is ours and its entries are well-formed: any other error is our own mistake.
+        flushed.expect("io_uring takes sends");
+    }
+
+    /// Sends that the kernel has not finished; their slots must not be reused (I6).
+    pub fn in_flight(&self) -> usize {
+        self.ring.in_flight()
+    }
+}
+
+/// The parts of one send.
+struct Spans {
+    list: [Span; SPANS_MAX],
+    count: usize,
+    segments: usize,
+}
+
+impl Default for Spans {
+    fn default() -> Self {
+        Self { list: [Span::EMPTY; SPANS_MAX], count: 0, segments: 0 }
+    }
+}
+
+impl Spans {
+    fn push(&mut self, span: Span, segments: usize) {
+        self.list[self.count] = span;
+        self.count += 1;
+        self.segments += segments;
+    }
+}

@@ -1,0 +1,18 @@
+//! Sealed objects, from the publisher's file to the reader's. `docs/SEALING.md` is the normative
+//! text. This is the only part of Sealedge that knows a key; the server never names it.
+
+/// AES-256 in counter mode, and the key that goes with it.
+pub mod cipher;
+/// Chunk ids, index chunks, root: what an object of some size looks like.
+pub mod tree;
+/// What a publisher hands to a reader: size, root, key.
+pub mod ticket;
+/// File to chunks at the origin.
+pub mod publish;
+/// Chunks back to plaintext.
+pub mod open;
+/// The reader's file: under a temporary name until it is whole.
+pub mod output;
+
+#[cfg(test)]
+mod vector;

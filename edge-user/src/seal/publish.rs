@@ -1,0 +1,355 @@
+//! File to chunks at the origin: one thread reads, several encrypt, name and upload, the caller's
+//! hangs the ids into the tree. What is in memory is what is between them, whatever the size.
+//!
+//! An interrupted run leaves chunks that no ticket names: ciphertext whose key is gone. Starting
+//! again makes a new key and new chunks; going on where the first run stopped is not built yet.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as StorePath;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use rand::rngs::SysError;
+use thiserror::Error;
+use tokio::runtime::{self, Runtime};
+
+use super::cipher::{Cipher, Key, Nonce};
+use super::ticket::{PublicTicket, Ticket, TicketError};
+use super::tree::{Builder, OBJECT_BYTES_MAX, Shape, id_of};
+
+#[derive(Debug, Error)]
+pub enum PublishError {
+    #[error("origin directory {0} does not exist: create it (`mkdir -p {0}`) or name another")]
+    OriginMissing(String),
+    #[error("origin {0} is not a directory")]
+    OriginNotDirectory(String),
+    #[error("origin {0:?}: this version writes to local directories only (a path or file://…)")]
+    OriginKind(String),
+    #[error("origin {origin}: {source}")]
+    OriginRefused { origin: String, source: object_store::Error },
+    #[error("the object has {0} bytes; no object has more than 32 GiB: cut the file in pieces")]
+    TooLarge(u64),
+    #[error("cannot read the file: {0}")]
+    Read(#[source] io::Error),
+    #[error("the file changed while it was being sealed (it had {0} bytes): seal it again")]
+    Changed(u64),
+    #[error("cannot write chunk {id} to the origin: {source}")]
+    Upload { id: ChunkId, source: object_store::Error },
+    #[error("the origin did not keep chunk {0} as it was given: check its disk")]
+    NotKept(ChunkId),
+    #[error("the kernel has no random numbers: {0}")]
+    Random(#[from] SysError),
+    #[error("cannot start the upload: {0}")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    #[error("interrupted; the origin may hold a few chunks that no ticket names")]
+    Interrupted,
+}
+
+/// Opens the origin an operator names: a directory, or `file://` and its absolute path.
+pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
+    let directory = match text.split_once("://") {
+        None => Path::new(text),
+        Some(("file", path)) if path.starts_with('/') => Path::new(path),
+        Some(_) => return Err(PublishError::OriginKind(text.to_owned())),
+    };
+    let name = || directory.display().to_string();
+    match directory.metadata() {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => return Err(PublishError::OriginNotDirectory(name())),
+        Err(_) => return Err(PublishError::OriginMissing(name())),
+    }
+    match LocalFileSystem::new_with_prefix(directory) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(source) => Err(PublishError::OriginRefused { origin: name(), source }),
+    }
+}
+
+/// Where a chunk lies at every origin.
+pub fn chunk_path(id: &ChunkId) -> StorePath {
+    let hex = id.to_string();
+    StorePath::from(format!("chunks/{}/{}/{hex}", &hex[..2], &hex[2..4]))
+}
+
+/// Seals an object of a known size under a new key and uploads it; gives its ticket.
+///
+/// `progress` is told the bytes of each data chunk that is safely at the origin. Once `stop` is
+/// set nothing more is uploaded.
+pub fn publish(
+    source: impl Read + Send,
+    size_bytes: u64,
+    store: &dyn ObjectStore,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Ticket, PublishError> {
+    let (key, nonce) = (Key::generate()?, Nonce::generate()?);
+    publish_under(key, nonce, source, size_bytes, store, stop, progress)
+}
+
+/// The same under a given key. Only the vectors may choose one, so it stays in this module.
+fn publish_under(
+    key: Key,
+    nonce: Nonce,
+    source: impl Read + Send,
+    size_bytes: u64,
+    store: &dyn ObjectStore,
+    stop: &AtomicBool,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Ticket, PublishError> {
+    let shape = Shape::of(size_bytes).ok_or(PublishError::TooLarge(size_bytes))?;
+    let upload = Upload {
+        store,
+        // The store's own blocking threads do the work; one thread is enough to drive them.
+        runtime: runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(PublishError::Runtime)?,
+    };
+    let cipher = Cipher::new(&key, nonce);
+    // Uploads wait for disks and networks, so there are more of them than cores.
+    let workers = thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).min(16));
+    let root = thread::scope(|scope| {
+        let (parts_in, parts_out) = sync_channel(workers);
+        let parts_out = Arc::new(Mutex::new(parts_out));
+        let (named_in, named_out) = sync_channel(workers);
+        for _ in 0..workers {
+            let (parts, named) = (Arc::clone(&parts_out), named_in.clone());
+            let (cipher, upload) = (&cipher, &upload);
+            scope.spawn(move || seal_parts(cipher, upload, &parts, &named));
+        }
+        // The workers alone hold the receiver now: when they stop, the reader stops.
+        drop(parts_out);
+        scope.spawn(move || read_parts(source, size_bytes, stop, &parts_in, &named_in));
+        hang(&shape, &upload, &named_out, progress)
+    })?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(PublishError::Interrupted);
+    }
+    Ok(Ticket::new(PublicTicket::new(shape, root)?, key, nonce))
+}
+
+/// A piece of the file, on its way to become a data chunk.
+struct Part {
+    index: u64,
+    bytes: Vec<u8>,
+}
+
+/// A data chunk that is at the origin.
+struct Named {
+    index: u64,
+    id: ChunkId,
+    bytes: u64,
+}
+
+type Outcome = Result<Named, PublishError>;
+
+fn read_parts(
+    mut source: impl Read,
+    size_bytes: u64,
+    stop: &AtomicBool,
+    parts: &SyncSender<Part>,
+    named: &SyncSender<Outcome>,
+) {
+    let mut index = 0;
+    let mut total = 0;
+    let failure = loop {
+        if stop.load(Ordering::Relaxed) {
+            break Some(PublishError::Interrupted);
+        }
+        let mut bytes = Vec::with_capacity(CHUNK_BYTES_MAX as usize);
+        let part = source.by_ref().take(u64::from(CHUNK_BYTES_MAX));
+        match { part }.read_to_end(&mut bytes) {
+            Err(error) => break Some(PublishError::Read(error)),
+            Ok(0) => break (total != size_bytes).then_some(PublishError::Changed(size_bytes)),
+            Ok(read) => total += read as u64,
+        }
+        if total > size_bytes || total > OBJECT_BYTES_MAX {
+            break Some(PublishError::Changed(size_bytes));
+        }
+        if parts.send(Part { index, bytes }).is_err() {
+            // Every worker has stopped, and told why.
+            break None;
+        }
+        index += 1;
+    };
+    if let Some(failure) = failure {
+        // Nobody listening means that another failure was first.
+        drop(named.send(Err(failure)));
+    }
+}
+
+fn seal_parts(
+    cipher: &Cipher<'_>,
+    upload: &Upload<'_>,
+    parts: &Mutex<Receiver<Part>>,
+    named: &SyncSender<Outcome>,
+) {
+    loop {
+        let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Part { index, mut bytes }) = part else { return };
+        cipher.apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
+        let id = id_of(&bytes);
+        let len = bytes.len() as u64;
+        let outcome = upload.put(id, bytes).map(|()| Named { index, id, bytes: len });
+        if named.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts the ids in order and hangs them into the tree; gives the root.
+fn hang(
+    shape: &Shape,
+    upload: &Upload<'_>,
+    named: &Receiver<Outcome>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<ChunkId, PublishError> {
+    let mut builder = Builder::default();
+    let mut store = |id, bytes| upload.put(id, bytes);
+    let mut early = BTreeMap::new();
+    let mut next = 0;
+    for outcome in named {
+        let Named { index, id, bytes } = outcome?;
+        progress(bytes);
+        early.insert(index, id);
+        while let Some(id) = early.remove(&next) {
+            builder.push(id, &mut store)?;
+            next += 1;
+        }
+    }
+    assert!(
+        early.is_empty() && next == shape.data_chunks(),
+        "{next} of {} chunks were sealed and nobody failed",
+        shape.data_chunks()
+    );
+    builder.finish(&mut store)
+}
+
+struct Upload<'a> {
+    store: &'a dyn ObjectStore,
+    runtime: Runtime,
+}
+
+impl Upload<'_> {
+    /// Writes a chunk and reads it back: a publisher who is given a ticket must be able to trust
+    /// that the origin can keep what it promises.
+    fn put(&self, id: ChunkId, bytes: Vec<u8>) -> Result<(), PublishError> {
+        let payload = PutPayload::from(bytes);
+        let path = chunk_path(&id);
+        let kept = self.runtime.block_on(async {
+            self.store.put(&path, payload.clone()).await?;
+            self.store.get(&path).await?.bytes().await
+        });
+        let kept = kept.map_err(|source| PublishError::Upload { id, source })?;
+        // The payload was made from one piece, so it is compared as one.
+        if payload.as_ref() == [kept] { Ok(()) } else { Err(PublishError::NotKept(id)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::seal::vector;
+
+    fn read_back(store: &dyn ObjectStore, id: &ChunkId) -> Vec<u8> {
+        let runtime = runtime::Builder::new_current_thread().build().unwrap();
+        runtime
+            .block_on(async { store.get(&chunk_path(id)).await.unwrap().bytes().await })
+            .unwrap()
+            .to_vec()
+    }
+
+    fn id(hex: &str) -> ChunkId {
+        ChunkId(std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap()))
+    }
+
+    #[test]
+    fn publishing_the_vector_gives_its_ids_its_root_and_its_tickets() {
+        let store = InMemory::new();
+        let plain = vector::plaintext();
+        let mut told = 0;
+        let ticket = publish_under(
+            vector::key(),
+            vector::NONCE,
+            plain.as_slice(),
+            vector::SIZE_BYTES,
+            &store,
+            &AtomicBool::new(false),
+            &mut |bytes| told += bytes,
+        )
+        .unwrap();
+        assert_eq!(told, vector::SIZE_BYTES);
+        assert_eq!(*ticket.encode(), vector::TICKET);
+        assert_eq!(ticket.public().encode(), vector::PUBLIC_TICKET);
+        assert_eq!(ticket.public().root().to_string(), vector::ROOT);
+
+        let index = read_back(&store, &id(vector::ROOT));
+        let (ids, rest) = index.as_chunks::<32>();
+        assert!(rest.is_empty());
+        let names: Vec<_> = ids.iter().map(|id| vector::hex(&id[..8])).collect();
+        assert_eq!(names, vector::IDS);
+        let last = read_back(&store, &ChunkId(ids[3]));
+        assert_eq!(last.len(), 12_345);
+    }
+
+    #[test]
+    fn the_empty_object_has_no_chunk() {
+        let store = InMemory::new();
+        let stop = AtomicBool::new(false);
+        let ticket = publish(io::empty(), 0, &store, &stop, &mut |_| {}).unwrap();
+        assert_eq!(ticket.public().root(), crate::seal::tree::EMPTY_ROOT);
+        assert_eq!(store.to_string(), "InMemory");
+        let again = Ticket::decode(&ticket.encode()).unwrap();
+        assert_eq!(again.public().shape().data_chunks(), 0);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_grows_or_is_too_large_is_refused() {
+        let store = InMemory::new();
+        let stop = AtomicBool::new(false);
+        let publish = |size| {
+            let source = io::repeat(3).take(300_000);
+            publish(source, size, &store, &stop, &mut |_| {}).err().unwrap()
+        };
+        assert!(matches!(publish(300_001), PublishError::Changed(300_001)));
+        assert!(matches!(publish(299_999), PublishError::Changed(299_999)));
+        assert!(matches!(publish(OBJECT_BYTES_MAX + 1), PublishError::TooLarge(_)));
+    }
+
+    #[test]
+    fn a_stopped_run_gives_no_ticket() {
+        let store = InMemory::new();
+        let stop = AtomicBool::new(true);
+        let outcome = publish([1_u8; 9].as_slice(), 9, &store, &stop, &mut |_| {});
+        assert!(matches!(outcome.err(), Some(PublishError::Interrupted)));
+    }
+
+    #[test]
+    fn an_origin_that_is_not_there_is_named_with_the_command_that_makes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no/such");
+        let message = open_origin(missing.to_str().unwrap()).unwrap_err().to_string();
+        assert!(message.contains("mkdir -p"), "{message}");
+        assert!(open_origin(folder.path().to_str().unwrap()).is_ok());
+        assert!(open_origin(&format!("file://{}", folder.path().display())).is_ok());
+        assert!(matches!(open_origin("s3://bucket"), Err(PublishError::OriginKind(_))));
+        assert!(matches!(open_origin("/dev/null"), Err(PublishError::OriginNotDirectory(_))));
+    }
+
+    #[test]
+    fn chunks_lie_where_sealing_says() {
+        let path = chunk_path(&id(vector::ROOT));
+        assert_eq!(path.as_ref(), format!("chunks/6d/a1/{}", vector::ROOT));
+    }
+}

@@ -1,0 +1,46 @@
+//! Into the program's map, and out of it.
+
+use aya::maps::{HashMap, MapData};
+use edge_ebpf::maps::Resident;
+use edge_ebpf::wire::ChunkId;
+
+use crate::sys::bpf::{ChunkIdKey, ResidentValue};
+
+/// The program's RESIDENT map, or nothing when XDP is off.
+#[derive(Debug)]
+pub struct Publisher {
+    map: Option<HashMap<MapData, ChunkIdKey, ResidentValue>>,
+    failures: u64,
+}
+
+impl Publisher {
+    pub const fn none() -> Self {
+        Self { map: None, failures: 0 }
+    }
+
+    pub const fn to(map: HashMap<MapData, ChunkIdKey, ResidentValue>) -> Self {
+        Self { map: Some(map), failures: 0 }
+    }
+
+    /// A chunk that does not get in is served all the same, by the socket path; it is counted.
+    pub(super) fn insert(&mut self, id: &ChunkId, resident: Resident) {
+        if let Some(map) = &mut self.map
+            && map.insert(ChunkIdKey(*id), ResidentValue(resident), 0).is_err()
+        {
+            self.failures += 1;
+        }
+    }
+
+    /// An entry that stays behind is a hint that no slot confirms (I5).
+    pub(super) fn remove(&mut self, id: &ChunkId) {
+        if let Some(map) = &mut self.map
+            && map.remove(&ChunkIdKey(*id)).is_err()
+        {
+            self.failures += 1;
+        }
+    }
+
+    pub(super) const fn failures(&self) -> u64 {
+        self.failures
+    }
+}

@@ -1,0 +1,29 @@
+//! The program's map types, as aya wants them: it moves plain bytes, and these promise that every
+//! byte of them is one.
+
+use aya::Pod;
+use edge_ebpf::maps::{Cookies, Resident, Settings, Tally};
+use edge_ebpf::wire::ChunkId;
+
+macro_rules! pod {
+    ($($name:ident($inner:ty),)+) => {
+        $(
+            #[doc = concat!("[`", stringify!($inner), "`], for aya.")]
+            #[repr(transparent)]
+            #[derive(Clone, Copy, Debug)]
+            pub struct $name(pub $inner);
+
+            // SAFETY: `repr(C)` integers and arrays of them, with no hidden byte: `edge_ebpf::maps`
+            // asserts their sizes.
+            unsafe impl Pod for $name {}
+        )+
+    };
+}
+
+pod! {
+    SettingsValue(Settings),
+    CookiesValue(Cookies),
+    ResidentValue(Resident),
+    TallyValue(Tally),
+    ChunkIdKey(ChunkId),
+}

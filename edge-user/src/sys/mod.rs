@@ -1,0 +1,20 @@
+//! The kernel's interfaces, wrapped so that the rest of the crate needs no `unsafe`: it is written
+//! here and nowhere else, one operation to a block, with the fact it relies on.
+#![expect(unsafe_code, reason = "this is the place for it")]
+
+/// Memory from the kernel, hugepages or not.
+pub mod mapping;
+/// A mapping cut into pieces, each with one owner.
+pub mod slab;
+/// One direction of an AF_XDP ring.
+pub mod ring;
+/// An AF_XDP socket that receives.
+pub mod xsk;
+/// The service's UDP sockets.
+pub mod socket;
+/// Sends through io_uring, gathered from a slab.
+pub mod send;
+/// Receives through io_uring, into provided buffers.
+pub mod receive;
+/// The program's map types, as aya wants them.
+pub mod bpf;

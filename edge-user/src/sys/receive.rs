@@ -1,0 +1,183 @@
+//! Receives through io_uring: multishot, into provided buffers, and the one place the miss path
+//! sleeps in.
+
+use std::io;
+use std::mem::zeroed;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::socket::{ServiceSocket, parse_socket_address};
+
+/// Wakes a thread that sleeps in [`ReceiveRing::wait`], from any other.
+#[derive(Clone, Debug)]
+pub struct Wake(Arc<OwnedFd>);
+
+impl Wake {
+    pub fn new() -> io::Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Arc::new(eventfd(0, flags)?)))
+    }
+
+    pub fn wake(&self) {
+        // A full counter means that the thread is about to wake anyway.
+        let (Ok(_) | Err(_)) = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+
+    pub fn clear(&self) {
+        // Nothing to read means that it is clear already.
+        let (Ok(_) | Err(_)) = rustix::io::read(&*self.0, &mut [0_u8; 8]);
+    }
+
+    pub fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+/// A datagram as the kernel handed it over.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// Which of the sockets.
+    pub socket: usize,
+    pub source: SocketAddr,
+    pub payload: &'a [u8],
+    /// Longer than the buffer; `payload` is its beginning.
+    pub truncated: bool,
+}
+
+const BUFFER_GROUP: u16 = 0;
+const BUFFER_BYTES: usize = 2048;
+const WAKE: u64 = u64::MAX;
+const PROVIDED: u64 = u64::MAX - 1;
+
+/// An io_uring that receives from every service socket.
+pub struct ReceiveRing {
+    ring: IoUring,
+    /// Read by the kernel at each completion, so at a fixed place.
+    header: Box<libc::msghdr>,
+    buffers: Box<[[u8; BUFFER_BYTES]]>,
+    sockets: Arc<[ServiceSocket]>,
+    wake: Wake,
+    /// Sockets, and the wake-up, whose multishot ended and must be started again.
+    unarmed: Vec<u64>,
+    /// Buffers to give back.
+    used: Vec<u16>,
+}
+
+// SAFETY: the pointers handed to the kernel lead into the boxes owned here; nothing is tied to a
+// thread.
+unsafe impl Send for ReceiveRing {}
+
+impl std::fmt::Debug for ReceiveRing {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("ReceiveRing").field("sockets", &self.sockets).finish_non_exhaustive()
+    }
+}
+
+impl ReceiveRing {
+    pub fn new(
+        buffer_count: u16,
+        sockets: Arc<[ServiceSocket]>,
+        wake: Wake,
+    ) -> io::Result<Self> {
+        // A place for each buffer that is given back, each socket and the wake-up.
+        let depth = u32::from(buffer_count) + 32;
+        let ring = IoUring::new(depth.next_power_of_two())?;
+        // SAFETY: plain data and null pointers, for which zeros are a value.
+        let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
+        header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        let unarmed = (0..sockets.len() as u64).chain([WAKE]).collect();
+        let buffers = vec![[0; BUFFER_BYTES]; usize::from(buffer_count)].into_boxed_slice();
+        let used = (0..buffer_count).collect();
+        Ok(Self { ring, header, buffers, sockets, wake, unarmed, used })
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        // SAFETY: entries are made in `arm` and `provide`: they point to the header and to
+        // buffers that are boxed here and given back only once, and name sockets kept open here.
+        let pushed = unsafe { self.ring.submission().push(entry) };
+        assert!(pushed.is_ok(), "the submission queue has a place for every entry");
+    }
+
+    fn provide(&mut self) {
+        while let Some(index) = self.used.pop() {
+            let buffer = self.buffers[usize::from(index)].as_mut_ptr();
+            let entry =
+                opcode::ProvideBuffers::new(buffer, BUFFER_BYTES as i32, 1, BUFFER_GROUP, index)
+                    .build()
+                    .flags(squeue::Flags::SKIP_SUCCESS)
+                    .user_data(PROVIDED);
+            self.push(&entry);
+        }
+    }
+
+    fn arm(&mut self) {
+        while let Some(which) = self.unarmed.pop() {
+            let entry = if which == WAKE {
+                let fd = types::Fd(self.wake.fd().as_raw_fd());
+                opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build()
+            } else {
+                let socket = usize::try_from(which).expect("an index we gave");
+                let fd = types::Fd(self.sockets[socket].raw());
+                opcode::RecvMsgMulti::new(fd, &raw const *self.header, BUFFER_GROUP)
+                    .flags(libc::MSG_TRUNC.cast_unsigned())
+                    .build()
+            };
+            self.push(&entry.user_data(which));
+        }
+    }
+
+    /// Sleeps until a datagram or a wake-up is there, or the time is over, and hands out every
+    /// datagram that has come.
+    pub fn wait(
+        &mut self,
+        time: Duration,
+        mut each: impl FnMut(Received<'_>),
+    ) -> io::Result<()> {
+        self.provide();
+        self.arm();
+        let timespec = types::Timespec::from(time);
+        let arguments = types::SubmitArgs::new().timespec(&timespec);
+        match self.ring.submitter().submit_with_args(1, &arguments) {
+            Ok(_) => {}
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+        let Self { ring, header, buffers, wake, unarmed, used, .. } = self;
+        for completion in ring.completion() {
+            let which = completion.user_data();
+            if which == PROVIDED {
+                continue;
+            }
+            if !cqueue::more(completion.flags()) {
+                unarmed.push(which);
+            }
+            if which == WAKE {
+                wake.clear();
+                continue;
+            }
+            let Some(buffer) = cqueue::buffer_select(completion.flags()) else { continue };
+            used.push(buffer);
+            let Ok(len_bytes) = usize::try_from(completion.result()) else { continue };
+            let bytes = &buffers[usize::from(buffer)];
+            let Some(bytes) = bytes.get(..len_bytes) else { continue };
+            let Ok(message) = types::RecvMsgOut::parse(bytes, header) else { continue };
+            let Some(source) = parse_socket_address(message.name_data()) else { continue };
+            each(Received {
+                socket: usize::try_from(which).expect("an index we gave"),
+                source,
+                payload: message.payload_data(),
+                truncated: message.is_payload_truncated(),
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! Sends through io_uring, gathered straight from a slab.
+
+use std::io;
+use std::mem::zeroed;
+use std::net::SocketAddr;
+use std::ptr;
+use std::sync::Arc;
+
+use io_uring::{IoUring, opcode, types};
+
+use super::slab::{Slab, Span};
+use super::socket::{ServiceSocket, socket_address};
+
+/// Most parts one send gathers: every segment of the largest send could stand alone.
+pub const SPANS_MAX: usize = 64;
+/// Largest datagram that is sent from a buffer of its own.
+pub const INLINE_BYTES_MAX: usize = 1536;
+/// `CMSG_SPACE` of one `u16`.
+const CONTROL_BYTES: usize = 24;
+
+/// One send under way: everything the kernel reads until it is done, at a fixed place.
+struct Operation {
+    header: libc::msghdr,
+    name: libc::sockaddr_in6,
+    spans: [libc::iovec; SPANS_MAX],
+    control: Control,
+    inline: [u8; INLINE_BYTES_MAX],
+    what: Sent,
+}
+
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+/// What a send carried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    pub datagrams: u32,
+    pub bytes: u32,
+}
+
+/// How a send ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendEnd {
+    Done,
+    /// The socket's send buffer is full.
+    WouldBlock,
+    Failed,
+}
+
+/// All operations are under way; nothing was queued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// An io_uring that only sends, with its pool of operations.
+pub struct SendRing {
+    ring: IoUring,
+    operations: Vec<Box<Operation>>,
+    free: Vec<usize>,
+    /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
+    _memory: Arc<Slab>,
+    /// The sockets that are sent from stay open as long.
+    sockets: Arc<[ServiceSocket]>,
+}
+
+// SAFETY: the raw pointers in the operations lead into the boxes beside them and into the slab,
+// both owned here; nothing is tied to a thread.
+unsafe impl Send for SendRing {}
+
+impl std::fmt::Debug for SendRing {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("SendRing").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+impl SendRing {
+    pub fn new(
+        depth: u32,
+        memory: Arc<Slab>,
+        sockets: Arc<[ServiceSocket]>,
+    ) -> io::Result<Self> {
+        let ring = IoUring::new(depth)?;
+        let operations: Vec<_> = (0..depth)
+            .map(|_| {
+                // SAFETY: plain data and null pointers, for which zeros are a value.
+                let operation: Operation = unsafe { zeroed() };
+                Box::new(operation)
+            })
+            .collect();
+        let free = (0..operations.len()).collect();
+        Ok(Self { ring, operations, free, _memory: memory, sockets })
+    }
+
+    /// Sends that were queued and have not been reaped.
+    pub fn in_flight(&self) -> usize {
+        self.operations.len() - self.free.len()
+    }
+
+    /// Queues one send of these spans, cut by the kernel into datagrams of `segment_bytes`, the
+    /// last of which may be shorter.
+    pub fn queue_spans(
+        &mut self,
+        socket: usize,
+        to: &SocketAddr,
+        spans: impl Iterator<Item = Span>,
+        segment_bytes: u16,
+    ) -> Result<(), Full> {
+        let index = self.free.pop().ok_or(Full)?;
+        let operation = &mut *self.operations[index];
+        let (mut count, mut bytes) = (0, 0);
+        for span in spans {
+            assert!(count < SPANS_MAX, "the caller gathers at most {SPANS_MAX} parts");
+            operation.spans[count] = libc::iovec {
+                iov_base: ptr::with_exposed_provenance_mut(span.address),
+                iov_len: span.len_bytes,
+            };
+            count += 1;
+            bytes += span.len_bytes;
+        }
+        let bytes = u32::try_from(bytes).expect("a send is below 64 KiB");
+        let datagrams = bytes.div_ceil(u32::from(segment_bytes));
+        operation.what = Sent { datagrams, bytes };
+        operation.control = segment_control(segment_bytes);
+        let control_bytes = if datagrams > 1 { CONTROL_BYTES } else { 0 };
+        self.submit_later(index, socket, to, count, control_bytes);
+        Ok(())
+    }
+
+    /// Queues one datagram: these bytes, then zeros up to `len_bytes`.
+    pub fn queue_bytes(
+        &mut self,
+        socket: usize,
+        to: &SocketAddr,
+        bytes: &[u8],
+        len_bytes: usize,
+    ) -> Result<(), Full> {
+        assert!(
+            bytes.len() <= len_bytes && len_bytes <= INLINE_BYTES_MAX,
+            "a datagram of our own fits its buffer"
+        );
+        let index = self.free.pop().ok_or(Full)?;
+        let operation = &mut *self.operations[index];
+        let (head, tail) = operation.inline[..len_bytes].split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        tail.fill(0);
+        operation.spans[0] =
+            libc::iovec { iov_base: operation.inline.as_mut_ptr().cast(), iov_len: len_bytes };
+        let bytes = u32::try_from(len_bytes).expect("checked above");
+        operation.what = Sent { datagrams: 1, bytes };
+        self.submit_later(index, socket, to, 1, 0);
+        Ok(())
+    }
+
+    fn submit_later(
+        &mut self,
+        index: usize,
+        socket: usize,
+        to: &SocketAddr,
+        span_count: usize,
+        control_bytes: usize,
+    ) {
+        let operation = &mut *self.operations[index];
+        let (name, name_bytes) = socket_address(to);
+        operation.name = name;
+        operation.header.msg_name = (&raw mut operation.name).cast();
+        operation.header.msg_namelen = name_bytes;
+        operation.header.msg_iov = operation.spans.as_mut_ptr();
+        operation.header.msg_iovlen = span_count;
+        operation.header.msg_control = (&raw mut operation.control).cast();
+        operation.header.msg_controllen = control_bytes;
+        let fd = types::Fd(self.sockets[socket].raw());
+        let entry = opcode::SendMsg::new(fd, &raw const operation.header)
+            .flags(libc::MSG_DONTWAIT.cast_unsigned())
+            .build()
+            .user_data(index as u64);
+        // SAFETY: all that the entry points to lives in the operation's box, which is neither
+        // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
+        // mapped; the socket is kept open by `self`.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // The ring has as many places as there are operations.
+        assert!(pushed.is_ok(), "the submission queue holds every operation");
+    }
+
+    /// Hands everything queued to the kernel, and reaps what is done. Sends do not wait, so a
+    /// queued send is normally done when this returns.
+    pub fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
+        if self.in_flight() == 0 {
+            return Ok(());
+        }
+        match self.ring.submit() {
+            Ok(_) => {}
+            // Nothing was taken this time; it stays queued for the next.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
+                ) => {}
+            Err(error) => return Err(error),
+        }
+        let Self { ring, operations, free, .. } = self;
+        for completion in ring.completion() {
+            let index = usize::try_from(completion.user_data()).expect("an index we gave");
+            let end = match completion.result() {
+                0.. => SendEnd::Done,
+                error if -error == libc::EAGAIN => SendEnd::WouldBlock,
+                _ => SendEnd::Failed,
+            };
+            each(operations[index].what, end);
+            free.push(index);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SendRing {
+    fn drop(&mut self) {
+        // The kernel must be done with boxes and slab before they are freed.
+        while self.in_flight() > 0 {
+            if self.ring.submit_and_wait(1).is_err() {
+                break;
+            }
+            let done = self.ring.completion().count();
+            for _ in 0..done {
+                self.free.push(0);
+            }
+        }
+    }
+}
+
+/// One control message: `UDP_SEGMENT` with this size.
+fn segment_control(segment_bytes: u16) -> Control {
+    const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
+    const _: () = assert!(HEADER_BYTES == 16 && CONTROL_BYTES == 24);
+    let mut bytes = [0; CONTROL_BYTES];
+    let len: libc::size_t = HEADER_BYTES + size_of::<u16>();
+    bytes[..8].copy_from_slice(&len.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&libc::SOL_UDP.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&libc::UDP_SEGMENT.to_ne_bytes());
+    bytes[16..18].copy_from_slice(&segment_bytes.to_ne_bytes());
+    Control(bytes)
+}

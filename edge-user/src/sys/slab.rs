@@ -1,0 +1,145 @@
+//! A mapping cut into pieces of one size. Each piece has exactly one token, made once; whoever
+//! holds the token may read and write the piece, and nobody else can.
+
+use std::slice;
+
+use super::mapping::Mapping;
+
+/// Equal pieces of one mapping.
+#[derive(Debug)]
+pub struct Slab {
+    mapping: Mapping,
+    piece_bytes: usize,
+    piece_count: u32,
+}
+
+/// The right to touch one piece. Not `Clone`: it is the piece's owner (I2 for frames, I7 for
+/// slots).
+#[derive(Debug)]
+#[must_use = "a piece let go is memory leaked for good"]
+pub struct Piece {
+    index: u32,
+    /// Where its slab lies, so that a token cannot be used on another slab.
+    slab: usize,
+}
+
+impl Piece {
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+/// Bytes of a slab by address, for the kernel to read. Gives no access to them here.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub(in crate::sys) address: usize,
+    pub(in crate::sys) len_bytes: usize,
+}
+
+impl Span {
+    /// Nothing.
+    pub const EMPTY: Self = Self { address: 0, len_bytes: 0 };
+
+    pub const fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+}
+
+impl Slab {
+    /// Cuts the mapping, and makes the tokens: one a piece, and never another.
+    pub fn cut(mapping: Mapping, piece_bytes: usize, count_max: u32) -> (Self, Vec<Piece>) {
+        assert!(piece_bytes > 0, "a piece has a size");
+        let fitting = u32::try_from(mapping.len_bytes() / piece_bytes).unwrap_or(u32::MAX);
+        let slab = Self { mapping, piece_bytes, piece_count: fitting.min(count_max) };
+        let address = slab.address();
+        let pieces = (0..slab.piece_count).map(|index| Piece { index, slab: address }).collect();
+        (slab, pieces)
+    }
+
+    pub(in crate::sys) fn address(&self) -> usize {
+        self.mapping.base().as_ptr() as usize
+    }
+
+    pub const fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
+    pub const fn piece_count(&self) -> u32 {
+        self.piece_count
+    }
+
+    pub const fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    fn start(&self, piece: &Piece) -> *mut u8 {
+        assert!(piece.slab == self.address(), "the piece is of this slab");
+        assert!(piece.index < self.piece_count, "the piece is one of those cut");
+        // SAFETY: `piece_count` pieces fit the mapping, so the result lies in it.
+        unsafe { self.mapping.base().as_ptr().add(piece.index as usize * self.piece_bytes) }
+    }
+
+    /// The piece, to read.
+    pub fn bytes<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
+        let start = self.start(piece);
+        // SAFETY: the whole piece is mapped and initialised (anonymous memory begins as zeros).
+        // The token is unique, so while it is borrowed nobody writes the piece: not our threads,
+        // which need the token, nor the kernel, which is given only pieces whose token is put
+        // away (`xsk`).
+        unsafe { slice::from_raw_parts(start, self.piece_bytes) }
+    }
+
+    /// The piece, to write.
+    #[expect(clippy::mut_from_ref, reason = "the token is what is borrowed mutably")]
+    pub fn bytes_mut<'a>(&'a self, piece: &'a mut Piece) -> &'a mut [u8] {
+        let start = self.start(piece);
+        // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference. The
+        // kernel may still read the piece for a send, which needs no cooperation to be sound here;
+        // that it does not is I6, kept by `store::reclaim`.
+        unsafe { slice::from_raw_parts_mut(start, self.piece_bytes) }
+    }
+
+    /// Part of a piece, for the kernel to read. Needs no token: an address gives no access.
+    pub fn span(&self, index: u32, offset_bytes: usize, len_bytes: usize) -> Span {
+        assert!(index < self.piece_count, "the piece is one of those cut");
+        let end = offset_bytes.checked_add(len_bytes);
+        assert!(end.is_some_and(|end| end <= self.piece_bytes), "the part lies in its piece");
+        let address = self.address() + index as usize * self.piece_bytes + offset_bytes;
+        Span { address, len_bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_do_not_overlap() {
+        let mapping = Mapping::anonymous(1 << 21, false).unwrap();
+        let (slab, mut pieces) = Slab::cut(mapping, 1000, 50);
+        assert_eq!(pieces.len(), 50);
+        for piece in &mut pieces {
+            let fill = u8::try_from(piece.index()).unwrap();
+            slab.bytes_mut(piece).fill(fill);
+        }
+        for piece in &pieces {
+            let fill = u8::try_from(piece.index()).unwrap();
+            assert!(slab.bytes(piece).iter().all(|byte| *byte == fill));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "of this slab")]
+    fn a_piece_of_another_slab_is_refused() {
+        let (_first, pieces) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 1);
+        let (second, _) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 1);
+        second.bytes(&pieces[0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "lies in its piece")]
+    fn a_span_past_its_piece_is_refused() {
+        let (slab, _pieces) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 2);
+        let _ = slab.span(0, 900, 101);
+    }
+}

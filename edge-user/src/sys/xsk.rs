@@ -1,0 +1,268 @@
+//! An AF_XDP socket that receives, with a umem of its own.
+//!
+//! Layout and constants are those of `linux/if_xdp.h`; copy mode, one socket a queue.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::{offset_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use edge_ebpf::maps::Resident;
+use memmap2::MmapOptions;
+
+use super::mapping::Mapping;
+use super::ring::{Consuming, Producing, Ring, RingOffsets};
+use super::slab::{Piece, Slab};
+
+/// Sizes of one socket's umem and rings.
+#[derive(Clone, Copy, Debug)]
+pub struct XskSizes {
+    pub frame_bytes: u32,
+    pub frame_count: u32,
+    pub fill_ring: u32,
+    pub rx_ring: u32,
+    /// Never used by a socket that only receives, but the kernel wants one.
+    pub completion_ring: u32,
+}
+
+/// A received packet: one umem frame, in our hands until it is recycled.
+#[derive(Debug)]
+#[must_use = "a frame let go is a frame leaked: recycle it"]
+pub struct RxFrame {
+    piece: Piece,
+    start: usize,
+    len_bytes: usize,
+}
+
+/// The kernel named memory that is no frame of ours, or a frame it does not hold.
+#[derive(Debug)]
+pub struct BadDescriptor;
+
+/// The socket, its rings and its umem.
+#[derive(Debug)]
+pub struct Xsk {
+    fd: Arc<OwnedFd>,
+    fill: Ring<u64, Producing>,
+    rx: Ring<libc::xdp_desc, Consuming>,
+    umem: Slab,
+    /// Tokens of the frames that the kernel holds, by frame.
+    in_kernel: Vec<Option<Piece>>,
+    /// Frames that are ours and not yet back in the fill ring.
+    free: Vec<Piece>,
+}
+
+/// The kernel's counters of one socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct XskStatistics {
+    pub rx_dropped: u64,
+    pub rx_ring_full: u64,
+    pub rx_invalid_descs: u64,
+    pub rx_fill_ring_empty: u64,
+}
+
+impl Xsk {
+    /// A socket with its memory, not yet bound to a queue. `umem` is as large as `sizes` say.
+    pub fn new(umem: Mapping, sizes: XskSizes) -> io::Result<Self> {
+        let (umem, free) = Slab::cut(umem, sizes.frame_bytes as usize, sizes.frame_count);
+        assert!(umem.piece_count() == sizes.frame_count, "the umem holds every frame");
+        assert!(sizes.fill_ring >= sizes.frame_count, "every frame may be in the fill ring");
+
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+
+        // SAFETY: plain data, for which zeros are a value.
+        let mut region: libc::xdp_umem_reg = unsafe { zeroed() };
+        region.addr = umem.address() as u64;
+        region.len = u64::from(sizes.frame_bytes) * u64::from(sizes.frame_count);
+        region.chunk_size = sizes.frame_bytes;
+        set_option(fd.as_raw_fd(), libc::XDP_UMEM_REG, &region)?;
+        set_option(fd.as_raw_fd(), libc::XDP_UMEM_FILL_RING, &sizes.fill_ring)?;
+        set_option(fd.as_raw_fd(), libc::XDP_UMEM_COMPLETION_RING, &sizes.completion_ring)?;
+        set_option(fd.as_raw_fd(), libc::XDP_RX_RING, &sizes.rx_ring)?;
+
+        // SAFETY: plain data, for which zeros are a value.
+        let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
+        get_option(fd.as_raw_fd(), libc::XDP_MMAP_OFFSETS, &mut offsets)?;
+        let fill = map_ring(&fd, libc::XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, sizes.fill_ring)?;
+        let rx_page = u64::try_from(libc::XDP_PGOFF_RX_RING).unwrap_or(0);
+        let rx = map_ring(&fd, rx_page, &offsets.rx, sizes.rx_ring)?;
+
+        let mut in_kernel = Vec::new();
+        in_kernel.resize_with(sizes.frame_count as usize, || None);
+        let mut xsk = Self { fd: Arc::new(fd), fill, rx, umem, in_kernel, free };
+        xsk.feed();
+        Ok(xsk)
+    }
+
+    /// Binds to a queue, in copy mode.
+    pub fn bind(&self, interface: &str, queue: u32) -> io::Result<()> {
+        let name = CString::new(interface)?;
+        // SAFETY: a string that ends in zero and lives through the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        if index == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let address = libc::sockaddr_xdp {
+            sxdp_family: libc::AF_XDP as u16,
+            sxdp_flags: libc::XDP_COPY,
+            sxdp_ifindex: index,
+            sxdp_queue_id: queue,
+            sxdp_shared_umem_fd: 0,
+        };
+        // SAFETY: address and length describe one live value.
+        let result = unsafe {
+            libc::bind(
+                self.fd.as_raw_fd(),
+                (&raw const address).cast(),
+                size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// For the program's socket map, and for who reads the statistics.
+    pub fn share_fd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.fd)
+    }
+
+    /// Takes at most `most` packets from the RX ring, in order. A descriptor that names no frame
+    /// of ours is handed out as such: it is counted, and nothing is touched.
+    pub fn receive(&mut self, most: u32, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {
+        let Self { rx, umem, in_kernel, .. } = self;
+        rx.consume(most, |desc| batch.push(claim(umem, in_kernel, desc)));
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.rx.is_empty()
+    }
+
+    /// The packet.
+    pub fn bytes<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
+        // `claim` checked start and length against the piece.
+        &self.umem.bytes(&frame.piece)[frame.start..frame.start + frame.len_bytes]
+    }
+
+    /// What the program wrote in front of the packet. Without a program that writes there these
+    /// are stale bytes, which the slot table then does not confirm.
+    pub fn mark(&self, frame: &RxFrame) -> Option<Resident> {
+        let start = frame.start.checked_sub(Resident::METADATA_BYTES)?;
+        let bytes = self.umem.bytes(&frame.piece).get(start..frame.start)?;
+        Some(Resident::from_metadata(bytes.try_into().ok()?))
+    }
+
+    /// Gives a frame back; it goes to the kernel with the next [`Self::feed`].
+    pub fn recycle(&mut self, frame: RxFrame) {
+        self.free.push(frame.piece);
+    }
+
+    /// Puts every frame that is ours into the fill ring.
+    pub fn feed(&mut self) {
+        let Self { fill, free, in_kernel, umem, .. } = self;
+        let frame_bytes = umem.piece_bytes() as u64;
+        fill.produce(std::iter::from_fn(|| {
+            let piece = free.pop()?;
+            let index = piece.index();
+            in_kernel[index as usize] = Some(piece);
+            Some(u64::from(index) * frame_bytes)
+        }));
+        // I2: the ring has room for all frames, so none is left over and none is lost.
+        assert!(free.is_empty(), "the fill ring holds every frame");
+    }
+
+    /// Frames in the kernel's hands; with none held by the caller this is all of them (I2).
+    pub fn frames_in_kernel(&self) -> usize {
+        self.in_kernel.iter().flatten().count()
+    }
+}
+
+impl AsFd for Xsk {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The only place a kernel descriptor becomes a frame.
+fn claim(
+    umem: &Slab,
+    in_kernel: &mut [Option<Piece>],
+    desc: libc::xdp_desc,
+) -> Result<RxFrame, BadDescriptor> {
+    let frame_bytes = umem.piece_bytes() as u64;
+    let index = usize::try_from(desc.addr / frame_bytes).map_err(|_| BadDescriptor)?;
+    let start = usize::try_from(desc.addr % frame_bytes).map_err(|_| BadDescriptor)?;
+    let len_bytes = desc.len as usize;
+    if start + len_bytes > umem.piece_bytes() {
+        return Err(BadDescriptor);
+    }
+    let piece = in_kernel.get_mut(index).and_then(Option::take).ok_or(BadDescriptor)?;
+    Ok(RxFrame { piece, start, len_bytes })
+}
+
+/// Reads the kernel's counters of a socket.
+pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<XskStatistics> {
+    // SAFETY: plain data, for which zeros are a value.
+    let mut raw: libc::xdp_statistics = unsafe { zeroed() };
+    get_option(fd.as_raw_fd(), libc::XDP_STATISTICS, &mut raw)?;
+    Ok(XskStatistics {
+        rx_dropped: raw.rx_dropped,
+        rx_ring_full: raw.rx_ring_full,
+        rx_invalid_descs: raw.rx_invalid_descs,
+        rx_fill_ring_empty: raw.rx_fill_ring_empty_descs,
+    })
+}
+
+fn map_ring<T: Copy, Side>(
+    fd: &OwnedFd,
+    page: u64,
+    offsets: &libc::xdp_ring_offset,
+    len: u32,
+) -> io::Result<Ring<T, Side>> {
+    const _: () = assert!(offset_of!(libc::xdp_desc, len) == 8);
+    let wide = |offset: u64| usize::try_from(offset).map_err(io::Error::other);
+    let offsets = RingOffsets {
+        producer: wide(offsets.producer)?,
+        consumer: wide(offsets.consumer)?,
+        entries: wide(offsets.desc)?,
+    };
+    let len_bytes = offsets.entries + len as usize * size_of::<T>();
+    // SAFETY: ring memory of our own socket; what the kernel writes there is read as atomics and
+    // as entries between the indices, see `ring`.
+    let map = unsafe { MmapOptions::new().offset(page).len(len_bytes).populate().map_mut(fd) }?;
+    Ok(Ring::new(map, offsets, len))
+}
+
+fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: address and length describe one live value, which the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_XDP,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `T` is plain data: any bytes the kernel writes are a value of it.
+fn get_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
+    let mut len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: address and length describe one live value, and the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_XDP,
+            name,
+            std::ptr::from_mut(value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

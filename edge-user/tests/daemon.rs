@@ -1,0 +1,364 @@
+//! The program `edged` as an operator meets it: its words, its exit codes, its door, its end.
+//! XDP is off here, so nothing of this needs root or an interface of its own.
+#![cfg(feature = "server")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::Duration;
+
+use edge_user::counters::Snapshot;
+use tempfile::TempDir;
+
+/// The issue's promise: whatever is wrong is said within this time.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// A folder with an origin and a configuration that works on any machine.
+struct Site {
+    folder: TempDir,
+    port: u16,
+    metrics_port: u16,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("origin")).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, metrics_port) = (
+            udp.local_addr().unwrap().port(),
+            tcp.local_addr().unwrap().port(),
+        );
+        Self {
+            folder,
+            port,
+            metrics_port,
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/admin.sock")
+    }
+
+    /// `edged` with this text as its file; the example, where there is none.
+    fn edged(&self, text: &str) -> Command {
+        let file = self.folder.path().join("edged.toml");
+        fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edged"));
+        command
+            .arg("--config")
+            .arg(file)
+            .env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn config(&self) -> String {
+        format!(
+            r#"
+service = {{ interfaces = ["lo"], listen = ["127.0.0.1:{port}"] }}
+xdp = {{ mode = "off" }}
+store = {{ size = "16MiB", hugepages = "off" }}
+origin = [{{ url = "file://{folder}/origin" }}]
+admin = {{ socket = "{socket}", metrics = "127.0.0.1:{metrics_port}" }}
+"#,
+            port = self.port,
+            folder = self.folder.path().display(),
+            socket = self.socket().display(),
+            metrics_port = self.metrics_port,
+        )
+    }
+}
+
+/// A started daemon; ended with this value, also when a test fails.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { child, log }
+    }
+
+    /// Reads the log up to a line that has these words.
+    fn wait_for(&mut self, words: &str) -> String {
+        let mut said = String::new();
+        loop {
+            let start = said.len();
+            assert!(
+                self.log.read_line(&mut said).unwrap() > 0,
+                "no {words} in:\n{said}"
+            );
+            if said[start..].contains(words) {
+                return said[start..].trim_end().to_owned();
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-s", name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// The exit code, and the rest of the log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn ask(mut connection: impl Read + Write, path: &str) -> String {
+    write!(connection, "GET {path} HTTP/1.1\r\nhost: edged\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn stat(socket: &Path) -> Snapshot {
+    let answer = ask(UnixStream::connect(socket).unwrap(), "/v1/stat");
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// One line of error, with these words, and this exit code. A log line saying that it starts may
+/// precede.
+fn assert_refused(output: &Output, code: i32, words: &[&str]) {
+    let said = text(&output.stderr);
+    let errors: Vec<_> = said
+        .lines()
+        .filter(|line| !line.contains(" INFO "))
+        .collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    for word in words {
+        assert!(errors[0].contains(word), "no {word} in: {said}");
+    }
+    assert_eq!(output.status.code(), Some(code), "{said}");
+}
+
+#[test]
+fn check_says_ok_to_the_example_where_the_machine_fits() {
+    let site = Site::new();
+    let example = include_str!("../../docs/edged.example.toml");
+    let origin = format!("file://{}/origin", site.folder.path().display());
+    let output = site
+        .edged(example)
+        .arg("--check")
+        .env("SEALEDGE_SERVICE__INTERFACES", "lo")
+        .env("SEALEDGE_ORIGIN__URL", origin)
+        .env("SEALEDGE_ADMIN__SOCKET", site.socket())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        said.starts_with("ok: 192.0.2.10:7347 [2001:db8::10]:7347 on lo, xdp native"),
+        "{said}"
+    );
+    assert!(!site.socket().exists(), "a check changes nothing");
+}
+
+#[test]
+fn what_is_wrong_is_one_line_and_exit_code_78() {
+    let site = Site::new();
+    let good = site.config();
+    let rows = [
+        (
+            good.replace("mode", "mdoe"),
+            ["edged.toml:3: xdp.mdoe", "expected one of `mode`"],
+        ),
+        (
+            good.replace("off\" }\nstore", "skb\" }\nstore"),
+            ["edged.toml:3: xdp.mode", "generic"],
+        ),
+        (
+            good.replace("\"lo\"", "\"nowhere0\""),
+            ["service.interfaces[0]", "ip link"],
+        ),
+        (
+            good.replace("/origin", "/missing"),
+            ["edged.toml:5: origin[0].url", "make it"],
+        ),
+        (
+            good.replace("16MiB", "16MB"),
+            ["edged.toml:4: store.size", "1GiB"],
+        ),
+        (format!("{good}["), ["edged.toml:7: ", "not TOML"]),
+    ];
+    for (wrong, words) in rows {
+        assert_refused(
+            &site.edged(&wrong).arg("--check").output().unwrap(),
+            78,
+            &words,
+        );
+        assert_refused(&site.edged(&wrong).output().unwrap(), 78, &words);
+    }
+    let variable = ("SEALEDGE_XDP__MODE", "on");
+    let output = site
+        .edged(&good)
+        .env(variable.0, variable.1)
+        .output()
+        .unwrap();
+    assert_refused(&output, 78, &["SEALEDGE_XDP__MODE: xdp.mode"]);
+    let missing = site.folder.path().join("missing.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_edged"))
+        .arg("--config")
+        .arg(missing)
+        .output()
+        .unwrap();
+    assert_refused(&output, 78, &["missing.toml: cannot be read", "--config"]);
+}
+
+#[test]
+fn a_wrong_argument_is_exit_code_2_and_the_version_names_the_commit() {
+    let edged = |argument: &str| {
+        Command::new(env!("CARGO_BIN_EXE_edged"))
+            .arg(argument)
+            .output()
+            .unwrap()
+    };
+    assert_eq!(edged("--chekc").status.code(), Some(2));
+    let version = text(&edged("--version").stdout);
+    assert_eq!(version.trim(), format!("edged {}", edge_user::VERSION));
+}
+
+#[test]
+fn it_says_ready_answers_operators_and_stops_when_told() {
+    for signal in ["TERM", "INT"] {
+        let site = Site::new();
+        let manager = site.folder.path().join("notify");
+        let told = UnixDatagram::bind(&manager).unwrap();
+        told.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
+        let mut command = site.edged(&site.config());
+        command
+            .env("NOTIFY_SOCKET", &manager)
+            .env("SEALEDGE_LOG__FILTER", "error");
+        let mut edged = Running::start(command);
+        let ready = edged.wait_for("ready: ");
+        assert!(
+            ready.contains(&format!("ready: 127.0.0.1:{} on lo", site.port)),
+            "{ready}"
+        );
+        let mut word = [0; 64];
+        let length = told.recv(&mut word).unwrap();
+        assert!(word[..length].starts_with(b"READY=1"));
+
+        let metrics = format!("127.0.0.1:{}", site.metrics_port);
+        let tcp = |path: &str| ask(TcpStream::connect(&metrics).unwrap(), path);
+        assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
+        assert!(tcp("/metrics").contains("\nsealedge_build_info{version="));
+        let snapshot = stat(&site.socket());
+        assert_eq!(snapshot.mode.xdp, "off");
+        assert_eq!(snapshot.interface, "lo");
+
+        edged.signal(signal);
+        let (code, rest) = edged.end();
+        assert_eq!(code, Some(0), "{rest}");
+        assert!(
+            rest.contains("stopping") && rest.contains("stopped"),
+            "{rest}"
+        );
+        let length = told.recv(&mut word).unwrap();
+        assert!(word[..length].starts_with(b"STOPPING=1"));
+        assert!(!site.socket().exists());
+    }
+}
+
+#[test]
+fn json_log_lines_are_objects_and_ready_begins_its_message() {
+    let site = Site::new();
+    let mut command = site.edged(&site.config());
+    command
+        .env("SEALEDGE_LOG__FORMAT", "json")
+        .env("SEALEDGE_ADMIN__METRICS", "");
+    let mut edged = Running::start(command);
+    let line = edged.wait_for("\"ready: ");
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert!(
+        event["message"].as_str().unwrap().starts_with("ready"),
+        "{line}"
+    );
+    edged.signal("TERM");
+    let (code, rest) = edged.end();
+    assert_eq!(code, Some(0), "{rest}");
+    for line in rest.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+}
+
+#[test]
+fn what_another_process_holds_is_exit_code_75() {
+    let site = Site::new();
+    let mut edged = Running::start(site.edged(&site.config()));
+    edged.wait_for("ready: ");
+    // The same socket, then another socket but the same metrics port, then only the service port.
+    let output = site
+        .edged(&site.config())
+        .env("SEALEDGE_ADMIN__METRICS", "")
+        .output()
+        .unwrap();
+    assert_refused(&output, 75, &["another edged answers on"]);
+    let elsewhere = site.folder.path().join("run2/admin.sock");
+    let output = site
+        .edged(&site.config())
+        .env("SEALEDGE_ADMIN__SOCKET", &elsewhere)
+        .output()
+        .unwrap();
+    assert_refused(&output, 75, &["admin.metrics"]);
+    let output = site
+        .edged(&site.config())
+        .env("SEALEDGE_ADMIN__SOCKET", &elsewhere)
+        .env("SEALEDGE_ADMIN__METRICS", "")
+        .env("SEALEDGE_LOG__FILTER", "off")
+        .output()
+        .unwrap();
+    assert_refused(&output, 75, &[&site.port.to_string()]);
+    assert_eq!(
+        stat(&site.socket()).interface,
+        "lo",
+        "the first one still answers"
+    );
+}
+
+#[test]
+fn a_killed_edged_does_not_stand_in_the_way_of_the_next() {
+    let site = Site::new();
+    let mut killed = Running::start(site.edged(&site.config()));
+    killed.wait_for("ready: ");
+    killed.signal("KILL");
+    let _code = killed.end();
+    assert!(site.socket().exists(), "nobody was there to remove it");
+    UnixListener::bind(site.socket()).unwrap_err();
+
+    let mut edged = Running::start(site.edged(&site.config()));
+    edged.wait_for("ready: ");
+    assert_eq!(stat(&site.socket()).mode.xdp, "off");
+}

@@ -1,0 +1,190 @@
+//! An edge that can be told to misbehave. Pure: a datagram goes in, its answers come out.
+
+use std::collections::{HashMap, HashSet};
+
+use edge_ebpf::wire::{
+    ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_BYTES_MIN, HELLO_HEADER_BYTES,
+    Hello, Kind, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome, opening,
+};
+use sha2::{Digest, Sha256};
+
+/// What this edge does to its clients. The default is a good edge.
+pub(crate) struct Manners {
+    pub(crate) segment_bytes: u16,
+    pub(crate) max_burst: u8,
+    pub(crate) lifetime_seconds: u16,
+    /// Version in its WELCOME; anything but 1 comes without a cookie.
+    pub(crate) version: u8,
+    /// HELLOs that go unanswered, counted down.
+    pub(crate) deaf_hellos: u32,
+    /// GETs that go unanswered, counted down.
+    pub(crate) deaf_gets: u32,
+    /// GETs that are refused with this code, counted down.
+    pub(crate) refusals: u32,
+    pub(crate) refusal: NackCode,
+    pub(crate) retry_ms: u32,
+    /// Data of these chunks is altered, as often as it says.
+    pub(crate) altered: HashMap<ChunkId, u32>,
+    /// Forged DATA in front of each true one.
+    pub(crate) forges: bool,
+    /// NACKs with a wrong echo in front of each answer.
+    pub(crate) forges_nacks: bool,
+    /// Cookies older than this many GETs are refused.
+    pub(crate) cookie_gets: u32,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1216,
+            max_burst: 53,
+            lifetime_seconds: 240,
+            version: 1,
+            deaf_hellos: 0,
+            deaf_gets: 0,
+            refusals: 0,
+            refusal: NackCode::Pending,
+            retry_ms: 50,
+            altered: HashMap::new(),
+            forges: false,
+            forges_nacks: false,
+            cookie_gets: u32::MAX,
+        }
+    }
+}
+
+pub(crate) struct Edge {
+    pub(crate) manners: Manners,
+    chunks: HashMap<ChunkId, Vec<u8>>,
+    /// Cookies are as good as their number.
+    epoch: u32,
+    gets_with_cookie: u32,
+    pub(crate) gets: u64,
+    /// Lengths of the HELLOs that came, and the ports they came from.
+    pub(crate) hellos: Vec<usize>,
+    pub(crate) ports: HashSet<u16>,
+}
+
+impl Edge {
+    pub(crate) fn new(chunks: HashMap<ChunkId, Vec<u8>>, manners: Manners) -> Self {
+        Self {
+            manners,
+            chunks,
+            epoch: 1,
+            gets_with_cookie: 0,
+            gets: 0,
+            hellos: Vec::new(),
+            ports: HashSet::new(),
+        }
+    }
+
+    fn cookie(port: u16, epoch: u32) -> Cookie {
+        let digest = Sha256::digest([&port.to_be_bytes()[..], &epoch.to_be_bytes()].concat());
+        Cookie { epoch, value: digest[..8].try_into().unwrap() }
+    }
+
+    pub(crate) fn answer(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
+        if datagram[..2] == opening(Kind::Hello) {
+            self.answer_hello(port, datagram)
+        } else {
+            assert_eq!(datagram[..2], opening(Kind::Get), "clients send nothing else");
+            let get: &[u8; GET_BYTES] = datagram.try_into().expect("a GET of its exact size");
+            self.answer_get(port, &Get::decode(get).unwrap())
+        }
+    }
+
+    fn answer_hello(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let manners = &mut self.manners;
+        self.hellos.push(datagram.len());
+        self.ports.insert(port);
+        let longest = HELLO_BYTES_MIN.max(HELLO_HEADER_BYTES + usize::from(manners.segment_bytes));
+        assert!(datagram[HELLO_HEADER_BYTES..].iter().all(|byte| *byte == 0), "padding is zero");
+        if !(HELLO_BYTES_MIN..=longest).contains(&datagram.len()) {
+            return Vec::new();
+        }
+        if manners.deaf_hellos > 0 {
+            manners.deaf_hellos -= 1;
+            return Vec::new();
+        }
+        let hello = Hello::decode(datagram.first_chunk().unwrap()).unwrap();
+        self.epoch += 1;
+        self.gets_with_cookie = 0;
+        let welcome = Welcome {
+            segment_bytes: manners.segment_bytes,
+            max_burst: manners.max_burst,
+            lifetime_seconds: manners.lifetime_seconds,
+            nonce: hello.nonce,
+            cookie: if manners.version == 1 {
+                Self::cookie(port, self.epoch)
+            } else {
+                Cookie::default()
+            },
+        };
+        let mut out = vec![0; datagram.len()];
+        out[..WELCOME_HEADER_BYTES].copy_from_slice(&welcome.encode());
+        out[1] = manners.version << 4 | Kind::Welcome as u8;
+        vec![out]
+    }
+
+    fn answer_get(&mut self, port: u16, get: &Get) -> Vec<Vec<u8>> {
+        self.gets += 1;
+        assert_ne!(get.want, 0, "a GET asks for something");
+        let manners = &mut self.manners;
+        let nack = |code, retry_ms| {
+            let nack = Nack { code, retry_ms, tag: get.id.tag(), echo: get.cookie.value };
+            vec![nack.encode().to_vec()]
+        };
+        self.gets_with_cookie += 1;
+        if get.cookie.epoch > self.epoch
+            || get.cookie != Self::cookie(port, get.cookie.epoch)
+            || self.gets_with_cookie > manners.cookie_gets
+        {
+            return nack(NackCode::Cookie, 0);
+        }
+        if manners.deaf_gets > 0 {
+            manners.deaf_gets -= 1;
+            return Vec::new();
+        }
+        if manners.refusals > 0 {
+            manners.refusals -= 1;
+            return nack(manners.refusal, manners.retry_ms);
+        }
+        let Some(chunk) = self.chunks.get(&get.id) else { return nack(NackCode::Absent, 0) };
+        let mut bytes = chunk.clone();
+        if let Some(times) = manners.altered.get_mut(&get.id).filter(|times| **times > 0)
+            && get.want & 1 == 1
+        {
+            *times -= 1;
+            bytes[0] ^= 1;
+        }
+        let mut out = Vec::new();
+        if manners.forges_nacks {
+            for code in [NackCode::Absent, NackCode::Range, NackCode::Cookie, NackCode::Busy] {
+                let nack = Nack { code, retry_ms: 0, tag: get.id.tag(), echo: *b"guessed!" };
+                out.push(nack.encode().to_vec());
+            }
+        }
+        let chunk_bytes = u32::try_from(bytes.len()).unwrap();
+        let geometry = Geometry::new(chunk_bytes, manners.segment_bytes).unwrap();
+        let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
+        for index in wanted.take(manners.max_burst.into()) {
+            let (start, len) = geometry.segment(index).unwrap();
+            let header = DataHeader { index, last: geometry.last, chunk_bytes, tag: get.id.tag() };
+            let payload = &bytes[start..start + len];
+            let datagram = |header: DataHeader, payload: &[u8]| {
+                [&header.encode()[..], payload].concat()
+            };
+            if manners.forges {
+                let junk = vec![0x55; len];
+                out.push(datagram(DataHeader { tag: *b"another!", ..header }, &junk));
+                out.push(datagram(DataHeader { chunk_bytes: 131_071, ..header }, &junk[1..]));
+                out.push(datagram(DataHeader { last: 200, ..header }, &junk));
+                out.push(datagram(header, &junk[..len / 2]));
+                out.push(junk);
+                out.push(Vec::new());
+            }
+            out.push(datagram(header, payload));
+        }
+        out
+    }
+}

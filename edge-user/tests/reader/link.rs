@@ -1,0 +1,141 @@
+//! A path that loses, repeats and reorders, in virtual time: no clock, no socket, no thread.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use edge_user::client::failure::Failure;
+use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
+use edge_user::client::transfer::{Action, Cost, Transfer};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::edge::Edge;
+use crate::object::Object;
+
+/// What the path does, each way.
+#[derive(Clone, Copy)]
+pub(crate) struct Path {
+    pub(crate) delay: Duration,
+    /// Up to this much more, for each datagram anew: that reorders.
+    pub(crate) jitter: Duration,
+    pub(crate) loss: f64,
+    pub(crate) repeats: f64,
+    /// How fast the edge's end puts datagrams on it; the rest waits in a queue without end.
+    pub(crate) bytes_per_second: u64,
+}
+
+impl Default for Path {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(10),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            repeats: 0.0,
+            bytes_per_second: 125_000_000,
+        }
+    }
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Edge,
+    Client,
+}
+
+/// When, in which order among equals, to whom, from or to which port, what.
+type Event = Reverse<(Duration, u64, End, u16, Vec<u8>)>;
+
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Cost, Failure>,
+    pub(crate) plaintext: Vec<u8>,
+    pub(crate) took: Duration,
+}
+
+struct Link {
+    path: Path,
+    random: StdRng,
+    events: BinaryHeap<Event>,
+    sequence: u64,
+    busy_until: Duration,
+}
+
+impl Link {
+    fn put(&mut self, at: Duration, end: End, port: u16, datagram: &[u8]) {
+        let copies = if self.random.random_bool(self.path.repeats) { 2 } else { 1 };
+        for _ in 0..copies {
+            if self.random.random_bool(self.path.loss) {
+                continue;
+            }
+            let at = at + self.path.delay + self.path.jitter.mul_f64(self.random.random());
+            self.sequence += 1;
+            let end = match end {
+                End::Edge => End::Edge,
+                End::Client => End::Client,
+            };
+            self.events.push(Reverse((at, self.sequence, end, port, datagram.to_vec())));
+        }
+    }
+}
+
+/// Fetches an object over a path, and opens what was accepted.
+pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> Outcome {
+    let mut link = Link {
+        path,
+        random: StdRng::from_seed([seed; 32]),
+        events: BinaryHeap::new(),
+        sequence: 0,
+        busy_until: Duration::ZERO,
+    };
+    let mut sink = crate::object::Memory::new(object);
+    let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32]);
+    let mut out = [0; DATAGRAM_BYTES_MAX];
+    let (mut now, mut port) = (Duration::ZERO, 40_000);
+    let result = loop {
+        assert!(now < Duration::from_secs(600), "the transfer does not come to an end");
+        match transfer.act(now, &mut out) {
+            Action::Open => {
+                port += 1;
+                transfer.opened(4000);
+            }
+            Action::Send(len) => link.put(now, End::Edge, port, &out[..len]),
+            Action::Check(complete) => match complete.check() {
+                Err(complete) => transfer.reject(complete),
+                Ok((wanted, chunk)) if wanted.place.level > 0 => transfer.learn(&wanted, chunk),
+                Ok((wanted, chunk)) => {
+                    use edge_user::client::drive::Sink;
+                    let buffer = sink.take(wanted.place.index, chunk).unwrap();
+                    transfer.accept(&wanted, buffer);
+                }
+            },
+            Action::Wait(until) => {
+                assert!(until > now, "a wait that is no wait");
+                match link.events.peek() {
+                    Some(Reverse((at, ..))) if *at <= until => {}
+                    Some(_) | None => {
+                        now = until;
+                        continue;
+                    }
+                }
+                let Reverse((at, _, end, from_port, datagram)) = link.events.pop().unwrap();
+                now = now.max(at);
+                match end {
+                    // What comes for a port that was left is heard by nobody.
+                    End::Client if from_port == port => transfer.hear(now, &datagram),
+                    End::Client => {}
+                    End::Edge => {
+                        for answer in edge.answer(from_port, &datagram) {
+                            let spent = 1e9 * answer.len() as f64 / path.bytes_per_second as f64;
+                            link.busy_until = link.busy_until.max(now)
+                                + Duration::from_nanos(spent as u64);
+                            link.put(link.busy_until, End::Client, from_port, &answer);
+                        }
+                    }
+                }
+            }
+            Action::Done => break Ok(transfer.cost()),
+            Action::Failed(failure) => break Err(failure),
+        }
+    };
+    Outcome { result, plaintext: sink.plaintext(), took: now }
+}

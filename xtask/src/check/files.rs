@@ -1,0 +1,52 @@
+//! The files of the project, as git sees them: tracked, or new and not ignored.
+
+use std::fs;
+
+use anyhow::Result;
+
+use crate::build;
+use crate::place;
+use crate::process;
+
+/// One text file; others are left out.
+pub(super) struct File {
+    /// From the root of the workspace, with `/`.
+    pub(super) path: String,
+    pub(super) text: String,
+}
+
+impl File {
+    pub(super) fn is_rust(&self) -> bool {
+        self.path
+            .rsplit_once('.')
+            .is_some_and(|(_, ending)| ending == "rs")
+    }
+
+    /// Whether it stands in this folder or is this file.
+    pub(super) fn within(&self, place: &str) -> bool {
+        self.path
+            .strip_prefix(place)
+            .is_some_and(|rest| rest.is_empty() || place.ends_with('/') || rest.starts_with('/'))
+    }
+
+    /// A file of tests only.
+    pub(super) fn is_test(&self) -> bool {
+        self.path
+            .split('/')
+            .any(|part| part == "tests" || part == "benches")
+    }
+}
+
+pub(super) fn all() -> Result<Vec<File>> {
+    let mut git = build::git();
+    git.args(["ls-files", "--cached", "--others", "--exclude-standard"]);
+    let list = process::output(&mut git)?;
+    let read = |path: &str| {
+        let text = fs::read_to_string(place::root().join(path)).ok()?;
+        Some(File {
+            path: path.to_owned(),
+            text,
+        })
+    };
+    Ok(list.lines().filter_map(read).collect())
+}

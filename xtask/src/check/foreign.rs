@@ -1,0 +1,101 @@
+//! What belongs to one machine, one person or one package host is kept out of the files.
+
+use super::Fault;
+use super::files::File;
+
+const LOCK: &str = "Cargo.lock";
+/// The source that every lock file of every machine names.
+const DEFAULT_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// What must not occur, in two halves so that this list does not find itself, and what to write.
+const WORDS: &[(&str, &str, &str)] = &[
+    (
+        "/ho",
+        "me/",
+        "a path of one machine: start it at the workspace, or at $HOME",
+    ),
+    (
+        "/Use",
+        "rs/",
+        "a path of one machine: start it at the workspace, or at $HOME",
+    ),
+    (
+        "/ro",
+        "ot/",
+        "a path of one machine: start it at the workspace, or at $HOME",
+    ),
+    (
+        "[regis",
+        "tries",
+        "which package host is used is each machine's own setting: leave it out",
+    ),
+    (
+        "replace",
+        "-with",
+        "which package host is used is each machine's own setting: leave it out",
+    ),
+    (
+        "sparse",
+        "+http",
+        "which package host is used is each machine's own setting: leave it out",
+    ),
+    (
+        "index.crates",
+        ".io",
+        "which package host is used is each machine's own setting: leave it out",
+    ),
+    (
+        "artif",
+        "actory",
+        "which package host is used is each machine's own setting: leave it out",
+    ),
+];
+
+pub(super) fn check(files: &[File]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for file in files {
+        for (number, line) in file.text.lines().enumerate() {
+            let place = || format!("{}:{}", file.path, number + 1);
+            for (front, back, advice) in WORDS {
+                if line.contains(&[*front, *back].concat()) {
+                    faults.push(Fault::new(place(), *advice));
+                }
+            }
+            let source = line
+                .strip_prefix("source = \"")
+                .and_then(|rest| rest.strip_suffix('"'));
+            if file.path == LOCK && source.is_some_and(|source| source != DEFAULT_SOURCE) {
+                let advice = "a crate from another source than the default one: depend on a \
+                              released version, or write an ADR and name the source here";
+                faults.push(Fault::new(place(), advice));
+            }
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(path: &str, text: &str) -> usize {
+        check(&[File {
+            path: path.into(),
+            text: text.into(),
+        }])
+        .len()
+    }
+
+    #[test]
+    fn paths_of_one_machine_are_found() {
+        let path = ["let a = \"/ho", "me/someone/x\";"].concat();
+        assert_eq!(faults("a.rs", &path), 1);
+        assert_eq!(faults("a.rs", "let a = \"/run/x\";"), 0);
+    }
+
+    #[test]
+    fn only_the_default_source_may_be_locked() {
+        assert_eq!(faults(LOCK, &format!("source = \"{DEFAULT_SOURCE}\"")), 0);
+        assert_eq!(faults(LOCK, "source = \"git+https://example.org/x\""), 1);
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything that can be found without running anything. `check` never writes; `fix` does.
+
+/// The files of the project.
+mod files;
+/// Rust text without comments, strings or tests.
+mod rust;
+/// Where `unsafe` may be, and who may name whom.
+mod borders;
+/// Invariants are written down, kept by code and watched by a test.
+mod invariants;
+/// Every reason happens, and is tested.
+mod reasons;
+/// Nothing in the files belongs to one machine or one package host.
+mod foreign;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::build;
+use crate::process;
+use crate::setup;
+
+/// What is wrong, where, and what to write instead.
+struct Fault {
+    place: String,
+    advice: String,
+}
+
+impl Fault {
+    fn new(place: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            advice: advice.into(),
+        }
+    }
+}
+
+/// Feature sets of `edge-user` that must compile alone: the daemon builds without what knows
+/// keys, the reader without what serves.
+const HALVES: [&str; 2] = ["server", "reader"];
+
+pub(crate) fn check() -> Result<()> {
+    let mut failures = Vec::new();
+    let mut step = |name: &str, result: Result<()>| -> Result<()> {
+        if let Err(error) = result {
+            if error.is::<crate::stop::Stop>() {
+                return Err(error);
+            }
+            eprintln!("{error:#}");
+            failures.push(name.to_owned());
+        }
+        Ok(())
+    };
+    // All are looked at, so that one call tells everything there is to mend.
+    step("source rules", source())?;
+    step("format", process::run(cargo_fmt().arg("--check")))?;
+    step(
+        "clippy",
+        process::run(&mut clippy(&["--workspace", "--all-targets"])),
+    )?;
+    for half in HALVES {
+        // Not `--all-targets`: the tests need both halves.
+        let mut command = clippy(&[
+            "--package",
+            "edge-user",
+            "--lib",
+            "--bins",
+            "--no-default-features",
+            "--features",
+            half,
+        ]);
+        step(&format!("clippy, {half} alone"), process::run(&mut command))?;
+    }
+    step("XDP program", program())?;
+    let mut docs = build::workspace_cargo("doc");
+    docs.args(["--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-Dwarnings");
+    step("docs", process::run(&mut docs))?;
+    if failures.is_empty() {
+        println!("check: all good");
+        return Ok(());
+    }
+    bail!("check found faults in: {}", failures.join(", "))
+}
+
+pub(crate) fn fix() -> Result<()> {
+    process::run(&mut cargo_fmt())
+}
+
+/// The project's own rules about its text.
+pub(crate) fn source() -> Result<()> {
+    let files = files::all()?;
+    let mut faults = borders::check(&files);
+    faults.extend(invariants::check(&files));
+    faults.extend(reasons::check(&files));
+    faults.extend(foreign::check(&files));
+    for fault in &faults {
+        eprintln!("{}: {}", fault.place, fault.advice);
+    }
+    if faults.is_empty() {
+        println!("source rules: {} files are good", files.len());
+        return Ok(());
+    }
+    bail!("{} faults in the source text, see above", faults.len())
+}
+
+fn cargo_fmt() -> Command {
+    let mut command = crate::toolchain::host_cargo();
+    command
+        .current_dir(crate::place::root())
+        .args(["fmt", "--all"]);
+    command
+}
+
+fn clippy(what: &[&str]) -> Command {
+    let mut command = build::workspace_cargo("clippy");
+    command.args(what).args(["--", "-Dwarnings"]);
+    command
+}
+
+/// Lints the XDP programs with the linter of the compiler that builds them, which must be of the
+/// very same version. Without it the build itself, warnings denied, is what can be looked at.
+fn program() -> Result<()> {
+    let tools = setup::setup()?;
+    let Some(driver) = tools.compiler.clippy_driver() else {
+        eprintln!("no clippy-driver beside the program's compiler: compiling, warnings denied");
+        let mut command = build::program_cargo(&tools, "build");
+        command.args(["-Zwarnings", "--config", "build.warnings='deny'"]);
+        return process::run(&mut command);
+    };
+    // As `cargo clippy` does it; that one would take the linter of its own toolchain.
+    let mut command = build::program_cargo(&tools, "check");
+    command
+        .env("RUSTC_WORKSPACE_WRAPPER", driver)
+        .env("CLIPPY_ARGS", "-Dwarnings");
+    process::run(&mut command)
+}

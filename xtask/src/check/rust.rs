@@ -1,0 +1,235 @@
+//! Rust text reduced to what the compiler sees. Comments and strings become blanks of the same
+//! length, so that line numbers stay.
+
+/// Code only: no comments, no strings, no characters in quotes.
+pub(super) fn code(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = match bytes[at] {
+            b'/' if bytes[at..].starts_with(b"//") => line_end(bytes, at),
+            b'/' if bytes[at..].starts_with(b"/*") => comment_end(bytes, at),
+            b'"' => string_end(bytes, at + 1),
+            b'r' if !follows_word(bytes, at) => raw_string_end(bytes, at).unwrap_or(at),
+            b'\'' => character_end(bytes, at).unwrap_or(at),
+            _ => at,
+        };
+        for byte in &mut out[at..end.min(bytes.len())] {
+            if *byte != b'\n' {
+                *byte = b' ';
+            }
+        }
+        at = end.max(at + 1);
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Splits code into what is compiled always, and what only tests see, each with the other blanked
+/// out. Reads `#[cfg(test)]` before an item with braces.
+pub(super) fn split_tests(text: &str) -> (String, String) {
+    let code = code(text);
+    let mut always = text.as_bytes().to_vec();
+    let mut tests = blank(text);
+    let mut from = 0;
+    while let Some(found) = code[from..].find("#[cfg(test)]") {
+        let start = from + found;
+        let end = item_end(code.as_bytes(), start);
+        for at in start..end {
+            tests[at] = text.as_bytes()[at];
+            if always[at] != b'\n' {
+                always[at] = b' ';
+            }
+        }
+        from = end;
+    }
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (text(always), text(tests))
+}
+
+/// Where a word stands by itself: byte offsets of its starts.
+pub(super) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
+    text.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(move |&at| {
+            let bytes = text.as_bytes();
+            let before = at == 0 || !is_word(bytes[at - 1]);
+            let after = bytes
+                .get(at + word.len())
+                .is_none_or(|byte| !is_word(*byte));
+            before && after
+        })
+}
+
+/// Whether the code names a module: as a part of a path, or anywhere in a `use`.
+pub(super) fn names_module<'a>(code: &'a str, module: &'a str) -> impl Iterator<Item = usize> + 'a {
+    words(code, module).filter(move |&at| {
+        let before = code[..at].trim_end();
+        let after = code[at + module.len()..].trim_start();
+        // A `use` reaches from its keyword to the semicolon.
+        let statement = before.rsplit(';').next().unwrap_or_default();
+        let in_use = words(statement, "use").any(|start| {
+            let path = &statement[start..];
+            !path.contains("}\n") && !path.contains('(') && !path.contains('=')
+        });
+        after.starts_with("::") || before.ends_with("::") || in_use
+    })
+}
+
+pub(super) fn line_of(text: &str, at: usize) -> usize {
+    text[..at].matches('\n').count() + 1
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+fn follows_word(bytes: &[u8], at: usize) -> bool {
+    // `br"…"` and `cr"…"` are raw strings too, any other letter before makes it part of a name.
+    let mut at = at;
+    if at > 0 && matches!(bytes[at - 1], b'b' | b'c') {
+        at -= 1;
+    }
+    at > 0 && is_word(bytes[at - 1])
+}
+
+fn line_end(bytes: &[u8], at: usize) -> usize {
+    bytes[at..]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(bytes.len(), |len| at + len)
+}
+
+fn comment_end(bytes: &[u8], start: usize) -> usize {
+    let mut depth = 0;
+    let mut at = start;
+    while at < bytes.len() {
+        if bytes[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if bytes[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                break;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    at
+}
+
+fn string_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+fn raw_string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let hashes = bytes[start + 1..]
+        .iter()
+        .take_while(|byte| **byte == b'#')
+        .count();
+    let open = start + 1 + hashes;
+    if bytes.get(open) != Some(&b'"') {
+        return None;
+    }
+    let close = [b"\"".as_slice(), &b"#".repeat(hashes)].concat();
+    let inside = &bytes[open + 1..];
+    let len = inside
+        .windows(close.len())
+        .position(|window| window == close.as_slice())?;
+    Some(open + 1 + len + close.len())
+}
+
+/// `'a'`, `'\n'`, `'\u{1f}'`; a lifetime has no closing quote near.
+fn character_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let inside = start + 1;
+    let close = if bytes.get(inside) == Some(&b'\\') {
+        inside
+            + 2
+            + bytes
+                .get(inside + 2..)?
+                .iter()
+                .position(|byte| *byte == b'\'')?
+    } else {
+        // One character is at most four bytes long.
+        let len = std::str::from_utf8(&bytes[inside..(inside + 4).min(bytes.len())])
+            .map_or_else(|error| error.valid_up_to(), str::len);
+        let first = std::str::from_utf8(&bytes[inside..inside + len])
+            .ok()?
+            .chars()
+            .next()?;
+        inside + first.len_utf8()
+    };
+    (bytes.get(close) == Some(&b'\'')).then_some(close + 1)
+}
+
+/// From an attribute to the end of the item under it.
+fn item_end(code: &[u8], start: usize) -> usize {
+    let mut depth = 0_i32;
+    for (at, byte) in code.iter().enumerate().skip(start) {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            b';' if depth == 0 => return at + 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+fn blank(text: &str) -> Vec<u8> {
+    text.bytes()
+        .map(|byte| if byte == b'\n' { b'\n' } else { b' ' })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_strings_and_characters_are_no_code() {
+        let text = "a /* b /* c */ */ \"d \\\" e\" 'f' '\\'' r#\"g\"h\"# 'life x // i\nj";
+        let words: Vec<&str> = Box::leak(code(text).into_boxed_str())
+            .split_whitespace()
+            .collect();
+        assert_eq!(words, ["a", "'life", "x", "j"]);
+    }
+
+    #[test]
+    fn tests_are_split_off() {
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests { fn b() { \"}\"; } }\nfn c() {}\n";
+        let (always, tests) = split_tests(text);
+        assert!(always.contains("fn a") && always.contains("fn c") && !always.contains("fn b"));
+        assert!(tests.contains("fn b") && !tests.contains("fn c"));
+        assert_eq!(always.lines().count(), text.lines().count());
+    }
+
+    #[test]
+    fn a_module_is_named_by_paths_and_uses_only() {
+        let named = |code: &str| names_module(code, "miss").count();
+        assert_eq!(named("use crate::{hit, miss};"), 1);
+        assert_eq!(named("use crate::miss::Inbox;"), 1);
+        assert_eq!(named("fn f() { super::miss::go(); }"), 1);
+        assert_eq!(named("use a::b;\nlet miss = 1; dismiss(miss);"), 0);
+        assert_eq!(named("pub mod miss;"), 0);
+    }
+
+    #[test]
+    fn words_stand_alone() {
+        assert_eq!(
+            words("unsafe_code unsafe x", "unsafe").collect::<Vec<_>>(),
+            [12]
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! One `edged`: its settings, its start, what it counts, its end.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::clock;
+use crate::place;
+use crate::process;
+use crate::stop::{self, Stop};
+
+/// The service's port.
+pub(crate) const PORT: u16 = 7347;
+/// Metrics and health.
+const METRICS: &str = "127.0.0.1:9347";
+/// How long a start may take: loading the program through the verifier and clearing the arena's
+/// pages are most of it.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Umem and rings of one receive queue.
+const QUEUE_BYTES: u64 = 16 << 20;
+/// Whatever else the daemon has in hugepages, with room to spare.
+const BESIDE_ARENA_BYTES: u64 = 48 << 20;
+
+/// What of the daemon's settings a run chooses.
+pub(crate) struct Settings {
+    pub(crate) interface: String,
+    /// Receive queues of the interface; each has a worker.
+    pub(crate) queues: u64,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) origin: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) arena_bytes: u64,
+    pub(crate) sender: String,
+    pub(crate) xdp: String,
+    pub(crate) bind: String,
+}
+
+impl Settings {
+    /// What to reserve so that the daemon finds its hugepages.
+    pub(crate) fn hugepage_bytes(&self) -> u64 {
+        self.arena_bytes + self.queues * QUEUE_BYTES + BESIDE_ARENA_BYTES
+    }
+
+    pub(crate) fn to_toml(&self) -> String {
+        let listen: Vec<String> = self
+            .listen
+            .iter()
+            .map(|address| quote(&address.to_string()))
+            .collect();
+        format!(
+            "[service]\ninterfaces = [{}]\nlisten = [{}]\nsender = {}\n\n\
+             [xdp]\nmode = {}\nbind = {}\n\n\
+             [store]\narena = \"memory\"\nsize = \"{}MiB\"\nhugepages = \"require\"\n\n\
+             [[origin]]\nurl = {}\n\n\
+             [admin]\nsocket = {}\nmetrics = \"{METRICS}\"\n",
+            quote(&self.interface),
+            listen.join(", "),
+            quote(&self.sender),
+            quote(&self.xdp),
+            quote(&self.bind),
+            self.arena_bytes >> 20,
+            quote(&format!("file://{}", self.origin.display())),
+            quote(&self.socket.display().to_string()),
+        )
+    }
+}
+
+/// A running daemon. Let go of without `stop`, it is ended all the same.
+pub(crate) struct Daemon {
+    child: Child,
+    stderr: Receiver<String>,
+    line: String,
+}
+
+impl Daemon {
+    /// Starts it and waits for its word that it serves.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        command.stdout(std::io::stderr()).stderr(Stdio::piped());
+        let mut child = process::spawn(command)?;
+        let stderr = process::line_by_line(child.stderr.take());
+        let mut daemon = Self {
+            child,
+            stderr,
+            line: process::line(command),
+        };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = clock::now() + READY_WITHIN;
+        let mut said = VecDeque::new();
+        loop {
+            match self.stderr.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => {
+                    eprintln!("edged: {line}");
+                    if is_ready(&line) {
+                        return Ok(());
+                    }
+                    said.push_back(line);
+                    if said.len() > 20 {
+                        said.pop_front();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait()?;
+                    bail!(
+                        "ended before it was ready ({status}): {}{}",
+                        self.line,
+                        quoted(&said)
+                    );
+                }
+            }
+            if stop::came() {
+                return Err(Stop::interrupted());
+            }
+            if clock::now() >= deadline {
+                let seconds = READY_WITHIN.as_secs();
+                bail!(
+                    "not ready within {seconds} s: {}{}",
+                    self.line,
+                    quoted(&said)
+                );
+            }
+        }
+    }
+
+    /// Whether it still runs; shows what it said meanwhile.
+    pub(crate) fn runs(&mut self) -> Result<()> {
+        for line in self.stderr.try_iter() {
+            eprintln!("edged: {line}");
+        }
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("ended by itself ({status}): {}", self.line),
+        }
+    }
+
+    /// Asks it to stop, and insists on a clean end.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.runs()?;
+        process::end(&mut self.child);
+        for line in self.stderr.try_iter() {
+            eprintln!("edged: {line}");
+        }
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("did not stop cleanly on SIGTERM ({status}): {}", self.line);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            process::end(&mut self.child);
+        }
+    }
+}
+
+/// What the daemon counted so far, as `edge stat --json` tells it.
+#[derive(Clone, Debug)]
+pub(crate) struct Counts(Value);
+
+impl Counts {
+    pub(crate) fn read(socket: &Path) -> Result<Self> {
+        let mut command = Command::new(place::release("edge"));
+        command.args(["stat", "--json", "--socket"]).arg(socket);
+        let text = process::output(&mut command)?;
+        let value = serde_json::from_str(&text).context("`edge stat --json` wrote no JSON")?;
+        Ok(Self(value))
+    }
+
+    /// Fetches from the origin.
+    pub(crate) fn origin_fetches(&self) -> u64 {
+        self.0["origin"]["fetches_total"].as_u64().unwrap_or(0)
+    }
+
+    /// Packets the XDP program ended for one of these reasons, on all queues.
+    pub(crate) fn xdp_packets(&self, reasons: &[&str]) -> u64 {
+        let Some(queues) = self.0["xdp"].as_object() else {
+            return 0;
+        };
+        queues
+            .values()
+            .flat_map(|queue| reasons.iter().map(|reason| &queue[*reason]["packets"]))
+            .filter_map(Value::as_u64)
+            .sum()
+    }
+
+    /// The mode in use: `xdp`, `bind`, `hugepages`, `sender`.
+    pub(crate) fn mode(&self) -> &Value {
+        &self.0["mode"]
+    }
+}
+
+/// Writes the settings where the daemon will read them.
+pub(crate) fn write_config(settings: &Settings, file: &Path) -> Result<()> {
+    fs::write(file, settings.to_toml()).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn is_ready(line: &str) -> bool {
+    line.split(|letter: char| !letter.is_ascii_alphanumeric())
+        .any(|word| word == "ready")
+}
+
+fn quoted(said: &VecDeque<String>) -> String {
+    if said.is_empty() {
+        return String::from("\nit said nothing");
+    }
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    format!("\nit said:\n  {}", said.join("\n  "))
+}
+
+/// JSON's strings are TOML's basic strings.
+fn quote(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_are_toml() {
+        let settings = Settings {
+            interface: "edge0".into(),
+            queues: 1,
+            listen: vec![
+                "10.71.0.1:7347".parse().unwrap(),
+                "[fd71::1]:7347".parse().unwrap(),
+            ],
+            origin: "/tmp/a b".into(),
+            socket: "/run/x.sock".into(),
+            arena_bytes: 512 << 20,
+            sender: "gso".into(),
+            xdp: "native".into(),
+            bind: "copy".into(),
+        };
+        let toml = settings.to_toml();
+        assert!(
+            toml.contains("listen = [\"10.71.0.1:7347\", \"[fd71::1]:7347\"]"),
+            "{toml}"
+        );
+        assert!(toml.contains("url = \"file:///tmp/a b\""), "{toml}");
+        assert!(toml.contains("size = \"512MiB\""), "{toml}");
+    }
+
+    #[test]
+    fn ready_is_a_word_of_its_own() {
+        assert!(is_ready("2026-01-01 INFO edged: ready, 2 workers"));
+        assert!(!is_ready("INFO already bound"));
+    }
+
+    #[test]
+    fn packets_are_summed_over_queues_and_reasons() {
+        let counts = Counts(serde_json::json!({"xdp": {
+            "0": {"miss": {"packets": 2, "bytes": 9}, "steered": {"packets": 40, "bytes": 1}},
+            "1": {"miss": {"packets": 3, "bytes": 9}, "no_socket": {"packets": 1, "bytes": 1}},
+        }}));
+        assert_eq!(counts.xdp_packets(&["steered"]), 40);
+        assert_eq!(counts.xdp_packets(&["miss", "no_socket", "no_metadata"]), 6);
+    }
+}

@@ -1,0 +1,216 @@
+//! Tells what is there and what is missing, and changes nothing.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::hugepages;
+use crate::process;
+use crate::rights;
+use crate::setup;
+use crate::toolchain;
+use crate::versions::{BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, TOOLS};
+
+/// What a demo of the default size borrows.
+const HUGEPAGE_BYTES: u64 = 576 << 20;
+
+/// One prerequisite: what it is, what was found, and the fix when it is not good enough.
+struct Finding {
+    what: &'static str,
+    found: String,
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn new(what: &'static str, good: bool, found: String, fix: String) -> Self {
+        Self {
+            what,
+            found,
+            fix: (!good).then_some(fix),
+        }
+    }
+}
+
+pub(crate) fn doctor() -> Result<()> {
+    let mut findings = vec![kernel()?];
+    findings.extend(build_tools()?);
+    findings.extend(run_tools());
+    findings.extend([root(), bpf(), namespaces(), io_uring(), memory()?]);
+    for Finding { what, found, fix } in &findings {
+        match fix {
+            None => println!("ok       {what}: {found}"),
+            Some(fix) => println!("MISSING  {what}: {found}\n         fix: {fix}"),
+        }
+    }
+    let missing = findings
+        .iter()
+        .filter(|finding| finding.fix.is_some())
+        .count();
+    if missing > 0 {
+        bail!("{missing} prerequisites are missing; `cargo xtask setup` installs tools");
+    }
+    Ok(())
+}
+
+fn kernel() -> Result<Finding> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let release = release.trim();
+    let (major, minor) = KERNEL_MIN;
+    Ok(Finding::new(
+        "kernel",
+        version(release) >= Some(KERNEL_MIN),
+        release.to_owned(),
+        format!("run Linux {major}.{minor} or later"),
+    ))
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn build_tools() -> Result<Vec<Finding>> {
+    let state = setup::look()?;
+    let compilers = toolchain::compilers();
+    let list: Vec<String> = compilers
+        .iter()
+        .map(toolchain::Compiler::describe)
+        .collect();
+    let list = if list.is_empty() {
+        String::from("none")
+    } else {
+        list.join("; ")
+    };
+    let compiler = Finding::new(
+        "compiler that can build core for BPF",
+        !compilers.is_empty(),
+        list,
+        setup::apt_line(DEBIAN_COMPILER),
+    );
+    let llvm = state.pair.as_ref().map(|(_, llvm)| llvm);
+    let llvm = Finding::new(
+        "LLVM for bpf-linker, not older than the compiler's",
+        llvm.is_some(),
+        llvm.map_or_else(|| "none".into(), |llvm| llvm.prefix.display().to_string()),
+        setup::apt_line(DEBIAN_LINKER),
+    );
+    let found = state
+        .linker
+        .as_ref()
+        .map(|linker| linker.display().to_string());
+    let linker = Finding::new(
+        "bpf-linker",
+        found.is_some(),
+        found.unwrap_or_else(|| format!("{BPF_LINKER} is not built")),
+        String::from("cargo xtask setup"),
+    );
+    let clippy = state
+        .pair
+        .as_ref()
+        .and_then(|(compiler, _)| compiler.clippy_driver());
+    let clippy = clippy.map_or_else(
+        || String::from("not there: `check` then builds the program with warnings denied"),
+        |path| path.display().to_string(),
+    );
+    // Not needed: `check` has another way.
+    let clippy = Finding::new("linter for the XDP program", true, clippy, String::new());
+    Ok(vec![compiler, llvm, linker, clippy])
+}
+
+fn run_tools() -> Vec<Finding> {
+    let find = |(package, program, purpose): &(&'static str, &'static str, &'static str)| {
+        let path = process::find(program);
+        Finding::new(
+            program,
+            path.is_some(),
+            path.map_or_else(
+                || format!("not found; it {purpose}"),
+                |path| path.display().to_string(),
+            ),
+            setup::apt_line(&[package]),
+        )
+    };
+    TOOLS.iter().map(find).collect()
+}
+
+fn root() -> Finding {
+    let user = if rights::is_root() {
+        "root"
+    } else {
+        "not root"
+    };
+    Finding::new(
+        "rights",
+        rights::is_root(),
+        format!("{user} (demo, test and run need root)"),
+        rights::as_root(),
+    )
+}
+
+fn bpf() -> Finding {
+    let types = Path::new("/sys/kernel/btf/vmlinux").exists();
+    Finding::new(
+        "BPF with type information",
+        types,
+        String::from(if types {
+            "/sys/kernel/btf/vmlinux"
+        } else {
+            "no /sys/kernel/btf/vmlinux"
+        }),
+        String::from(
+            "run a kernel with CONFIG_BPF_SYSCALL, CONFIG_XDP_SOCKETS, CONFIG_DEBUG_INFO_BTF",
+        ),
+    )
+}
+
+fn namespaces() -> Finding {
+    let there = Path::new("/proc/self/ns/net").exists();
+    Finding::new(
+        "network namespaces",
+        there,
+        String::from(if there { "supported" } else { "not supported" }),
+        String::from("run a kernel with CONFIG_NET_NS and CONFIG_VETH"),
+    )
+}
+
+fn io_uring() -> Finding {
+    // The file is there since 6.6; before, io_uring could not be switched off.
+    let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let off = setting.trim() == "2" || (setting.trim() == "1" && !rights::is_root());
+    Finding::new(
+        "io_uring",
+        !off,
+        String::from(if off { "switched off" } else { "allowed" }),
+        String::from("sysctl -w kernel.io_uring_disabled=0"),
+    )
+}
+
+fn memory() -> Result<Finding> {
+    let memory = hugepages::meminfo()?;
+    let pages = HUGEPAGE_BYTES.checked_div(memory.page_bytes).unwrap_or(0);
+    Ok(Finding::new(
+        "hugepages",
+        pages > 0 && memory.available_bytes > HUGEPAGE_BYTES,
+        format!(
+            "{} reserved, {} of them free; {} MiB of memory to reserve more from (demo borrows \
+             about {pages} pages while it runs)",
+            memory.total,
+            memory.free,
+            memory.available_bytes >> 20
+        ),
+        String::from("free some memory; the kernel needs CONFIG_HUGETLBFS"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_are_numbers_not_text() {
+        assert!(version("6.18.44-fc") >= Some(KERNEL_MIN));
+        assert!(version("6.1.0-13-amd64") >= Some(KERNEL_MIN));
+        assert!(version("5.15.0") < Some(KERNEL_MIN));
+    }
+}

@@ -1,0 +1,138 @@
+//! The one door to building, trying and testing Sealedge: `cargo xtask <command>`.
+//!
+//! A command is a function. What a person asked for goes to standard output, everything on the
+//! way to standard error.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for people to read"
+)]
+
+/// Versions of tools, and the packages they come in.
+mod versions;
+/// Where things are.
+mod place;
+
+/// Finds a compiler and a linker for the XDP program.
+mod toolchain;
+/// Installs what is missing.
+mod setup;
+/// Tells what is missing.
+mod doctor;
+/// Compiles everything.
+mod build;
+/// Looks for faults without running anything.
+mod check;
+/// Runs all tests.
+mod test;
+/// Shows the whole way of a file.
+mod demo;
+/// Serves on a real interface.
+mod run;
+/// Runs the benchmarks.
+mod bench;
+
+/// One running `edged`.
+mod daemon;
+/// What a run borrows from the machine and gives back.
+mod machine;
+/// Two namespaces and the link between them.
+mod ground;
+/// Memory in large pages.
+mod hugepages;
+/// What was changed, on disk, for the case that we are killed.
+mod ledger;
+/// Puts back what killed runs left.
+mod sweep;
+
+/// Children.
+mod process;
+/// Who runs us.
+mod rights;
+/// Why and how a command ends early.
+mod stop;
+/// Waiting.
+mod clock;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// Builds, tries and tests Sealedge.
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Installs what building and trying needs; the other commands call it when something is missing
+    Setup,
+    /// Tells what of that is there and what is missing, and changes nothing
+    Doctor,
+    /// Compiles the XDP programs and the release build of `edged` and `edge`
+    Build,
+    /// Seals files, serves them from an edge without their key, fetches them through XDP
+    Demo(demo::Demo),
+    /// Serves on a real interface until Ctrl-C
+    Run(run::Run),
+    /// Runs all tests, those that need the kernel too
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Runs the benchmarks
+    Bench,
+    /// Looks at format, lints, docs and the project's own rules; never writes
+    Check {
+        /// Only the project's own rules about its source text
+        #[arg(long)]
+        source: bool,
+    },
+    /// Formats the source
+    Fix,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = stop::listen().and_then(|()| dispatch(cli.command));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let code = error
+                .downcast_ref::<stop::Stop>()
+                .map_or(1, |stop| stop.code);
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(command: Option<Command>) -> Result<()> {
+    match command {
+        None => list(),
+        Some(Command::Setup) => setup::setup().map(drop),
+        Some(Command::Doctor) => doctor::doctor(),
+        Some(Command::Build) => build::build(),
+        Some(Command::Demo(options)) => demo::demo(&options),
+        Some(Command::Run(options)) => run::run(&options),
+        Some(Command::Test { filter }) => test::test(&filter),
+        Some(Command::Bench) => bench::bench(),
+        Some(Command::Check { source: true }) => check::source(),
+        Some(Command::Check { source: false }) => check::check(),
+        Some(Command::Fix) => check::fix(),
+    }
+}
+
+fn list() -> Result<()> {
+    Ok(Cli::command().print_help()?)
+}

@@ -1,0 +1,104 @@
+//! The edge on a real interface, until Ctrl-C.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use crate::build;
+use crate::clock;
+use crate::daemon::{self, Daemon, Settings};
+use crate::machine::Machine;
+use crate::place;
+use crate::rights;
+use crate::stop;
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Interface whose packets the XDP program sees
+    #[arg(long)]
+    interface: String,
+    /// Address and port of the service, such as 192.0.2.10:7347; repeat it for IPv6
+    #[arg(long, required = true)]
+    listen: Vec<SocketAddr>,
+    /// Folder that `edge seal --origin` filled
+    #[arg(long)]
+    origin: PathBuf,
+    /// native, generic or off
+    #[arg(long, default_value = "native")]
+    xdp: String,
+    /// copy or auto
+    #[arg(long, default_value = "copy")]
+    bind: String,
+    /// How the edge sends its replies
+    #[arg(long, default_value = "gso")]
+    sender: String,
+    /// Memory for chunks; that much is reserved as hugepages while this runs
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    arena_mib: u64,
+}
+
+pub(crate) fn run(options: &Run) -> Result<()> {
+    rights::need_root("run loads an XDP program and reserves hugepages; it")?;
+    let origin = options
+        .origin
+        .canonicalize()
+        .with_context(|| format!("cannot find the origin folder {}", options.origin.display()))?;
+    let link = PathBuf::from("/sys/class/net").join(&options.interface);
+    if !link.exists() {
+        bail!(
+            "there is no interface {}; `ip link` lists them",
+            options.interface
+        );
+    }
+    build::build()?;
+    let mut machine = Machine::borrow()?;
+    let folder = machine.folder()?;
+    let settings = Settings {
+        interface: options.interface.clone(),
+        queues: queues(&link),
+        listen: options.listen.clone(),
+        origin,
+        socket: folder.join("admin.sock"),
+        arena_bytes: options.arena_mib << 20,
+        sender: options.sender.clone(),
+        xdp: options.xdp.clone(),
+        bind: options.bind.clone(),
+    };
+    machine.hugepages(settings.hugepage_bytes())?;
+    let config = folder.join("edged.toml");
+    daemon::write_config(&settings, &config)?;
+    let mut edged = Daemon::start(
+        Command::new(place::release("edged"))
+            .arg("--config")
+            .arg(&config),
+    )?;
+    eprintln!(
+        "serving until Ctrl-C. What it does: {} stat --socket {}",
+        place::release("edge").display(),
+        settings.socket.display()
+    );
+    while !stop::came() {
+        edged.runs()?;
+        clock::pause();
+    }
+    edged.stop()?;
+    machine.give_back()
+}
+
+/// Receive queues of an interface, by its folder in sysfs.
+fn queues(link: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(link.join("queues")) else {
+        return 1;
+    };
+    let receive = entries
+        .filter(|entry| {
+            entry
+                .as_ref()
+                .is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("rx-"))
+        })
+        .count();
+    receive.try_into().unwrap_or(1)
+}

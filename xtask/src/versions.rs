@@ -1,0 +1,47 @@
+//! Versions of the tools, and the packages they come in. The only home of these facts.
+
+/// Turns the compiler's output into a BPF object. 0.13 is the first with LLVM 21 to 23.
+pub(crate) const BPF_LINKER: &str = "0.13.0";
+
+/// LLVM versions bpf-linker 0.13 can be built with, each a feature `llvm-N`. The one chosen must
+/// not be older than the LLVM inside the compiler: newer bitcode cannot be read by older LLVM.
+pub(crate) const BPF_LINKER_LLVMS: &[u32] = &[21, 22, 23];
+
+/// LLVM inside Debian 12's `rustc-web`, and the version of `LLVM_DEV` below.
+pub(crate) const DEBIAN_LLVM: u32 = 22;
+
+/// Debian 12's own way to a compiler that can build `core` for BPF: the Rust it builds its
+/// browsers with, and the sources of its library.
+pub(crate) const DEBIAN_COMPILER: &[&str] = &["rustc-web", "rust-web-src"];
+
+/// The linter of the same version. Wanted, not needed: `check` has another way.
+pub(crate) const DEBIAN_LINTER: &str = "rust-web-clippy";
+
+/// What bpf-linker links: LLVM, what LLVM links, and a compiler's driver and C++ library.
+pub(crate) const DEBIAN_LINKER: &[&str] = &[
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "zlib1g-dev",
+    "libzstd-dev",
+    "g++",
+];
+
+/// What the commands run: package, program in it, what it is for.
+pub(crate) const TOOLS: &[(&str, &str, &str)] = &[
+    ("gcc", "cc", "links Rust programs, compiles the allocator"),
+    (
+        "iproute2",
+        "ip",
+        "makes namespaces and links for demo and test",
+    ),
+    ("ethtool", "ethtool", "switches checksum offloads in tests"),
+    (
+        "mount",
+        "umount",
+        "takes away the mount that `ip netns` makes",
+    ),
+    ("git", "git", "lists the source files that `check` reads"),
+];
+
+/// XDP and `AF_XDP` as the daemon uses them.
+pub(crate) const KERNEL_MIN: (u32, u32) = (6, 1);
