@@ -17,7 +17,7 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const PROTOCOL_UDP: u8 = 17;
 
-/// An IP address, IPv4 as ::ffff:a.b.c.d, as two big-endian halves.
+/// An IP address, IPv4 as `::ffff:a.b.c.d`, as two big-endian halves.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Address {

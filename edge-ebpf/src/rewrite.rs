@@ -110,7 +110,5 @@ fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
 fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff).wrapping_add(sum >> 16);
     let twice = (once & 0xffff).wrapping_add(once >> 16);
-    #[expect(clippy::cast_possible_truncation, reason = "folded twice, it fits")]
-    let folded = twice as u16;
-    !folded
+    !(twice as u16)
 }

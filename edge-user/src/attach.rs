@@ -1,9 +1,9 @@
 //! Puts the program on the interface, and hands out its maps.
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::{ProgramError, Xdp, XdpMode as AyaMode};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
+use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
-use edge_ebpf::maps::{self, QUEUES_MAX, Settings, tally_index};
+use edge_ebpf::maps::{self, ABI_VERSION, QUEUES_MAX, Settings, Tally, tally_index};
 use edge_ebpf::reason::Reason;
 
 use crate::config::XdpMode;
@@ -12,8 +12,7 @@ use crate::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue, SettingsValue, Ta
 
 /// The program, as built; without it only `xdp.mode = "off"` works.
 #[cfg(xdp_program)]
-const PROGRAM: Option<&[u8]> =
-    Some(aya::include_bytes_aligned!(env!("SEALEDGE_XDP_PROGRAM")));
+const PROGRAM: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("SEALEDGE_XDP_PROGRAM")));
 #[cfg(not(xdp_program))]
 const PROGRAM: Option<&[u8]> = None;
 
@@ -33,9 +32,7 @@ pub enum AttachError {
     Load(String),
     #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
     Mismatch(String),
-    #[error(
-        "the driver of {interface} has no native XDP; set xdp.mode = \"generic\" or \"off\""
-    )]
+    #[error("the driver of {interface} has no native XDP; set xdp.mode = \"generic\" or \"off\"")]
     NoNativeXdp { interface: String },
     #[error(
         "an XDP program is already attached to {interface} (`ip link show {interface}` names it); \
@@ -61,6 +58,21 @@ pub struct Maps {
     pub counters: ProgramCounters,
 }
 
+/// What the program said of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// The kernel's `XDP_…` number.
+    pub action: u32,
+    /// How much of the output is meant.
+    pub len_bytes: usize,
+}
+
+/// The kernel's numbers for what becomes of a packet (`linux/bpf.h`).
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
+pub const XDP_TX: u32 = 3;
+pub const XDP_REDIRECT: u32 = 4;
+
 /// What the program counts.
 pub struct ProgramCounters(PerCpuArray<MapData, TallyValue>);
 
@@ -82,11 +94,18 @@ impl Program {
             cookies: take(&mut ebpf, maps::COOKIES)?,
             counters: ProgramCounters(take(&mut ebpf, maps::COUNTERS)?),
         };
-        let mut program = Self { ebpf, settings, sockets };
-        program.xdp()?.load().map_err(|error| match program_errno(&error) {
-            Some(libc::EPERM) => AttachError::NotPermitted,
-            _ => AttachError::Load(chain(&error)),
-        })?;
+        let mut program = Self {
+            ebpf,
+            settings,
+            sockets,
+        };
+        program
+            .xdp()?
+            .load()
+            .map_err(|error| match io_error(&error) {
+                Some(libc::EPERM) => AttachError::NotPermitted,
+                _ => AttachError::Load(chain(&error)),
+            })?;
         Ok((program, maps))
     }
 
@@ -107,12 +126,53 @@ impl Program {
         let attached = self.xdp()?.attach(interface, mode);
         attached.map(drop).map_err(|error| {
             let interface = interface.to_owned();
-            match program_errno(&error) {
+            match io_error(&error) {
                 Some(libc::EPERM) => AttachError::NotPermitted,
                 Some(libc::EOPNOTSUPP) => AttachError::NoNativeXdp { interface },
                 Some(libc::EBUSY | libc::EEXIST) => AttachError::Occupied { interface },
-                _ => AttachError::Attach { interface, reason: chain(&error) },
+                _ => AttachError::Attach {
+                    interface,
+                    reason: chain(&error),
+                },
             }
+        })
+    }
+
+    /// I13: a program that keeps to another ABI leaves everything to the kernel, and says so when
+    /// it is shown a frame that is nobody's. Called before it is attached.
+    pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
+        let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
+        self.serve(Settings {
+            abi_version: ABI_VERSION,
+            ..Settings::NONE
+        })?;
+        let judged = self.judge(&[0; 64], &mut [0; 256])?;
+        self.serve(Settings::NONE)?;
+        let counted = counters.of_queue(0);
+        counters.clear(0, Reason::NotIp)?;
+        let as_expected = judged.action == XDP_PASS
+            && counted.len() == 1
+            && counted.contains_key(Reason::NotIp.label());
+        as_expected
+            .then_some(())
+            .ok_or_else(|| mismatch("it has another ABI version"))
+    }
+
+    /// Runs the program on a frame that never was on a wire. What it made of the frame, with the
+    /// metadata in front, goes to `output`.
+    pub fn judge(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Judged, AttachError> {
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(output),
+            ..TestRunOptions::new()
+        };
+        let result = self
+            .xdp()?
+            .test_run(options)
+            .map_err(|error| AttachError::Load(chain(&error)))?;
+        Ok(Judged {
+            action: result.return_value,
+            len_bytes: result.data_size_out as usize,
         })
     }
 
@@ -122,22 +182,38 @@ impl Program {
         queue: u32,
         socket: impl std::os::fd::AsRawFd,
     ) -> Result<(), AttachError> {
-        self.sockets.set(queue, socket, 0).map_err(|error| AttachError::Load(chain(&error)))
+        self.sockets
+            .set(queue, socket, 0)
+            .map_err(|error| AttachError::Load(chain(&error)))
     }
 
     /// From here on the program answers for these addresses; with [`Settings::NONE`] for none.
     pub fn serve(&mut self, settings: Settings) -> Result<(), AttachError> {
         let value = SettingsValue(settings);
-        self.settings.set(0, value, 0).map_err(|error| AttachError::Load(chain(&error)))
+        self.settings
+            .set(0, value, 0)
+            .map_err(|error| AttachError::Load(chain(&error)))
     }
 }
 
 impl ProgramCounters {
+    fn clear(&mut self, queue: u32, reason: Reason) -> Result<(), AttachError> {
+        let load = |error: &dyn std::error::Error| AttachError::Load(chain(error));
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| load(&error))?;
+        let zeros = PerCpuValues::try_from(vec![TallyValue(Tally::default()); cpus])
+            .map_err(|error| load(&error))?;
+        self.0
+            .set(tally_index(queue, reason), zeros, 0)
+            .map_err(|error| load(&error))
+    }
+
     /// How packets of one queue ended, summed over CPUs.
     pub fn of_queue(&self, queue: u32) -> ReasonCounts {
         let mut counts = ReasonCounts::new();
         for reason in Reason::ALL {
-            let Ok(tallies) = self.0.get(&tally_index(queue, *reason), 0) else { continue };
+            let Ok(tallies) = self.0.get(&tally_index(queue, *reason), 0) else {
+                continue;
+            };
             let count = tallies.iter().fold(Count::default(), |sum, tally| Count {
                 packets: sum.packets.wrapping_add(tally.0.packets),
                 bytes: sum.bytes.wrapping_add(tally.0.bytes),
@@ -165,7 +241,9 @@ pub fn queue_count(interface: &str) -> std::io::Result<u32> {
 /// build.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
     let mismatch = |reason: String| AttachError::Mismatch(format!("map {name}: {reason}"));
-    let map = ebpf.take_map(name).ok_or_else(|| mismatch("is missing".to_owned()))?;
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| mismatch("is missing".to_owned()))?;
     T::try_from(map).map_err(|error| mismatch(error.to_string()))
 }
 
@@ -183,10 +261,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.replace('\n', " ")
 }
 
-fn program_errno(error: &ProgramError) -> Option<i32> {
-    io_error(error)
-}
-
 /// The error number at the bottom of a chain of causes.
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
@@ -198,4 +272,3 @@ fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     }
     None
 }
-

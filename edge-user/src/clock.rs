@@ -10,5 +10,7 @@ pub fn now() -> Instant {
 /// Of the wall clock; a clock before 1970 counts as 1970.
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -52,7 +52,12 @@ pub enum StartError {
         "no {bytes_mib} MiB of hugepages for {what}: {error}; reserve {pages} more with `sysctl -w \
          vm.nr_hugepages=N`, or set store.hugepages = \"prefer\" or \"off\""
     )]
-    Hugepages { what: String, bytes_mib: usize, pages: usize, error: io::Error },
+    Hugepages {
+        what: String,
+        bytes_mib: usize,
+        pages: usize,
+        error: io::Error,
+    },
     #[error("no memory for {what}: {error}")]
     Memory { what: String, error: io::Error },
     #[error("{address} is taken by another program (`ss -lunp` names it); stop it first")]
@@ -63,16 +68,26 @@ pub enum StartError {
     )]
     NoSuchAddress { address: SocketAddr },
     #[error("cannot listen on {address}: {error}")]
-    Listen { address: SocketAddr, error: io::Error },
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
     #[error("interface {interface}: {error}; `ip link` lists those there are")]
     Interface { interface: String, error: io::Error },
     #[error(
         "no AF_XDP socket on queue {queue} of {interface}: {error}; see docs/OPERATING.md, \
          \"Queues\""
     )]
-    Bind { queue: u32, interface: String, error: io::Error },
+    Bind {
+        queue: u32,
+        interface: String,
+        error: io::Error,
+    },
     #[error("{what} cannot be set up: {error}")]
-    System { what: &'static str, error: io::Error },
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
 }
@@ -140,7 +155,8 @@ impl Edge {
         let (mut program, maps) = match config.xdp.mode {
             XdpMode::Off => (None, None),
             mode @ (XdpMode::Native | XdpMode::Generic) => {
-                let (mut program, maps) = Program::load(slots)?;
+                let (mut program, mut maps) = Program::load(slots)?;
+                program.check_abi(&mut maps.counters)?;
                 program.attach(interface, mode)?;
                 (Some(program), Some(maps))
             }
@@ -165,7 +181,12 @@ impl Edge {
         let inbox = Arc::new(Inbox::new(wake.clone()));
         let interface_index = interface_number(interface, "ifindex")?;
         let services = Services::new(&sockets, interface_index);
-        let plant = Plant { config, shared: &shared, sockets: &sockets, hugepages };
+        let plant = Plant {
+            config,
+            shared: &shared,
+            sockets: &sockets,
+            hugepages,
+        };
 
         // Every part is made before the first thread starts: an error leaves nothing behind.
         let mut workers = Vec::new();
@@ -195,9 +216,15 @@ impl Edge {
         let settings = settings(config, interface)?;
         let miss = Arc::new(MissCells::default());
         let (publisher, cookie_map, counters) = match maps {
-            Some(Maps { resident, cookies, counters }) => {
-                (Publisher::to(resident), Some(cookies), Some(Mutex::new(counters)))
-            }
+            Some(Maps {
+                resident,
+                cookies,
+                counters,
+            }) => (
+                Publisher::to(resident),
+                Some(cookies),
+                Some(Mutex::new(counters)),
+            ),
             None => (Publisher::none(), None, None),
         };
         let mut cookies = CookieJar::new(secret, cookie_map);
@@ -224,14 +251,21 @@ impl Edge {
             mode: plant.mode(),
             interface: interface.to_owned(),
             queues,
-            listen: config.service.listen.iter().map(ToString::to_string).collect(),
+            listen: config
+                .service
+                .listen
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             program: counters,
             workers: cells,
             miss,
         });
         let miss_path = system(
             "the thread of the miss path",
-            thread::Builder::new().name("filler".to_owned()).spawn(move || miss_path.run()),
+            thread::Builder::new()
+                .name("filler".to_owned())
+                .spawn(move || miss_path.run()),
         )?;
         let mut edge = Self {
             program,
@@ -243,12 +277,17 @@ impl Edge {
         };
         for (worker, queue) in workers.into_iter().zip(0..) {
             let name = format!("worker-{queue}");
-            let spawned = thread::Builder::new().name(name).spawn(move || worker.run());
+            let spawned = thread::Builder::new()
+                .name(name)
+                .spawn(move || worker.run());
             match spawned {
                 Ok(handle) => edge.workers.push(handle),
                 Err(error) => {
                     edge.stop();
-                    return Err(StartError::System { what: "a worker's thread", error });
+                    return Err(StartError::System {
+                        what: "a worker's thread",
+                        error,
+                    });
                 }
             }
         }
@@ -300,7 +339,9 @@ impl Observer {
     fn snapshot(&self) -> Snapshot {
         let xdp = self.program.as_ref().map(|program| {
             let program = program.lock().unwrap_or_else(PoisonError::into_inner);
-            (0..self.queues).map(|queue| (queue, program.of_queue(queue))).collect()
+            (0..self.queues)
+                .map(|queue| (queue, program.of_queue(queue)))
+                .collect()
         });
         let workers = self.workers.iter().zip(0..).map(|((cells, xsk), queue)| {
             let xsk = statistics(std::os::fd::AsFd::as_fd(xsk)).unwrap_or_default();
@@ -321,7 +362,9 @@ impl Observer {
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("SEALEDGE_COMMIT").to_owned(),
-            uptime_seconds: clock::now().saturating_duration_since(self.started).as_secs(),
+            uptime_seconds: clock::now()
+                .saturating_duration_since(self.started)
+                .as_secs(),
             mode: self.mode.clone(),
             interface: self.interface.clone(),
             queues: self.queues,
@@ -368,7 +411,11 @@ impl Plant<'_> {
             xsk.bind(&interface, queue)?;
             Ok(xsk)
         });
-        xsk.map_err(|error| StartError::Bind { queue, interface, error })
+        xsk.map_err(|error| StartError::Bind {
+            queue,
+            interface,
+            error,
+        })
     }
 
     /// The mode that really is in use.
@@ -394,7 +441,10 @@ fn arena(config: &Config) -> Result<(Mapping, bool), StartError> {
 /// Memory, in hugepages as the configuration says.
 fn memory(what: &str, len_bytes: usize, config: &Config) -> Result<Mapping, StartError> {
     let what = || what.to_owned();
-    let small = |error| StartError::Memory { what: what(), error };
+    let small = |error| StartError::Memory {
+        what: what(),
+        error,
+    };
     match config.store.hugepages {
         Hugepages::Off => Mapping::anonymous(len_bytes, false).map_err(small),
         Hugepages::Prefer => Mapping::anonymous(len_bytes, true)
@@ -416,7 +466,10 @@ fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, StartError> 
         ServiceSocket::bind(*address).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRINUSE) => StartError::AddressInUse { address: *address },
             Some(libc::EADDRNOTAVAIL) => StartError::NoSuchAddress { address: *address },
-            _ => StartError::Listen { address: *address, error },
+            _ => StartError::Listen {
+                address: *address,
+                error,
+            },
         })
     };
     addresses.iter().map(bind).collect()
@@ -442,8 +495,12 @@ fn settings(config: &Config, interface: &str) -> Result<Settings, StartError> {
 }
 
 fn interface_file(interface: &str, name: &str) -> Result<String, StartError> {
-    std::fs::read_to_string(format!("/sys/class/net/{interface}/{name}"))
-        .map_err(|error| StartError::Interface { interface: interface.to_owned(), error })
+    std::fs::read_to_string(format!("/sys/class/net/{interface}/{name}")).map_err(|error| {
+        StartError::Interface {
+            interface: interface.to_owned(),
+            error,
+        }
+    })
 }
 
 fn interface_number(interface: &str, name: &str) -> Result<u32, StartError> {
@@ -456,13 +513,19 @@ fn interface_number(interface: &str, name: &str) -> Result<u32, StartError> {
 
 fn station_address(interface: &str) -> Result<[u8; 6], StartError> {
     let text = interface_file(interface, "address")?;
-    let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let mut bytes = text
+        .trim()
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16));
     let mut mac = [0; 6];
     for place in &mut mac {
-        *place = bytes.next().and_then(Result::ok).ok_or_else(|| StartError::Interface {
-            interface: interface.to_owned(),
-            error: io::Error::other("it has no Ethernet address"),
-        })?;
+        *place = bytes
+            .next()
+            .and_then(Result::ok)
+            .ok_or_else(|| StartError::Interface {
+                interface: interface.to_owned(),
+                error: io::Error::other("it has no Ethernet address"),
+            })?;
     }
     Ok(mac)
 }
@@ -473,7 +536,9 @@ fn worker_cpu(queue: u32) -> usize {
     let cpus: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
         .filter(|cpu| allowed.as_ref().is_some_and(|allowed| allowed.is_set(*cpu)))
         .collect();
-    cpus.get(queue as usize % cpus.len().max(1)).copied().unwrap_or(0)
+    cpus.get(queue as usize % cpus.len().max(1))
+        .copied()
+        .unwrap_or(0)
 }
 
 fn system<T>(what: &'static str, result: io::Result<T>) -> Result<T, StartError> {

@@ -16,7 +16,10 @@ pub struct Inbox {
 
 impl Inbox {
     pub fn new(wake: Wake) -> Self {
-        Self { queue: ArrayQueue::new(INBOX), wake }
+        Self {
+            queue: ArrayQueue::new(INBOX),
+            wake,
+        }
     }
 
     /// By value: the frame the request came in goes back to the kernel. Gives it back when full.

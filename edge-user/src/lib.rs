@@ -46,4 +46,9 @@ pub mod clock;
 pub mod sys;
 
 /// Version and commit this was built from.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SEALEDGE_COMMIT"), ")");
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("SEALEDGE_COMMIT"),
+    ")"
+);

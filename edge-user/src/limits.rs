@@ -20,9 +20,18 @@ pub const XSK: XskSizes = XskSizes {
     rx_ring: 2048,
     completion_ring: 64,
 };
-const _: () = assert!(XSK.fill_ring >= XSK.frame_count, "every frame may be in the fill ring");
-const _: () = assert!(XSK.rx_ring >= XSK.frame_count, "every frame may be in the RX ring");
-const _: () = assert!(XSK.frame_count >= 2 * BATCH, "one batch is held while another arrives");
+const _: () = assert!(
+    XSK.fill_ring >= XSK.frame_count,
+    "every frame may be in the fill ring"
+);
+const _: () = assert!(
+    XSK.rx_ring >= XSK.frame_count,
+    "every frame may be in the RX ring"
+);
+const _: () = assert!(
+    XSK.frame_count >= 2 * BATCH,
+    "one batch is held while another arrives"
+);
 
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
@@ -31,7 +40,10 @@ pub const SPIN: Duration = Duration::from_micros(50);
 
 /// Sends that can be under way: two for each request of a batch.
 pub const SENDS: u32 = 256;
-const _: () = assert!(SENDS >= 2 * BATCH, "a whole batch is answered before the next");
+const _: () = assert!(
+    SENDS >= 2 * BATCH,
+    "a whole batch is answered before the next"
+);
 /// Largest UDP payload over IPv4; the kernel cuts no more than this in one send.
 pub const SEND_BYTES_MAX: usize = 65_507;
 const _: () = assert!(

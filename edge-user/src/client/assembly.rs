@@ -5,33 +5,18 @@ use std::time::Duration;
 
 use edge_ebpf::wire::{DataHeader, Geometry, NackCode};
 
-use super::pace::RoundTrip;
+use super::pace::Trips;
+use super::request::{Measures, Request};
 use super::walk::Wanted;
-
-/// A GET that is not fully answered.
-#[derive(Debug)]
-struct Request {
-    /// Segments it is still to bring.
-    want: u128,
-    sent_at: Duration,
-    /// When what is missing of it counts as lost.
-    deadline: Duration,
-    /// Asks for nothing that was asked for before, so its answer measures a round trip.
-    clean: bool,
-    /// The chunk was at the edge when this was sent, so its answer measures the path alone.
-    resident: bool,
-    begun: bool,
-}
 
 /// What a segment meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
     /// Not ours, not asked for, or here already.
     Nothing,
+    /// New. The times are round trips, where the segment is the first of its request.
     Segment {
-        /// How long the answer took to begin, if this is its beginning and can be measured.
-        rtt: Option<Duration>,
-        /// The same, without the time the edge may have needed to get the chunk.
+        first: Option<Duration>,
         path: Option<Duration>,
     },
 }
@@ -56,6 +41,8 @@ pub struct Assembly {
     /// Segments that were ever asked for.
     asked: u128,
     requests: Vec<Request>,
+    /// When it was first asked for.
+    first_asked_at: Option<Duration>,
     /// Timeouts in a row without any answer.
     vain: u32,
     /// Not to be asked for before this moment: the edge said so.
@@ -76,6 +63,7 @@ impl Assembly {
             have: 0,
             asked: 0,
             requests: Vec::with_capacity(4),
+            first_asked_at: None,
             vain: 0,
             quiet_until: Duration::ZERO,
             refused: None,
@@ -92,7 +80,11 @@ impl Assembly {
 
     /// The bytes, and whether an earlier copy of them was altered.
     pub fn into_parts(self) -> (Wanted, Vec<u8>, bool) {
-        assert!(self.is_complete(), "chunk {} is taken before it is whole", self.wanted.id);
+        assert!(
+            self.is_complete(),
+            "chunk {} is taken before it is whole",
+            self.wanted.id
+        );
         (self.wanted, self.buffer, self.spoiled)
     }
 
@@ -112,32 +104,40 @@ impl Assembly {
         self.requests.clear();
     }
 
-    /// Segments that are neither here nor on their way, unless the edge wants peace.
+    /// Segments to ask for now: neither here nor on their way, unless the edge wants peace.
+    ///
+    /// Until the first one is here there is at most one request: to an edge that must fetch the
+    /// chunk a second one would replace the first, and what the first asked for would not come.
     pub fn missing(&self, now: Duration) -> u128 {
-        if now < self.quiet_until {
+        if now < self.quiet_until || (self.have == 0 && !self.requests.is_empty()) {
             return 0;
         }
-        let coming = self.requests.iter().fold(0, |coming, request| coming | request.want);
+        let coming = self
+            .requests
+            .iter()
+            .fold(0, |coming, request| coming | request.want);
         self.geometry.all() & !self.have & !coming
     }
 
     pub fn segments_under_way(&self) -> u32 {
-        self.requests.iter().map(|request| request.want.count_ones()).sum()
+        self.requests
+            .iter()
+            .map(|request| request.want.count_ones())
+            .sum()
     }
 
     /// Notes that these segments are being asked for; gives how many of them not for the first
     /// time.
-    pub fn ask(&mut self, now: Duration, want: u128, round_trip: &RoundTrip) -> u32 {
+    pub fn ask(&mut self, now: Duration, want: u128) -> u32 {
         let again = (want & self.asked).count_ones();
         self.asked |= want;
-        self.requests.push(Request {
-            want,
-            sent_at: now,
-            deadline: now + round_trip.timeout(self.vain),
-            clean: again == 0,
-            resident: self.have != 0,
-            begun: false,
-        });
+        self.first_asked_at.get_or_insert(now);
+        let measures = match (self.have, again) {
+            (0, _) => Measures::First,
+            (_, 0) => Measures::Path,
+            (_, _) => Measures::Nothing,
+        };
+        self.requests.push(Request::new(want, now, measures));
         again
     }
 
@@ -147,7 +147,7 @@ impl Assembly {
         now: Duration,
         header: &DataHeader,
         payload: &[u8],
-        round_trip: &RoundTrip,
+        trips: &mut Trips,
     ) -> Arrival {
         if header.chunk_bytes != self.wanted.chunk_bytes {
             return Arrival::Nothing;
@@ -163,48 +163,68 @@ impl Assembly {
         self.have |= bit;
         self.vain = 0;
         self.refused = None;
-        let (mut rtt, mut path) = (None, None);
+        let (mut first, mut path) = (None, None);
         // A segment that was given up and comes after all belongs to no request any more.
-        if let Some(at) = self.requests.iter().position(|request| request.want & bit != 0) {
+        if let Some(at) = self
+            .requests
+            .iter()
+            .position(|request| request.want & bit != 0)
+        {
             let request = &mut self.requests[at];
             request.want &= !bit;
-            if !request.begun {
-                request.begun = true;
-                rtt = request.clean.then(|| now.saturating_sub(request.sent_at));
-                path = rtt.filter(|_| request.resident);
+            request.wait_until = None;
+            trips.answered(request.sent_at, now);
+            if request.heard_at.replace(now).is_none() {
+                match request.measures {
+                    // Asking again does not make a fetch quicker, so it is measured from the
+                    // start.
+                    Measures::First => {
+                        first = self.first_asked_at.map(|asked| now.saturating_sub(asked));
+                    }
+                    Measures::Path => path = Some(now.saturating_sub(request.sent_at)),
+                    Measures::Nothing => {}
+                }
             }
-            request.deadline = now + round_trip.pause();
             if request.want == 0 {
                 self.requests.swap_remove(at);
             }
         }
-        Arrival::Segment { rtt, path }
+        Arrival::Segment { first, path }
     }
 
     /// Gives up requests that are overdue.
-    pub fn expire(&mut self, now: Duration) -> Expired {
+    pub fn expire(&mut self, now: Duration, trips: &Trips) -> Expired {
         let mut expired = Expired::default();
         let mut vain = false;
-        let heard_of = self.have != 0;
-        self.requests.retain(|request| {
-            let overdue = request.deadline <= now;
-            if overdue {
-                expired.segments += request.want.count_ones();
-                expired.lost += if heard_of { request.want.count_ones() } else { 0 };
-                vain |= !request.begun;
+        let mut at = 0;
+        while let Some(request) = self.requests.get(at) {
+            if now < request.deadline(self.vain, trips) {
+                at += 1;
+                continue;
             }
-            !overdue
-        });
-        self.vain = if vain { self.vain.saturating_add(1) } else { self.vain };
+            let segments = request.want.count_ones();
+            expired.segments += segments;
+            expired.lost += if self.have == 0 { 0 } else { segments };
+            vain |= request.heard_at.is_none();
+            self.requests.swap_remove(at);
+        }
+        self.vain = if vain {
+            self.vain.saturating_add(1)
+        } else {
+            self.vain
+        };
         expired
     }
 
     /// The edge is fetching the chunk: wait this long before asking again.
     pub fn wait(&mut self, now: Duration, wait: Duration) {
         self.note_refusal(now, NackCode::Pending);
-        for request in self.requests.iter_mut().filter(|request| !request.begun) {
-            request.deadline = now + wait;
-            request.clean = false;
+        for request in self
+            .requests
+            .iter_mut()
+            .filter(|request| request.heard_at.is_none())
+        {
+            request.wait_until = Some(now + wait);
         }
     }
 
@@ -213,7 +233,8 @@ impl Assembly {
         self.note_refusal(now, code);
         self.quiet_until = now + wait;
         // A NACK does not say which GET it answers; it is most likely the oldest.
-        let unanswered = self.requests.iter().enumerate().filter(|(_, request)| !request.begun);
+        let unanswered = |(_, request): &(usize, &Request)| request.heard_at.is_none();
+        let unanswered = self.requests.iter().enumerate().filter(unanswered);
         if let Some((oldest, _)) = unanswered.min_by_key(|(_, request)| request.sent_at) {
             self.requests.swap_remove(oldest);
         }
@@ -230,8 +251,12 @@ impl Assembly {
     }
 
     /// When something is to be done about this chunk, if nothing comes.
-    pub fn due(&self, now: Duration) -> Option<Duration> {
-        let deadline = self.requests.iter().map(|request| request.deadline).min();
+    pub fn due(&self, now: Duration, trips: &Trips) -> Option<Duration> {
+        let deadline = self
+            .requests
+            .iter()
+            .map(|request| request.deadline(self.vain, trips))
+            .min();
         let quiet = (self.quiet_until > now).then_some(self.quiet_until);
         deadline.into_iter().chain(quiet).min()
     }
@@ -254,7 +279,11 @@ mod tests {
 
     fn assembly(chunk_bytes: u32) -> Assembly {
         let place = Place { level: 0, index: 0 };
-        let wanted = Wanted { place, id: ChunkId([7; 32]), chunk_bytes };
+        let wanted = Wanted {
+            place,
+            id: ChunkId([7; 32]),
+            chunk_bytes,
+        };
         Assembly::new(wanted, false, 1216, Vec::new())
     }
 
@@ -267,20 +296,32 @@ mod tests {
             chunk_bytes: chunk.wanted.chunk_bytes,
             tag: TAG,
         };
-        chunk.take(now, &header, &payload, &RoundTrip::default())
+        chunk.take(now, &header, &payload, &mut Trips::default())
     }
 
     #[test]
     fn segments_in_any_order_and_twice_make_the_chunk() {
         let mut chunk = assembly(5000);
         assert_eq!(chunk.missing(MS), 0b11111);
-        assert_eq!(chunk.ask(MS, 0b11111, &RoundTrip::default()), 0);
+        assert_eq!(chunk.ask(MS, 0b11111), 0);
         assert_eq!((chunk.missing(MS), chunk.segments_under_way()), (0, 5));
         let first = take(&mut chunk, MS * 3, 4);
-        assert_eq!(first, Arrival::Segment { rtt: Some(MS * 2), path: None });
+        assert_eq!(
+            first,
+            Arrival::Segment {
+                first: Some(MS * 2),
+                path: None
+            }
+        );
         for index in [2, 0, 3] {
             let next = take(&mut chunk, MS * 4, index);
-            assert_eq!(next, Arrival::Segment { rtt: None, path: None });
+            assert_eq!(
+                next,
+                Arrival::Segment {
+                    first: None,
+                    path: None
+                }
+            );
         }
         assert_eq!(take(&mut chunk, MS * 4, 2), Arrival::Nothing);
         assert!(!chunk.is_complete());
@@ -294,18 +335,36 @@ mod tests {
     fn data_nobody_asked_for_or_of_another_shape_is_ignored() {
         let mut chunk = assembly(5000);
         assert_eq!(take(&mut chunk, MS, 0), Arrival::Nothing);
-        chunk.ask(MS, 0b1, &RoundTrip::default());
+        chunk.ask(MS, 0b1);
         assert_eq!(take(&mut chunk, MS, 1), Arrival::Nothing);
-        let good = DataHeader { index: 0, last: 4, chunk_bytes: 5000, tag: TAG };
+        let good = DataHeader {
+            index: 0,
+            last: 4,
+            chunk_bytes: 5000,
+            tag: TAG,
+        };
         for (header, len) in [
-            (DataHeader { chunk_bytes: 5001, ..good }, 1216),
+            (
+                DataHeader {
+                    chunk_bytes: 5001,
+                    ..good
+                },
+                1216,
+            ),
             (DataHeader { last: 3, ..good }, 1216),
-            (DataHeader { index: 255, last: 255, ..good }, 1216),
+            (
+                DataHeader {
+                    index: 255,
+                    last: 255,
+                    ..good
+                },
+                1216,
+            ),
             (good, 1215),
             (good, 0),
         ] {
             let payload = vec![0; len];
-            let arrival = chunk.take(MS, &header, &payload, &RoundTrip::default());
+            let arrival = chunk.take(MS, &header, &payload, &mut Trips::default());
             assert_eq!(arrival, Arrival::Nothing, "{header:?} {len}");
         }
     }
@@ -313,31 +372,78 @@ mod tests {
     #[test]
     fn what_does_not_come_is_missing_again_and_the_wait_doubles() {
         let mut chunk = assembly(5000);
-        let trip = RoundTrip::default();
-        chunk.ask(MS, 0b11111, &trip);
-        let due = chunk.due(MS).unwrap();
-        assert_eq!(chunk.expire(due - MS), Expired::default());
+        let trips = Trips::default();
+        chunk.ask(MS, 0b11111);
+        let due = chunk.due(MS, &trips).unwrap();
+        assert_eq!(chunk.expire(due - MS, &trips), Expired::default());
         // Nothing of the chunk was ever seen, so the edge may just be fetching it.
-        assert_eq!(chunk.expire(due), Expired { segments: 5, lost: 0 });
-        assert_eq!(chunk.ask(due, chunk.missing(due), &trip), 5);
-        assert_eq!(chunk.due(due).unwrap() - due, (due - MS) * 2);
-        // An answer to a repeated request measures nothing.
+        assert_eq!(
+            chunk.expire(due, &trips),
+            Expired {
+                segments: 5,
+                lost: 0
+            }
+        );
+        assert_eq!(chunk.ask(due, chunk.missing(due)), 5);
+        assert_eq!(chunk.due(due, &trips).unwrap() - due, (due - MS) * 2);
+        // The time to the first segment counts from the first request.
         let arrival = take(&mut chunk, due + MS, 0);
-        assert_eq!(arrival, Arrival::Segment { rtt: None, path: None });
-        let due = chunk.due(due).unwrap();
-        assert_eq!(chunk.expire(due), Expired { segments: 4, lost: 4 });
+        assert_eq!(
+            arrival,
+            Arrival::Segment {
+                first: Some(due),
+                path: None
+            }
+        );
+        let due = chunk.due(due, &trips).unwrap();
+        assert_eq!(
+            chunk.expire(due, &trips),
+            Expired {
+                segments: 4,
+                lost: 4
+            }
+        );
+        assert_eq!(chunk.ask(due, 0b00110), 2);
+        assert_eq!(
+            take(&mut chunk, due, 1),
+            Arrival::Segment {
+                first: None,
+                path: None
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_asked_once_the_chunk_is_there_measures_the_path() {
+        let mut chunk = assembly(5000);
+        chunk.ask(MS, 0b00001);
+        take(&mut chunk, MS * 50, 0);
+        chunk.ask(MS * 51, 0b11110);
+        let arrival = take(&mut chunk, MS * 53, 3);
+        assert_eq!(
+            arrival,
+            Arrival::Segment {
+                first: None,
+                path: Some(MS * 2)
+            }
+        );
     }
 
     #[test]
     fn a_refusal_gives_peace_and_frees_one_request_and_data_ends_it() {
         let mut chunk = assembly(5000);
-        let trip = RoundTrip::default();
-        chunk.ask(MS, 0b00011, &trip);
-        chunk.ask(MS * 2, 0b11100, &trip);
+        chunk.ask(MS, 0b00001);
+        assert_eq!(chunk.missing(MS), 0);
+        take(&mut chunk, MS, 0);
+        chunk.ask(MS, 0b00010);
+        chunk.ask(MS * 2, 0b11100);
         chunk.refuse(MS * 3, NackCode::Busy, MS * 100);
         assert_eq!(chunk.segments_under_way(), 3);
-        assert_eq!((chunk.missing(MS * 102), chunk.missing(MS * 103)), (0, 0b00011));
-        assert_eq!(chunk.due(MS * 4), Some(MS * 103));
+        assert_eq!(
+            (chunk.missing(MS * 102), chunk.missing(MS * 103)),
+            (0, 0b00010)
+        );
+        assert_eq!(chunk.due(MS * 4, &Trips::default()), Some(MS * 103));
         assert_eq!(chunk.refused(), Some((NackCode::Busy, MS * 3)));
         take(&mut chunk, MS * 5, 4);
         assert_eq!(chunk.refused(), None);
@@ -346,16 +452,16 @@ mod tests {
     #[test]
     fn pending_extends_the_wait() {
         let mut chunk = assembly(5000);
-        chunk.ask(MS, 0b11111, &RoundTrip::default());
+        chunk.ask(MS, 0b11111);
         chunk.wait(MS * 2, MS * 1000);
-        assert_eq!(chunk.due(MS * 2), Some(MS * 1002));
+        assert_eq!(chunk.due(MS * 2, &Trips::default()), Some(MS * 1002));
         assert_eq!(chunk.refused(), Some((NackCode::Pending, MS * 2)));
     }
 
     #[test]
     fn another_segment_size_starts_the_chunk_again() {
         let mut chunk = assembly(5000);
-        chunk.ask(MS, 0b11111, &RoundTrip::default());
+        chunk.ask(MS, 0b11111);
         take(&mut chunk, MS, 0);
         chunk.refit(1216);
         assert_eq!(chunk.have, 1);

@@ -36,7 +36,10 @@ pub struct Stop {
 
 impl Stop {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { asked: AtomicBool::new(false), bell: Bell::new()? })
+        Ok(Self {
+            asked: AtomicBool::new(false),
+            bell: Bell::new()?,
+        })
     }
 
     pub fn stop(&self) {
@@ -57,7 +60,10 @@ impl Stop {
 struct Clock(Instant);
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "this is the loop, which reads the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the loop, which reads the clock"
+    )]
     fn start() -> Self {
         Self(Instant::now())
     }
@@ -82,10 +88,12 @@ pub fn fetch(
     stop: &Stop,
 ) -> Result<Cost, Failure> {
     let mut seed = [0; 32];
-    SysRng.try_fill_bytes(&mut seed).map_err(|error| Failure::Socket {
-        action: "cannot get random numbers",
-        source: io::Error::other(error),
-    })?;
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| Failure::Socket {
+            action: "cannot get random numbers",
+            source: io::Error::other(error),
+        })?;
     thread::scope(|scope| {
         // Neither queue can grow beyond the transfer's buffers: each entry holds one of them.
         let (to_check, unchecked) = channel();
@@ -178,15 +186,20 @@ impl Driver<'_> {
     }
 
     fn send(&mut self, datagram: &[u8]) -> Result<(), Failure> {
-        let socket = self.socket.as_ref().expect("a transfer opens before it sends");
+        let socket = self
+            .socket
+            .as_ref()
+            .expect("a transfer opens before it sends");
         match socket.send(datagram) {
             Sent::Gone => {}
             Sent::Refused => self.trouble = Some(Failure::Refused),
             Sent::TooLong => return Err(Failure::PathTooNarrow(datagram.len())),
             Sent::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Sent::Lost(source) => {
-                self.trouble =
-                    Some(Failure::Socket { action: "cannot send to the edge", source });
+                self.trouble = Some(Failure::Socket {
+                    action: "cannot send to the edge",
+                    source,
+                });
             }
         }
         Ok(())
@@ -206,7 +219,10 @@ impl Driver<'_> {
     }
 
     fn wait(&mut self, until: Duration, inbox: &mut Inbox) {
-        let socket = self.socket.as_ref().expect("a transfer opens before it waits");
+        let socket = self
+            .socket
+            .as_ref()
+            .expect("a transfer opens before it waits");
         socket.wait(&self.stop.bell, until.saturating_sub(self.clock.now()));
         for _ in 0..RECEIVES_MAX {
             let now = self.clock.now();

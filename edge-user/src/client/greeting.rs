@@ -39,7 +39,9 @@ pub enum Heard {
     /// Another HELLO has to go out before the edge can be asked for anything.
     More,
     /// There is a new cookie. The time is a round trip, if one could be measured.
-    Welcome { rtt: Option<Duration> },
+    Welcome {
+        rtt: Option<Duration>,
+    },
     Failed(Failure),
 }
 
@@ -99,7 +101,10 @@ impl Greeting {
 
     /// Start again on a new port.
     pub fn reopen(&mut self) {
-        *self = Self { len_bytes: self.len_bytes, ..Self::default() };
+        *self = Self {
+            len_bytes: self.len_bytes,
+            ..Self::default()
+        };
     }
 
     /// The socket on a new port is there.
@@ -125,10 +130,17 @@ impl Greeting {
         }
         let wait = WAIT_FIRST * (1 << self.unanswered.min(TRIES));
         let (nonce, again) = match &self.asking {
-            Some(Asking { sent_at: Some(sent_at), .. }) if now < *sent_at + wait => {
+            Some(Asking {
+                sent_at: Some(sent_at),
+                ..
+            }) if now < *sent_at + wait => {
                 return Step::Wait(*sent_at + wait);
             }
-            Some(Asking { sent_at: Some(_), nonce, .. }) => {
+            Some(Asking {
+                sent_at: Some(_),
+                nonce,
+                ..
+            }) => {
                 self.unanswered += 1;
                 if self.unanswered >= TRIES {
                     return self.give_up();
@@ -141,13 +153,23 @@ impl Greeting {
                 }
                 (*nonce, true)
             }
-            Some(Asking { sent_at: None, nonce, again, .. }) => (*nonce, *again),
+            Some(Asking {
+                sent_at: None,
+                nonce,
+                again,
+                ..
+            }) => (*nonce, *again),
             None => (random(), false),
         };
         let len_bytes = self.next_len();
         out.fill(0);
         out[..HELLO_HEADER_BYTES].copy_from_slice(&Hello { nonce }.encode());
-        self.asking = Some(Asking { nonce, len_bytes, sent_at: Some(now), again });
+        self.asking = Some(Asking {
+            nonce,
+            len_bytes,
+            sent_at: Some(now),
+            again,
+        });
         Step::Send(len_bytes)
     }
 
@@ -177,8 +199,12 @@ impl Greeting {
 
     /// Takes in a datagram that begins like a WELCOME of any version.
     pub fn hear(&mut self, now: Duration, datagram: &[u8]) -> Heard {
-        let Some(asking) = &self.asking else { return Heard::Nothing };
-        let Some(sent_at) = asking.sent_at else { return Heard::Nothing };
+        let Some(asking) = &self.asking else {
+            return Heard::Nothing;
+        };
+        let Some(sent_at) = asking.sent_at else {
+            return Heard::Nothing;
+        };
         let Some(header) = datagram.first_chunk::<WELCOME_HEADER_BYTES>() else {
             return Heard::Nothing;
         };
@@ -246,7 +272,10 @@ mod tests {
     use super::*;
 
     const NONCE: [u8; 8] = *b"a nonce!";
-    const COOKIE: Cookie = Cookie { epoch: 5, value: *b"a cookie" };
+    const COOKIE: Cookie = Cookie {
+        epoch: 5,
+        value: *b"a cookie",
+    };
 
     fn welcome(len_bytes: usize, change: impl FnOnce(&mut Welcome)) -> Vec<u8> {
         let mut welcome = Welcome {
@@ -276,7 +305,10 @@ mod tests {
         let mut greeting = Greeting::default();
         assert!(matches!(step(&mut greeting, 0), Step::Open));
         greeting.opened();
-        assert!(matches!(step(&mut greeting, 0), Step::Send(HELLO_BYTES_DEFAULT)));
+        assert!(matches!(
+            step(&mut greeting, 0),
+            Step::Send(HELLO_BYTES_DEFAULT)
+        ));
         greeting
     }
 
@@ -311,7 +343,10 @@ mod tests {
         assert!(matches!(hear(&mut greeting, 1, &larger(1232)), Heard::More));
         assert!(greeting.session().is_none());
         assert!(matches!(step(&mut greeting, 1), Step::Send(1416)));
-        assert!(matches!(hear(&mut greeting, 2, &larger(1416)), Heard::Welcome { .. }));
+        assert!(matches!(
+            hear(&mut greeting, 2, &larger(1416)),
+            Heard::Welcome { .. }
+        ));
         assert_eq!(greeting.session().unwrap().segment_bytes, 1400);
     }
 
@@ -366,17 +401,32 @@ mod tests {
             }
         };
         let small = welcome(len, |welcome| welcome.segment_bytes = 1024);
-        assert!(matches!(hear(&mut greeting, now, &small), Heard::Welcome { .. }));
+        assert!(matches!(
+            hear(&mut greeting, now, &small),
+            Heard::Welcome { .. }
+        ));
     }
 
     #[test]
     fn values_outside_version_1_are_refused_by_name() {
         for (datagram, expected) in [
-            (welcome(1232, |welcome| welcome.segment_bytes = 1023), "segment_bytes"),
-            (welcome(1232, |welcome| welcome.segment_bytes = 1441), "segment_bytes"),
+            (
+                welcome(1232, |welcome| welcome.segment_bytes = 1023),
+                "segment_bytes",
+            ),
+            (
+                welcome(1232, |welcome| welcome.segment_bytes = 1441),
+                "segment_bytes",
+            ),
             (welcome(1232, |welcome| welcome.max_burst = 0), "max_burst"),
-            (welcome(1232, |welcome| welcome.max_burst = 129), "max_burst"),
-            (welcome(1232, |welcome| welcome.lifetime_seconds = 0), "lifetime"),
+            (
+                welcome(1232, |welcome| welcome.max_burst = 129),
+                "max_burst",
+            ),
+            (
+                welcome(1232, |welcome| welcome.lifetime_seconds = 0),
+                "lifetime",
+            ),
         ] {
             match hear(&mut asking(), 1, &datagram) {
                 Heard::Failed(failure) => assert!(failure.to_string().contains(expected)),
@@ -406,7 +456,10 @@ mod tests {
         assert!(matches!(step(&mut greeting, 120_500), Step::Send(1232)));
         assert!(greeting.session().is_some());
         let fresh = welcome(1232, |welcome| welcome.cookie.epoch = 6);
-        assert!(matches!(hear(&mut greeting, 120_600, &fresh), Heard::Welcome { rtt: None }));
+        assert!(matches!(
+            hear(&mut greeting, 120_600, &fresh),
+            Heard::Welcome { rtt: None }
+        ));
         assert_eq!(greeting.session().unwrap().cookie.epoch, 6);
     }
 

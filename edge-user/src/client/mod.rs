@@ -8,6 +8,8 @@ pub mod greeting;
 pub mod pace;
 /// Which chunk comes next: from the root down, left to right.
 pub mod walk;
+/// A GET, and when to give it up.
+mod request;
 /// One chunk, put together from its segments.
 pub mod assembly;
 /// One object from one edge: what to send, and what an answer means.

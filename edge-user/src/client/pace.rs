@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Before the first round trip was measured.
 const RTO_START: Duration = Duration::from_millis(300);
-/// An edge that must take a breath is not lost: scheduling alone takes milliseconds.
-const RTO_MIN: Duration = Duration::from_millis(10);
+/// Least allowance above the round trip: scheduling alone takes milliseconds at either end.
+const RTO_SLACK_MIN: Duration = Duration::from_millis(10);
 const RTO_MAX: Duration = Duration::from_secs(2);
 /// Doubling ends here.
 const BACKOFF_MAX: u32 = 6;
@@ -37,15 +37,51 @@ impl RoundTrip {
 
     /// How long to wait for the first segment of an answer, after this many vain waits.
     pub fn timeout(&self, vain: u32) -> Duration {
-        let base = self.smooth.map_or(RTO_START, |smooth| smooth + self.deviation * 4);
-        (base.max(RTO_MIN) * (1 << vain.min(BACKOFF_MAX))).min(RTO_MAX)
+        let slack = (self.deviation * 4).max(RTO_SLACK_MIN);
+        let base = self.smooth.map_or(RTO_START, |smooth| smooth + slack);
+        (base * (1 << vain.min(BACKOFF_MAX))).min(RTO_MAX)
     }
 
     /// How long to wait for the next segment of an answer that has begun. Its segments leave the
     /// edge back to back, so a pause much longer than the path's jitter means loss.
     pub fn pause(&self) -> Duration {
         let smooth = self.smooth.unwrap_or(RTO_START);
-        (smooth / 4).max(self.deviation * 2).clamp(Duration::from_millis(4), RTO_MAX)
+        (smooth / 4)
+            .max(self.deviation * 4)
+            .clamp(Duration::from_millis(4), RTO_MAX)
+    }
+}
+
+/// What is known of the way to the edge and back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trips {
+    /// To the first segment of a chunk, which the edge may have to fetch.
+    pub first: RoundTrip,
+    /// To a segment of a chunk that is at the edge: the path alone.
+    pub path: RoundTrip,
+    /// When the latest request was sent that has begun to be answered.
+    newest_answered: Duration,
+    /// When a segment last came.
+    last_arrival: Duration,
+}
+
+impl Trips {
+    /// A segment came that was asked for at this moment.
+    pub fn answered(&mut self, sent_at: Duration, now: Duration) {
+        self.newest_answered = self.newest_answered.max(sent_at);
+        self.last_arrival = now;
+    }
+
+    /// When a request counts as unanswered. While answers to earlier ones still come in, it waits
+    /// its turn behind them; once a later one was answered, it was passed over.
+    pub fn overdue_at(&self, sent_at: Duration, timeout: Duration) -> Duration {
+        let waiting = sent_at > self.newest_answered;
+        let since = if waiting {
+            sent_at.max(self.last_arrival)
+        } else {
+            sent_at
+        };
+        since + timeout
     }
 }
 
@@ -110,7 +146,11 @@ impl Window {
 
     pub fn sample(&mut self, rtt: Duration) {
         self.base = Some(self.base.map_or(rtt, |base| base.min(rtt)));
-        self.round.shortest = Some(self.round.shortest.map_or(rtt, |shortest| shortest.min(rtt)));
+        self.round.shortest = Some(
+            self.round
+                .shortest
+                .map_or(rtt, |shortest| shortest.min(rtt)),
+        );
     }
 
     /// The edge says that it is over a limit.
@@ -137,8 +177,14 @@ impl Window {
         } else if !self.doubling {
             self.segments = (self.segments + self.segments / 16 + 1).min(self.most);
         }
-        let length = round_trip.smooth().unwrap_or(RTO_START).max(Duration::from_millis(1));
-        self.round = Round { ends: now + length, ..Round::default() };
+        let length = round_trip
+            .smooth()
+            .unwrap_or(RTO_START)
+            .max(Duration::from_millis(1));
+        self.round = Round {
+            ends: now + length,
+            ..Round::default()
+        };
     }
 
     fn shrink(&mut self, tenths: u32) {
@@ -158,16 +204,27 @@ mod tests {
         let mut trip = RoundTrip::default();
         assert_eq!(trip.timeout(0), RTO_START);
         for _ in 0..50 {
-            trip.sample(MS / 10);
+            trip.sample(MS);
         }
-        assert_eq!(trip.timeout(0), RTO_MIN);
-        assert_eq!(trip.timeout(2), RTO_MIN * 4);
-        assert_eq!(trip.timeout(u32::MAX), RTO_MIN * 64);
+        let least = MS + RTO_SLACK_MIN;
+        assert_eq!(trip.timeout(0), least);
+        assert_eq!(trip.timeout(2), least * 4);
+        assert_eq!(trip.timeout(u32::MAX), least * 64);
         for _ in 0..200 {
             trip.sample(MS * 200);
         }
         assert!(trip.timeout(0) >= MS * 200 && trip.timeout(0) < MS * 230);
         assert_eq!(trip.timeout(30), RTO_MAX);
+    }
+
+    #[test]
+    fn a_request_waits_its_turn_behind_earlier_ones_and_not_behind_later_ones() {
+        let mut trips = Trips::default();
+        assert_eq!(trips.overdue_at(MS * 5, MS * 10), MS * 15);
+        trips.answered(MS * 4, MS * 12);
+        assert_eq!(trips.overdue_at(MS * 5, MS * 10), MS * 22);
+        trips.answered(MS * 6, MS * 13);
+        assert_eq!(trips.overdue_at(MS * 5, MS * 10), MS * 15);
     }
 
     /// Runs rounds of one round trip each; gives the window after them.
@@ -176,7 +233,11 @@ mod tests {
         trip.sample(MS);
         for _ in 0..rounds {
             let segments = window.segments();
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "small"
+            )]
             let lost = (f64::from(segments) * loss) as u32;
             for _ in lost..segments {
                 window.arrived();

@@ -17,7 +17,10 @@ pub struct Pong {
 }
 
 /// Greets an edge once, over a socket of its own, with all the tries a transfer has.
-#[expect(clippy::disallowed_methods, reason = "this is a loop, which reads the clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is a loop, which reads the clock"
+)]
 pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
     let start = Instant::now();
     let mut greeting = Greeting::default();
@@ -38,7 +41,10 @@ pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
                     Sent::Refused => refused = true,
                     Sent::TooLong => return Err(Failure::PathTooNarrow(len_bytes)),
                     Sent::Lost(source) => {
-                        return Err(Failure::Socket { action: "cannot send to the edge", source });
+                        return Err(Failure::Socket {
+                            action: "cannot send to the edge",
+                            source,
+                        });
                     }
                 }
             }
@@ -57,7 +63,10 @@ pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
                     Heard::Failed(failure) => return Err(failure),
                     Heard::Welcome { rtt } => {
                         let session = *greeting.session().expect("welcomed just now");
-                        return Ok(Pong { rtt: rtt.unwrap_or_default(), session });
+                        return Ok(Pong {
+                            rtt: rtt.unwrap_or_default(),
+                            session,
+                        });
                     }
                 }
             }

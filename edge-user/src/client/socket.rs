@@ -71,7 +71,9 @@ impl EdgeSocket {
         let socket = UdpSocket::bind(local).map_err(failed("cannot open a UDP socket"))?;
         let state =
             UdpSocketState::new((&socket).into()).map_err(failed("cannot set up the socket"))?;
-        socket.connect(edge).map_err(failed("cannot reach the edge"))?;
+        socket
+            .connect(edge)
+            .map_err(failed("cannot reach the edge"))?;
         // More than the limit needs a privilege; up to the limit it is free. Either may fail:
         // what counts is what the kernel says afterwards.
         if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
@@ -100,7 +102,10 @@ impl EdgeSocket {
     /// Hands each datagram that is waiting, up to the inbox's size, to `take`. Never waits.
     pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> Received {
         let mut slices = inbox.trains.each_mut().map(|train| IoSliceMut::new(train));
-        match self.state.recv((&self.socket).into(), &mut slices, &mut inbox.metas) {
+        match self
+            .state
+            .recv((&self.socket).into(), &mut slices, &mut inbox.metas)
+        {
             Ok(count) => {
                 for (train, meta) in inbox.trains.iter().zip(&inbox.metas).take(count) {
                     let stride = meta.stride.max(1);
@@ -115,8 +120,10 @@ impl EdgeSocket {
 
     /// Waits until a datagram comes, the bell rings, or the time is over.
     pub fn wait(&self, bell: &Bell, most: Duration) {
-        let mut watched =
-            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&bell.0, PollFlags::IN)];
+        let mut watched = [
+            PollFd::new(&self.socket, PollFlags::IN),
+            PollFd::new(&bell.0, PollFlags::IN),
+        ];
         let most = Timespec::try_from(most).ok();
         // Interrupted by a signal or not: the caller looks at everything again.
         match poll(&mut watched, most.as_ref()) {
@@ -133,7 +140,10 @@ pub struct Bell(OwnedFd);
 
 impl Bell {
     pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
+        Ok(Self(eventfd(
+            0,
+            EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC,
+        )?))
     }
 
     pub fn ring(&self) {

@@ -28,11 +28,17 @@ pub enum StatError {
     #[error("{socket}: no answer in {} seconds; is edged stuck?", PATIENCE.as_secs())]
     Silent { socket: PathBuf },
     #[error("{socket}: {source}; is this edged's admin socket?")]
-    Http { socket: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    Http {
+        socket: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("{socket}: edged answered {status}; are edge and edged of the same version?")]
     Status { socket: PathBuf, status: StatusCode },
     #[error("{socket}: {source}; are edge and edged of the same version?")]
-    Content { socket: PathBuf, source: serde_json::Error },
+    Content {
+        socket: PathBuf,
+        source: serde_json::Error,
+    },
 }
 
 /// The counters of the `edged` behind this admin socket.
@@ -46,11 +52,20 @@ pub async fn snapshot(socket: &Path) -> Result<Snapshot, StatError> {
 
 async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
     let name = || socket.to_owned();
-    let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
-        io::ErrorKind::PermissionDenied => StatError::NotAllowed { socket: name() },
-        _ => StatError::Missing { socket: name(), source },
+    let stream = UnixStream::connect(socket).await.map_err(|source| {
+        if source.kind() == io::ErrorKind::PermissionDenied {
+            StatError::NotAllowed { socket: name() }
+        } else {
+            StatError::Missing {
+                socket: name(),
+                source,
+            }
+        }
     })?;
-    let http = |source: hyper::Error| StatError::Http { socket: name(), source: source.into() };
+    let http = |source: hyper::Error| StatError::Http {
+        socket: name(),
+        source: source.into(),
+    };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
     // Ends with the sender; what it has to say it says through the answer.
     drop(tokio::spawn(connection));
@@ -61,9 +76,22 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
     let answer = sender.send_request(request).await.map_err(http)?;
     let status = answer.status();
     if status != StatusCode::OK {
-        return Err(StatError::Status { socket: name(), status });
+        return Err(StatError::Status {
+            socket: name(),
+            status,
+        });
     }
-    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX).collect().await;
-    let body = body.map_err(|source| StatError::Http { socket: name(), source })?.to_bytes();
-    serde_json::from_slice(&body).map_err(|source| StatError::Content { socket: name(), source })
+    let body = Limited::new(answer.into_body(), BODY_BYTES_MAX)
+        .collect()
+        .await;
+    let body = body
+        .map_err(|source| StatError::Http {
+            socket: name(),
+            source,
+        })?
+        .to_bytes();
+    serde_json::from_slice(&body).map_err(|source| StatError::Content {
+        socket: name(),
+        source,
+    })
 }

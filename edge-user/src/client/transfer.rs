@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::assembly::{Arrival, Assembly};
 use super::failure::Failure;
 use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step, is_welcome};
-use super::pace::{RoundTrip, Window};
+use super::pace::{Trips, Window};
 use super::walk::{Walk, Wanted};
 use crate::seal::ticket::PublicTicket;
 use crate::seal::tree::Verified;
@@ -65,10 +65,18 @@ impl Complete {
 
     /// Checks the bytes against the id. They cannot be had in another way.
     pub fn check(self) -> Result<(Wanted, Verified), Self> {
-        let Self { wanted, bytes, spoiled } = self;
+        let Self {
+            wanted,
+            bytes,
+            spoiled,
+        } = self;
         match Verified::check(bytes, &wanted.id) {
             Ok(verified) => Ok((wanted, verified)),
-            Err(bytes) => Err(Self { wanted, bytes, spoiled }),
+            Err(bytes) => Err(Self {
+                wanted,
+                bytes,
+                spoiled,
+            }),
         }
     }
 }
@@ -100,13 +108,13 @@ pub struct Transfer {
     buffers_to_make: usize,
 
     greeting: Greeting,
-    round_trip: RoundTrip,
+    trips: Trips,
     window: Window,
     /// The cookie before the present one: what was asked with it may still be answered.
     cookie_before: [u8; 8],
     cookie_refusals: u8,
-    /// When the edge was last heard, or first asked after a rest.
-    heard_at: Duration,
+    /// Since when the edge has owed an answer and said nothing at all.
+    owes_since: Option<Duration>,
     silences: u8,
     /// A refusal that shrank the window counts for all that were on the way with it.
     refusals_counted_until: Duration,
@@ -127,11 +135,11 @@ impl Transfer {
             buffers: Vec::with_capacity(BUFFERS),
             buffers_to_make: BUFFERS,
             greeting: Greeting::default(),
-            round_trip: RoundTrip::default(),
+            trips: Trips::default(),
             window: Window::new(0),
             cookie_before: [0; 8],
             cookie_refusals: 0,
-            heard_at: Duration::ZERO,
+            owes_since: None,
             silences: 0,
             refusals_counted_until: Duration::ZERO,
             random: StdRng::from_seed(seed),
@@ -194,7 +202,7 @@ impl Transfer {
     /// Gives up what is overdue, and the edge itself if it has been silent for too long.
     fn watch(&mut self, now: Duration) -> Result<(), Failure> {
         for chunk in &mut self.active {
-            self.window.lost(chunk.expire(now).lost);
+            self.window.lost(chunk.expire(now, &self.trips).lost);
             let id = chunk.wanted().id;
             if let Some((code, since)) = chunk.refused() {
                 let waited = now.saturating_sub(since);
@@ -215,9 +223,9 @@ impl Transfer {
                 }
             }
         }
-        self.window.turn(now, &self.round_trip);
-        let owes = self.greeting.session().is_some() && self.segments_under_way() > 0;
-        if owes && now.saturating_sub(self.heard_at) > SILENCE {
+        self.window.turn(now, &self.trips.path);
+        if self.owes_since.is_some_and(|since| now >= since + SILENCE) {
+            self.owes_since = None;
             self.silences += 1;
             if self.silences >= SILENCES {
                 return Err(Failure::Silent);
@@ -241,7 +249,11 @@ impl Transfer {
     fn next_get(&mut self, now: Duration) -> Option<Get> {
         let session = *self.greeting.session()?;
         let under_way = self.segments_under_way();
-        let room = self.window.segments().checked_sub(under_way).filter(|room| *room > 0)?;
+        let room = self
+            .window
+            .segments()
+            .checked_sub(under_way)
+            .filter(|room| *room > 0)?;
         let asks = |chunk: &Assembly| chunk.missing(now) != 0;
         let at = match self.active.iter().position(asks) {
             Some(at) => at,
@@ -257,11 +269,13 @@ impl Transfer {
             return None;
         }
         let want = lowest_bits(missing, size.min(room));
-        if under_way == 0 {
-            self.heard_at = now;
-        }
-        self.cost.retransmitted += u64::from(chunk.ask(now, want, &self.round_trip));
-        Some(Get { cookie: session.cookie, id: chunk.wanted().id, want })
+        self.owes_since.get_or_insert(now);
+        self.cost.retransmitted += u64::from(chunk.ask(now, want));
+        Some(Get {
+            cookie: session.cookie,
+            id: chunk.wanted().id,
+            want,
+        })
     }
 
     fn begin_chunk(&mut self, segment_bytes: u16) -> Option<usize> {
@@ -271,21 +285,21 @@ impl Transfer {
         }
         let (wanted, spoiled) = match self.again.pop() {
             Some(wanted) => (wanted, true),
-            None => (self.walk.next()?, false),
+            None => (self.walk.take_next()?, false),
         };
         let buffer = self.buffers.pop()?;
-        self.active.push(Assembly::new(wanted, spoiled, segment_bytes, buffer));
+        self.active
+            .push(Assembly::new(wanted, spoiled, segment_bytes, buffer));
         Some(self.active.len() - 1)
     }
 
     fn due(&self, now: Duration) -> Option<Duration> {
-        let due = self.active.iter().filter_map(|chunk| chunk.due(now)).min();
-        if self.segments_under_way() == 0 {
-            return due;
-        }
-        // Just behind the moment at which the silence is too long.
-        let silent = self.heard_at + SILENCE + Duration::from_millis(1);
-        Some(due.map_or(silent, |due| due.min(silent)))
+        let due = self
+            .active
+            .iter()
+            .filter_map(|chunk| chunk.due(now, &self.trips));
+        due.chain(self.owes_since.map(|since| since + SILENCE))
+            .min()
     }
 
     /// Takes in a datagram from the edge's address and port.
@@ -313,10 +327,11 @@ impl Transfer {
             Heard::Nothing | Heard::More => {}
             Heard::Failed(failure) => self.failure = Some(failure),
             Heard::Welcome { rtt } => {
-                self.heard_at = now;
+                self.owes_since = None;
                 self.cookie_before = before.unwrap_or(self.cookie_before);
                 if let Some(rtt) = rtt {
-                    self.round_trip.sample(rtt);
+                    self.trips.path.sample(rtt);
+                    self.trips.first.sample(rtt);
                 }
                 if let Some(session) = self.greeting.session() {
                     for chunk in &mut self.active {
@@ -334,31 +349,38 @@ impl Transfer {
             if chunk.wanted().id.tag() != header.tag {
                 continue;
             }
-            match chunk.take(now, header, payload, &self.round_trip) {
+            match chunk.take(now, header, payload, &mut self.trips) {
                 Arrival::Nothing => continue,
-                Arrival::Segment { rtt, path } => {
-                    if let Some(rtt) = rtt {
-                        self.round_trip.sample(rtt);
+                Arrival::Segment { first, path } => {
+                    if let Some(first) = first {
+                        self.trips.first.sample(first);
                     }
                     if let Some(path) = path {
+                        self.trips.path.sample(path);
                         self.window.sample(path);
                     }
                 }
             }
             self.window.arrived();
-            self.heard_at = now;
+            self.owes_since = None;
             self.silences = 0;
             self.cookie_refusals = 0;
             if chunk.is_complete() {
                 let (wanted, bytes, spoiled) = self.active.remove(at).into_parts();
-                self.complete.push_back(Complete { wanted, bytes, spoiled });
+                self.complete.push_back(Complete {
+                    wanted,
+                    bytes,
+                    spoiled,
+                });
             }
             return;
         }
     }
 
     fn hear_nack(&mut self, now: Duration, nack: &Nack) {
-        let Some(session) = self.greeting.session() else { return };
+        let Some(session) = self.greeting.session() else {
+            return;
+        };
         let current = nack.echo == session.cookie.value;
         if !current && nack.echo != self.cookie_before {
             return;
@@ -366,8 +388,10 @@ impl Transfer {
         let asked = |chunk: &&mut Assembly| {
             chunk.wanted().id.tag() == nack.tag && chunk.segments_under_way() > 0
         };
-        let Some(chunk) = self.active.iter_mut().find(asked) else { return };
-        self.heard_at = now;
+        let Some(chunk) = self.active.iter_mut().find(asked) else {
+            return;
+        };
+        self.owes_since = None;
         self.silences = 0;
         let id: ChunkId = chunk.wanted().id;
         let retry = Duration::from_millis(nack.retry_ms.into()).clamp(RETRY_MIN, RETRY_MAX);
@@ -378,13 +402,13 @@ impl Transfer {
             NackCode::Origin if nack.retry_ms == 0 => self.failure = Some(Failure::Origin(id)),
             NackCode::Pending => {
                 let wait = if nack.retry_ms == 0 { RETRY_MAX } else { retry };
-                chunk.wait(now, wait.max(self.round_trip.timeout(0)));
+                chunk.wait(now, wait.max(self.trips.first.timeout(0)));
             }
             NackCode::Busy => {
                 chunk.refuse(now, nack.code, retry);
                 if now >= self.refusals_counted_until {
                     self.window.refused();
-                    self.refusals_counted_until = now + self.round_trip.timeout(0);
+                    self.refusals_counted_until = now + self.trips.first.timeout(0);
                 }
             }
             NackCode::Origin => chunk.refuse(now, nack.code, retry),
@@ -421,7 +445,11 @@ impl Transfer {
     /// A chunk is not what its id says. Somebody who guessed the port can do that once, so it is
     /// fetched again from another port; twice is the edge's doing.
     pub fn reject(&mut self, complete: Complete) {
-        let Complete { wanted, bytes, spoiled } = complete;
+        let Complete {
+            wanted,
+            bytes,
+            spoiled,
+        } = complete;
         if spoiled {
             self.failure = Some(Failure::Altered(wanted.id));
         }

@@ -43,11 +43,15 @@ impl Walk {
             levels.resize_with(place.level + 1, Level::default);
             levels[place.level].waiting.push_back((place.index, root));
         }
-        Self { shape, levels, out: 0 }
+        Self {
+            shape,
+            levels,
+            out: 0,
+        }
     }
 
     /// The next chunk to fetch, if one is known.
-    pub fn next(&mut self) -> Option<Wanted> {
+    pub fn take_next(&mut self) -> Option<Wanted> {
         let due = (1..self.levels.len()).find(|&level| {
             let below = &self.levels[level - 1];
             let here = &self.levels[level];
@@ -59,7 +63,11 @@ impl Walk {
         here.coming += 1;
         self.out += 1;
         let place = Place { level, index };
-        Some(Wanted { place, id, chunk_bytes: self.shape.chunk_bytes(place) })
+        Some(Wanted {
+            place,
+            id,
+            chunk_bytes: self.shape.chunk_bytes(place),
+        })
     }
 
     /// An index chunk has come: its ids can be fetched.
@@ -103,7 +111,9 @@ mod tests {
         };
         let mut builder = Builder::default();
         for index in 0..data_chunks {
-            builder.push(id_of(&index.to_be_bytes()), &mut store).unwrap();
+            builder
+                .push(id_of(&index.to_be_bytes()), &mut store)
+                .unwrap();
         }
         let root = builder.finish(&mut store).unwrap();
         let shape = Shape::of(data_chunks * u64::from(CHUNK_BYTES_MAX)).unwrap();
@@ -111,7 +121,7 @@ mod tests {
         let (mut order, mut under_way) = (Vec::new(), Vec::new());
         while !walk.is_done() {
             while under_way.len() < window
-                && let Some(wanted) = walk.next()
+                && let Some(wanted) = walk.take_next()
             {
                 if wanted.place.level == 0 {
                     assert_eq!(wanted.id, id_of(&wanted.place.index.to_be_bytes()));
@@ -119,7 +129,11 @@ mod tests {
                 }
                 under_way.push(wanted);
             }
-            let Wanted { place, id, chunk_bytes } = under_way.remove(pick(under_way.len()));
+            let Wanted {
+                place,
+                id,
+                chunk_bytes,
+            } = under_way.remove(pick(under_way.len()));
             if place.level == 0 {
                 walk.settle(place);
             } else {
@@ -142,7 +156,7 @@ mod tests {
     #[test]
     fn the_empty_object_needs_nothing() {
         let mut walk = Walk::new(Shape::of(0).unwrap(), EMPTY_ROOT);
-        assert!(walk.is_done() && walk.next().is_none());
+        assert!(walk.is_done() && walk.take_next().is_none());
     }
 
     #[test]
@@ -153,9 +167,9 @@ mod tests {
             Shape::of(5000 * u64::from(CHUNK_BYTES_MAX)).unwrap(),
             id_of(b"root"),
         );
-        let root = walk.next().unwrap();
+        let root = walk.take_next().unwrap();
         assert_eq!(root.place, Place { level: 2, index: 0 });
-        assert_eq!(walk.next(), None);
+        assert_eq!(walk.take_next(), None);
     }
 
     proptest! {

@@ -140,7 +140,7 @@ fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     );
     page.counter(
         "bounces",
-        "Those requests, by how the miss path ended them.",
+        "Bounced requests, by how the miss path ended them.",
         packets,
     )
 }
@@ -246,6 +246,7 @@ const COUNTERS: &[Plain] = &[
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
     ("bounces_received", "Requests that workers handed to the miss path.", |all| all.socket.bounced),
     ("store_published", "Chunks published.", |all| all.store.published_total),
+    ("store_publish_failed", "Changes of the XDP program's map that the kernel refused.", |all| all.store.publish_failed_total),
     ("store_evicted", "Chunks evicted.", |all| all.store.evicted_total),
     ("origin_fetches", "Fetches begun.", |all| all.origin.fetches_total),
     ("origin_bytes", "Bytes fetched.", |all| all.origin.bytes_total),

@@ -29,16 +29,25 @@ pub fn answer(
     table: &SlotTable,
     services: &Services,
 ) -> Answer {
-    let Parsed::Udp(frame) = parse(packet) else { return Answer::Bad };
+    let Parsed::Udp(frame) = parse(packet) else {
+        return Answer::Bad;
+    };
     let Some(peer) = services.peer(&frame.source, &frame.destination, frame.family) else {
         return Answer::Bad;
     };
-    let Some(window) = packet.at::<GET_BYTES>(frame.payload_at()) else { return Answer::Bad };
-    let Ok(get) = Get::decode(window) else { return Answer::Bad };
+    let Some(window) = packet.at::<GET_BYTES>(frame.payload_at()) else {
+        return Answer::Bad;
+    };
+    let Ok(get) = Get::decode(window) else {
+        return Answer::Bad;
+    };
     let request = Request { peer, get };
     let stay = mark.and_then(|mark| {
         let chunk_bytes = table.confirm(mark, &get.id)?;
-        Some(Stay { slot: mark.slot, chunk_bytes })
+        Some(Stay {
+            slot: mark.slot,
+            chunk_bytes,
+        })
     });
     match stay {
         Some(stay) => Answer::Data(request, stay),

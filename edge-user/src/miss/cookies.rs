@@ -18,7 +18,9 @@ pub struct CookieJar {
 
 impl std::fmt::Debug for CookieJar {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("CookieJar").field("epoch", &self.cookies.epoch).finish_non_exhaustive()
+        out.debug_struct("CookieJar")
+            .field("epoch", &self.cookies.epoch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -26,7 +28,11 @@ impl CookieJar {
     /// Without a secret to share with other edges, one is made.
     pub fn new(secret: Option<Vec<u8>>, map: Option<Array<MapData, CookiesValue>>) -> Self {
         let secret = secret.unwrap_or_else(|| rand::random::<[u8; 32]>().to_vec());
-        Self { secret, cookies: Cookies::NONE, map }
+        Self {
+            secret,
+            cookies: Cookies::NONE,
+            map,
+        }
     }
 
     /// Makes the keys of this epoch and its neighbours the accepted ones.
@@ -54,14 +60,17 @@ impl CookieJar {
 
 /// First 16 bytes of HMAC-SHA-256(secret, "edge1 cookie" ‖ be32(epoch)).
 fn key(secret: &[u8], epoch: u32) -> CookieKey {
-    let mut mac =
-        Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(b"edge1 cookie");
     mac.update(&epoch.to_be_bytes());
     let digest: [u8; 32] = mac.finalize().into_bytes().into();
     let (words, _) = digest.as_chunks::<8>();
     // SipHash reads its key as two little-endian words.
-    CookieKey { epoch, live: 1, words: [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])] }
+    CookieKey {
+        epoch,
+        live: 1,
+        words: [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])],
+    }
 }
 
 #[cfg(test)]
@@ -77,8 +86,14 @@ mod tests {
         jar.turn_to(golden::EPOCH);
         let words = jar.cookies().keys[golden::EPOCH as usize % COOKIE_KEYS].words;
         let bytes = [words[0].to_le_bytes(), words[1].to_le_bytes()].concat();
-        assert_eq!(u128::from_be_bytes(bytes.try_into().unwrap()), 0x2e02_6313_98c5_5110_8294_9d8d_b56b_edb7);
-        let client = Endpoint { address: Address::v4([192, 0, 2, 7]), port: 40_000 };
+        assert_eq!(
+            u128::from_be_bytes(bytes.try_into().unwrap()),
+            0x2e02_6313_98c5_5110_8294_9d8d_b56b_edb7
+        );
+        let client = Endpoint {
+            address: Address::v4([192, 0, 2, 7]),
+            port: 40_000,
+        };
         let cookie = jar.cookies().issue(&client).unwrap();
         assert_eq!(cookie.value, 0xe843_36ae_8ed4_fbd9_u64.to_be_bytes());
     }
@@ -86,12 +101,25 @@ mod tests {
     #[test]
     fn a_cookie_outlives_one_turn_and_not_two_and_a_clock_set_back_is_survived() {
         let mut jar = CookieJar::new(None, None);
-        let client = Endpoint { address: Address::v4([192, 0, 2, 7]), port: 40_000 };
+        let client = Endpoint {
+            address: Address::v4([192, 0, 2, 7]),
+            port: 40_000,
+        };
         jar.turn_to(100);
         let cookie = jar.cookies().issue(&client).unwrap();
-        for (epoch, accepted) in [(101, true), (102, false), (100, true), (7, false), (100, true)] {
+        for (epoch, accepted) in [
+            (101, true),
+            (102, false),
+            (100, true),
+            (7, false),
+            (100, true),
+        ] {
             jar.turn_to(epoch);
-            assert_eq!(jar.cookies().accepts(&cookie, &client), accepted, "at epoch {epoch}");
+            assert_eq!(
+                jar.cookies().accepts(&cookie, &client),
+                accepted,
+                "at epoch {epoch}"
+            );
             assert!(jar.cookies().issue(&client).is_some());
         }
     }

@@ -13,9 +13,9 @@ use super::flight::{Failure, Flights, Outcome};
 use super::origin::{FetchResult, Fetched, OriginDesk};
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
 use crate::limits::{ABSENT_FOR, FAILED_FOR, RETRY};
+use crate::reply::Request;
 use crate::reply::gso::{NoData, Sender};
 use crate::reply::peer::{Peer, endpoint};
-use crate::reply::Request;
 use crate::store::{Stay, Store};
 use crate::sys::receive::Received;
 
@@ -84,16 +84,33 @@ impl Desk {
         }
         let payload = received.payload;
         let (source, family) = endpoint(&received.source);
-        let datagram = Datagram { source, family, payload_bytes: payload.len() };
-        let peer = Peer { socket: received.socket, client: received.source };
-        match admit(payload, 0, &datagram, &self.settings, self.cookies.cookies()) {
+        let datagram = Datagram {
+            source,
+            family,
+            payload_bytes: payload.len(),
+        };
+        let peer = Peer {
+            socket: received.socket,
+            client: received.source,
+        };
+        match admit(
+            payload,
+            0,
+            &datagram,
+            &self.settings,
+            self.cookies.cookies(),
+        ) {
             Admission::Refuse(reason) => reason,
             Admission::Reply(reason, reply) => {
                 let sent = match reply {
                     Reply::Welcome(welcome) => self.sender.welcome(&peer, &welcome, payload.len()),
                     Reply::Nack(nack) => self.sender.nack(&peer, &nack),
                 };
-                if sent.is_ok() { reason } else { Reason::SendQueueFull }
+                if sent.is_ok() {
+                    reason
+                } else {
+                    Reason::SendQueueFull
+                }
             }
             Admission::Get(get) => self.answer(&Request { peer, get }, now),
         }
@@ -129,7 +146,10 @@ impl Desk {
             }
             Outcome::Full => (Reason::Busy, NackCode::Busy, RETRY_MS),
         };
-        match self.sender.nack(&request.peer, &request.nack(code, retry_ms)) {
+        match self
+            .sender
+            .nack(&request.peer, &request.nack(code, retry_ms))
+        {
             Ok(()) => reason,
             Err(_) => Reason::SendQueueFull,
         }
@@ -140,7 +160,10 @@ impl Desk {
             Ok(_) => Reason::Served,
             Err(NoData::Full) => Reason::SendQueueFull,
             Err(NoData::Range) => {
-                match self.sender.nack(&request.peer, &request.nack(NackCode::Range, 0)) {
+                match self
+                    .sender
+                    .nack(&request.peer, &request.nack(NackCode::Range, 0))
+                {
                     Ok(()) => Reason::NackRange,
                     Err(_) => Reason::SendQueueFull,
                 }
@@ -212,7 +235,11 @@ impl Desk {
             Failure::Unreachable => (NackCode::Origin, FAILED_MS),
         };
         for request in self.flights.land(&fetched.id) {
-            if self.sender.nack(&request.peer, &request.nack(code, retry_ms)).is_err() {
+            if self
+                .sender
+                .nack(&request.peer, &request.nack(code, retry_ms))
+                .is_err()
+            {
                 self.cells.sends.would_block.add(1);
             }
         }
@@ -228,7 +255,11 @@ impl Desk {
     /// Lets others see the store's counts.
     pub fn report(&self) {
         let counts = self.store.counts();
-        *self.cells.store.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        *self
+            .cells
+            .store
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = counts;
         self.cells.in_flight.set(self.flights.in_flight() as u64);
     }
 }

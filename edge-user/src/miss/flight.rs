@@ -60,11 +60,17 @@ impl Flights {
         {
             return Outcome::Negative(*failure);
         }
-        let waiter = Waiter { request, deadline: now + WAITER_DEADLINE };
+        let waiter = Waiter {
+            request,
+            deadline: now + WAITER_DEADLINE,
+        };
         let full = self.waiters >= WAITERS;
         if let Some(waiters) = self.flights.get_mut(&id) {
             // A waiter is (address, port, chunk): who asks again replaces its want set.
-            if let Some(same) = waiters.iter_mut().find(|old| old.request.peer == request.peer) {
+            if let Some(same) = waiters
+                .iter_mut()
+                .find(|old| old.request.peer == request.peer)
+            {
                 *same = waiter;
                 return Outcome::Joined;
             }
@@ -109,7 +115,11 @@ impl Flights {
             waiters.retain(|waiter| now < waiter.deadline);
             self.waiters -= count - waiters.len();
         }
-        while self.negatives_order.front().is_some_and(|(_, until)| *until <= now) {
+        while self
+            .negatives_order
+            .front()
+            .is_some_and(|(_, until)| *until <= now)
+        {
             self.forget_oldest();
         }
         before - self.waiters
@@ -117,7 +127,10 @@ impl Flights {
 
     fn forget_oldest(&mut self) {
         if let Some((id, until)) = self.negatives_order.pop_front()
-            && self.negatives.get(&id).is_some_and(|(_, latest)| *latest <= until)
+            && self
+                .negatives
+                .get(&id)
+                .is_some_and(|(_, latest)| *latest <= until)
         {
             self.negatives.remove(&id);
         }
@@ -140,8 +153,15 @@ mod tests {
         let mut id = [0; 32];
         id[..4].copy_from_slice(&chunk.to_be_bytes());
         let client = SocketAddr::from((client.to_be_bytes(), 4000));
-        let get = Get { cookie: Cookie::default(), id: ChunkId(id), want };
-        Request { peer: Peer { socket: 0, client }, get }
+        let get = Get {
+            cookie: Cookie::default(),
+            id: ChunkId(id),
+            want,
+        };
+        Request {
+            peer: Peer { socket: 0, client },
+            get,
+        }
     }
 
     #[test]
@@ -180,14 +200,14 @@ mod tests {
                 .count()
         };
         assert_eq!(count(&mut flights, 0, 0..1000), WAITERS_PER_FLIGHT);
-        let in_all: usize =
-            (1..2000).map(|chunk| count(&mut flights, chunk, 0..100)).sum::<usize>();
+        let in_all: usize = (1..2000)
+            .map(|chunk| count(&mut flights, chunk, 0..100))
+            .sum::<usize>();
         assert_eq!(in_all + WAITERS_PER_FLIGHT, WAITERS);
         assert!(flights.in_flight() <= FLIGHTS);
         let mut flights = Flights::default();
-        let started = (0..2000).filter(|chunk| {
-            flights.request(request(*chunk, 1, 1), now) == Outcome::Start
-        });
+        let started =
+            (0..2000).filter(|chunk| flights.request(request(*chunk, 1, 1), now) == Outcome::Start);
         assert_eq!(started.count(), FLIGHTS);
     }
 
@@ -215,7 +235,10 @@ mod tests {
         assert_eq!(flights.request(request(1, 1, 1), now), negative);
         flights.expire(now + second);
         assert_eq!(flights.request(request(1, 1, 1), now + second), negative);
-        assert_eq!(flights.request(request(1, 1, 1), now + 2 * second), Outcome::Start);
+        assert_eq!(
+            flights.request(request(1, 1, 1), now + 2 * second),
+            Outcome::Start
+        );
         for chunk in 0..10_000 {
             flights.remember(request(chunk, 1, 1).get.id, Failure::Absent, now, second);
         }

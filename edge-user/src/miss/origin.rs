@@ -60,10 +60,15 @@ impl Origins {
         let open = |path: PathBuf| {
             if !path.is_dir() {
                 let reason = "is not a directory; create it, or name another in [[origin]] url";
-                return Err(OriginError { path, reason: reason.to_owned() });
+                return Err(OriginError {
+                    path,
+                    reason: reason.to_owned(),
+                });
             }
-            let store = LocalFileSystem::new_with_prefix(&path)
-                .map_err(|cause| OriginError { reason: cause.to_string(), path })?;
+            let store = LocalFileSystem::new_with_prefix(&path).map_err(|cause| OriginError {
+                reason: cause.to_string(),
+                path,
+            })?;
             let store: Arc<dyn ObjectStore> = Arc::new(store);
             Ok(store)
         };
@@ -78,7 +83,9 @@ impl Origins {
         runtime.spawn(async move {
             let permits = Arc::new(Semaphore::new(FETCHES));
             while let Some((id, asked_at)) = asked.recv().await {
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { break };
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                    break;
+                };
                 let (origins, results, wake) = (self.clone(), Arc::clone(&results), wake.clone());
                 tokio::spawn(async move {
                     let deadline = tokio::time::Instant::from_std(asked_at + FETCH_DEADLINE);
@@ -90,7 +97,10 @@ impl Origins {
                     drop(permit);
                     // One flight each, so the queue has room for every result there can be.
                     let pushed = results.push(Fetched { id, result });
-                    assert!(pushed.is_ok(), "there are at most as many fetches as flights");
+                    assert!(
+                        pushed.is_ok(),
+                        "there are at most as many fetches as flights"
+                    );
                     wake.wake();
                 });
             }

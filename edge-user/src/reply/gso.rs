@@ -51,7 +51,14 @@ impl Sender {
         let header = u16::try_from(DATA_HEADER_BYTES).expect("16");
         let stride = shared.segment_bytes + header;
         let segments_per_send = SEND_BYTES_MAX / usize::from(stride);
-        Ok(Self { ring, shared, counters, stride, segments_per_send, max_burst })
+        Ok(Self {
+            ring,
+            shared,
+            counters,
+            stride,
+            segments_per_send,
+            max_burst,
+        })
     }
 
     /// Queues the wanted segments of a resident chunk; returns how many bytes they are.
@@ -67,11 +74,17 @@ impl Sender {
             while rest.count > 0 {
                 let room = self.segments_per_send - spans.segments;
                 let count = rest.count.min(u8::try_from(room).unwrap_or(u8::MAX));
-                let part = Run { first: rest.first, count };
+                let part = Run {
+                    first: rest.first,
+                    count,
+                };
                 let span = self.span(stay, &geometry, part);
                 bytes += span.len_bytes();
                 spans.push(span, usize::from(count));
-                rest = Run { first: rest.first + count, count: rest.count - count };
+                rest = Run {
+                    first: rest.first + count,
+                    count: rest.count - count,
+                };
                 if spans.segments == self.segments_per_send {
                     self.queue(peer, &mut spans)?;
                 }
@@ -88,7 +101,9 @@ impl Sender {
     fn span(&self, stay: Stay, geometry: &Geometry, run: Run) -> Span {
         let stride = usize::from(self.stride);
         let last = run.first + run.count - 1;
-        let (_, last_bytes) = geometry.segment(last).expect("the plan names segments that exist");
+        let (_, last_bytes) = geometry
+            .segment(last)
+            .expect("the plan names segments that exist");
         let start = usize::from(run.first) * stride;
         let end = usize::from(last) * stride + DATA_HEADER_BYTES + last_bytes;
         self.shared.slab.span(stay.slot, start, end - start)
@@ -96,7 +111,9 @@ impl Sender {
 
     fn queue(&mut self, peer: &Peer, spans: &mut Spans) -> Result<(), NoData> {
         let gathered = spans.list[..spans.count].iter().copied();
-        let queued = self.ring.queue_spans(peer.socket, &peer.client, gathered, self.stride);
+        let queued = self
+            .ring
+            .queue_spans(peer.socket, &peer.client, gathered, self.stride);
         *spans = Spans::default();
         queued.map_err(|Full| NoData::Full)
     }
@@ -129,7 +146,11 @@ impl Sender {
         if self.ring.in_flight() + sends > SENDS as usize {
             self.flush();
         }
-        if self.ring.in_flight() + sends > SENDS as usize { Err(NoData::Full) } else { Ok(()) }
+        if self.ring.in_flight() + sends > SENDS as usize {
+            Err(NoData::Full)
+        } else {
+            Ok(())
+        }
     }
 
     /// Hands what is queued to the kernel. Nothing here waits, so nothing stays under way unless
@@ -166,7 +187,11 @@ struct Spans {
 
 impl Default for Spans {
     fn default() -> Self {
-        Self { list: [Span::EMPTY; SPANS_MAX], count: 0, segments: 0 }
+        Self {
+            list: [Span::EMPTY; SPANS_MAX],
+            count: 0,
+            segments: 0,
+        }
     }
 }
 

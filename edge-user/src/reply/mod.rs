@@ -21,6 +21,11 @@ pub struct Request {
 impl Request {
     /// The refusal of this request.
     pub fn nack(&self, code: NackCode, retry_ms: u32) -> Nack {
-        Nack { code, retry_ms, tag: self.get.id.tag(), echo: self.get.cookie.value }
+        Nack {
+            code,
+            retry_ms,
+            tag: self.get.id.tag(),
+            echo: self.get.cookie.value,
+        }
     }
 }

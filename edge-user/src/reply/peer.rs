@@ -25,8 +25,14 @@ pub struct Services {
 
 impl Services {
     pub fn new(sockets: &[ServiceSocket], interface_index: u32) -> Self {
-        let endpoints = sockets.iter().map(|socket| endpoint(&socket.address()).0).collect();
-        Self { endpoints, interface_index }
+        let endpoints = sockets
+            .iter()
+            .map(|socket| endpoint(&socket.address()).0)
+            .collect();
+        Self {
+            endpoints,
+            interface_index,
+        }
     }
 
     /// The other end of a packet that XDP saw, if it was for the service.
@@ -56,5 +62,11 @@ pub fn endpoint(address: &SocketAddr) -> (Endpoint, Family) {
         IpAddr::V4(ip) => (Address::v4(ip.octets()), Family::V4),
         IpAddr::V6(ip) => (Address::v6(ip.octets()), Family::V6),
     };
-    (Endpoint { address: ip, port: address.port() }, family)
+    (
+        Endpoint {
+            address: ip,
+            port: address.port(),
+        },
+        family,
+    )
 }

@@ -13,7 +13,10 @@ pub struct Run {
 /// if no wanted segment exists.
 pub fn plan(want: u128, geometry: &Geometry, max_burst: u8) -> Option<Runs> {
     let set = want & geometry.all();
-    (set != 0).then_some(Runs { set, budget: u32::from(max_burst) })
+    (set != 0).then_some(Runs {
+        set,
+        budget: u32::from(max_burst),
+    })
 }
 
 /// The runs of a plan, lowest first.
@@ -73,6 +76,12 @@ mod tests {
     fn a_whole_small_segment_chunk_is_one_run() {
         let geometry = Geometry::new(131_072, 1024).unwrap();
         let runs: Vec<_> = plan(u128::MAX, &geometry, 128).unwrap().collect();
-        assert_eq!(runs, [Run { first: 0, count: 128 }]);
+        assert_eq!(
+            runs,
+            [Run {
+                first: 0,
+                count: 128
+            }]
+        );
     }
 }

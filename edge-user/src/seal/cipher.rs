@@ -62,7 +62,10 @@ impl<'key> Cipher<'key> {
     ///
     /// The bytes stand at `offset` of the object, a multiple of 16.
     pub fn apply(&self, offset: u64, bytes: &mut [u8]) {
-        assert!(offset.is_multiple_of(BLOCK_BYTES), "offset {offset} is inside a cipher block");
+        assert!(
+            offset.is_multiple_of(BLOCK_BYTES),
+            "offset {offset} is inside a cipher block"
+        );
         assert!(
             offset.saturating_add(bytes.len() as u64) <= OBJECT_BYTES_MAX,
             "offset {offset} is behind the largest object, where counters would repeat"
@@ -85,7 +88,10 @@ mod tests {
 
     #[test]
     fn two_keys_are_never_the_same() {
-        assert_ne!(Key::generate().unwrap().bytes(), Key::generate().unwrap().bytes());
+        assert_ne!(
+            Key::generate().unwrap().bytes(),
+            Key::generate().unwrap().bytes()
+        );
         assert_ne!(Nonce::generate().unwrap(), Nonce::generate().unwrap());
     }
 
@@ -102,8 +108,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "counters would repeat")]
     fn a_byte_behind_the_largest_object_is_refused() {
-        Cipher::new(&Key::from_bytes([7; 32]), Nonce([9; 12]))
-            .apply(OBJECT_BYTES_MAX, &mut [0; 1]);
+        Cipher::new(&Key::from_bytes([7; 32]), Nonce([9; 12])).apply(OBJECT_BYTES_MAX, &mut [0; 1]);
     }
 
     proptest! {

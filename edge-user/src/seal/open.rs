@@ -13,13 +13,16 @@ pub struct Opener<'ticket> {
 
 impl<'ticket> Opener<'ticket> {
     pub fn new(ticket: &'ticket Ticket) -> Self {
-        Self { cipher: Cipher::new(ticket.key(), ticket.nonce()) }
+        Self {
+            cipher: Cipher::new(ticket.key(), ticket.nonce()),
+        }
     }
 
     /// The plaintext of the data chunk with this index, in the same memory.
     pub fn open(&self, index: u64, chunk: Verified) -> Vec<u8> {
         let mut bytes = chunk.into_bytes();
-        self.cipher.apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
+        self.cipher
+            .apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
         bytes
     }
 }
@@ -38,17 +41,27 @@ mod tests {
         Cipher::new(&vector::key(), vector::NONCE).apply(0, &mut sealed);
         let opener = Opener::new(&ticket);
         for index in [3, 0, 2, 1] {
-            let chunk = sealed.chunks(CHUNK_BYTES_MAX as usize).nth(index).unwrap().to_vec();
+            let chunk = sealed
+                .chunks(CHUNK_BYTES_MAX as usize)
+                .nth(index)
+                .unwrap()
+                .to_vec();
             let id = id_of(&chunk);
             assert!(id.to_string().starts_with(vector::IDS[index]));
             let opened = opener.open(index as u64, Verified::check(chunk, &id).ok().unwrap());
-            assert_eq!(opened, plain.chunks(CHUNK_BYTES_MAX as usize).nth(index).unwrap());
+            assert_eq!(
+                opened,
+                plain.chunks(CHUNK_BYTES_MAX as usize).nth(index).unwrap()
+            );
         }
     }
 
     #[test]
     fn bytes_that_are_not_their_id_cannot_be_opened() {
         let id = id_of(b"one");
-        assert_eq!(Verified::check(b"two".to_vec(), &id).err(), Some(b"two".to_vec()));
+        assert_eq!(
+            Verified::check(b"two".to_vec(), &id).err(),
+            Some(b"two".to_vec())
+        );
     }
 }

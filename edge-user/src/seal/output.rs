@@ -20,7 +20,11 @@ pub enum OutputError {
     #[error("cannot create a file beside {path}: {source}")]
     Create { path: PathBuf, source: io::Error },
     #[error("not enough room for {size_bytes} bytes at {path}: {source}")]
-    Room { path: PathBuf, size_bytes: u64, source: io::Error },
+    Room {
+        path: PathBuf,
+        size_bytes: u64,
+        source: io::Error,
+    },
     #[error("cannot put the file in its place at {path}: {source}")]
     Rename { path: PathBuf, source: io::Error },
 }
@@ -44,9 +48,15 @@ impl Output {
         hidden.push(name);
         hidden.push(format!(".{}.part", std::process::id()));
         let temporary = place.with_file_name(hidden);
-        let opened = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary);
-        let file = opened
-            .map_err(|source| OutputError::Create { path: place.to_owned(), source })?;
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&temporary);
+        let file = opened.map_err(|source| OutputError::Create {
+            path: place.to_owned(),
+            source,
+        })?;
         let output = Self {
             file,
             temporary,
@@ -74,7 +84,8 @@ impl Output {
 
     /// Writes the plaintext of one data chunk where it belongs.
     pub fn write(&mut self, index: u64, plaintext: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(plaintext, index * u64::from(CHUNK_BYTES_MAX))?;
+        self.file
+            .write_all_at(plaintext, index * u64::from(CHUNK_BYTES_MAX))?;
         match &mut self.digest {
             None => Ok(()),
             Some(digest) => digest.add(index, plaintext, &self.file),
@@ -83,8 +94,10 @@ impl Output {
 
     /// Puts the whole file in its place; gives its SHA-256 if that was asked for.
     pub fn finish(mut self) -> Result<Option<[u8; 32]>, OutputError> {
-        fs::rename(&self.temporary, &self.place)
-            .map_err(|source| OutputError::Rename { path: self.place.clone(), source })?;
+        fs::rename(&self.temporary, &self.place).map_err(|source| OutputError::Rename {
+            path: self.place.clone(),
+            source,
+        })?;
         self.temporary.clear();
         Ok(self.digest.take().map(RunningDigest::finish))
     }
@@ -129,7 +142,11 @@ impl RunningDigest {
     }
 
     fn finish(self) -> [u8; 32] {
-        assert!(self.early.is_empty(), "a chunk before number {} is missing", self.next);
+        assert!(
+            self.early.is_empty(),
+            "a chunk before number {} is missing",
+            self.next
+        );
         self.digest.finalize().into()
     }
 }
@@ -155,10 +172,14 @@ mod tests {
     fn chunks_in_any_order_make_the_file_and_its_digest() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("out");
-        let plain: Vec<u8> = (0..3 * CHUNK + 77).map(|at| (at / 1000 % 251) as u8).collect();
+        let plain: Vec<u8> = (0..3 * CHUNK + 77)
+            .map(|at| (at / 1000 % 251) as u8)
+            .collect();
         let mut output = Output::create(&place, plain.len() as u64, true).unwrap();
         for index in [1, 3, 0, 2] {
-            output.write(index as u64, plain.chunks(CHUNK).nth(index).unwrap()).unwrap();
+            output
+                .write(index as u64, plain.chunks(CHUNK).nth(index).unwrap())
+                .unwrap();
             assert!(!place.exists());
         }
         let digest = output.finish().unwrap().unwrap();
@@ -181,7 +202,10 @@ mod tests {
     fn devices_and_folders_are_not_replaced() {
         for place in ["/dev/null", "/tmp", "/"] {
             let refused = Output::create(Path::new(place), 0, false);
-            assert!(matches!(refused.err(), Some(OutputError::NotAFile(_))), "{place}");
+            assert!(
+                matches!(refused.err(), Some(OutputError::NotAFile(_))),
+                "{place}"
+            );
         }
     }
 }

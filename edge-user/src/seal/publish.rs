@@ -33,7 +33,10 @@ pub enum PublishError {
     #[error("origin {0:?}: this version writes to local directories only (a path or file://…)")]
     OriginKind(String),
     #[error("origin {origin}: {source}")]
-    OriginRefused { origin: String, source: object_store::Error },
+    OriginRefused {
+        origin: String,
+        source: object_store::Error,
+    },
     #[error("the object has {0} bytes; no object has more than 32 GiB: cut the file in pieces")]
     TooLarge(u64),
     #[error("cannot read the file: {0}")]
@@ -41,7 +44,10 @@ pub enum PublishError {
     #[error("the file changed while it was being sealed (it had {0} bytes): seal it again")]
     Changed(u64),
     #[error("cannot write chunk {id} to the origin: {source}")]
-    Upload { id: ChunkId, source: object_store::Error },
+    Upload {
+        id: ChunkId,
+        source: object_store::Error,
+    },
     #[error("the origin did not keep chunk {0} as it was given: check its disk")]
     NotKept(ChunkId),
     #[error("the kernel has no random numbers: {0}")]
@@ -69,7 +75,10 @@ pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
     }
     match LocalFileSystem::new_with_prefix(directory) {
         Ok(store) => Ok(Arc::new(store)),
-        Err(source) => Err(PublishError::OriginRefused { origin: name(), source }),
+        Err(source) => Err(PublishError::OriginRefused {
+            origin: name(),
+            source,
+        }),
     }
 }
 
@@ -195,11 +204,17 @@ fn seal_parts(
 ) {
     loop {
         let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Part { index, mut bytes }) = part else { return };
+        let Ok(Part { index, mut bytes }) = part else {
+            return;
+        };
         cipher.apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
         let id = id_of(&bytes);
         let len = bytes.len() as u64;
-        let outcome = upload.put(id, bytes).map(|()| Named { index, id, bytes: len });
+        let outcome = upload.put(id, bytes).map(|()| Named {
+            index,
+            id,
+            bytes: len,
+        });
         if named.send(outcome).is_err() {
             return;
         }
@@ -251,7 +266,11 @@ impl Upload<'_> {
         });
         let kept = kept.map_err(|source| PublishError::Upload { id, source })?;
         // The payload was made from one piece, so it is compared as one.
-        if payload.as_ref() == [kept] { Ok(()) } else { Err(PublishError::NotKept(id)) }
+        if payload.as_ref() == [kept] {
+            Ok(())
+        } else {
+            Err(PublishError::NotKept(id))
+        }
     }
 }
 
@@ -271,7 +290,9 @@ mod tests {
     }
 
     fn id(hex: &str) -> ChunkId {
-        ChunkId(std::array::from_fn(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap()))
+        ChunkId(std::array::from_fn(|at| {
+            u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap()
+        }))
     }
 
     #[test]
@@ -320,11 +341,16 @@ mod tests {
         let stop = AtomicBool::new(false);
         let publish = |size| {
             let source = io::repeat(3).take(300_000);
-            publish(source, size, &store, &stop, &mut |_| {}).err().unwrap()
+            publish(source, size, &store, &stop, &mut |_| {})
+                .err()
+                .unwrap()
         };
         assert!(matches!(publish(300_001), PublishError::Changed(300_001)));
         assert!(matches!(publish(299_999), PublishError::Changed(299_999)));
-        assert!(matches!(publish(OBJECT_BYTES_MAX + 1), PublishError::TooLarge(_)));
+        assert!(matches!(
+            publish(OBJECT_BYTES_MAX + 1),
+            PublishError::TooLarge(_)
+        ));
     }
 
     #[test]
@@ -339,12 +365,20 @@ mod tests {
     fn an_origin_that_is_not_there_is_named_with_the_command_that_makes_it() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no/such");
-        let message = open_origin(missing.to_str().unwrap()).unwrap_err().to_string();
+        let message = open_origin(missing.to_str().unwrap())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("mkdir -p"), "{message}");
         assert!(open_origin(folder.path().to_str().unwrap()).is_ok());
         assert!(open_origin(&format!("file://{}", folder.path().display())).is_ok());
-        assert!(matches!(open_origin("s3://bucket"), Err(PublishError::OriginKind(_))));
-        assert!(matches!(open_origin("/dev/null"), Err(PublishError::OriginNotDirectory(_))));
+        assert!(matches!(
+            open_origin("s3://bucket"),
+            Err(PublishError::OriginKind(_))
+        ));
+        assert!(matches!(
+            open_origin("/dev/null"),
+            Err(PublishError::OriginNotDirectory(_))
+        ));
     }
 
     #[test]

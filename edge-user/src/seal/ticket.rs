@@ -202,15 +202,23 @@ fn binary(
         !(found.is_ascii_alphanumeric() || *found == '-' || *found == '_')
     };
     if let Some((at, found)) = body.char_indices().find(strange) {
-        return Err(TicketError::Character { position: prefix_bytes + at + 1, found });
+        return Err(TicketError::Character {
+            position: prefix_bytes + at + 1,
+            found,
+        });
     }
     let expected = prefix_bytes + (expected_bytes * 8).div_ceil(6);
     if text.len() != expected {
-        return Err(TicketError::Length { found: text.len(), expected });
+        return Err(TicketError::Length {
+            found: text.len(),
+            expected,
+        });
     }
     // Alphabet and length are right, so what is left to fault are the trailing bits.
     let decoded = URL_SAFE_NO_PAD.decode(body);
-    decoded.map(Zeroizing::new).map_err(|_| TicketError::LastCharacter)
+    decoded
+        .map(Zeroizing::new)
+        .or(Err(TicketError::LastCharacter))
 }
 
 fn check_of(body: &[u8]) -> [u8; CHECK_BYTES] {
@@ -251,9 +259,18 @@ mod tests {
         assert_eq!(ticket.nonce(), vector::NONCE);
         assert_eq!(*ticket.encode(), vector::TICKET);
         assert_eq!(ticket.public().encode(), vector::PUBLIC_TICKET);
-        assert_eq!(PublicTicket::decode(vector::PUBLIC_TICKET).as_ref(), Ok(ticket.public()));
-        assert_eq!(PublicTicket::decode(vector::TICKET).as_ref(), Ok(ticket.public()));
-        assert_eq!(Ticket::decode(vector::PUBLIC_TICKET).err(), Some(TicketError::Public));
+        assert_eq!(
+            PublicTicket::decode(vector::PUBLIC_TICKET).as_ref(),
+            Ok(ticket.public())
+        );
+        assert_eq!(
+            PublicTicket::decode(vector::TICKET).as_ref(),
+            Ok(ticket.public())
+        );
+        assert_eq!(
+            Ticket::decode(vector::PUBLIC_TICKET).err(),
+            Some(TicketError::Public)
+        );
     }
 
     #[test]
@@ -267,7 +284,10 @@ mod tests {
                     }
                     let typo = format!("{}{wrong}{}", &text[..at], &text[at + 1..]);
                     let message = error(&typo).to_string();
-                    assert!(message.starts_with("ticket typo"), "{at} {wrong}: {message}");
+                    assert!(
+                        message.starts_with("ticket typo"),
+                        "{at} {wrong}: {message}"
+                    );
                 }
             }
         }
@@ -279,7 +299,10 @@ mod tests {
             for len in text.find(':').unwrap() + 1..text.len() {
                 assert!(matches!(error(&text[..len]), TicketError::Length { .. }));
             }
-            assert!(matches!(error(&format!("{text}A")), TicketError::Length { .. }));
+            assert!(matches!(
+                error(&format!("{text}A")),
+                TicketError::Length { .. }
+            ));
         }
     }
 

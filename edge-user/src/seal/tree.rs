@@ -16,7 +16,10 @@ pub const IDS_PER_INDEX: u64 = 4096;
 /// Root of the empty object, which has no chunk at all.
 pub const EMPTY_ROOT: ChunkId = ChunkId([0; 32]);
 
-const _: () = assert!(IDS_PER_INDEX * ID_BYTES == CHUNK_BYTES_MAX as u64, "index chunks fill one");
+const _: () = assert!(
+    IDS_PER_INDEX * ID_BYTES == CHUNK_BYTES_MAX as u64,
+    "index chunks fill one"
+);
 
 /// The name of these bytes.
 pub fn id_of(bytes: &[u8]) -> ChunkId {
@@ -29,7 +32,11 @@ pub struct Verified(Vec<u8>);
 impl Verified {
     /// Checks bytes against the id they are wanted under; gives them back if they are not it.
     pub fn check(bytes: Vec<u8>, id: &ChunkId) -> Result<Self, Vec<u8>> {
-        if id_of(&bytes) == *id { Ok(Self(bytes)) } else { Err(bytes) }
+        if id_of(&bytes) == *id {
+            Ok(Self(bytes))
+        } else {
+            Err(bytes)
+        }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -43,7 +50,10 @@ impl Verified {
     /// The ids listed in an index chunk.
     pub fn ids(&self) -> impl Iterator<Item = ChunkId> {
         let (ids, rest) = self.0.as_chunks::<32>();
-        assert!(rest.is_empty(), "an index chunk's length follows from the object's size");
+        assert!(
+            rest.is_empty(),
+            "an index chunk's length follows from the object's size"
+        );
         ids.iter().map(|id| ChunkId(*id))
     }
 }
@@ -75,7 +85,11 @@ impl Shape {
         let mut count = size_bytes.div_ceil(u64::from(CHUNK_BYTES_MAX));
         while count > 0 {
             counts.push(count);
-            count = if count == 1 { 0 } else { count.div_ceil(IDS_PER_INDEX) };
+            count = if count == 1 {
+                0
+            } else {
+                count.div_ceil(IDS_PER_INDEX)
+            };
         }
         Some(Self { size_bytes, counts })
     }
@@ -99,13 +113,21 @@ impl Shape {
 
     /// Where the root stands; the empty object has none.
     pub fn root(&self) -> Option<Place> {
-        Some(Place { level: self.counts.len().checked_sub(1)?, index: 0 })
+        Some(Place {
+            level: self.counts.len().checked_sub(1)?,
+            index: 0,
+        })
     }
 
     /// How long the chunk at a place is.
     pub fn chunk_bytes(&self, place: Place) -> u32 {
         let count = self.counts[place.level];
-        assert!(place.index < count, "chunk {} of {count} at level {}", place.index, place.level);
+        assert!(
+            place.index < count,
+            "chunk {} of {count} at level {}",
+            place.index,
+            place.level
+        );
         let level_bytes = match place.level.checked_sub(1) {
             None => self.size_bytes,
             Some(below) => self.counts[below] * ID_BYTES,
@@ -116,8 +138,14 @@ impl Shape {
 
     /// Where the first chunk stands that the index chunk at a place lists.
     pub fn first_child(&self, place: Place) -> Place {
-        let level = place.level.checked_sub(1).expect("data chunks list nothing");
-        Place { level, index: place.index * IDS_PER_INDEX }
+        let level = place
+            .level
+            .checked_sub(1)
+            .expect("data chunks list nothing");
+        Place {
+            level,
+            index: place.index * IDS_PER_INDEX,
+        }
     }
 }
 
@@ -228,9 +256,18 @@ mod tests {
     fn lengths_follow_from_the_size_for_data_and_index_chunks() {
         let shape = Shape::of(4097 * CHUNK + 5).unwrap();
         let len = |level, index| shape.chunk_bytes(Place { level, index });
-        assert_eq!((len(0, 0), len(0, 4096), len(0, 4097)), (131_072, 131_072, 5));
+        assert_eq!(
+            (len(0, 0), len(0, 4096), len(0, 4097)),
+            (131_072, 131_072, 5)
+        );
         assert_eq!((len(1, 0), len(1, 1), len(2, 0)), (131_072, 64, 64));
-        assert_eq!(shape.first_child(Place { level: 1, index: 1 }), Place { level: 0, index: 4096 });
+        assert_eq!(
+            shape.first_child(Place { level: 1, index: 1 }),
+            Place {
+                level: 0,
+                index: 4096
+            }
+        );
         assert_eq!((shape.depth(), shape.index_chunks()), (2, 3));
     }
 
@@ -254,7 +291,16 @@ mod tests {
         assert_eq!(bytes.len(), shape.chunk_bytes(place) as usize, "{place:?}");
         let first = shape.first_child(place);
         for (child, id) in (first.index..).zip(Verified::check(bytes, &id).ok().unwrap().ids()) {
-            read_down(shape, Place { level: first.level, index: child }, id, stored, leaves);
+            read_down(
+                shape,
+                Place {
+                    level: first.level,
+                    index: child,
+                },
+                id,
+                stored,
+                leaves,
+            );
         }
     }
 

@@ -45,11 +45,21 @@ impl FreeSlot {
         let segments = bytes.chunks(usize::from(shared.segment_bytes));
         for ((place, payload), index) in slot.chunks_mut(stride).zip(segments).zip(0_u8..) {
             let (header, room) = place.split_at_mut(DATA_HEADER_BYTES);
-            let data = DataHeader { index, last: geometry.last, chunk_bytes, tag: id.tag() };
+            let data = DataHeader {
+                index,
+                last: geometry.last,
+                chunk_bytes,
+                tag: id.tag(),
+            };
             header.copy_from_slice(&data.encode());
             room[..payload.len()].copy_from_slice(payload);
         }
-        Ok(Written { piece: self.0, id, chunk_bytes, geometry })
+        Ok(Written {
+            piece: self.0,
+            id,
+            chunk_bytes,
+            geometry,
+        })
     }
 }
 

@@ -108,7 +108,10 @@ impl Shared {
 impl Store {
     pub fn new(shared: Arc<Shared>, pieces: Vec<Piece>, publisher: Publisher) -> Self {
         let slots = pieces.len();
-        assert!(slots == shared.slab.piece_count() as usize, "every slot is free at the start");
+        assert!(
+            slots == shared.slab.piece_count() as usize,
+            "every slot is free at the start"
+        );
         let mut resident = Vec::new();
         resident.resize_with(slots, || None);
         Self {
@@ -134,7 +137,10 @@ impl Store {
         let hash = self.hasher.hash_one(id);
         let resident = &self.resident;
         let slot = *self.index.find(hash, |slot| holds(resident, *slot, id))?;
-        Some(Stay { slot, chunk_bytes: self.shared.table.chunk_bytes(slot) })
+        Some(Stay {
+            slot,
+            chunk_bytes: self.shared.table.chunk_bytes(slot),
+        })
     }
 
     /// A slot to fill. Nothing, if none is free yet: evictions have then begun, and the slot is
@@ -165,7 +171,12 @@ impl Store {
         let slot = piece.index();
         let generation = self.shared.table.publish(slot, &id, chunk_bytes);
         self.resident[slot as usize] = Some((piece, id));
-        let Self { index, resident, hasher, .. } = self;
+        let Self {
+            index,
+            resident,
+            hasher,
+            ..
+        } = self;
         index.insert_unique(hasher.hash_one(id), slot, |slot| {
             let id = resident[*slot as usize].as_ref().map(|(_, id)| id);
             hasher.hash_one(id.expect("the index names resident slots only"))
@@ -180,7 +191,9 @@ impl Store {
     /// Withdraws the oldest chunk. From here on no new request finds it; those under way may still
     /// read it, until it is reclaimed (I6).
     fn evict(&mut self) -> bool {
-        let Some(slot) = self.order.pop_front() else { return false };
+        let Some(slot) = self.order.pop_front() else {
+            return false;
+        };
         let Some((piece, id)) = self.resident[slot as usize].take() else {
             unreachable!("only resident slots are in the order")
         };
@@ -231,7 +244,9 @@ impl Store {
 }
 
 fn holds(resident: &[Option<(Piece, ChunkId)>], slot: u32, id: &ChunkId) -> bool {
-    resident[slot as usize].as_ref().is_some_and(|(_, resident)| resident == id)
+    resident[slot as usize]
+        .as_ref()
+        .is_some_and(|(_, resident)| resident == id)
 }
 
 #[cfg(test)]
@@ -272,7 +287,10 @@ mod tests {
             assert_eq!(store.find(&chunk(number).0), Some(stay));
         }
         let counts = store.counts();
-        assert_eq!(counts.resident + counts.free + counts.withdrawn, u64::from(SLOTS));
+        assert_eq!(
+            counts.resident + counts.free + counts.withdrawn,
+            u64::from(SLOTS)
+        );
         assert_eq!(counts.published_total, 200);
         assert_eq!(counts.evicted_total, 200 - counts.resident);
         assert_eq!(store.find(&chunk(0).0), None);
@@ -322,13 +340,27 @@ mod tests {
         let mut store = store(0);
         let stay = fill(&mut store, 0).unwrap();
         let (id, _) = chunk(0);
-        let mark = |generation| Resident { slot: stay.slot, generation };
+        let mark = |generation| Resident {
+            slot: stay.slot,
+            generation,
+        };
         let table = &store.shared().table;
-        let generation = (0..10).find(|g| table.confirm(mark(*g), &id).is_some()).unwrap();
+        let generation = (0..10)
+            .find(|g| table.confirm(mark(*g), &id).is_some())
+            .unwrap();
         assert_eq!(table.confirm(mark(generation), &id), Some(stay.chunk_bytes));
         assert_eq!(table.confirm(mark(generation), &chunk(1).0), None);
         assert_eq!(table.confirm(mark(generation.wrapping_add(1)), &id), None);
-        assert_eq!(table.confirm(Resident { slot: u32::MAX, generation }, &id), None);
+        assert_eq!(
+            table.confirm(
+                Resident {
+                    slot: u32::MAX,
+                    generation
+                },
+                &id
+            ),
+            None
+        );
         for number in 1..SLOTS * 2 {
             fill(&mut store, number);
         }
@@ -342,10 +374,18 @@ mod tests {
         let shared = Arc::clone(store.shared());
         let (id, mut bytes) = chunk(5);
         bytes[77] ^= 1;
-        let written = store.take_free(0).unwrap().write(&shared, id, &bytes).unwrap();
+        let written = store
+            .take_free(0)
+            .unwrap()
+            .write(&shared, id, &bytes)
+            .unwrap();
         let slot = written.verify(&shared).unwrap_err();
         store.put_back(slot);
-        let empty = store.take_free(0).unwrap().write(&shared, id, &[]).unwrap_err();
+        let empty = store
+            .take_free(0)
+            .unwrap()
+            .write(&shared, id, &[])
+            .unwrap_err();
         store.put_back(empty);
         let free = store.counts().free;
         assert_eq!(free, u64::from(SLOTS));
@@ -357,7 +397,11 @@ mod tests {
         let (id, bytes) = chunk(900);
         let slot = store.take_free(0).unwrap();
         let shared = Arc::clone(store.shared());
-        let verified = slot.write(&shared, id, &bytes).unwrap().verify(&shared).unwrap();
+        let verified = slot
+            .write(&shared, id, &bytes)
+            .unwrap()
+            .verify(&shared)
+            .unwrap();
         let piece = verified.into_parts().0;
         let geometry = Geometry::new(u32::try_from(bytes.len()).unwrap(), 1216).unwrap();
         let stored = shared.slab.bytes(&piece);
@@ -366,7 +410,10 @@ mod tests {
             let at = usize::from(index) * (16 + 1216);
             let header = [&[0xed, 0x14, index, geometry.last], &stored[at + 4..at + 8]].concat();
             assert_eq!(stored[at..at + 8], header);
-            assert_eq!(stored[at + 4..at + 8], u32::try_from(bytes.len()).unwrap().to_be_bytes());
+            assert_eq!(
+                stored[at + 4..at + 8],
+                u32::try_from(bytes.len()).unwrap().to_be_bytes()
+            );
             assert_eq!(stored[at + 8..at + 16], id.0[..8]);
             assert_eq!(stored[at + 16..at + 16 + len], bytes[start..start + len]);
         }

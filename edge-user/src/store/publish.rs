@@ -15,17 +15,25 @@ pub struct Publisher {
 
 impl Publisher {
     pub const fn none() -> Self {
-        Self { map: None, failures: 0 }
+        Self {
+            map: None,
+            failures: 0,
+        }
     }
 
     pub const fn to(map: HashMap<MapData, ChunkIdKey, ResidentValue>) -> Self {
-        Self { map: Some(map), failures: 0 }
+        Self {
+            map: Some(map),
+            failures: 0,
+        }
     }
 
     /// A chunk that does not get in is served all the same, by the socket path; it is counted.
     pub(super) fn insert(&mut self, id: &ChunkId, resident: Resident) {
         if let Some(map) = &mut self.map
-            && map.insert(ChunkIdKey(*id), ResidentValue(resident), 0).is_err()
+            && map
+                .insert(ChunkIdKey(*id), ResidentValue(resident), 0)
+                .is_err()
         {
             self.failures += 1;
         }

@@ -45,7 +45,9 @@ pub struct Withdrawn {
 impl Epochs {
     pub fn new(workers: usize) -> Self {
         // A worker that has not started holds nothing.
-        let workers = (0..workers).map(|_| CachePadded::new(AtomicU64::new(OFFLINE))).collect();
+        let workers = (0..workers)
+            .map(|_| CachePadded::new(AtomicU64::new(OFFLINE)))
+            .collect();
         let current = CachePadded::new(AtomicU64::new(0));
         Self(Arc::new(Announcements { current, workers }))
     }
@@ -53,7 +55,10 @@ impl Epochs {
     /// The announcement of one worker; that worker alone makes it.
     pub fn reader(&self, worker: usize) -> Reader {
         assert!(worker < self.0.workers.len(), "the worker was counted");
-        Reader { announcements: Arc::clone(&self.0), worker }
+        Reader {
+            announcements: Arc::clone(&self.0),
+            worker,
+        }
     }
 
     /// Begins the wait for a slot whose stay has ended.
@@ -65,7 +70,11 @@ impl Epochs {
     /// The epoch that every worker has announced, or passed.
     pub(super) fn passed_by_all(&self) -> u64 {
         fence(Ordering::SeqCst);
-        let announced = self.0.workers.iter().map(|worker| worker.load(Ordering::Acquire));
+        let announced = self
+            .0
+            .workers
+            .iter()
+            .map(|worker| worker.load(Ordering::Acquire));
         announced.min().unwrap_or(OFFLINE)
     }
 }
@@ -96,6 +105,10 @@ impl Drop for Reader {
 
 impl Withdrawn {
     pub(super) fn reclaim(self, passed_by_all: u64) -> Result<Piece, Self> {
-        if passed_by_all >= self.epoch { Ok(self.piece) } else { Err(self) }
+        if passed_by_all >= self.epoch {
+            Ok(self.piece)
+        } else {
+            Err(self)
+        }
     }
 }

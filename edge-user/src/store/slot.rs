@@ -36,7 +36,11 @@ impl SlotTable {
         let resident = mark.generation & 1 == 1
             && header.generation.load(Ordering::Acquire) == mark.generation;
         let same = || {
-            header.id.iter().zip(words(id)).all(|(ours, word)| ours.load(Ordering::Relaxed) == word)
+            header
+                .id
+                .iter()
+                .zip(words(id))
+                .all(|(ours, word)| ours.load(Ordering::Relaxed) == word)
         };
         (resident && same()).then(|| header.chunk_bytes.load(Ordering::Relaxed))
     }

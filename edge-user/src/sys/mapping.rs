@@ -37,7 +37,12 @@ impl Mapping {
         }
         let mut map = options.map_anon()?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len_bytes, hugepages, _map: map })
+        Ok(Self {
+            base,
+            len_bytes,
+            hugepages,
+            _map: map,
+        })
     }
 
     pub(in crate::sys) const fn base(&self) -> NonNull<u8> {

@@ -74,16 +74,14 @@ unsafe impl Send for ReceiveRing {}
 
 impl std::fmt::Debug for ReceiveRing {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("ReceiveRing").field("sockets", &self.sockets).finish_non_exhaustive()
+        out.debug_struct("ReceiveRing")
+            .field("sockets", &self.sockets)
+            .finish_non_exhaustive()
     }
 }
 
 impl ReceiveRing {
-    pub fn new(
-        buffer_count: u16,
-        sockets: Arc<[ServiceSocket]>,
-        wake: Wake,
-    ) -> io::Result<Self> {
+    pub fn new(buffer_count: u16, sockets: Arc<[ServiceSocket]>, wake: Wake) -> io::Result<Self> {
         // A place for each buffer that is given back, each socket and the wake-up.
         let depth = u32::from(buffer_count) + 32;
         let ring = IoUring::new(depth.next_power_of_two())?;
@@ -93,14 +91,25 @@ impl ReceiveRing {
         let unarmed = (0..sockets.len() as u64).chain([WAKE]).collect();
         let buffers = vec![[0; BUFFER_BYTES]; usize::from(buffer_count)].into_boxed_slice();
         let used = (0..buffer_count).collect();
-        Ok(Self { ring, header, buffers, sockets, wake, unarmed, used })
+        Ok(Self {
+            ring,
+            header,
+            buffers,
+            sockets,
+            wake,
+            unarmed,
+            used,
+        })
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: entries are made in `arm` and `provide`: they point to the header and to
         // buffers that are boxed here and given back only once, and name sockets kept open here.
         let pushed = unsafe { self.ring.submission().push(entry) };
-        assert!(pushed.is_ok(), "the submission queue has a place for every entry");
+        assert!(
+            pushed.is_ok(),
+            "the submission queue has a place for every entry"
+        );
     }
 
     fn provide(&mut self) {
@@ -119,7 +128,9 @@ impl ReceiveRing {
         while let Some(which) = self.unarmed.pop() {
             let entry = if which == WAKE {
                 let fd = types::Fd(self.wake.fd().as_raw_fd());
-                opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build()
+                opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                    .multi(true)
+                    .build()
             } else {
                 let socket = usize::try_from(which).expect("an index we gave");
                 let fd = types::Fd(self.sockets[socket].raw());
@@ -133,11 +144,7 @@ impl ReceiveRing {
 
     /// Sleeps until a datagram or a wake-up is there, or the time is over, and hands out every
     /// datagram that has come.
-    pub fn wait(
-        &mut self,
-        time: Duration,
-        mut each: impl FnMut(Received<'_>),
-    ) -> io::Result<()> {
+    pub fn wait(&mut self, time: Duration, mut each: impl FnMut(Received<'_>)) -> io::Result<()> {
         self.provide();
         self.arm();
         let timespec = types::Timespec::from(time);
@@ -151,7 +158,15 @@ impl ReceiveRing {
                 ) => {}
             Err(error) => return Err(error),
         }
-        let Self { ring, header, buffers, wake, unarmed, used, .. } = self;
+        let Self {
+            ring,
+            header,
+            buffers,
+            wake,
+            unarmed,
+            used,
+            ..
+        } = self;
         for completion in ring.completion() {
             let which = completion.user_data();
             if which == PROVIDED {
@@ -164,13 +179,23 @@ impl ReceiveRing {
                 wake.clear();
                 continue;
             }
-            let Some(buffer) = cqueue::buffer_select(completion.flags()) else { continue };
+            let Some(buffer) = cqueue::buffer_select(completion.flags()) else {
+                continue;
+            };
             used.push(buffer);
-            let Ok(len_bytes) = usize::try_from(completion.result()) else { continue };
+            let Ok(len_bytes) = usize::try_from(completion.result()) else {
+                continue;
+            };
             let bytes = &buffers[usize::from(buffer)];
-            let Some(bytes) = bytes.get(..len_bytes) else { continue };
-            let Ok(message) = types::RecvMsgOut::parse(bytes, header) else { continue };
-            let Some(source) = parse_socket_address(message.name_data()) else { continue };
+            let Some(bytes) = bytes.get(..len_bytes) else {
+                continue;
+            };
+            let Ok(message) = types::RecvMsgOut::parse(bytes, header) else {
+                continue;
+            };
+            let Some(source) = parse_socket_address(message.name_data()) else {
+                continue;
+            };
             each(Received {
                 socket: usize::try_from(which).expect("an index we gave"),
                 source,

@@ -43,7 +43,10 @@ impl<T: Copy, Side> Ring<T, Side> {
         assert!(len.is_power_of_two(), "a ring's length is a power of two");
         let index_end = offsets.producer.max(offsets.consumer) + size_of::<u32>();
         let entries_end = offsets.entries + len as usize * size_of::<T>();
-        assert!(index_end.max(entries_end) <= map.len(), "the ring lies in its memory");
+        assert!(
+            index_end.max(entries_end) <= map.len(),
+            "the ring lies in its memory"
+        );
         let base = map.as_mut_ptr();
         let at = |offset: usize| {
             // SAFETY: the assertion above keeps every offset used here inside the mapping.
@@ -56,7 +59,14 @@ impl<T: Copy, Side> Ring<T, Side> {
             producer.is_aligned() && consumer.is_aligned() && entries.is_aligned(),
             "the kernel aligns ring indices and entries"
         );
-        Self { producer, consumer, entries, len, _map: map, _side: PhantomData }
+        Self {
+            producer,
+            consumer,
+            entries,
+            len,
+            _map: map,
+            _side: PhantomData,
+        }
     }
 
     fn producer(&self) -> &AtomicU32 {
@@ -92,7 +102,8 @@ impl<T: Copy> Ring<T, Producing> {
             count += 1;
         }
         // Release: the entries are written before the index says so.
-        self.producer().store(start.wrapping_add(count), Ordering::Release);
+        self.producer()
+            .store(start.wrapping_add(count), Ordering::Release);
         count
     }
 }
@@ -111,7 +122,8 @@ impl<T: Copy> Ring<T, Consuming> {
             // bit pattern is a `T`, since both sides only ever store whole ones.
             each(unsafe { place.read() });
         }
-        self.consumer().store(start.wrapping_add(count), Ordering::Release);
+        self.consumer()
+            .store(start.wrapping_add(count), Ordering::Release);
         count
     }
 
@@ -127,7 +139,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::VecDeque;
 
-    const OFFSETS: RingOffsets = RingOffsets { producer: 0, consumer: 64, entries: 128 };
+    const OFFSETS: RingOffsets = RingOffsets {
+        producer: 0,
+        consumer: 64,
+        entries: 128,
+    };
 
     /// Both ends over the same plain memory: no socket needed.
     fn pair(start: u32) -> (Ring<u64, Producing>, Ring<u64, Consuming>) {

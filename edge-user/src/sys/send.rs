@@ -68,16 +68,14 @@ unsafe impl Send for SendRing {}
 
 impl std::fmt::Debug for SendRing {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("SendRing").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+        out.debug_struct("SendRing")
+            .field("in_flight", &self.in_flight())
+            .finish_non_exhaustive()
     }
 }
 
 impl SendRing {
-    pub fn new(
-        depth: u32,
-        memory: Arc<Slab>,
-        sockets: Arc<[ServiceSocket]>,
-    ) -> io::Result<Self> {
+    pub fn new(depth: u32, memory: Arc<Slab>, sockets: Arc<[ServiceSocket]>) -> io::Result<Self> {
         let ring = IoUring::new(depth)?;
         let operations: Vec<_> = (0..depth)
             .map(|_| {
@@ -87,7 +85,13 @@ impl SendRing {
             })
             .collect();
         let free = (0..operations.len()).collect();
-        Ok(Self { ring, operations, free, _memory: memory, sockets })
+        Ok(Self {
+            ring,
+            operations,
+            free,
+            _memory: memory,
+            sockets,
+        })
     }
 
     /// Sends that were queued and have not been reaped.
@@ -108,7 +112,10 @@ impl SendRing {
         let operation = &mut *self.operations[index];
         let (mut count, mut bytes) = (0, 0);
         for span in spans {
-            assert!(count < SPANS_MAX, "the caller gathers at most {SPANS_MAX} parts");
+            assert!(
+                count < SPANS_MAX,
+                "the caller gathers at most {SPANS_MAX} parts"
+            );
             operation.spans[count] = libc::iovec {
                 iov_base: ptr::with_exposed_provenance_mut(span.address),
                 iov_len: span.len_bytes,
@@ -142,10 +149,15 @@ impl SendRing {
         let (head, tail) = operation.inline[..len_bytes].split_at_mut(bytes.len());
         head.copy_from_slice(bytes);
         tail.fill(0);
-        operation.spans[0] =
-            libc::iovec { iov_base: operation.inline.as_mut_ptr().cast(), iov_len: len_bytes };
+        operation.spans[0] = libc::iovec {
+            iov_base: operation.inline.as_mut_ptr().cast(),
+            iov_len: len_bytes,
+        };
         let bytes = u32::try_from(len_bytes).expect("checked above");
-        operation.what = Sent { datagrams: 1, bytes };
+        operation.what = Sent {
+            datagrams: 1,
+            bytes,
+        };
         self.submit_later(index, socket, to, 1, 0);
         Ok(())
     }
@@ -196,7 +208,12 @@ impl SendRing {
                 ) => {}
             Err(error) => return Err(error),
         }
-        let Self { ring, operations, free, .. } = self;
+        let Self {
+            ring,
+            operations,
+            free,
+            ..
+        } = self;
         for completion in ring.completion() {
             let index = usize::try_from(completion.user_data()).expect("an index we gave");
             let end = match completion.result() {

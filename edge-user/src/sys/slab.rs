@@ -38,7 +38,10 @@ pub struct Span {
 
 impl Span {
     /// Nothing.
-    pub const EMPTY: Self = Self { address: 0, len_bytes: 0 };
+    pub const EMPTY: Self = Self {
+        address: 0,
+        len_bytes: 0,
+    };
 
     pub const fn len_bytes(&self) -> usize {
         self.len_bytes
@@ -50,9 +53,18 @@ impl Slab {
     pub fn cut(mapping: Mapping, piece_bytes: usize, count_max: u32) -> (Self, Vec<Piece>) {
         assert!(piece_bytes > 0, "a piece has a size");
         let fitting = u32::try_from(mapping.len_bytes() / piece_bytes).unwrap_or(u32::MAX);
-        let slab = Self { mapping, piece_bytes, piece_count: fitting.min(count_max) };
+        let slab = Self {
+            mapping,
+            piece_bytes,
+            piece_count: fitting.min(count_max),
+        };
         let address = slab.address();
-        let pieces = (0..slab.piece_count).map(|index| Piece { index, slab: address }).collect();
+        let pieces = (0..slab.piece_count)
+            .map(|index| Piece {
+                index,
+                slab: address,
+            })
+            .collect();
         (slab, pieces)
     }
 
@@ -74,9 +86,17 @@ impl Slab {
 
     fn start(&self, piece: &Piece) -> *mut u8 {
         assert!(piece.slab == self.address(), "the piece is of this slab");
-        assert!(piece.index < self.piece_count, "the piece is one of those cut");
+        assert!(
+            piece.index < self.piece_count,
+            "the piece is one of those cut"
+        );
         // SAFETY: `piece_count` pieces fit the mapping, so the result lies in it.
-        unsafe { self.mapping.base().as_ptr().add(piece.index as usize * self.piece_bytes) }
+        unsafe {
+            self.mapping
+                .base()
+                .as_ptr()
+                .add(piece.index as usize * self.piece_bytes)
+        }
     }
 
     /// The piece, to read.
@@ -103,7 +123,10 @@ impl Slab {
     pub fn span(&self, index: u32, offset_bytes: usize, len_bytes: usize) -> Span {
         assert!(index < self.piece_count, "the piece is one of those cut");
         let end = offset_bytes.checked_add(len_bytes);
-        assert!(end.is_some_and(|end| end <= self.piece_bytes), "the part lies in its piece");
+        assert!(
+            end.is_some_and(|end| end <= self.piece_bytes),
+            "the part lies in its piece"
+        );
         let address = self.address() + index as usize * self.piece_bytes + offset_bytes;
         Span { address, len_bytes }
     }

@@ -22,7 +22,11 @@ const TTL: libc::c_int = 64;
 
 impl ServiceSocket {
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let family = if address.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
         // SAFETY: no pointers.
         let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
@@ -34,7 +38,12 @@ impl ServiceSocket {
         // Never fragment, and never believe a path MTU from the network: an ICMP message is
         // forgeable, and a smaller route MTU makes segmentation offload fail.
         if address.is_ipv4() {
-            set_option(raw, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+            set_option(
+                raw,
+                libc::IPPROTO_IP,
+                libc::IP_MTU_DISCOVER,
+                libc::IP_PMTUDISC_PROBE,
+            )?;
             set_option(raw, libc::IPPROTO_IP, libc::IP_TTL, TTL)?;
         } else {
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
@@ -46,8 +55,18 @@ impl ServiceSocket {
             )?;
             set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, TTL)?;
         }
-        set_buffer(raw, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER_BYTES)?;
-        set_buffer(raw, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, RECEIVE_BUFFER_BYTES)?;
+        set_buffer(
+            raw,
+            libc::SO_SNDBUFFORCE,
+            libc::SO_SNDBUF,
+            SEND_BUFFER_BYTES,
+        )?;
+        set_buffer(
+            raw,
+            libc::SO_RCVBUFFORCE,
+            libc::SO_RCVBUF,
+            RECEIVE_BUFFER_BYTES,
+        )?;
 
         let (name, len) = socket_address(&address);
         // SAFETY: address and length describe one live value.
@@ -94,7 +113,11 @@ fn set_option(
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// An address as the kernel takes it.

@@ -65,8 +65,14 @@ impl Xsk {
     /// A socket with its memory, not yet bound to a queue. `umem` is as large as `sizes` say.
     pub fn new(umem: Mapping, sizes: XskSizes) -> io::Result<Self> {
         let (umem, free) = Slab::cut(umem, sizes.frame_bytes as usize, sizes.frame_count);
-        assert!(umem.piece_count() == sizes.frame_count, "the umem holds every frame");
-        assert!(sizes.fill_ring >= sizes.frame_count, "every frame may be in the fill ring");
+        assert!(
+            umem.piece_count() == sizes.frame_count,
+            "the umem holds every frame"
+        );
+        assert!(
+            sizes.fill_ring >= sizes.frame_count,
+            "every frame may be in the fill ring"
+        );
 
         // SAFETY: no pointers.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -83,19 +89,35 @@ impl Xsk {
         region.chunk_size = sizes.frame_bytes;
         set_option(fd.as_raw_fd(), libc::XDP_UMEM_REG, &region)?;
         set_option(fd.as_raw_fd(), libc::XDP_UMEM_FILL_RING, &sizes.fill_ring)?;
-        set_option(fd.as_raw_fd(), libc::XDP_UMEM_COMPLETION_RING, &sizes.completion_ring)?;
+        set_option(
+            fd.as_raw_fd(),
+            libc::XDP_UMEM_COMPLETION_RING,
+            &sizes.completion_ring,
+        )?;
         set_option(fd.as_raw_fd(), libc::XDP_RX_RING, &sizes.rx_ring)?;
 
         // SAFETY: plain data, for which zeros are a value.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
         get_option(fd.as_raw_fd(), libc::XDP_MMAP_OFFSETS, &mut offsets)?;
-        let fill = map_ring(&fd, libc::XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, sizes.fill_ring)?;
+        let fill = map_ring(
+            &fd,
+            libc::XDP_UMEM_PGOFF_FILL_RING,
+            &offsets.fr,
+            sizes.fill_ring,
+        )?;
         let rx_page = u64::try_from(libc::XDP_PGOFF_RX_RING).unwrap_or(0);
         let rx = map_ring(&fd, rx_page, &offsets.rx, sizes.rx_ring)?;
 
         let mut in_kernel = Vec::new();
         in_kernel.resize_with(sizes.frame_count as usize, || None);
-        let mut xsk = Self { fd: Arc::new(fd), fill, rx, umem, in_kernel, free };
+        let mut xsk = Self {
+            fd: Arc::new(fd),
+            fill,
+            rx,
+            umem,
+            in_kernel,
+            free,
+        };
         xsk.feed();
         Ok(xsk)
     }
@@ -123,7 +145,11 @@ impl Xsk {
                 size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
             )
         };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 
     /// For the program's socket map, and for who reads the statistics.
@@ -134,7 +160,12 @@ impl Xsk {
     /// Takes at most `most` packets from the RX ring, in order. A descriptor that names no frame
     /// of ours is handed out as such: it is counted, and nothing is touched.
     pub fn receive(&mut self, most: u32, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {
-        let Self { rx, umem, in_kernel, .. } = self;
+        let Self {
+            rx,
+            umem,
+            in_kernel,
+            ..
+        } = self;
         rx.consume(most, |desc| batch.push(claim(umem, in_kernel, desc)));
     }
 
@@ -163,7 +194,13 @@ impl Xsk {
 
     /// Puts every frame that is ours into the fill ring.
     pub fn feed(&mut self) {
-        let Self { fill, free, in_kernel, umem, .. } = self;
+        let Self {
+            fill,
+            free,
+            in_kernel,
+            umem,
+            ..
+        } = self;
         let frame_bytes = umem.piece_bytes() as u64;
         fill.produce(std::iter::from_fn(|| {
             let piece = free.pop()?;
@@ -200,8 +237,15 @@ fn claim(
     if start + len_bytes > umem.piece_bytes() {
         return Err(BadDescriptor);
     }
-    let piece = in_kernel.get_mut(index).and_then(Option::take).ok_or(BadDescriptor)?;
-    Ok(RxFrame { piece, start, len_bytes })
+    let piece = in_kernel
+        .get_mut(index)
+        .and_then(Option::take)
+        .ok_or(BadDescriptor)?;
+    Ok(RxFrame {
+        piece,
+        start,
+        len_bytes,
+    })
 }
 
 /// Reads the kernel's counters of a socket.
@@ -233,7 +277,13 @@ fn map_ring<T: Copy, Side>(
     let len_bytes = offsets.entries + len as usize * size_of::<T>();
     // SAFETY: ring memory of our own socket; what the kernel writes there is read as atomics and
     // as entries between the indices, see `ring`.
-    let map = unsafe { MmapOptions::new().offset(page).len(len_bytes).populate().map_mut(fd) }?;
+    let map = unsafe {
+        MmapOptions::new()
+            .offset(page)
+            .len(len_bytes)
+            .populate()
+            .map_mut(fd)
+    }?;
     Ok(Ring::new(map, offsets, len))
 }
 
@@ -248,7 +298,11 @@ fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// `T` is plain data: any bytes the kernel writes are a value of it.
@@ -264,5 +318,9 @@ fn get_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> io::Result<()> 
             &raw mut len,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

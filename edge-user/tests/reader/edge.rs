@@ -1,6 +1,7 @@
 //! An edge that can be told to misbehave. Pure: a datagram goes in, its answers come out.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use edge_ebpf::wire::{
     ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_BYTES_MIN, HELLO_HEADER_BYTES,
@@ -31,6 +32,8 @@ pub(crate) struct Manners {
     pub(crate) forges_nacks: bool,
     /// Cookies older than this many GETs are refused.
     pub(crate) cookie_gets: u32,
+    /// How long the first GET for a chunk waits for the origin.
+    pub(crate) fill: Duration,
 }
 
 impl Default for Manners {
@@ -49,6 +52,7 @@ impl Default for Manners {
             forges: false,
             forges_nacks: false,
             cookie_gets: u32::MAX,
+            fill: Duration::ZERO,
         }
     }
 }
@@ -63,6 +67,11 @@ pub(crate) struct Edge {
     /// Lengths of the HELLOs that came, and the ports they came from.
     pub(crate) hellos: Vec<usize>,
     pub(crate) ports: HashSet<u16>,
+    /// Chunks on their way from the origin, with the last GET of each waiter.
+    filling: HashMap<ChunkId, HashMap<u16, Get>>,
+    filled: HashSet<ChunkId>,
+    /// Fills that began since somebody looked.
+    pub(crate) began: Vec<ChunkId>,
 }
 
 impl Edge {
@@ -75,19 +84,29 @@ impl Edge {
             gets: 0,
             hellos: Vec::new(),
             ports: HashSet::new(),
+            filling: HashMap::new(),
+            filled: HashSet::new(),
+            began: Vec::new(),
         }
     }
 
     fn cookie(port: u16, epoch: u32) -> Cookie {
         let digest = Sha256::digest([&port.to_be_bytes()[..], &epoch.to_be_bytes()].concat());
-        Cookie { epoch, value: digest[..8].try_into().unwrap() }
+        Cookie {
+            epoch,
+            value: digest[..8].try_into().unwrap(),
+        }
     }
 
     pub(crate) fn answer(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
         if datagram[..2] == opening(Kind::Hello) {
             self.answer_hello(port, datagram)
         } else {
-            assert_eq!(datagram[..2], opening(Kind::Get), "clients send nothing else");
+            assert_eq!(
+                datagram[..2],
+                opening(Kind::Get),
+                "clients send nothing else"
+            );
             let get: &[u8; GET_BYTES] = datagram.try_into().expect("a GET of its exact size");
             self.answer_get(port, &Get::decode(get).unwrap())
         }
@@ -98,7 +117,10 @@ impl Edge {
         self.hellos.push(datagram.len());
         self.ports.insert(port);
         let longest = HELLO_BYTES_MIN.max(HELLO_HEADER_BYTES + usize::from(manners.segment_bytes));
-        assert!(datagram[HELLO_HEADER_BYTES..].iter().all(|byte| *byte == 0), "padding is zero");
+        assert!(
+            datagram[HELLO_HEADER_BYTES..].iter().all(|byte| *byte == 0),
+            "padding is zero"
+        );
         if !(HELLO_BYTES_MIN..=longest).contains(&datagram.len()) {
             return Vec::new();
         }
@@ -126,12 +148,27 @@ impl Edge {
         vec![out]
     }
 
+    /// The origin has given a chunk: answers, with the port each goes to.
+    pub(crate) fn fill(&mut self, id: ChunkId) -> Vec<(u16, Vec<u8>)> {
+        self.filled.insert(id);
+        let waiters = self.filling.remove(&id).unwrap_or_default();
+        waiters
+            .into_iter()
+            .flat_map(|(port, get)| self.data(&get).into_iter().map(move |out| (port, out)))
+            .collect()
+    }
+
     fn answer_get(&mut self, port: u16, get: &Get) -> Vec<Vec<u8>> {
         self.gets += 1;
         assert_ne!(get.want, 0, "a GET asks for something");
         let manners = &mut self.manners;
         let nack = |code, retry_ms| {
-            let nack = Nack { code, retry_ms, tag: get.id.tag(), echo: get.cookie.value };
+            let nack = Nack {
+                code,
+                retry_ms,
+                tag: get.id.tag(),
+                echo: get.cookie.value,
+            };
             vec![nack.encode().to_vec()]
         };
         self.gets_with_cookie += 1;
@@ -149,8 +186,23 @@ impl Edge {
             manners.refusals -= 1;
             return nack(manners.refusal, manners.retry_ms);
         }
-        let Some(chunk) = self.chunks.get(&get.id) else { return nack(NackCode::Absent, 0) };
-        let mut bytes = chunk.clone();
+        if !self.chunks.contains_key(&get.id) {
+            return nack(NackCode::Absent, 0);
+        }
+        if manners.fill > Duration::ZERO && !self.filled.contains(&get.id) {
+            if !self.filling.contains_key(&get.id) {
+                self.began.push(get.id);
+            }
+            // One waiter per port and chunk: a later GET takes the place of an earlier one.
+            self.filling.entry(get.id).or_default().insert(port, *get);
+            return Vec::new();
+        }
+        self.data(get)
+    }
+
+    fn data(&mut self, get: &Get) -> Vec<Vec<u8>> {
+        let manners = &mut self.manners;
+        let mut bytes = self.chunks[&get.id].clone();
         if let Some(times) = manners.altered.get_mut(&get.id).filter(|times| **times > 0)
             && get.want & 1 == 1
         {
@@ -159,8 +211,18 @@ impl Edge {
         }
         let mut out = Vec::new();
         if manners.forges_nacks {
-            for code in [NackCode::Absent, NackCode::Range, NackCode::Cookie, NackCode::Busy] {
-                let nack = Nack { code, retry_ms: 0, tag: get.id.tag(), echo: *b"guessed!" };
+            for code in [
+                NackCode::Absent,
+                NackCode::Range,
+                NackCode::Cookie,
+                NackCode::Busy,
+            ] {
+                let nack = Nack {
+                    code,
+                    retry_ms: 0,
+                    tag: get.id.tag(),
+                    echo: *b"guessed!",
+                };
                 out.push(nack.encode().to_vec());
             }
         }
@@ -169,16 +231,38 @@ impl Edge {
         let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
         for index in wanted.take(manners.max_burst.into()) {
             let (start, len) = geometry.segment(index).unwrap();
-            let header = DataHeader { index, last: geometry.last, chunk_bytes, tag: get.id.tag() };
-            let payload = &bytes[start..start + len];
-            let datagram = |header: DataHeader, payload: &[u8]| {
-                [&header.encode()[..], payload].concat()
+            let header = DataHeader {
+                index,
+                last: geometry.last,
+                chunk_bytes,
+                tag: get.id.tag(),
             };
+            let payload = &bytes[start..start + len];
+            let datagram =
+                |header: DataHeader, payload: &[u8]| [&header.encode()[..], payload].concat();
             if manners.forges {
                 let junk = vec![0x55; len];
-                out.push(datagram(DataHeader { tag: *b"another!", ..header }, &junk));
-                out.push(datagram(DataHeader { chunk_bytes: 131_071, ..header }, &junk[1..]));
-                out.push(datagram(DataHeader { last: 200, ..header }, &junk));
+                out.push(datagram(
+                    DataHeader {
+                        tag: *b"another!",
+                        ..header
+                    },
+                    &junk,
+                ));
+                out.push(datagram(
+                    DataHeader {
+                        chunk_bytes: 131_071,
+                        ..header
+                    },
+                    &junk[1..],
+                ));
+                out.push(datagram(
+                    DataHeader {
+                        last: 200,
+                        ..header
+                    },
+                    &junk,
+                ));
                 out.push(datagram(header, &junk[..len / 2]));
                 out.push(junk);
                 out.push(Vec::new());

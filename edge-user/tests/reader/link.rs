@@ -4,14 +4,16 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
+use edge_ebpf::wire::ChunkId;
+use edge_user::client::drive::Sink;
 use edge_user::client::failure::Failure;
 use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
-use edge_user::client::transfer::{Action, Cost, Transfer};
+use edge_user::client::transfer::{Action, Complete, Cost, Transfer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::edge::Edge;
-use crate::object::Object;
+use crate::object::{Memory, Object};
 
 /// What the path does, each way.
 #[derive(Clone, Copy)]
@@ -37,10 +39,12 @@ impl Default for Path {
     }
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Edge,
     Client,
+    /// Not a datagram: the edge's origin has given a chunk.
+    Origin(ChunkId),
 }
 
 /// When, in which order among equals, to whom, from or to which port, what.
@@ -62,18 +66,40 @@ struct Link {
 
 impl Link {
     fn put(&mut self, at: Duration, end: End, port: u16, datagram: &[u8]) {
-        let copies = if self.random.random_bool(self.path.repeats) { 2 } else { 1 };
+        let copies = if self.random.random_bool(self.path.repeats) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             if self.random.random_bool(self.path.loss) {
                 continue;
             }
             let at = at + self.path.delay + self.path.jitter.mul_f64(self.random.random());
             self.sequence += 1;
-            let end = match end {
-                End::Edge => End::Edge,
-                End::Client => End::Client,
-            };
-            self.events.push(Reverse((at, self.sequence, end, port, datagram.to_vec())));
+            self.events
+                .push(Reverse((at, self.sequence, end, port, datagram.to_vec())));
+        }
+    }
+}
+
+impl Link {
+    /// From the edge, one datagram after the other.
+    fn transmit(&mut self, now: Duration, port: u16, datagram: &[u8]) {
+        let nanoseconds = datagram.len() as u64 * 1_000_000_000 / self.path.bytes_per_second;
+        self.busy_until = self.busy_until.max(now) + Duration::from_nanos(nanoseconds);
+        self.put(self.busy_until, End::Client, port, datagram);
+    }
+}
+
+/// What the driver's second thread does.
+fn check(complete: Complete, transfer: &mut Transfer, sink: &mut Memory<'_>) {
+    match complete.check() {
+        Err(complete) => transfer.reject(complete),
+        Ok((wanted, chunk)) if wanted.place.level > 0 => transfer.learn(&wanted, chunk),
+        Ok((wanted, chunk)) => {
+            let buffer = sink.take(wanted.place.index, chunk).unwrap();
+            transfer.accept(&wanted, buffer);
         }
     }
 }
@@ -87,27 +113,22 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
         sequence: 0,
         busy_until: Duration::ZERO,
     };
-    let mut sink = crate::object::Memory::new(object);
+    let mut sink = Memory::new(object);
     let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32]);
     let mut out = [0; DATAGRAM_BYTES_MAX];
     let (mut now, mut port) = (Duration::ZERO, 40_000);
     let result = loop {
-        assert!(now < Duration::from_secs(600), "the transfer does not come to an end");
+        assert!(
+            now < Duration::from_mins(10),
+            "the transfer does not come to an end"
+        );
         match transfer.act(now, &mut out) {
             Action::Open => {
                 port += 1;
                 transfer.opened(4000);
             }
             Action::Send(len) => link.put(now, End::Edge, port, &out[..len]),
-            Action::Check(complete) => match complete.check() {
-                Err(complete) => transfer.reject(complete),
-                Ok((wanted, chunk)) if wanted.place.level > 0 => transfer.learn(&wanted, chunk),
-                Ok((wanted, chunk)) => {
-                    use edge_user::client::drive::Sink;
-                    let buffer = sink.take(wanted.place.index, chunk).unwrap();
-                    transfer.accept(&wanted, buffer);
-                }
-            },
+            Action::Check(complete) => check(complete, &mut transfer, &mut sink),
             Action::Wait(until) => {
                 assert!(until > now, "a wait that is no wait");
                 match link.events.peek() {
@@ -125,10 +146,17 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
                     End::Client => {}
                     End::Edge => {
                         for answer in edge.answer(from_port, &datagram) {
-                            let spent = 1e9 * answer.len() as f64 / path.bytes_per_second as f64;
-                            link.busy_until = link.busy_until.max(now)
-                                + Duration::from_nanos(spent as u64);
-                            link.put(link.busy_until, End::Client, from_port, &answer);
+                            link.transmit(now, from_port, &answer);
+                        }
+                        for id in edge.began.drain(..) {
+                            let at = now + edge.manners.fill;
+                            link.events
+                                .push(Reverse((at, 0, End::Origin(id), 0, Vec::new())));
+                        }
+                    }
+                    End::Origin(id) => {
+                        for (port, answer) in edge.fill(id) {
+                            link.transmit(now, port, &answer);
                         }
                     }
                 }
@@ -137,5 +165,9 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
             Action::Failed(failure) => break Err(failure),
         }
     };
-    Outcome { result, plaintext: sink.plaintext(), took: now }
+    Outcome {
+        result,
+        plaintext: sink.plaintext(),
+        took: now,
+    }
 }

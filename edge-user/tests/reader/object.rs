@@ -23,7 +23,10 @@ pub(crate) struct Object {
 pub(crate) fn plaintext(size_bytes: usize) -> Vec<u8> {
     (0_u64..)
         .flat_map(|word| {
-            word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).to_be_bytes()
+            word.wrapping_add(1)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+                .to_be_bytes()
         })
         .take(size_bytes)
         .collect()
@@ -36,8 +39,18 @@ impl Object {
         let plaintext = plaintext(size_bytes);
         let stop = AtomicBool::new(false);
         let size = plaintext.len() as u64;
-        let ticket = publish(plaintext.as_slice(), size, store.as_ref(), &stop, &mut |_| {});
-        Self { plaintext, ticket: ticket.unwrap(), chunks: chunks_under(folder.path()) }
+        let ticket = publish(
+            plaintext.as_slice(),
+            size,
+            store.as_ref(),
+            &stop,
+            &mut |_| {},
+        );
+        Self {
+            plaintext,
+            ticket: ticket.unwrap(),
+            chunks: chunks_under(folder.path()),
+        }
     }
 
     /// The id of the data chunk with this index.
@@ -79,7 +92,10 @@ pub(crate) struct Memory<'a> {
 
 impl<'a> Memory<'a> {
     pub(crate) fn new(object: &'a Object) -> Self {
-        Self { opener: Opener::new(&object.ticket), pieces: Mutex::default() }
+        Self {
+            opener: Opener::new(&object.ticket),
+            pieces: Mutex::default(),
+        }
     }
 
     pub(crate) fn plaintext(self) -> Vec<u8> {

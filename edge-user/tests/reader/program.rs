@@ -1,1 +1,337 @@
-//! p
+//! What the program `edge` says and returns: one line, the right exit code, and no key.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use edge_ebpf::wire::{ChunkId, NackCode};
+use edge_user::counters::Snapshot;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::edge::{Edge, Manners};
+use crate::object::{chunks_under, plaintext};
+use crate::sockets::Serving;
+
+const VECTOR: &str = "edge1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh_w8fLz9PX29_j5-vt5WBe8";
+
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    /// A folder with an origin in it and a file to seal.
+    fn new(size_bytes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("origin")).unwrap();
+        fs::write(folder.path().join("file"), plaintext(size_bytes)).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn edge(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_edge"))
+            .args(arguments)
+            .current_dir(self.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn seal(&self) -> Value {
+        json(&self.edge(&[
+            "seal",
+            "file",
+            "--origin",
+            "origin",
+            "--ticket-out",
+            "t",
+            "--json",
+        ]))
+    }
+
+    fn serve(&self, manners: Manners) -> Serving {
+        let chunks = chunks_under(&self.path().join("origin"));
+        Serving::start("127.0.0.1:0", Edge::new(chunks, manners))
+    }
+}
+
+fn json(output: &Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The one line on standard error of a command that must end with this code.
+fn refusal(output: &Output, code: i32) -> String {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.starts_with("edge: ") && output.stdout.is_empty(),
+        "{error}"
+    );
+    error
+}
+
+#[test]
+fn what_is_sealed_comes_back_and_the_json_tells_the_truth() {
+    for size in [0, 1, 131_072, 1_000_000] {
+        let place = Place::new(size);
+        let sealed = place.seal();
+        let mode = fs::metadata(place.path().join("t"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(sealed["size"], size);
+        let serving = place.serve(Manners::default());
+        let address = serving.address.to_string();
+        let got = json(&place.edge(&["get", "@t", "--edge", &address, "-o", "out", "--json"]));
+        let plain = plaintext(size);
+        assert!(fs::read(place.path().join("out")).unwrap() == plain);
+        let hex = ChunkId(Sha256::digest(&plain).into()).to_string();
+        assert_eq!((&got["size"], &got["sha256"]), (&size.into(), &hex.into()));
+        assert_eq!(got["edge"], address);
+        let inspected = json(&place.edge(&["inspect", "@t", "--json"]));
+        for field in ["size", "chunks", "index_chunks", "root", "public_ticket"] {
+            assert_eq!(inspected[field], sealed[field], "{field}");
+        }
+        let chunks = inspected["chunks"].as_u64().unwrap();
+        assert_eq!(
+            got["chunks"],
+            chunks + inspected["index_chunks"].as_u64().unwrap()
+        );
+        assert_eq!(serving.stop().ports.len(), usize::from(size > 0));
+    }
+}
+
+#[test]
+fn no_command_prints_the_key() {
+    let place = Place::new(200_000);
+    let sealed = place.edge(&["seal", "file", "--origin", "origin", "--ticket-out", "t"]);
+    let ticket = fs::read_to_string(place.path().join("t")).unwrap();
+    // Behind prefix and facts the key begins; whatever prints it prints some of this.
+    let key = &ticket[6 + 56..6 + 98];
+    for output in [
+        sealed,
+        place.edge(&["inspect", "@t"]),
+        place.edge(&["inspect", &ticket]),
+    ] {
+        assert!(output.status.success());
+        let said = [output.stdout, output.stderr].concat();
+        assert!(
+            !String::from_utf8_lossy(&said).contains(&key[..20]),
+            "the key was printed"
+        );
+    }
+}
+
+#[test]
+fn an_existing_ticket_is_not_overwritten_unless_forced() {
+    let place = Place::new(10);
+    let seal = ["seal", "file", "--origin", "origin", "--ticket-out", "t"];
+    assert!(place.edge(&seal).status.success());
+    let first = fs::read(place.path().join("t")).unwrap();
+    assert!(refusal(&place.edge(&seal), 1).contains("--force"));
+    assert_eq!(fs::read(place.path().join("t")).unwrap(), first);
+    fs::set_permissions(place.path().join("t"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(
+        place
+            .edge(&[&seal[..], &["--force"]].concat())
+            .status
+            .success()
+    );
+    assert_ne!(fs::read(place.path().join("t")).unwrap(), first);
+    let mode = fs::metadata(place.path().join("t"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_missing_origin_is_named_with_its_remedy_and_leaves_no_ticket() {
+    let place = Place::new(10);
+    let output = place.edge(&["seal", "file", "--origin", "nowhere", "--ticket-out", "t"]);
+    assert!(refusal(&output, 1).contains("mkdir -p nowhere"));
+    assert!(!place.path().join("t").exists() && !place.path().join("nowhere").exists());
+    let output = place.edge(&["seal", "none", "--origin", "origin", "--ticket-out", "t"]);
+    assert!(refusal(&output, 1).contains("none"));
+}
+
+#[test]
+fn tickets_come_from_a_file_from_standard_input_or_bare_with_a_warning() {
+    let place = Place::new(10);
+    fs::write(place.path().join("t"), format!("  {VECTOR}\r\n")).unwrap();
+    let facts = json(&place.edge(&["inspect", "@t", "--json"]));
+    assert_eq!(
+        (&facts["size"], &facts["chunks"]),
+        (&405_561.into(), &4.into())
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_edge"))
+        .args(["inspect", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(VECTOR.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        serde_json::from_slice::<Value>(&output.stdout).unwrap(),
+        facts
+    );
+    let bare = place.edge(&["inspect", VECTOR, "--json"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&bare.stdout).unwrap(),
+        facts
+    );
+    assert!(String::from_utf8_lossy(&bare.stderr).contains("`ps`"));
+    assert!(refusal(&place.edge(&["inspect", "t"]), 2).contains("@t"));
+}
+
+#[test]
+fn a_wrong_character_is_called_a_typo_before_anything_is_asked_of_the_network() {
+    let place = Place::new(10);
+    fs::write(place.path().join("u"), VECTOR.replacen("YwOW", "YwOX", 1)).unwrap();
+    let output = place.edge(&["get", "@u", "--edge", "192.0.2.1", "-o", "out"]);
+    assert!(refusal(&output, 1).contains("ticket typo"));
+}
+
+#[test]
+fn temporary_trouble_ends_with_75_and_leaves_no_file() {
+    let place = Place::new(1000);
+    place.seal();
+    let manners = Manners {
+        refusals: u32::MAX,
+        refusal: NackCode::Origin,
+        retry_ms: 0,
+        ..Manners::default()
+    };
+    let serving = place.serve(manners);
+    let address = serving.address.to_string();
+    let output = place.edge(&["get", "@t", "--edge", &address, "-o", "out"]);
+    let error = refusal(&output, 75);
+    assert!(
+        error.contains("origin") && error.contains(&address),
+        "{error}"
+    );
+    let left = fs::read_dir(place.path()).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["file", "origin", "t"]);
+}
+
+#[test]
+fn an_interrupted_get_leaves_no_file() {
+    let place = Place::new(1000);
+    place.seal();
+    let serving = place.serve(Manners {
+        deaf_gets: u32::MAX,
+        ..Manners::default()
+    });
+    let child = Command::new(env!("CARGO_BIN_EXE_edge"))
+        .args(["get", "@t", "-o", "out", "--edge"])
+        .arg(serving.address.to_string())
+        .current_dir(place.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let count = || fs::read_dir(place.path()).unwrap().count();
+    // The temporary file shows that signals are already taken.
+    while count() < 4 {
+        thread::yield_now();
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert!(refusal(&child.wait_with_output().unwrap(), 1).contains("interrupted"));
+    assert_eq!(count(), 3);
+}
+
+#[test]
+fn a_public_ticket_cannot_be_fetched_with() {
+    let place = Place::new(10);
+    let public = place.seal()["public_ticket"].as_str().unwrap().to_owned();
+    let output = place.edge(&["get", &public, "--edge", "192.0.2.1", "-o", "out"]);
+    assert!(refusal(&output, 1).contains("no key"));
+    assert_eq!(
+        json(&place.edge(&["inspect", &public, "--json"]))["kind"],
+        "public"
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_version_names_the_commit() {
+    let place = Place::new(0);
+    assert_eq!(place.edge(&["get"]).status.code(), Some(2));
+    assert_eq!(
+        place.edge(&["ping", "::1", "--count", "0"]).status.code(),
+        Some(2)
+    );
+    let version = place.edge(&["--version"]);
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    assert!(version.contains(edge_user::VERSION), "{version}");
+}
+
+#[test]
+fn ping_prints_its_round_trips() {
+    let place = Place::new(1);
+    place.seal();
+    let serving = place.serve(Manners::default());
+    let address = serving.address.to_string();
+    let pinged = json(&place.edge(&["ping", &address, "--count", "3", "--json"]));
+    assert_eq!(pinged["rtt_ms"].as_array().unwrap().len(), 3);
+    assert_eq!(pinged["segment_bytes"], 1216);
+    let plain = place.edge(&["ping", &address, "--count", "2"]);
+    assert_eq!(String::from_utf8_lossy(&plain.stdout).lines().count(), 3);
+}
+
+#[test]
+fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_there() {
+    let place = Place::new(0);
+    let output = place.edge(&["stat", "--socket", "none.sock"]);
+    assert!(refusal(&output, 1).contains("none.sock"));
+    let listener = UnixListener::bind(place.path().join("admin.sock")).unwrap();
+    let snapshot = Snapshot {
+        interface: "eth7".to_owned(),
+        ..Snapshot::default()
+    };
+    let body = serde_json::to_string(&snapshot).unwrap();
+    let server = thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /v1/stat HTTP/1.1\r\n"));
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
+            write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    let stat = json(&place.edge(&["stat", "--socket", "admin.sock", "--json"]));
+    assert_eq!(stat, serde_json::to_value(&snapshot).unwrap());
+    let table = place.edge(&["stat", "--socket", "admin.sock"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
+    server.join().unwrap();
+}

@@ -1,1 +1,185 @@
-//! s
+//! What a reader makes of edges, over sockets.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use edge_user::client::drive::{Sink, Stop, fetch};
+use edge_user::client::failure::Failure;
+use edge_user::client::ping::ping;
+use edge_user::seal::tree::Verified;
+
+use crate::edge::{Edge, Manners};
+use crate::object::{Memory, Object};
+
+/// An edge on a socket of its own, until it is dropped.
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Edge>>,
+}
+
+impl Serving {
+    pub(crate) fn start(local: &str, mut edge: Edge) -> Self {
+        let socket = UdpSocket::bind(local).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while !asked.load(Ordering::Relaxed) {
+                let Ok((len, client)) = socket.recv_from(&mut buffer) else {
+                    continue;
+                };
+                for answer in edge.answer(client.port(), &buffer[..len]) {
+                    socket.send_to(&answer, client).unwrap();
+                }
+            }
+            edge
+        });
+        Self {
+            address,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Ends it, and gives the edge back to be asked what it saw.
+    pub(crate) fn stop(mut self) -> Edge {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
+    let serving = Serving::start(local, Edge::new(object.chunks.clone(), manners));
+    let mut sink = Memory::new(object);
+    let stop = Stop::new().unwrap();
+    let cost = fetch(serving.address, object.ticket.public(), &mut sink, &stop).unwrap();
+    assert_eq!(cost.chunks, object.chunks.len() as u64);
+    assert!(
+        sink.plaintext() == object.plaintext,
+        "other bytes came out than went in"
+    );
+    serving.stop()
+}
+
+fn fails(object: &Object, edge: SocketAddr) -> Failure {
+    let mut sink = Memory::new(object);
+    fetch(
+        edge,
+        object.ticket.public(),
+        &mut sink,
+        &Stop::new().unwrap(),
+    )
+    .unwrap_err()
+}
+
+#[test]
+fn an_object_comes_whole_over_ipv4_and_ipv6() {
+    let object = Object::sealed(3_000_001);
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        comes_whole(&object, local, Manners::default());
+    }
+}
+
+#[test]
+fn an_altered_chunk_is_fetched_again_from_another_port() {
+    let object = Object::sealed(600_000);
+    let manners = Manners {
+        altered: [(object.data_id(1), 1)].into(),
+        ..Manners::default()
+    };
+    assert_eq!(comes_whole(&object, "127.0.0.1:0", manners).ports.len(), 2);
+}
+
+#[test]
+fn a_chunk_altered_twice_blames_the_edge() {
+    let object = Object::sealed(600_000);
+    let manners = Manners {
+        altered: [(object.data_id(1), 2)].into(),
+        ..Manners::default()
+    };
+    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
+    assert!(matches!(
+        fails(&object, serving.address),
+        Failure::Altered(_)
+    ));
+}
+
+#[test]
+fn a_port_where_nothing_listens_is_told_from_silence() {
+    let object = Object::sealed(1000);
+    let nobody = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    assert!(matches!(fails(&object, nobody), Failure::Refused));
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert!(matches!(
+        fails(&object, silent.local_addr().unwrap()),
+        Failure::Unanswered
+    ));
+}
+
+#[test]
+fn a_running_transfer_can_be_stopped_from_another_thread() {
+    let object = Object::sealed(1000);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let stop = Stop::new().unwrap();
+    let outcome = thread::scope(|scope| {
+        scope.spawn(|| stop.stop());
+        let mut sink = Memory::new(&object);
+        fetch(
+            silent.local_addr().unwrap(),
+            object.ticket.public(),
+            &mut sink,
+            &stop,
+        )
+    });
+    assert!(matches!(outcome, Err(Failure::Interrupted)));
+}
+
+#[test]
+fn a_sink_that_fails_ends_the_transfer() {
+    struct Full;
+    impl Sink for Full {
+        fn take(&mut self, _: u64, _: Verified) -> std::io::Result<Vec<u8>> {
+            Err(std::io::Error::other("no room"))
+        }
+    }
+    let object = Object::sealed(600_000);
+    let edge = Edge::new(object.chunks.clone(), Manners::default());
+    let serving = Serving::start("127.0.0.1:0", edge);
+    let stop = Stop::new().unwrap();
+    let failure = fetch(serving.address, object.ticket.public(), &mut Full, &stop).unwrap_err();
+    assert!(matches!(failure, Failure::Sink(_)), "{failure}");
+}
+
+#[test]
+fn ping_measures_a_round_trip_and_tells_what_the_edge_says() {
+    let object = Object::sealed(1);
+    let manners = Manners {
+        segment_bytes: 1400,
+        max_burst: 40,
+        ..Manners::default()
+    };
+    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks, manners));
+    let pong = ping(serving.address, &Stop::new().unwrap()).unwrap();
+    assert_eq!(
+        (pong.session.segment_bytes, pong.session.max_burst),
+        (1400, 40)
+    );
+    assert!(pong.rtt < Duration::from_secs(1));
+}

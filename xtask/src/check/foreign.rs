@@ -44,11 +44,6 @@ const WORDS: &[(&str, &str, &str)] = &[
         ".io",
         "which package host is used is each machine's own setting: leave it out",
     ),
-    (
-        "artif",
-        "actory",
-        "which package host is used is each machine's own setting: leave it out",
-    ),
 ];
 
 pub(super) fn check(files: &[File]) -> Vec<Fault> {

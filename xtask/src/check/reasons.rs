@@ -5,7 +5,7 @@ use super::files::File;
 use super::rust;
 
 const LIST: &str = "edge-ebpf/src/reason.rs";
-const GOLDEN: &str = "edge-ebpf/src/golden.rs";
+const GOLDEN: &str = "edge-ebpf/src/golden/rows.rs";
 /// Where packets end.
 const CODE: &[&str] = &["edge-ebpf/src", "edge-user/src"];
 

@@ -64,6 +64,7 @@ fn play(options: &Demo, machine: &mut Machine) -> Result<Report> {
     let folder = machine.folder()?;
     let objects = files::choose(&options.files, &folder)?;
     let origin = folder.join("origin");
+    std::fs::create_dir(&origin)?;
     let sealed = seal(objects, &folder, &origin)?;
     let distinct_chunks = files::count(&origin.join("chunks"))?;
 

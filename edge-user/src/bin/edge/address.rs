@@ -12,7 +12,10 @@ pub(crate) fn resolve(text: &str) -> Result<SocketAddr, Failed> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
     }
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
     if let Ok(address) = bare.parse::<IpAddr>() {
         return Ok((address, SERVICE_PORT).into());
     }
@@ -22,16 +25,21 @@ pub(crate) fn resolve(text: &str) -> Result<SocketAddr, Failed> {
         (text, SERVICE_PORT).to_socket_addrs()
     };
     let unknown = |why: String| {
-        Failed::new(format!("no address for edge {text:?} ({why}): name it as ADDR or ADDR:PORT"))
+        Failed::new(format!(
+            "no address for edge {text:?} ({why}): name it as ADDR or ADDR:PORT"
+        ))
     };
     match found {
-        Ok(mut addresses) => addresses.next().ok_or_else(|| unknown("none known".to_owned())),
+        Ok(mut addresses) => addresses
+            .next()
+            .ok_or_else(|| unknown("none known".to_owned())),
         Err(error) => Err(unknown(error.to_string())),
     }
 }
 
 fn has_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+    text.rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]

@@ -22,12 +22,18 @@ pub(crate) struct Failed {
 
 impl Failed {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { code: FAILURE, message: message.into() }
+        Self {
+            code: FAILURE,
+            message: message.into(),
+        }
     }
 
     /// The command line itself is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: message.into() }
+        Self {
+            code: USAGE,
+            message: message.into(),
+        }
     }
 
     /// A file cannot be read or written.
@@ -41,8 +47,15 @@ impl Failed {
 
     /// Names the edge in front of what went wrong with it.
     pub(crate) fn with_edge(failure: &Failure, edge: std::net::SocketAddr) -> Self {
-        let code = if failure.is_temporary() { TRY_AGAIN } else { FAILURE };
-        Self { code, message: format!("{edge}: {failure}") }
+        let code = if failure.is_temporary() {
+            TRY_AGAIN
+        } else {
+            FAILURE
+        };
+        Self {
+            code,
+            message: format!("{edge}: {failure}"),
+        }
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -84,6 +97,9 @@ impl From<StatError> for Failed {
             | StatError::Status { .. }
             | StatError::Content { .. } => FAILURE,
         };
-        Self { code, message: error.to_string() }
+        Self {
+            code,
+            message: error.to_string(),
+        }
     }
 }

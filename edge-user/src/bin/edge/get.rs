@@ -67,7 +67,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "edge": edge.to_string(),
         }));
     }
-    report(arguments, edge, shape.size_bytes(), seconds, cost.retransmitted);
+    report(
+        arguments,
+        edge,
+        shape.size_bytes(),
+        seconds,
+        cost.retransmitted,
+    );
     Ok(())
 }
 

@@ -38,11 +38,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "public_ticket": public.encode(),
         }));
     }
-    let has_key = if kind == "private" { "yes: keep this ticket secret" } else { "no" };
+    let has_key = if kind == "private" {
+        "yes: keep this ticket secret"
+    } else {
+        "no"
+    };
     println!("key           {has_key}");
-    println!("size          {} bytes ({})", shape.size_bytes(), progress::human(shape.size_bytes()));
+    println!(
+        "size          {} bytes ({})",
+        shape.size_bytes(),
+        progress::human(shape.size_bytes())
+    );
     println!("chunks        {}", shape.data_chunks());
-    println!("index chunks  {} on {} levels", shape.index_chunks(), shape.depth());
+    println!(
+        "index chunks  {} on {} levels",
+        shape.index_chunks(),
+        shape.depth()
+    );
     println!("root          {root}");
     println!("public ticket {}", public.encode());
     Ok(())

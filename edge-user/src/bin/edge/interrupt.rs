@@ -13,7 +13,10 @@ use crate::failed::Failed;
 pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
     let failed = |error: std::io::Error| Failed::new(format!("cannot wait for signals: {error}"));
     let stop = Arc::new(Stop::new().map_err(failed)?);
-    let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

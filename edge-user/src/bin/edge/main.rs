@@ -1,5 +1,9 @@
 //! `edge`: what publishers, readers and operators type.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program talks to its user"
+)]
 
 use std::process::ExitCode;
 
@@ -71,5 +75,7 @@ fn print_json(value: &serde_json::Value) -> Result<(), Failed> {
     use std::io::Write;
     let mut text = value.to_string();
     text.push('\n');
-    std::io::stdout().write_all(text.as_bytes()).map_err(Failed::output)
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(Failed::output)
 }

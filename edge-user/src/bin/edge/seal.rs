@@ -1,15 +1,17 @@
 //! `edge seal`: file to chunks and a ticket.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use edge_user::seal::publish::{open_origin, publish};
+use edge_user::seal::ticket::PublicTicket;
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::{interrupt, print_json, progress, ticket};
+use crate::ticket::{TicketFile, guard_memory};
+use crate::{interrupt, print_json, progress};
 
 /// Encrypt a file under a new key, upload it to an origin, and write its ticket.
 ///
@@ -38,62 +40,54 @@ pub(crate) struct Arguments {
 
 #[expect(clippy::disallowed_methods, reason = "a program may look at the clock")]
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
-    ticket::guard_memory();
+    guard_memory();
     let start = Instant::now();
     let path = &arguments.file;
     let unreadable = |error| Failed::file("read", path, &error);
     let file = File::open(path).map_err(unreadable)?;
     let found = file.metadata().map_err(unreadable)?;
     if !found.is_file() {
-        return Err(Failed::new(format!("{} is not a regular file", path.display())));
+        return Err(Failed::new(format!(
+            "{} is not a regular file",
+            path.display()
+        )));
     }
+    let size_bytes = found.len();
     let origin = open_origin(&arguments.origin)?;
     // Before the work, so that it is not done for a ticket that cannot be written.
-    let ticket_file = ticket::create(&arguments.ticket_out, arguments.force, 0o600)?;
-    let outcome = seal(arguments, file, found.len(), origin.as_ref(), start, ticket_file);
-    if outcome.is_err() && !arguments.force {
-        // It was made by this run and holds nothing.
-        drop(fs::remove_file(&arguments.ticket_out));
-    }
-    outcome
-}
-
-fn seal(
-    arguments: &Arguments,
-    file: File,
-    size_bytes: u64,
-    origin: &dyn object_store::ObjectStore,
-    start: Instant,
-    ticket_file: File,
-) -> Result<(), Failed> {
+    let ticket_file = TicketFile::create(&arguments.ticket_out, arguments.force, 0o600)?;
     let public_file = match &arguments.public_ticket_out {
-        Some(path) => Some((path, ticket::create(path, arguments.force, 0o644)?)),
+        Some(path) => Some(TicketFile::create(path, arguments.force, 0o644)?),
         None => None,
     };
     let stop = interrupt::stop_on_signal()?;
     let bar = progress::bar(size_bytes, arguments.json);
-    let ticket = publish(file, size_bytes, origin, stop.asked(), &mut |bytes| bar.inc(bytes));
+    let ticket = publish(
+        file,
+        size_bytes,
+        origin.as_ref(),
+        stop.asked(),
+        &mut |bytes| {
+            bar.inc(bytes);
+        },
+    );
     bar.finish_and_clear();
-    let ticket = match ticket {
-        Ok(ticket) => ticket,
-        Err(error) => {
-            if let Some((path, _)) = public_file
-                && !arguments.force
-            {
-                drop(fs::remove_file(path));
-            }
-            return Err(error.into());
-        }
-    };
-    ticket::write(ticket_file, &arguments.ticket_out, &ticket.encode())?;
-    if let Some((path, file)) = public_file {
-        ticket::write(file, path, &ticket.public().encode())?;
+    let ticket = ticket?;
+    ticket_file.write(&ticket.encode())?;
+    if let Some(file) = public_file {
+        file.write(&ticket.public().encode())?;
     }
+    report(arguments, ticket.public(), start)
+}
 
+fn report(arguments: &Arguments, public: &PublicTicket, start: Instant) -> Result<(), Failed> {
     let seconds = start.elapsed().as_secs_f64();
-    let public = ticket.public();
     let (shape, root) = (public.shape(), public.root().to_string());
-    let name = arguments.file.file_name().unwrap_or_default().to_string_lossy();
+    let name = arguments
+        .file
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
     if arguments.json {
         return print_json(&json!({
             "name": name,
@@ -107,10 +101,10 @@ fn seal(
     }
     println!(
         "sealed {name}: {} in {} chunks and {} index chunks, {}",
-        progress::human(size_bytes),
+        progress::human(shape.size_bytes()),
         shape.data_chunks(),
         shape.index_chunks(),
-        progress::rate(size_bytes, seconds),
+        progress::rate(shape.size_bytes(), seconds),
     );
     println!("root   {root}");
     println!(

@@ -42,8 +42,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
 
 /// In the order a request passes.
 fn table(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    service(out, snapshot)?;
+    datagrams(out, snapshot)?;
+    chunks(out, snapshot)
+}
+
+fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let mode = &snapshot.mode;
-    writeln!(out, "edged {} ({}), up {} s", snapshot.version, snapshot.commit, snapshot.uptime_seconds)?;
+    writeln!(
+        out,
+        "edged {} ({}), up {} s",
+        snapshot.version, snapshot.commit, snapshot.uptime_seconds
+    )?;
     writeln!(
         out,
         "mode      xdp {}, bind {}, hugepages {}, sender {}",
@@ -59,12 +69,21 @@ fn table(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         snapshot.interface,
         snapshot.queues
     )?;
-    writeln!(out)?;
+    writeln!(out)
+}
 
-    let xdp: Vec<_> = snapshot.xdp.iter().map(|(queue, reasons)| (*queue, reasons)).collect();
+fn datagrams(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
+    let xdp: Vec<_> = snapshot
+        .xdp
+        .iter()
+        .map(|(queue, reasons)| (*queue, reasons))
+        .collect();
     by_queue(out, "xdp", &xdp)?;
-    let workers: Vec<_> =
-        snapshot.workers.iter().map(|worker| (worker.queue, &worker.reasons)).collect();
+    let workers: Vec<_> = snapshot
+        .workers
+        .iter()
+        .map(|worker| (worker.queue, &worker.reasons))
+        .collect();
     by_queue(out, "workers", &workers)?;
     for worker in &snapshot.workers {
         let drops = &worker.xsk;
@@ -77,10 +96,20 @@ fn table(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         sends(out, &worker.sends)?;
     }
     let socket = &snapshot.socket;
-    reasons(out, &format!("socket    received {}", socket.received), &socket.reasons)?;
-    reasons(out, &format!("  bounced {}", socket.bounced), &socket.bounce_reasons)?;
-    sends(out, &socket.sends)?;
+    reasons(
+        out,
+        &format!("socket    received {}", socket.received),
+        &socket.reasons,
+    )?;
+    reasons(
+        out,
+        &format!("  bounced {}", socket.bounced),
+        &socket.bounce_reasons,
+    )?;
+    sends(out, &socket.sends)
+}
 
+fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let store = &snapshot.store;
     writeln!(
         out,
@@ -122,7 +151,10 @@ fn by_queue(out: &mut impl Write, title: &str, queues: &[(u32, &ReasonCounts)]) 
     for (queue, reasons) in queues {
         numbers.push(*queue);
         for (label, count) in *reasons {
-            lines.entry(label).or_default().insert(*queue, count.packets);
+            lines
+                .entry(label)
+                .or_default()
+                .insert(*queue, count.packets);
         }
     }
     if lines.is_empty() {
@@ -146,7 +178,12 @@ fn by_queue(out: &mut impl Write, title: &str, queues: &[(u32, &ReasonCounts)]) 
 fn reasons(out: &mut impl Write, title: &str, reasons: &ReasonCounts) -> fmt::Result {
     writeln!(out, "{title}")?;
     for (label, count) in reasons {
-        writeln!(out, "  {label:<16}{:>14} ({})", count.packets, progress::human(count.bytes))?;
+        writeln!(
+            out,
+            "  {label:<16}{:>14} ({})",
+            count.packets,
+            progress::human(count.bytes)
+        )?;
     }
     Ok(())
 }
@@ -171,12 +208,14 @@ mod tests {
 
     #[test]
     fn the_table_shows_reasons_by_queue_and_their_sum() {
-        let steered = |packets| {
-            ReasonCounts::from([("steered".to_owned(), Count { packets, bytes: 1 })])
-        };
+        let steered =
+            |packets| ReasonCounts::from([("steered".to_owned(), Count { packets, bytes: 1 })]);
         let snapshot = Snapshot {
             xdp: BTreeMap::from([(0, steered(7)), (1, steered(35))]),
-            workers: vec![WorkerCounts { received: 7, ..WorkerCounts::default() }],
+            workers: vec![WorkerCounts {
+                received: 7,
+                ..WorkerCounts::default()
+            }],
             ..Snapshot::default()
         };
         let mut text = String::new();
