@@ -9,8 +9,8 @@ use crate::frame::{self, Endpoint, Family, Frame, Parsed};
 use crate::maps::{ABI_VERSION, Cookies, Resident, Settings};
 use crate::reason::Reason;
 use crate::wire::{
-    ChunkId, Cookie, GET_BYTES, Get, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC, Nack,
-    NackCode, VERSION, Welcome, hello_bytes_max,
+    ChunkId, Cookie, GET_BYTES, Get, HELLO_BYTES_MAX, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello,
+    Kind, MAGIC, Nack, NackCode, VERSION, Welcome,
 };
 
 /// What `decide` may ask of the world.
@@ -149,7 +149,7 @@ fn admit_hello<P: Packet + ?Sized>(
     cookies: &Cookies,
 ) -> Admission {
     let payload_bytes = datagram.payload_bytes;
-    if payload_bytes < HELLO_BYTES_MIN || payload_bytes > hello_bytes_max(settings.segment_bytes) {
+    if !(HELLO_BYTES_MIN..=HELLO_BYTES_MAX).contains(&payload_bytes) {
         return Admission::Refuse(Reason::HelloSize);
     }
     let Some(window) = packet.at::<HELLO_HEADER_BYTES>(at) else {

@@ -23,6 +23,9 @@ pub const SEGMENT_BYTES_MAX: u16 = 1440;
 pub const SEGMENTS_MAX: u32 = 128;
 /// Least length of a HELLO; the answer is as long and must not be longer.
 pub const HELLO_BYTES_MIN: usize = 1200;
+/// Most length of a HELLO: as long as the longest DATA datagram, whatever segments this edge has,
+/// because a client that says HELLO does not know yet.
+pub const HELLO_BYTES_MAX: usize = DATA_HEADER_BYTES + SEGMENT_BYTES_MAX as usize;
 /// What a HELLO says, before its padding.
 pub const HELLO_HEADER_BYTES: usize = 16;
 /// What a WELCOME says, before its padding.
@@ -48,17 +51,6 @@ const _: () = {
         "the answer fits the request"
     );
 };
-
-/// Longest HELLO an edge with this segment size answers.
-#[inline(always)]
-pub const fn hello_bytes_max(segment_bytes: u16) -> usize {
-    let full = (segment_bytes as usize).saturating_add(HELLO_HEADER_BYTES);
-    if full > HELLO_BYTES_MIN {
-        full
-    } else {
-        HELLO_BYTES_MIN
-    }
-}
 
 /// Name of a chunk: the SHA-256 of its bytes.
 #[repr(C)]

@@ -33,6 +33,8 @@ pub mod client;
 /// Encrypts, names, lists, opens: the only place that knows a key.
 #[cfg(feature = "reader")]
 pub mod seal;
+/// Where a chunk lies at an origin.
+pub mod layout;
 /// What happened so far, as the operator sees it.
 pub mod counters;
 /// Every bound, related to the others by assertions.

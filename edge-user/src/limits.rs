@@ -83,9 +83,11 @@ pub const NEGATIVES: usize = 4096;
 /// For how long "the origin does not have it" is believed.
 pub const ABSENT_FOR: Duration = Duration::from_secs(5);
 /// For how long a failed fetch is not tried again.
-pub const FAILED_FOR: Duration = Duration::from_secs(1);
+pub const FAILED_FOR: Duration = Duration::from_millis(FAILED_MS as u64);
+/// The same, as a client is told it.
+pub const FAILED_MS: u32 = 1000;
 /// When a client that was told BUSY or PENDING asks again.
-pub const RETRY: Duration = Duration::from_millis(250);
+pub const RETRY_MS: u32 = 250;
 const _: () = assert!(WAITERS >= FLIGHTS, "each flight has a waiter");
 const _: () = assert!(WAITERS_PER_FLIGHT <= WAITERS, "the bounds nest");
 

@@ -129,7 +129,7 @@ pub(super) fn dropped(world: &World, rows: &mut Vec<Row>) {
     row("a GET with a reserved byte set", v4(changed(bytes(), 3, 1)), Reason::BadReserved);
     row("a HELLO with a reserved byte set", v4(changed(hello(1232), 7, 1)), Reason::BadReserved);
     row("a HELLO that is too short", v4(hello(1199)), Reason::HelloSize);
-    row("a HELLO that is too long", v4(hello(1233)), Reason::HelloSize);
+    row("a HELLO that is too long", v4(hello(1457)), Reason::HelloSize);
     row("a short HELLO of version 2", v4(changed(hello(1199), 1, 0x21)), Reason::HelloSize);
     row("a GET of 63 bytes", v4(bytes().into_iter().take(63).collect()), Reason::GetSize);
     row("a GET of 65 bytes", v4([bytes(), vec![0]].concat()), Reason::GetSize);
@@ -145,6 +145,7 @@ pub(super) fn answered(world: &World, rows: &mut Vec<Row>) {
     row("a HELLO over IPv4", v4(hello(1232)), cookie);
     row("a HELLO over IPv6", v6(hello(1232)), cookie6);
     row("the shortest HELLO", v4(hello(1200)), cookie);
+    row("the longest HELLO", v6(hello(1456)), cookie6);
     row("a HELLO with a VLAN tag", v4(hello(1232)).tag(0x8100), cookie);
     row("a HELLO over IPv6 with two tags", v6(hello(1232)).tag(0x88a8).tag(0x8100), cookie6);
     row("a HELLO in a longer frame", v4(hello(1201)).trailer(7), cookie);

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{
-    Cookie, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC, SEGMENT_BYTES_DEFAULT,
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX, VERSION, WELCOME_HEADER_BYTES, Welcome,
+    Cookie, HELLO_BYTES_MAX, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX, VERSION,
+    WELCOME_HEADER_BYTES, Welcome,
 };
 
 use super::failure::Failure;
 
 /// Longest datagram either side ever sends.
-pub const DATAGRAM_BYTES_MAX: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_MAX as usize;
+pub const DATAGRAM_BYTES_MAX: usize = HELLO_BYTES_MAX;
 /// The first HELLO carries as much as a full DATA datagram of the default size.
 pub const HELLO_BYTES_DEFAULT: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAULT as usize;
 /// HELLOs sent in vain before the edge counts as dead.
@@ -161,7 +162,7 @@ impl Greeting {
             }) => (*nonce, *again),
             None => (random(), false),
         };
-        let len_bytes = self.next_len();
+        let len_bytes = self.len_bytes;
         out.fill(0);
         out[..HELLO_HEADER_BYTES].copy_from_slice(&Hello { nonce }.encode());
         self.asking = Some(Asking {
@@ -171,17 +172,6 @@ impl Greeting {
             again,
         });
         Step::Send(len_bytes)
-    }
-
-    /// An edge whose segments are below the default refuses a HELLO of the default length, and
-    /// some paths do not carry one: the last try is as short as a HELLO may be.
-    fn next_len(&self) -> usize {
-        let last_try = self.unanswered + 1 == TRIES;
-        if last_try && self.len_bytes == HELLO_BYTES_DEFAULT {
-            HELLO_BYTES_MIN
-        } else {
-            self.len_bytes
-        }
     }
 
     fn give_up(&mut self) -> Step {
@@ -369,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn three_hellos_go_out_from_three_ports_the_last_one_short_and_then_it_fails() {
+    fn three_hellos_go_out_from_three_ports_and_then_it_fails() {
         let mut greeting = Greeting::default();
         let (mut ports, mut lens, mut now) = (0, Vec::new(), 0);
         loop {
@@ -383,28 +373,8 @@ mod tests {
                 Step::Failed(failure) => break assert!(matches!(failure, Failure::Unanswered)),
             }
         }
-        assert_eq!((ports, lens), (3, vec![1232, 1232, 1200]));
+        assert_eq!((ports, lens), (3, vec![1232; 3]));
         assert!((2000..5000).contains(&now), "gave up after {now} ms");
-    }
-
-    #[test]
-    fn an_edge_with_small_segments_is_reached_by_the_short_hello() {
-        let mut greeting = asking();
-        let mut now = 0;
-        let len = loop {
-            now += 100;
-            match step(&mut greeting, now) {
-                Step::Open => greeting.opened(),
-                Step::Send(HELLO_BYTES_MIN) => break HELLO_BYTES_MIN,
-                Step::Send(_) | Step::Wait(_) => {}
-                Step::Failed(failure) => panic!("{failure}"),
-            }
-        };
-        let small = welcome(len, |welcome| welcome.segment_bytes = 1024);
-        assert!(matches!(
-            hear(&mut greeting, now, &small),
-            Heard::Welcome { .. }
-        ));
     }
 
     #[test]

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// Before the first round trip was measured.
 const RTO_START: Duration = Duration::from_millis(300);
-/// Least allowance above the round trip: scheduling alone takes milliseconds at either end.
-const RTO_SLACK_MIN: Duration = Duration::from_millis(10);
+/// Least allowance above the round trip: on a busy host, scheduling alone takes this long.
+const RTO_SLACK_MIN: Duration = Duration::from_millis(25);
+/// Least pause in the middle of an answer that is taken for loss, for the same cause.
+const PAUSE_MIN: Duration = Duration::from_millis(12);
 const RTO_MAX: Duration = Duration::from_secs(2);
 /// Doubling ends here.
 const BACKOFF_MAX: u32 = 6;
@@ -48,7 +50,7 @@ impl RoundTrip {
         let smooth = self.smooth.unwrap_or(RTO_START);
         (smooth / 4)
             .max(self.deviation * 4)
-            .clamp(Duration::from_millis(4), RTO_MAX)
+            .clamp(PAUSE_MIN, RTO_MAX)
     }
 }
 

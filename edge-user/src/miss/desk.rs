@@ -12,7 +12,7 @@ use super::cookies::CookieJar;
 use super::flight::{Failure, Flights, Outcome};
 use super::origin::{FetchResult, Fetched, OriginDesk};
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
-use crate::limits::{ABSENT_FOR, FAILED_FOR, RETRY};
+use crate::limits::{ABSENT_FOR, FAILED_FOR, FAILED_MS, RETRY_MS};
 use crate::reply::Request;
 use crate::reply::gso::{NoData, Sender};
 use crate::reply::peer::{Peer, endpoint};
@@ -65,9 +65,6 @@ pub struct Desk {
     /// A fetched chunk that waits for a slot; those behind it wait in the origin's queue.
     pub parked: Option<Fetched>,
 }
-
-const RETRY_MS: u32 = RETRY.as_millis() as u32;
-const FAILED_MS: u32 = FAILED_FOR.as_millis() as u32;
 
 impl Desk {
     /// A datagram from the kernel.

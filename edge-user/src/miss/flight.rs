@@ -42,7 +42,7 @@ struct Waiter {
 /// The flight table.
 #[derive(Debug, Default)]
 pub struct Flights {
-    flights: HashMap<ChunkId, Vec<Waiter>>,
+    under_way: HashMap<ChunkId, Vec<Waiter>>,
     /// Over all flights.
     waiters: usize,
     negatives: HashMap<ChunkId, (Failure, Instant)>,
@@ -65,7 +65,7 @@ impl Flights {
             deadline: now + WAITER_DEADLINE,
         };
         let full = self.waiters >= WAITERS;
-        if let Some(waiters) = self.flights.get_mut(&id) {
+        if let Some(waiters) = self.under_way.get_mut(&id) {
             // A waiter is (address, port, chunk): who asks again replaces its want set.
             if let Some(same) = waiters
                 .iter_mut()
@@ -81,17 +81,17 @@ impl Flights {
             self.waiters += 1;
             return Outcome::Joined;
         }
-        if full || self.flights.len() >= FLIGHTS {
+        if full || self.under_way.len() >= FLIGHTS {
             return Outcome::Full;
         }
-        self.flights.insert(id, vec![waiter]);
+        self.under_way.insert(id, vec![waiter]);
         self.waiters += 1;
         Outcome::Start
     }
 
     /// Ends a flight; these waited for it.
     pub fn land(&mut self, id: &ChunkId) -> Vec<Request> {
-        let waiters = self.flights.remove(id).unwrap_or_default();
+        let waiters = self.under_way.remove(id).unwrap_or_default();
         self.waiters -= waiters.len();
         waiters.into_iter().map(|waiter| waiter.request).collect()
     }
@@ -110,7 +110,7 @@ impl Flights {
     /// flight goes on without waiters: the chunk is still worth having.
     pub fn expire(&mut self, now: Instant) -> usize {
         let before = self.waiters;
-        for waiters in self.flights.values_mut() {
+        for waiters in self.under_way.values_mut() {
             let count = waiters.len();
             waiters.retain(|waiter| now < waiter.deadline);
             self.waiters -= count - waiters.len();
@@ -137,7 +137,7 @@ impl Flights {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.flights.len()
+        self.under_way.len()
     }
 }
 

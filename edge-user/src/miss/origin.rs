@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::clock;
+use crate::layout::chunk_path;
 use crate::limits::{CHUNK_BYTES, FETCH_DEADLINE, FETCHES, FLIGHTS};
 use crate::sys::receive::Wake;
 
@@ -123,9 +124,12 @@ impl Origins {
 }
 
 async fn fetch_from(store: &dyn ObjectStore, path: &ObjectPath) -> FetchResult {
-    let failed = |error: object_store::Error| match error {
-        object_store::Error::NotFound { .. } => FetchResult::Absent,
-        other => FetchResult::Failed(other.to_string()),
+    let failed = |error: object_store::Error| {
+        if matches!(error, object_store::Error::NotFound { .. }) {
+            FetchResult::Absent
+        } else {
+            FetchResult::Failed(error.to_string())
+        }
     };
     let found = match store.get(path).await {
         Ok(found) => found,
@@ -142,16 +146,10 @@ async fn fetch_from(store: &dyn ObjectStore, path: &ObjectPath) -> FetchResult {
     }
 }
 
-/// `chunks/<first 2 hex>/<next 2 hex>/<64 hex>`.
-fn chunk_path(id: &ChunkId) -> ObjectPath {
-    let name = id.to_string();
-    ObjectPath::from_iter(["chunks", &name[..2], &name[2..4], &name])
-}
-
 impl OriginDesk {
     /// Asks for a chunk. Refused when more are waiting than there can be flights.
     pub fn ask(&self, id: ChunkId) -> Result<(), ChunkId> {
-        self.requests.try_send((id, clock::now())).map_err(|_| id)
+        self.requests.try_send((id, clock::now())).or(Err(id))
     }
 
     pub fn next(&self) -> Option<Fetched> {

@@ -78,7 +78,7 @@ impl Sender {
                     first: rest.first,
                     count,
                 };
-                let span = self.span(stay, &geometry, part);
+                let span = self.span(stay, geometry, part);
                 bytes += span.len_bytes();
                 spans.push(span, usize::from(count));
                 rest = Run {
@@ -98,7 +98,7 @@ impl Sender {
 
     /// The stored datagrams of a run. Only the chunk's last one is short, and it comes last in
     /// every plan, as the kernel wants it.
-    fn span(&self, stay: Stay, geometry: &Geometry, run: Run) -> Span {
+    fn span(&self, stay: Stay, geometry: Geometry, run: Run) -> Span {
         let stride = usize::from(self.stride);
         let last = run.first + run.count - 1;
         let (_, last_bytes) = geometry

@@ -20,7 +20,7 @@ pub fn plan(want: u128, geometry: &Geometry, max_burst: u8) -> Option<Runs> {
 }
 
 /// The runs of a plan, lowest first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Runs {
     set: u128,
     budget: u32,

@@ -14,11 +14,12 @@ use std::thread;
 
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
 use object_store::local::LocalFileSystem;
-use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::SysError;
 use thiserror::Error;
 use tokio::runtime::{self, Runtime};
+
+use crate::layout::chunk_path;
 
 use super::cipher::{Cipher, Key, Nonce};
 use super::ticket::{PublicTicket, Ticket, TicketError};
@@ -80,12 +81,6 @@ pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
             source,
         }),
     }
-}
-
-/// Where a chunk lies at every origin.
-pub fn chunk_path(id: &ChunkId) -> StorePath {
-    let hex = id.to_string();
-    StorePath::from(format!("chunks/{}/{}/{hex}", &hex[..2], &hex[2..4]))
 }
 
 /// Seals an object of a known size under a new key and uploads it; gives its ticket.

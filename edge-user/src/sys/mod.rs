@@ -1,6 +1,10 @@
 //! The kernel's interfaces, wrapped so that the rest of the crate needs no `unsafe`: it is written
 //! here and nowhere else, one operation to a block, with the fact it relies on.
 #![expect(unsafe_code, reason = "this is the place for it")]
+#![expect(
+    clippy::host_endian_bytes,
+    reason = "the kernel is on the same machine"
+)]
 
 /// Memory from the kernel, hugepages or not.
 pub mod mapping;

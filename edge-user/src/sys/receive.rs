@@ -11,7 +11,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::socket::{ServiceSocket, parse_socket_address};
+use super::socket::{ServiceSocket, parse_socket_address, socklen};
 
 /// Wakes a thread that sleeps in [`ReceiveRing::wait`], from any other.
 #[derive(Clone, Debug)]
@@ -51,10 +51,12 @@ pub struct Received<'a> {
 
 const BUFFER_GROUP: u16 = 0;
 const BUFFER_BYTES: usize = 2048;
+const BUFFER_LEN: i32 = 2048;
+const _: () = assert!(BUFFER_LEN.cast_unsigned() as usize == BUFFER_BYTES);
 const WAKE: u64 = u64::MAX;
 const PROVIDED: u64 = u64::MAX - 1;
 
-/// An io_uring that receives from every service socket.
+/// An `io_uring` that receives from every service socket.
 pub struct ReceiveRing {
     ring: IoUring,
     /// Read by the kernel at each completion, so at a fixed place.
@@ -87,7 +89,7 @@ impl ReceiveRing {
         let ring = IoUring::new(depth.next_power_of_two())?;
         // SAFETY: plain data and null pointers, for which zeros are a value.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
-        header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+        header.msg_namelen = socklen::<libc::sockaddr_in6>();
         let unarmed = (0..sockets.len() as u64).chain([WAKE]).collect();
         let buffers = vec![[0; BUFFER_BYTES]; usize::from(buffer_count)].into_boxed_slice();
         let used = (0..buffer_count).collect();
@@ -115,11 +117,10 @@ impl ReceiveRing {
     fn provide(&mut self) {
         while let Some(index) = self.used.pop() {
             let buffer = self.buffers[usize::from(index)].as_mut_ptr();
-            let entry =
-                opcode::ProvideBuffers::new(buffer, BUFFER_BYTES as i32, 1, BUFFER_GROUP, index)
-                    .build()
-                    .flags(squeue::Flags::SKIP_SUCCESS)
-                    .user_data(PROVIDED);
+            let entry = opcode::ProvideBuffers::new(buffer, BUFFER_LEN, 1, BUFFER_GROUP, index)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(PROVIDED);
             self.push(&entry);
         }
     }

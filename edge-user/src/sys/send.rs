@@ -51,10 +51,11 @@ pub enum SendEnd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// An io_uring that only sends, with its pool of operations.
+/// An `io_uring` that only sends, with its pool of operations.
 pub struct SendRing {
     ring: IoUring,
-    operations: Vec<Box<Operation>>,
+    /// Never grows: the kernel knows the operations by address.
+    operations: Box<[Operation]>,
     free: Vec<usize>,
     /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
     _memory: Arc<Slab>,
@@ -62,7 +63,7 @@ pub struct SendRing {
     sockets: Arc<[ServiceSocket]>,
 }
 
-// SAFETY: the raw pointers in the operations lead into the boxes beside them and into the slab,
+// SAFETY: the raw pointers in the operations lead into themselves and into the slab,
 // both owned here; nothing is tied to a thread.
 unsafe impl Send for SendRing {}
 
@@ -77,11 +78,10 @@ impl std::fmt::Debug for SendRing {
 impl SendRing {
     pub fn new(depth: u32, memory: Arc<Slab>, sockets: Arc<[ServiceSocket]>) -> io::Result<Self> {
         let ring = IoUring::new(depth)?;
-        let operations: Vec<_> = (0..depth)
+        let operations: Box<[Operation]> = (0..depth)
             .map(|_| {
                 // SAFETY: plain data and null pointers, for which zeros are a value.
-                let operation: Operation = unsafe { zeroed() };
-                Box::new(operation)
+                unsafe { zeroed() }
             })
             .collect();
         let free = (0..operations.len()).collect();
@@ -109,7 +109,7 @@ impl SendRing {
         segment_bytes: u16,
     ) -> Result<(), Full> {
         let index = self.free.pop().ok_or(Full)?;
-        let operation = &mut *self.operations[index];
+        let operation = &mut self.operations[index];
         let (mut count, mut bytes) = (0, 0);
         for span in spans {
             assert!(
@@ -145,7 +145,7 @@ impl SendRing {
             "a datagram of our own fits its buffer"
         );
         let index = self.free.pop().ok_or(Full)?;
-        let operation = &mut *self.operations[index];
+        let operation = &mut self.operations[index];
         let (head, tail) = operation.inline[..len_bytes].split_at_mut(bytes.len());
         head.copy_from_slice(bytes);
         tail.fill(0);
@@ -170,7 +170,7 @@ impl SendRing {
         span_count: usize,
         control_bytes: usize,
     ) {
-        let operation = &mut *self.operations[index];
+        let operation = &mut self.operations[index];
         let (name, name_bytes) = socket_address(to);
         operation.name = name;
         operation.header.msg_name = (&raw mut operation.name).cast();
@@ -184,7 +184,7 @@ impl SendRing {
             .flags(libc::MSG_DONTWAIT.cast_unsigned())
             .build()
             .user_data(index as u64);
-        // SAFETY: all that the entry points to lives in the operation's box, which is neither
+        // SAFETY: all that the entry points to lives in the operation, which is neither
         // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
         // mapped; the socket is kept open by `self`.
         let pushed = unsafe { self.ring.submission().push(&entry) };

@@ -110,7 +110,6 @@ impl Slab {
     }
 
     /// The piece, to write.
-    #[expect(clippy::mut_from_ref, reason = "the token is what is borrowed mutably")]
     pub fn bytes_mut<'a>(&'a self, piece: &'a mut Piece) -> &'a mut [u8] {
         let start = self.start(piece);
         // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference. The

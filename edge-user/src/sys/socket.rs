@@ -16,6 +16,11 @@ pub struct ServiceSocket {
     address: SocketAddr,
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "2 and 10")]
+const AF_INET: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
+#[expect(clippy::cast_possible_truncation, reason = "2 and 10")]
+const AF_INET6: libc::sa_family_t = libc::AF_INET6 as libc::sa_family_t;
+
 const SEND_BUFFER_BYTES: libc::c_int = 16 << 20;
 const RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
 const TTL: libc::c_int = 64;
@@ -110,7 +115,7 @@ fn set_option(
             level,
             name,
             (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            socklen::<libc::c_int>(),
         )
     };
     if result == 0 {
@@ -128,23 +133,23 @@ pub(in crate::sys) fn socket_address(
     let mut six: libc::sockaddr_in6 = unsafe { zeroed() };
     match address {
         SocketAddr::V6(address) => {
-            six.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            six.sin6_family = AF_INET6;
             six.sin6_port = address.port().to_be();
             six.sin6_addr.s6_addr = address.ip().octets();
             six.sin6_scope_id = address.scope_id();
-            (six, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
+            (six, socklen::<libc::sockaddr_in6>())
         }
         SocketAddr::V4(address) => {
             // SAFETY: plain data, for which zeros are a value.
             let mut four: libc::sockaddr_in = unsafe { zeroed() };
-            four.sin_family = libc::AF_INET as libc::sa_family_t;
+            four.sin_family = AF_INET;
             four.sin_port = address.port().to_be();
             four.sin_addr.s_addr = u32::from(*address.ip()).to_be();
             const { assert!(size_of::<libc::sockaddr_in>() <= size_of::<libc::sockaddr_in6>()) };
             let place = (&raw mut six).cast::<libc::sockaddr_in>();
             // SAFETY: the larger of the two has room for the smaller, and its alignment suffices.
             unsafe { place.write(four) };
-            (six, size_of::<libc::sockaddr_in>() as libc::socklen_t)
+            (six, socklen::<libc::sockaddr_in>())
         }
     }
 }
@@ -153,16 +158,24 @@ pub(in crate::sys) fn socket_address(
 pub(in crate::sys) fn parse_socket_address(bytes: &[u8]) -> Option<SocketAddr> {
     // `struct sockaddr_in` and `sockaddr_in6`: family in host order, then port and address in
     // network order; IPv6 has its flow label between the two and the scope behind.
-    let family = i32::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    if family == libc::AF_INET {
+    if family == AF_INET {
         let octets: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
         Some(SocketAddr::from((octets, port)))
-    } else if family == libc::AF_INET6 {
+    } else if family == AF_INET6 {
         let octets: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
         let scope = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
         Some(std::net::SocketAddrV6::new(octets.into(), port, 0, scope).into())
     } else {
         None
     }
+}
+
+/// Size of a type, as socket calls take it.
+pub(in crate::sys) const fn socklen<T>() -> libc::socklen_t {
+    const { assert!(size_of::<T>() < 1 << 16) };
+    #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
+    let len = size_of::<T>() as libc::socklen_t;
+    len
 }

@@ -14,6 +14,10 @@ use memmap2::MmapOptions;
 use super::mapping::Mapping;
 use super::ring::{Consuming, Producing, Ring, RingOffsets};
 use super::slab::{Piece, Slab};
+use super::socket::socklen;
+
+#[expect(clippy::cast_possible_truncation, reason = "44")]
+const AF_XDP: u16 = libc::AF_XDP as u16;
 
 /// Sizes of one socket's umem and rings.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +135,7 @@ impl Xsk {
             return Err(io::Error::last_os_error());
         }
         let address = libc::sockaddr_xdp {
-            sxdp_family: libc::AF_XDP as u16,
+            sxdp_family: AF_XDP,
             sxdp_flags: libc::XDP_COPY,
             sxdp_ifindex: index,
             sxdp_queue_id: queue,
@@ -142,7 +146,7 @@ impl Xsk {
             libc::bind(
                 self.fd.as_raw_fd(),
                 (&raw const address).cast(),
-                size_of::<libc::sockaddr_xdp>() as libc::socklen_t,
+                socklen::<libc::sockaddr_xdp>(),
             )
         };
         if result == 0 {
@@ -150,6 +154,11 @@ impl Xsk {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+
+    /// Whether the umem lies in hugepages.
+    pub const fn hugepages(&self) -> bool {
+        self.umem.mapping().hugepages()
     }
 
     /// For the program's socket map, and for who reads the statistics.
@@ -231,8 +240,8 @@ fn claim(
     desc: libc::xdp_desc,
 ) -> Result<RxFrame, BadDescriptor> {
     let frame_bytes = umem.piece_bytes() as u64;
-    let index = usize::try_from(desc.addr / frame_bytes).map_err(|_| BadDescriptor)?;
-    let start = usize::try_from(desc.addr % frame_bytes).map_err(|_| BadDescriptor)?;
+    let index = usize::try_from(desc.addr / frame_bytes).or(Err(BadDescriptor))?;
+    let start = usize::try_from(desc.addr % frame_bytes).or(Err(BadDescriptor))?;
     let len_bytes = desc.len as usize;
     if start + len_bytes > umem.piece_bytes() {
         return Err(BadDescriptor);
@@ -295,7 +304,7 @@ fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
             libc::SOL_XDP,
             name,
             std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
+            socklen::<T>(),
         )
     };
     if result == 0 {
@@ -307,7 +316,7 @@ fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
 
 /// `T` is plain data: any bytes the kernel writes are a value of it.
 fn get_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
-    let mut len = size_of::<T>() as libc::socklen_t;
+    let mut len = socklen::<T>();
     // SAFETY: address and length describe one live value, and the kernel writes no more than that.
     let result = unsafe {
         libc::getsockopt(

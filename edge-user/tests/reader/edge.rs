@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use edge_ebpf::wire::{
-    ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_BYTES_MIN, HELLO_HEADER_BYTES,
-    Hello, Kind, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome, opening,
+    ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_BYTES_MAX, HELLO_BYTES_MIN,
+    HELLO_HEADER_BYTES, Hello, Kind, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome, opening,
 };
 use sha2::{Digest, Sha256};
 
@@ -116,12 +116,11 @@ impl Edge {
         let manners = &mut self.manners;
         self.hellos.push(datagram.len());
         self.ports.insert(port);
-        let longest = HELLO_BYTES_MIN.max(HELLO_HEADER_BYTES + usize::from(manners.segment_bytes));
         assert!(
             datagram[HELLO_HEADER_BYTES..].iter().all(|byte| *byte == 0),
             "padding is zero"
         );
-        if !(HELLO_BYTES_MIN..=longest).contains(&datagram.len()) {
+        if !(HELLO_BYTES_MIN..=HELLO_BYTES_MAX).contains(&datagram.len()) {
             return Vec::new();
         }
         if manners.deaf_hellos > 0 {

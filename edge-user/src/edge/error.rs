@@ -1,0 +1,90 @@
+//! Why the daemon does not start, with what to do about it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::attach::AttachError;
+use crate::miss::origin::OriginError;
+use crate::store::TooSmall;
+
+/// Why the daemon does not start, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error("{0}; raise store.size")]
+    TooSmall(#[from] TooSmall),
+    #[error(
+        "no {bytes_mib} MiB of hugepages for {what}: {error}; reserve {pages} more with `sysctl -w \
+         vm.nr_hugepages=N`, or set store.hugepages = \"prefer\" or \"off\""
+    )]
+    Hugepages {
+        what: String,
+        bytes_mib: usize,
+        pages: usize,
+        error: io::Error,
+    },
+    #[error("no memory for {what}: {error}")]
+    Memory { what: String, error: io::Error },
+    #[error("{address} is taken by another program (`ss -lunp` names it); stop it first")]
+    AddressInUse { address: SocketAddr },
+    #[error(
+        "{address} is not an address of this host; give it to an interface (`ip address add …`) or \
+         change service.listen"
+    )]
+    NoSuchAddress { address: SocketAddr },
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    #[error("interface {interface}: {error}; `ip link` lists those there are")]
+    Interface { interface: String, error: io::Error },
+    #[error(
+        "no AF_XDP socket on queue {queue} of {interface}: {error}; see docs/OPERATING.md, \
+         \"Queues\""
+    )]
+    Bind {
+        queue: u32,
+        interface: String,
+        error: io::Error,
+    },
+    #[error("{what} cannot be set up: {error}")]
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+}
+
+impl StartError {
+    /// As in docs/OPERATING.md, "Exit codes".
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Attach(AttachError::NotPermitted) => 77,
+            Self::AddressInUse { .. } | Self::Attach(AttachError::Occupied { .. }) => 75,
+            Self::Config(_) | Self::NoSuchAddress { .. } | Self::TooSmall(_) => 78,
+            Self::Bind { error, .. } | Self::Listen { error, .. } | Self::System { error, .. }
+                if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
+            {
+                77
+            }
+            Self::Attach(_)
+            | Self::Origin(_)
+            | Self::Hugepages { .. }
+            | Self::Memory { .. }
+            | Self::Listen { .. }
+            | Self::Interface { .. }
+            | Self::Bind { .. }
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// An error of something every Linux has.
+pub(super) fn system<T>(what: &'static str, result: io::Result<T>) -> Result<T, StartError> {
+    result.map_err(|error| StartError::System { what, error })
+}

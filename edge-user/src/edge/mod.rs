@@ -1,0 +1,119 @@
+//! Puts the daemon together, and takes it apart.
+//!
+//! The order matters in both directions. Up: memory, sockets, the program on the interface (the
+//! number of queues may change with it), a worker for each queue, the miss path, and last the
+//! settings, from which on the program steers. Down: the settings first, so that what comes from
+//! then on goes to the kernel; then the threads; then the program.
+
+/// Why it does not start.
+mod error;
+/// What the host gives.
+mod host;
+/// What is made from it.
+mod parts;
+/// Reads all counters.
+mod observe;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use edge_ebpf::maps::Settings;
+use tokio::runtime::Handle;
+
+pub use self::error::StartError;
+
+use self::error::system;
+use self::observe::Observer;
+use self::parts::Parts;
+use crate::attach::Program;
+use crate::config::Config;
+use crate::counters::Snapshot;
+use crate::sys::receive::Wake;
+
+/// A daemon that serves.
+pub struct Edge {
+    program: Option<Program>,
+    workers: Vec<JoinHandle<()>>,
+    miss_path: JoinHandle<io::Result<()>>,
+    stop: Arc<AtomicBool>,
+    wakes: Vec<Wake>,
+    observer: Arc<Observer>,
+}
+
+impl Edge {
+    pub fn start(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+        // Every part is made before the first thread starts: an error leaves nothing behind.
+        let Parts {
+            program,
+            settings,
+            workers,
+            miss_path,
+            stop,
+            wakes,
+            observer,
+        } = Parts::make(config, runtime)?;
+        let spawn = |name: String| thread::Builder::new().name(name);
+        let filler = spawn("filler".to_owned()).spawn(move || miss_path.run());
+        let mut edge = Self {
+            program,
+            workers: Vec::new(),
+            miss_path: system("the thread of the miss path", filler)?,
+            stop,
+            wakes,
+            observer: Arc::new(observer),
+        };
+        for (worker, queue) in workers.into_iter().zip(0..) {
+            let spawned = spawn(format!("worker-{queue}")).spawn(move || worker.run());
+            match system("the thread of a worker", spawned) {
+                Ok(handle) => edge.workers.push(handle),
+                Err(error) => {
+                    edge.stop();
+                    return Err(error);
+                }
+            }
+        }
+        if let Some(program) = &mut edge.program
+            && let Err(error) = program.serve(settings)
+        {
+            edge.stop();
+            return Err(error.into());
+        }
+        Ok(edge)
+    }
+
+    /// Reads all counters, from any thread.
+    pub fn snapshot_source(&self) -> Arc<dyn Fn() -> Snapshot + Send + Sync> {
+        let observer = Arc::clone(&self.observer);
+        Arc::new(move || observer.snapshot())
+    }
+
+    /// Whether a thread has ended that should run as long as the daemon does.
+    pub fn has_failed(&self) -> bool {
+        self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Stops serving, and leaves nothing on the interface.
+    pub fn stop(mut self) {
+        if let Some(program) = &mut self.program
+            && let Err(error) = program.serve(Settings::NONE)
+        {
+            tracing::warn!(%error, "the program goes on steering until it is taken off");
+        }
+        self.stop.store(true, Ordering::Release);
+        for wake in &self.wakes {
+            wake.wake();
+        }
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker had failed");
+            }
+        }
+        match self.miss_path.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the miss path had failed"),
+            Err(_) => tracing::error!("the miss path had failed"),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Reads all counters, from any thread.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::attach::ProgramCounters;
+use crate::clock;
+use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
+use crate::hit::worker::WorkerCells;
+use crate::miss::desk::MissCells;
+use crate::sys::xsk::statistics;
+
+/// What the counters are read from, from any thread.
+pub(super) struct Observer {
+    pub(super) started: Instant,
+    pub(super) mode: Mode,
+    pub(super) interface: String,
+    pub(super) queues: u32,
+    pub(super) listen: Vec<String>,
+    pub(super) program: Option<Mutex<ProgramCounters>>,
+    pub(super) workers: Vec<(Arc<WorkerCells>, Arc<OwnedFd>)>,
+    pub(super) miss: Arc<MissCells>,
+}
+
+impl Observer {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let xdp = self.program.as_ref().map(|program| {
+            let program = program.lock().unwrap_or_else(PoisonError::into_inner);
+            (0..self.queues)
+                .map(|queue| (queue, program.of_queue(queue)))
+                .collect()
+        });
+        let workers = self.workers.iter().zip(0..).map(|((cells, xsk), queue)| {
+            let xsk = statistics(xsk.as_fd()).unwrap_or_default();
+            WorkerCounts {
+                queue,
+                received: cells.received.get(),
+                reasons: cells.reasons.snapshot(),
+                sends: cells.sends.snapshot(),
+                xsk: XskCounts {
+                    rx_dropped: xsk.rx_dropped,
+                    rx_ring_full: xsk.rx_ring_full,
+                    rx_invalid_descs: xsk.rx_invalid_descs,
+                    rx_fill_ring_empty: xsk.rx_fill_ring_empty,
+                },
+            }
+        });
+        let miss = &self.miss;
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("SEALEDGE_COMMIT").to_owned(),
+            uptime_seconds: clock::now()
+                .saturating_duration_since(self.started)
+                .as_secs(),
+            mode: self.mode.clone(),
+            interface: self.interface.clone(),
+            queues: self.queues,
+            listen: self.listen.clone(),
+            xdp: xdp.unwrap_or_default(),
+            workers: workers.collect(),
+            socket: SocketCounts {
+                received: miss.received.get(),
+                reasons: miss.reasons.snapshot(),
+                bounced: miss.bounced.get(),
+                bounce_reasons: miss.bounce_reasons.snapshot(),
+                sends: miss.sends.snapshot(),
+            },
+            store: *miss.store.lock().unwrap_or_else(PoisonError::into_inner),
+            origin: miss.origin(),
+        }
+    }
+}

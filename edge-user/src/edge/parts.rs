@@ -1,0 +1,235 @@
+//! Everything a daemon is made of, ready to run.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use edge_ebpf::cookie::epoch_at;
+use edge_ebpf::maps::Settings;
+use tokio::runtime::Handle;
+
+use super::error::{StartError, system};
+use super::host;
+use super::observe::Observer;
+use crate::attach::{Maps, Program, queue_count};
+use crate::clock;
+use crate::config::{Config, OriginUrl, XdpMode};
+use crate::counters::{Mode, Sends};
+use crate::hit::worker::{Worker, WorkerCells};
+use crate::inbox::Inbox;
+use crate::limits::RECEIVE_BUFFERS;
+use crate::miss::cookies::CookieJar;
+use crate::miss::desk::{Desk, MissCells};
+use crate::miss::flight::Flights;
+use crate::miss::origin::Origins;
+use crate::miss::path::MissPath;
+use crate::reply::gso::Sender;
+use crate::reply::peer::Services;
+use crate::store::publish::Publisher;
+use crate::store::{Shared, Store, slot_bytes};
+use crate::sys::receive::{ReceiveRing, Wake};
+use crate::sys::socket::ServiceSocket;
+
+pub(super) struct Parts {
+    pub(super) program: Option<Program>,
+    /// What the program is told once everything runs.
+    pub(super) settings: Settings,
+    pub(super) workers: Vec<Worker>,
+    pub(super) miss_path: MissPath,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) wakes: Vec<Wake>,
+    pub(super) observer: Observer,
+}
+
+/// What several parts share.
+struct Common<'a> {
+    config: &'a Config,
+    interface: &'a str,
+    sockets: Arc<[ServiceSocket]>,
+    shared: Arc<Shared>,
+    services: Services,
+    inbox: Arc<Inbox>,
+    stop: Arc<AtomicBool>,
+    /// Wakes the miss path.
+    wake: Wake,
+    /// Wakes every worker, once: when it is time to stop.
+    stop_wake: Wake,
+}
+
+impl Parts {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one order of making, easier to check whole"
+    )]
+    pub(super) fn make(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+        config.check_environment()?;
+        let origins = Origins::open(config.origins.iter().map(|origin| match &origin.url {
+            OriginUrl::Directory(path) => path.clone(),
+        }))?;
+        let interface = config.service.interfaces[0].as_str();
+        let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
+        let arena = host::memory("the arena", bytes, config)?;
+        let mut hugepages = arena.hugepages();
+        let sockets = host::listen(&config.service.listen)?;
+        let (mut program, maps) = attached(config, interface)?;
+        let queues = match program {
+            None => 0,
+            Some(_) => queue_count(interface).map_err(|error| StartError::Interface {
+                interface: interface.to_owned(),
+                error,
+            })?,
+        };
+        let (shared, pieces) = Shared::new(
+            arena,
+            config.store.size_bytes,
+            config.service.segment_bytes,
+            queues as usize,
+        )?;
+        let wake = system("a wake-up", Wake::new())?;
+        let common = Common {
+            config,
+            interface,
+            services: Services::new(&sockets, host::interface_index(interface)?),
+            sockets,
+            shared,
+            inbox: Arc::new(Inbox::new(wake.clone())),
+            stop: Arc::new(AtomicBool::new(false)),
+            wake,
+            stop_wake: system("a wake-up", Wake::new())?,
+        };
+        let settings = host::settings(config, interface)?;
+
+        let mut workers = Vec::new();
+        let mut observed = Vec::new();
+        for queue in 0..queues {
+            let worker = common.worker(queue)?;
+            hugepages &= worker.xsk.hugepages();
+            let socket = worker.xsk.share_fd();
+            if let Some(program) = &mut program {
+                program.set_socket(queue, Arc::clone(&socket))?;
+            }
+            observed.push((Arc::clone(&worker.cells), socket));
+            workers.push(worker);
+        }
+        let miss = Arc::new(MissCells::default());
+        let (publisher, cookies, counters) = match maps {
+            Some(maps) => (
+                Publisher::to(maps.resident),
+                CookieJar::new(config.read_secret()?, Some(maps.cookies)),
+                Some(Mutex::new(maps.counters)),
+            ),
+            None => (
+                Publisher::none(),
+                CookieJar::new(config.read_secret()?, None),
+                None,
+            ),
+        };
+        let store = Store::new(Arc::clone(&common.shared), pieces, publisher);
+        let miss_path = common.miss_path(settings, store, cookies, origins, &miss, runtime)?;
+        Ok(Self {
+            program,
+            settings,
+            workers,
+            miss_path,
+            observer: Observer {
+                started: clock::now(),
+                mode: mode(config, hugepages),
+                interface: interface.to_owned(),
+                queues,
+                listen: (config.service.listen.iter())
+                    .map(ToString::to_string)
+                    .collect(),
+                program: counters,
+                workers: observed,
+                miss,
+            },
+            stop: common.stop,
+            wakes: vec![common.wake, common.stop_wake],
+        })
+    }
+}
+
+impl Common<'_> {
+    fn worker(&self, queue: u32) -> Result<Worker, StartError> {
+        let cells = Arc::new(WorkerCells::default());
+        Ok(Worker {
+            cpu: host::worker_cpu(queue),
+            busy_poll: self.config.xdp.busy_poll,
+            xsk: host::xsk(self.config, self.interface, queue)?,
+            shared: Arc::clone(&self.shared),
+            reader: self.shared.epochs.reader(queue as usize),
+            services: self.services.clone(),
+            sender: self.sender(&cells.sends)?,
+            inbox: Arc::clone(&self.inbox),
+            cells,
+            stop: Arc::clone(&self.stop),
+            stop_wake: self.stop_wake.clone(),
+        })
+    }
+
+    fn miss_path(
+        &self,
+        settings: Settings,
+        store: Store,
+        mut cookies: CookieJar,
+        origins: Origins,
+        cells: &Arc<MissCells>,
+        runtime: &Handle,
+    ) -> Result<MissPath, StartError> {
+        // The program needs keys before it is told to serve.
+        cookies.turn_to(epoch_at(clock::unix_seconds()));
+        let sockets = Arc::clone(&self.sockets);
+        let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
+        Ok(MissPath {
+            receive: system("io_uring", receive)?,
+            inbox: Arc::clone(&self.inbox),
+            desk: Desk {
+                settings,
+                cookies,
+                store,
+                flights: Flights::default(),
+                origin: origins.start(runtime, self.wake.clone()),
+                sender: self.sender(&cells.sends)?,
+                cells: Arc::clone(cells),
+                parked: None,
+            },
+            stop: Arc::clone(&self.stop),
+        })
+    }
+
+    fn sender(&self, counters: &Arc<Sends>) -> Result<Sender, StartError> {
+        let sender = Sender::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.sockets),
+            Arc::clone(counters),
+            self.config.service.max_burst,
+        );
+        system("io_uring", sender)
+    }
+}
+
+/// The program on the interface, in the mode that was asked for, unless that is off.
+fn attached(
+    config: &Config,
+    interface: &str,
+) -> Result<(Option<Program>, Option<Maps>), StartError> {
+    if config.xdp.mode == XdpMode::Off {
+        return Ok((None, None));
+    }
+    let slots = config.store.size_bytes / slot_bytes(config.service.segment_bytes) as u64;
+    let (mut program, mut maps) = Program::load(u32::try_from(slots).unwrap_or(u32::MAX))?;
+    program.check_abi(&mut maps.counters)?;
+    program.attach(interface, config.xdp.mode)?;
+    Ok((Some(program), Some(maps)))
+}
+
+/// The mode that really is in use.
+fn mode(config: &Config, hugepages: bool) -> Mode {
+    let off = config.xdp.mode == XdpMode::Off;
+    Mode {
+        xdp: config.xdp.mode.label().to_owned(),
+        // Sockets are bound in copy mode, whether "copy" or "auto" was asked for.
+        bind: if off { "none" } else { "copy" }.to_owned(),
+        hugepages,
+        sender: config.service.sender.label().to_owned(),
+    }
+}

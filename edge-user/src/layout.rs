@@ -1,0 +1,22 @@
+//! Where a chunk lies at an origin: `chunks/<first 2 hex>/<next 2 hex>/<64 hex>`.
+
+use edge_ebpf::wire::ChunkId;
+use object_store::path::Path;
+
+pub fn chunk_path(id: &ChunkId) -> Path {
+    let name = id.to_string();
+    Path::from_iter(["chunks", &name[..2], &name[2..4], &name])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_lies_two_folders_deep_under_its_whole_name() {
+        let mut id = [0x5c; 32];
+        id[..2].copy_from_slice(&[0xab, 0x01]);
+        let path = chunk_path(&ChunkId(id)).to_string();
+        assert_eq!(path, format!("chunks/ab/01/ab01{}", "5c".repeat(30)));
+    }
+}

@@ -1,0 +1,124 @@
+//! I14: nobody gets more than he sent, on any path.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
+
+use edge_ebpf::golden;
+use edge_ebpf::wire::{Cookie, WELCOME_HEADER_BYTES, Welcome};
+
+use crate::daemon::{Edged, Setup};
+use crate::ground::Ground;
+use crate::objects::Object;
+use crate::tap::{self, Heard, Tap, ip_bytes};
+use crate::trace::{Answer, Bait, Row, WORDS, Wrapping, rows};
+
+/// When nothing came for this long, nothing more will.
+const SILENCE: Duration = Duration::from_millis(400);
+
+#[test]
+fn forged_sources_get_no_more_than_they_sent_with_the_native_program() {
+    forged_sources_get_no_more_than_they_sent("native");
+}
+
+#[test]
+fn forged_sources_get_no_more_than_they_sent_with_the_generic_program() {
+    forged_sources_get_no_more_than_they_sent("generic");
+}
+
+#[test]
+fn forged_sources_get_no_more_than_they_sent_without_a_program() {
+    forged_sources_get_no_more_than_they_sent("off");
+}
+
+fn forged_sources_get_no_more_than_they_sent(xdp: &'static str) {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "bait", 1_000_000);
+    let edged = Edged::start(
+        &ground,
+        &Setup {
+            xdp,
+            ..Setup::of(&ground)
+        },
+    );
+    // The chunks are there: whoever was believed would get a hundred times what he sends.
+    object.fetch(&ground, ground.service_v4());
+    let bait = Bait {
+        id: object.chunk_id(),
+        stolen: cookie(&ground),
+    };
+    let rows = rows(&ground, &bait);
+    ground.claim_for_reader(rows.iter().map(|row| row.source));
+
+    let heard = answers(&ground, &rows);
+    for row in &rows {
+        assert_right(row, heard.get(&row.source).map_or(&[], Vec::as_slice));
+    }
+    let answered: HashSet<_> = rows
+        .iter()
+        .filter(|row| matches!(row.answer, Some(Answer::Welcome(_))))
+        .filter(|row| heard.contains_key(&row.source))
+        .map(|row| (row.source.is_ipv6(), row.wrapping))
+        .collect();
+    assert_eq!(
+        answered.len(),
+        Wrapping::V4.len() + Wrapping::V6.len(),
+        "{answered:?}"
+    );
+    edged.stop();
+}
+
+/// A cookie of the reader's own address.
+pub(crate) fn cookie(ground: &Ground) -> Cookie {
+    let socket = ground
+        .reader
+        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    socket
+        .send_to(&golden::hello(1232), ground.service_v4())
+        .unwrap();
+    let mut answer = [0; 2048];
+    let length = socket.recv(&mut answer).unwrap();
+    assert_eq!(length, 1232);
+    Welcome::decode(answer.first_chunk::<WELCOME_HEADER_BYTES>().unwrap())
+        .unwrap()
+        .cookie
+}
+
+/// Sends the trace; gives what came back, by whom it was for.
+pub(crate) fn answers(ground: &Ground, rows: &[Row]) -> HashMap<IpAddr, Vec<Heard>> {
+    let tap = Tap::on(&ground.reader);
+    for frame in rows.iter().flat_map(|row| &row.frames) {
+        tap.send(frame);
+    }
+    let mut heard: HashMap<IpAddr, Vec<Heard>> = HashMap::new();
+    while let Some(frame) = tap.receive(SILENCE) {
+        if let Some(packet) = tap::read(&frame) {
+            heard.entry(packet.to).or_default().push(packet);
+        }
+    }
+    heard
+}
+
+fn assert_right(row: &Row, heard: &[Heard]) {
+    let name = format!("{}, {:?}, from {}", row.name, row.wrapping, row.source);
+    let bytes_in: usize = row.frames.iter().map(|frame| ip_bytes(frame)).sum();
+    let bytes_out: usize = heard.iter().map(|packet| packet.ip_bytes).sum();
+    assert!(
+        bytes_out <= bytes_in,
+        "I14: {name}: {bytes_in} bytes in, {bytes_out} out"
+    );
+    assert_eq!(heard.len(), usize::from(row.answer.is_some()), "{name}");
+    for packet in heard {
+        let payload = packet
+            .payload
+            .as_deref()
+            .unwrap_or_else(|| panic!("{name}: not UDP"));
+        assert!(row.answer.unwrap().is(payload), "{name}: {payload:x?}");
+        let repeats = payload.windows(WORDS.len()).any(|window| window == WORDS);
+        // Words that come back do so with a checksum that makes the receiver drop them.
+        assert_eq!(packet.checksum_is_right, !repeats, "{name}");
+    }
+}

@@ -1,0 +1,205 @@
+//! What is wrong with a machine or a command is said in one line.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::daemon::{Edged, Setup, command_with};
+use crate::ground::{Ground, Plan, bpf_object, ip, program};
+use crate::objects::Object;
+use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended};
+
+fn light() -> Option<Ground> {
+    Ground::with(&Plan {
+        light: true,
+        ..Plan::default()
+    })
+}
+
+fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
+    let output = ended(setup.command(ground), ANSWER_TIME_MAX);
+    assert_refused(&output, code, words);
+    assert!(!setup.socket.exists(), "the admin socket is left behind");
+}
+
+#[test]
+fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
+    let Some(ground) = light() else { return };
+    let good = || Setup::of(&ground);
+
+    let large = Setup {
+        size: "64GiB",
+        hugepages: "require",
+        ..good()
+    };
+    refused(
+        &ground,
+        &large,
+        1,
+        &["hugepages", "sysctl -w vm.nr_hugepages"],
+    );
+    let missing = Setup {
+        interface: "nowhere0".to_owned(),
+        ..good()
+    };
+    refused(
+        &ground,
+        &missing,
+        78,
+        &["no interface \"nowhere0\"", "ip link"],
+    );
+    let no_origin = Setup {
+        origin: ground.folder().join("missing"),
+        ..good()
+    };
+    refused(
+        &ground,
+        &no_origin,
+        78,
+        &["origin[0].url", "missing", "make it"],
+    );
+    let elsewhere = Setup {
+        listen: vec!["10.71.0.99:7347".parse().unwrap()],
+        ..good()
+    };
+    refused(
+        &ground,
+        &elsewhere,
+        78,
+        &[
+            "10.71.0.99:7347 is not an address of this host",
+            "ip address add",
+        ],
+    );
+    let loopback = Setup {
+        interface: "lo".to_owned(),
+        ..good()
+    };
+    refused(
+        &ground,
+        &loopback,
+        1,
+        &["lo has no native XDP", "\"generic\""],
+    );
+    let small = Setup {
+        size: "1MiB",
+        ..good()
+    };
+    refused(&ground, &small, 78, &["store.size"]);
+
+    let misspelt = good().text().replace("mode", "mdoe");
+    let output = ended(command_with(&ground, &misspelt), ANSWER_TIME_MAX);
+    assert_refused(&output, 78, &["edged.toml:2: xdp.mdoe", "`mode`"]);
+    assert!(!ground.has_program());
+}
+
+#[test]
+fn what_somebody_else_holds_is_named_and_worth_another_try() {
+    let Some(ground) = light() else { return };
+    let object = Object::seal(&ground, "held", 100_000);
+    let setup = Setup::of(&ground);
+    let pass = bpf_object("edge-pass").display().to_string();
+    let link = [
+        "-n",
+        &ground.edge.namespace,
+        "link",
+        "set",
+        "dev",
+        ground.edge.link,
+    ];
+    ip(&[&link[..], &["xdpdrv", "obj", &pass, "sec", "xdp"]].concat());
+    refused(
+        &ground,
+        &setup,
+        75,
+        &["already attached to edge0", "ip link show edge0"],
+    );
+    ip(&[&link[..], &["xdpdrv", "off"]].concat());
+
+    let edged = Edged::start(&ground, &setup);
+    let second = Setup {
+        socket: ground.folder().join("second.sock"),
+        ..setup
+    };
+    refused(
+        &ground,
+        &second,
+        75,
+        &["10.71.0.1:7347 is taken", "ss -lunp"],
+    );
+    object.fetch(&ground, ground.service_v4());
+    edged.stop();
+}
+
+#[test]
+fn edged_without_rights_says_which_it_needs() {
+    let Some(ground) = light() else { return };
+    // Where everybody may read and run it.
+    let copy = ground.folder().join("edged");
+    fs::copy(program("edged"), &copy).unwrap();
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
+    let setup = Setup::of(&ground);
+    let file = ground.folder().join("edged.toml");
+    fs::write(&file, setup.text()).unwrap();
+    let mut command = ground.edge.inside("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.arg(&copy).arg("--config").arg(&file);
+    let output = ended(command, ANSWER_TIME_MAX);
+    assert_refused(&output, 77, &["run as root", "CAP_NET_ADMIN"]);
+}
+
+#[test]
+fn a_get_that_cannot_succeed_says_why() {
+    let Some(ground) = light() else { return };
+    let object = Object::seal(&ground, "asked-for", 100_000);
+    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let get = |ticket: &str, edge: &str| {
+        let mut command: Command = ground.reader.inside(program("edge"));
+        command
+            .args(["get", ticket, "--edge", edge, "-o"])
+            .arg(ground.folder().join("out"));
+        ended(command, ANSWER_TIME_MAX)
+    };
+    let ticket = object.ticket_text();
+    let last = if ticket.ends_with('A') { 'B' } else { 'A' };
+    let wrong = format!("{}{last}", &ticket[..ticket.len() - 1]);
+    let file = ground.folder().join("wrong.ticket");
+    fs::write(&file, &wrong).unwrap();
+    let output = get(&format!("@{}", file.display()), "10.71.0.1");
+    assert_refused(&output, 1, &["ticket"]);
+    let middle = ticket.len() / 2;
+    fs::write(
+        &file,
+        format!("{}!{}", &ticket[..middle], &ticket[middle + 1..]),
+    )
+    .unwrap();
+    let output = get(&format!("@{}", file.display()), "10.71.0.1");
+    assert_refused(&output, 1, &["ticket"]);
+    edged.stop();
+
+    // Nobody at the port, nobody at the address, and nobody behind a port that takes everything.
+    object.assert_not_to_be_had(
+        &ground,
+        ground.service_v4(),
+        1,
+        &["is edged running there?"],
+    );
+    object.assert_not_to_be_had(
+        &ground,
+        ground.service_v6(),
+        1,
+        &["is edged running there?"],
+    );
+    let nobody = "10.71.0.99:7347".parse().unwrap();
+    object.assert_not_to_be_had(&ground, nobody, 1, &["10.71.0.99:7347"]);
+    let mute = ground
+        .edge
+        .enter(|| std::net::UdpSocket::bind(ground.service_v4()).unwrap());
+    object.assert_not_to_be_had(
+        &ground,
+        ground.service_v4(),
+        1,
+        &["does not answer", "firewall"],
+    );
+    drop(mute);
+}

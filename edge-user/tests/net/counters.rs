@@ -1,0 +1,100 @@
+//! I10: every packet has one end, and the ends add up.
+
+use std::fs;
+use std::time::Duration;
+
+use edge_ebpf::reason::Reason;
+use edge_user::counters::Snapshot;
+
+use crate::amplification::{answers, cookie};
+use crate::daemon::{Edged, Setup, packets, sum, sums_wrong};
+use crate::ground::{Ground, Plan};
+use crate::objects::Object;
+use crate::trace::{Bait, rows};
+use crate::wait;
+
+#[test]
+fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
+    let Some(ground) = Ground::with(&Plan {
+        queues: 2,
+        ..Plan::default()
+    }) else {
+        return;
+    };
+    let object = Object::seal(&ground, "mixed", 5_000_000);
+    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let start = at_rest(&edged);
+
+    let edges = [ground.service_v4(), ground.service_v6()];
+    object.fetch_by_many(&ground, &edges.repeat(2));
+    let bait = Bait {
+        id: object.chunk_id(),
+        stolen: cookie(&ground),
+    };
+    let trace = rows(&ground, &bait);
+    ground.claim_for_reader(trace.iter().map(|row| row.source));
+    answers(&ground, &trace);
+    object.fetch_by_many(&ground, &edges);
+
+    let end = at_rest(&edged);
+    let seen = |snapshot: &Snapshot| -> u64 { snapshot.xdp.values().map(sum).sum() };
+    let by_program = seen(&end.0) - seen(&start.0);
+    assert_eq!(
+        by_program,
+        end.1 - start.1,
+        "frames the link delivered, and the program counted"
+    );
+    assert_eq!(sums_wrong(&end.0), [""; 0]);
+
+    // What the trace must have left behind, wherever it was counted.
+    let socket = |reason| packets(&end.0.socket.reasons, reason);
+    for reason in [
+        Reason::Steered,
+        Reason::Miss,
+        Reason::IpOptions,
+        Reason::Ipv6Extension,
+    ] {
+        assert!(end.0.xdp_packets(reason) > 0, "{}", reason.label());
+    }
+    let both = [
+        Reason::Welcome,
+        Reason::WelcomeVersion,
+        Reason::NackCookie,
+        Reason::BadMagic,
+        Reason::BadVersion,
+        Reason::BadKind,
+        Reason::BadReserved,
+        Reason::HelloSize,
+        Reason::GetSize,
+    ];
+    for reason in both {
+        assert!(end.0.xdp_packets(reason) > 0, "program: {}", reason.label());
+        assert!(socket(reason) > 0, "socket: {}", reason.label());
+    }
+    assert!(socket(Reason::FetchStarted) >= object.chunks.len() as u64);
+    edged.stop();
+}
+
+/// The counts, and how many frames the edge's end of the link has received, with none on its way.
+fn at_rest(edged: &Edged) -> (Snapshot, u64) {
+    let rest = wait::until(Duration::from_secs(5), || {
+        let before = received_frames(edged.pid());
+        let snapshot = edged.settled();
+        (received_frames(edged.pid()) == before).then_some((snapshot, before))
+    });
+    rest.expect("the link never rests")
+}
+
+/// As the kernel counts them; frames before the program was there are among them.
+fn received_frames(pid: u32) -> u64 {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
+    let line = table
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("edge0:"));
+    line.unwrap()
+        .split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}

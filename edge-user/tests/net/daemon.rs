@@ -1,0 +1,252 @@
+//! A running `edged`, on the edge's side of a ground.
+
+use std::fmt::Write;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use edge_ebpf::reason::Reason;
+use edge_user::counters::{ReasonCounts, Snapshot};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ground::{Ground, program};
+use crate::wait::{self, ANSWER_TIME_MAX};
+
+/// What the configuration file will say.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) interface: String,
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) xdp: &'static str,
+    pub(crate) size: &'static str,
+    pub(crate) hugepages: &'static str,
+    pub(crate) origin: PathBuf,
+    pub(crate) socket: PathBuf,
+}
+
+impl Setup {
+    /// Native XDP, both addresses, 64 MiB.
+    pub(crate) fn of(ground: &Ground) -> Self {
+        let origin = ground.folder().join("origin");
+        fs::create_dir_all(&origin).unwrap();
+        Self {
+            interface: ground.edge.link.to_owned(),
+            listen: vec![ground.service_v4(), ground.service_v6()],
+            xdp: "native",
+            size: "64MiB",
+            hugepages: "prefer",
+            origin,
+            socket: ground.folder().join("admin.sock"),
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
+        let (origin, socket) = (self.origin.display(), self.socket.display());
+        write!(
+            text,
+            r#"service = {{ interfaces = ["{}"], listen = {listen:?} }}
+xdp = {{ mode = "{}" }}
+store = {{ size = "{}", hugepages = "{}" }}
+origin = [{{ url = "file://{origin}" }}]
+admin = {{ socket = "{socket}", metrics = "" }}
+"#,
+            self.interface, self.xdp, self.size, self.hugepages,
+        )
+        .unwrap();
+        text
+    }
+
+    /// `edged` with this text as its file.
+    pub(crate) fn command(&self, ground: &Ground) -> Command {
+        command_with(ground, &self.text())
+    }
+}
+
+pub(crate) fn command_with(ground: &Ground, text: &str) -> Command {
+    let file = ground.folder().join("edged.toml");
+    fs::write(&file, text).unwrap();
+    let mut command = ground.edge.inside(program("edged"));
+    command
+        .arg("--config")
+        .arg(file)
+        .env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// A started daemon; ended with this value, also when a test fails.
+pub(crate) struct Edged {
+    child: Child,
+    log: PathBuf,
+    socket: PathBuf,
+}
+
+impl Edged {
+    /// Starts it, and waits until it says that it is ready.
+    pub(crate) fn start(ground: &Ground, setup: &Setup) -> Self {
+        let log = ground.folder().join("edged.log");
+        let mut command = setup.command(ground);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut edged = Self {
+            child,
+            log,
+            socket: setup.socket.clone(),
+        };
+        let ready = wait::until(ANSWER_TIME_MAX, || {
+            let ended = edged.child.try_wait().unwrap();
+            assert!(ended.is_none(), "edged does not start:\n{}", edged.log());
+            edged.log().contains("ready: ").then_some(())
+        });
+        assert!(
+            ready.is_some(),
+            "edged does not get ready:\n{}",
+            edged.log()
+        );
+        edged
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `ip netns exec` becomes the program, so the child's number is the daemon's.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// What it has counted, by `edge stat --json`.
+    pub(crate) fn stat(&self) -> Snapshot {
+        let mut command = Command::new(program("edge"));
+        command
+            .args(["stat", "--json", "--socket"])
+            .arg(&self.socket);
+        let output = wait::ended(command, ANSWER_TIME_MAX);
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            wait::said(&output),
+            self.log()
+        );
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// The counts, once every datagram on its way has found its end (I10).
+    pub(crate) fn settled(&self) -> Snapshot {
+        let mut last = self.stat();
+        let settled = wait::until(Duration::from_secs(3), || {
+            let now = self.stat();
+            let rests = now.xdp == last.xdp && now.socket == last.socket;
+            last = now;
+            (rests && sums_wrong(&last).is_empty()).then_some(())
+        });
+        assert!(
+            settled.is_some(),
+            "I10: {}\n{last:#?}",
+            sums_wrong(&last).join("; ")
+        );
+        last
+    }
+
+    /// The end, with code and time limit of a good stop.
+    pub(crate) fn end(&mut self, limit: Duration) -> ExitStatus {
+        let ended = wait::until(limit, || self.child.try_wait().unwrap());
+        ended.unwrap_or_else(|| panic!("edged does not end within {limit:?}:\n{}", self.log()))
+    }
+
+    /// Counts once more, and stops it in good order.
+    pub(crate) fn stop(mut self) {
+        self.settled();
+        self.signal(Signal::TERM);
+        let status = self.end(Duration::from_secs(2));
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        assert!(!self.log().contains("ERROR"), "{}", self.log());
+    }
+}
+
+impl Drop for Edged {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            eprintln!("the log of edged:\n{}", self.log());
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+pub(crate) fn sum(reasons: &ReasonCounts) -> u64 {
+    reasons.values().map(|count| count.packets).sum()
+}
+
+pub(crate) fn packets(reasons: &ReasonCounts, reason: Reason) -> u64 {
+    reasons.get(reason.label()).map_or(0, |count| count.packets)
+}
+
+/// GETs the program handed to workers, and good GETs it left to the kernel.
+pub(crate) fn gets(snapshot: &Snapshot) -> (u64, u64) {
+    let to_kernel = [Reason::Miss, Reason::NoSocket, Reason::NoMetadata];
+    let to_kernel = to_kernel
+        .map(|reason| snapshot.xdp_packets(reason))
+        .iter()
+        .sum();
+    (snapshot.xdp_packets(Reason::Steered), to_kernel)
+}
+
+/// Which sums of a snapshot do not add up (I10).
+pub(crate) fn sums_wrong(snapshot: &Snapshot) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut equal = |what: &str, left: u64, right: u64| {
+        if left != right {
+            wrong.push(format!("{what}: {left} and {right}"));
+        }
+    };
+    let mut received = 0;
+    for worker in &snapshot.workers {
+        equal(
+            "received by a worker, and its reasons",
+            worker.received,
+            sum(&worker.reasons),
+        );
+        let xsk = &worker.xsk;
+        received += worker.received + xsk.rx_dropped + xsk.rx_ring_full + xsk.rx_invalid_descs;
+    }
+    let steered = snapshot.xdp_packets(Reason::Steered);
+    equal(
+        "steered, and received by workers or dropped at their rings",
+        steered,
+        received,
+    );
+    let socket = &snapshot.socket;
+    equal(
+        "received by the socket, and its reasons",
+        socket.received,
+        sum(&socket.reasons),
+    );
+    equal(
+        "bounced, and what came of it",
+        socket.bounced,
+        sum(&socket.bounce_reasons),
+    );
+    let bounced = snapshot
+        .workers
+        .iter()
+        .map(|worker| packets(&worker.reasons, Reason::Bounced));
+    equal(
+        "bounced by workers, and taken by the miss path",
+        bounced.sum(),
+        socket.bounced,
+    );
+    wrong
+}

@@ -1,0 +1,99 @@
+//! Start, idle, end.
+
+use std::fs;
+use std::time::Duration;
+
+use edge_user::clock;
+use rustix::process::Signal;
+
+use crate::daemon::{Edged, Setup};
+use crate::ground::Ground;
+use crate::objects::Object;
+use crate::wait::{self, pause};
+
+#[test]
+fn an_idle_edged_uses_less_than_a_hundredth_of_a_core() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "once", 3_000_000);
+    let edged = Edged::start(&ground, &Setup::of(&ground));
+    object.fetch(&ground, ground.service_v4());
+    edged.settled();
+    pause(Duration::from_secs(1));
+    let before = cpu_ticks(edged.pid());
+    pause(Duration::from_secs(5));
+    let ticks = cpu_ticks(edged.pid()) - before;
+    assert!(ticks < 5, "{ticks} hundredths of a second in 5 seconds");
+    edged.stop();
+}
+
+/// Time in user and in kernel mode, of all threads; 100 ticks are a second.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    [fields[11], fields[12]]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "again", 2_000_000);
+    let setup = Setup::of(&ground);
+    for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
+        let mut edged = Edged::start(&ground, &setup);
+        assert!(ground.has_program());
+        assert!(setup.socket.exists());
+        object.fetch(&ground, ground.service_v4());
+        edged.settled();
+        edged.signal(signal);
+        let status = edged.end(Duration::from_secs(2));
+        if signal == Signal::KILL {
+            assert_eq!(status.code(), None);
+            // The kernel takes the program down when the last handle is gone, a moment later.
+            let gone = wait::until(Duration::from_secs(2), || {
+                (!ground.has_program()).then_some(())
+            });
+            assert!(gone.is_some());
+        } else {
+            assert_eq!(status.code(), Some(0), "{}", edged.log());
+            assert!(!ground.has_program());
+            assert!(!setup.socket.exists());
+        }
+    }
+    let edged = Edged::start(&ground, &setup);
+    object.fetch(&ground, ground.service_v6());
+    edged.stop();
+}
+
+#[test]
+fn an_edged_that_is_told_to_stop_while_it_serves_stops() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "cut-short", 200_000_000);
+    let mut edged = Edged::start(
+        &ground,
+        &Setup {
+            size: "16MiB",
+            ..Setup::of(&ground)
+        },
+    );
+    let mut get = object.get(&ground, ground.service_v4(), 0);
+    let mut get = get
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let busy = wait::until(Duration::from_secs(5), || {
+        (edged.stat().store.evicted_total > 100).then_some(())
+    });
+    let told = clock::now();
+    edged.signal(Signal::TERM);
+    let status = edged.end(Duration::from_secs(2));
+    let took = told.elapsed();
+    get.kill().unwrap();
+    get.wait().unwrap();
+    assert!(busy.is_some(), "the load never came");
+    assert_eq!(status.code(), Some(0), "after {took:?}: {}", edged.log());
+    assert!(!ground.has_program());
+}

@@ -1,0 +1,36 @@
+//! Sealedge end to end, as a user would notice it: real programs, a real link, real frames.
+//! Every test has two network namespaces and a veth pair of its own and leaves none behind.
+#![cfg(all(feature = "server", feature = "reader"))]
+#![expect(clippy::print_stderr, reason = "a test says why it does not run")]
+
+/// From sealed file to opened file.
+mod whole_way;
+/// More than fits: many clients, a small arena, a large object, a map that lies.
+mod pressure;
+/// A path that loses datagrams.
+mod loss;
+/// I14: nobody gets more than he sent, on any path.
+mod amplification;
+/// I10: every packet has one end, and the ends add up.
+mod counters;
+/// The golden packets, as frames on a wire.
+mod golden;
+/// Start, idle, end.
+mod life;
+/// What is wrong with a machine or a command is said in one line.
+mod conditions;
+/// What is wrong with an origin hurts one object only.
+mod origin;
+
+/// Two network namespaces and the link between them.
+mod ground;
+/// A running `edged`.
+mod daemon;
+/// Sealed files, and how they are fetched.
+mod objects;
+/// Whole frames, in and out.
+mod tap;
+/// Datagrams an edge must distrust, from many forged sources, in many wrappings.
+mod trace;
+/// Waits, with an end.
+mod wait;

@@ -1,0 +1,185 @@
+//! Sealed files, and how they are fetched.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use edge_ebpf::wire::ChunkId;
+use sha2::{Digest, Sha256};
+
+use crate::ground::{Ground, program};
+use crate::wait;
+
+/// A file of this size is fetched within this time, or something is wrong.
+const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+const BLOCK_BYTES: usize = 1 << 20;
+
+pub(crate) struct Object {
+    name: String,
+    ticket: PathBuf,
+    sha256: [u8; 32],
+    /// Files of this object at the origin.
+    pub(crate) chunks: Vec<PathBuf>,
+}
+
+impl Object {
+    /// Makes a file of noise and seals it to the ground's origin; the file itself is gone then.
+    pub(crate) fn seal(ground: &Ground, name: &str, size_bytes: usize) -> Self {
+        let file = ground.folder().join(name);
+        let sha256 = noise(&file, name, size_bytes);
+        let ticket = ground.folder().join(format!("{name}.ticket"));
+        let origin = ground.folder().join("origin");
+        fs::create_dir_all(&origin).unwrap();
+        let before = chunk_files(&origin);
+        let mut command = Command::new(program("edge"));
+        command.arg("seal").arg(&file).arg("--origin").arg(&origin);
+        command.arg("--ticket-out").arg(&ticket).arg("--json");
+        let output = wait::ended(command, FETCH_TIME_MAX);
+        assert!(output.status.success(), "{}", wait::said(&output));
+        fs::remove_file(file).unwrap();
+        let mut chunks = chunk_files(&origin);
+        chunks.retain(|path| !before.contains(path));
+        Self {
+            name: name.to_owned(),
+            ticket,
+            sha256,
+            chunks,
+        }
+    }
+
+    /// `edge get` on the reader's side; `copy` tells several at a time apart.
+    pub(crate) fn get(&self, ground: &Ground, edge: SocketAddr, copy: u32) -> Command {
+        let mut ticket = std::ffi::OsString::from("@");
+        ticket.push(&self.ticket);
+        let mut command = ground.reader.inside(program("edge"));
+        command
+            .arg("get")
+            .arg(ticket)
+            .args(["--json", "--edge", &edge.to_string()]);
+        command.arg("-o").arg(self.out(ground, copy));
+        command
+    }
+
+    fn out(&self, ground: &Ground, copy: u32) -> PathBuf {
+        ground.folder().join(format!("{}.{copy}.out", self.name))
+    }
+
+    /// Fetches the object and compares it with the file that was sealed.
+    pub(crate) fn fetch(&self, ground: &Ground, edge: SocketAddr) {
+        let output = wait::ended(self.get(ground, edge, 0), FETCH_TIME_MAX);
+        self.check(ground, 0, &output);
+    }
+
+    /// Several readers at once.
+    pub(crate) fn fetch_by_many(&self, ground: &Ground, edges: &[SocketAddr]) {
+        std::thread::scope(|scope| {
+            for (copy, edge) in (0..).zip(edges) {
+                scope.spawn(move || {
+                    let output = wait::ended(self.get(ground, *edge, copy), FETCH_TIME_MAX);
+                    self.check(ground, copy, &output);
+                });
+            }
+        });
+    }
+
+    fn check(&self, ground: &Ground, copy: u32, output: &Output) {
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            self.name,
+            wait::said(output)
+        );
+        let out = self.out(ground, copy);
+        assert_eq!(hash(&out), self.sha256, "{} came altered", self.name);
+        fs::remove_file(out).unwrap();
+    }
+
+    /// The fetch must fail, with this code and these words, and leave no file.
+    pub(crate) fn assert_not_to_be_had(
+        &self,
+        ground: &Ground,
+        edge: SocketAddr,
+        code: i32,
+        words: &[&str],
+    ) {
+        let output = wait::ended(self.get(ground, edge, 0), wait::ANSWER_TIME_MAX);
+        wait::assert_refused(&output, code, words);
+        assert!(!self.out(ground, 0).exists(), "half a file is no file");
+    }
+
+    pub(crate) fn ticket_text(&self) -> String {
+        fs::read_to_string(&self.ticket).unwrap().trim().to_owned()
+    }
+
+    /// Name of one of its chunks.
+    pub(crate) fn chunk_id(&self) -> ChunkId {
+        let name = self.chunks[0].file_name().unwrap().to_str().unwrap();
+        let byte = |at: usize| u8::from_str_radix(&name[2 * at..2 * at + 2], 16).unwrap();
+        ChunkId(std::array::from_fn(byte))
+    }
+}
+
+/// Every chunk file of an origin.
+pub(crate) fn chunk_files(origin: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![origin.join("chunks")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let entry = entry.unwrap();
+            let place = if entry.file_type().unwrap().is_dir() {
+                &mut folders
+            } else {
+                &mut files
+            };
+            place.push(entry.path());
+        }
+    }
+    files.sort_unstable();
+    files
+}
+
+/// Writes noise in which no two blocks are the same; gives its hash.
+fn noise(path: &Path, seed: &str, size_bytes: usize) -> [u8; 32] {
+    let mut state = seed.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    while block.len() < BLOCK_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        block.extend(state.to_le_bytes());
+    }
+    let mut file = File::create(path).unwrap();
+    let mut hash = Sha256::new();
+    let mut left = size_bytes;
+    while left > 0 {
+        let part = &mut block[..left.min(BLOCK_BYTES)];
+        let stamp = left.to_le_bytes();
+        let stamped = stamp.len().min(part.len());
+        part[..stamped].copy_from_slice(&stamp[..stamped]);
+        hash.update(&*part);
+        file.write_all(part).unwrap();
+        left -= part.len();
+    }
+    hash.finalize().into()
+}
+
+fn hash(path: &Path) -> [u8; 32] {
+    let mut file = File::open(path).unwrap();
+    let mut hash = Sha256::new();
+    let mut block = vec![0; BLOCK_BYTES];
+    loop {
+        let length = file.read(&mut block).unwrap();
+        if length == 0 {
+            return hash.finalize().into();
+        }
+        hash.update(&block[..length]);
+    }
+}

@@ -1,0 +1,147 @@
+//! More than fits: many clients, a small arena, a large object, a map that lies.
+
+use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::programs::loaded_programs;
+use edge_ebpf::maps::{RESIDENT, Resident};
+use edge_ebpf::reason::Reason;
+use edge_user::counters::Snapshot;
+
+use crate::daemon::{Edged, Setup, packets, sum};
+use crate::ground::{Ground, Plan};
+use crate::objects::Object;
+
+#[test]
+fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
+    let Some(ground) = Ground::with(&Plan {
+        queues: 2,
+        ..Plan::default()
+    }) else {
+        return;
+    };
+    let object = Object::seal(&ground, "wanted", 12_000_000);
+    let edged = Edged::start(&ground, &Setup::of(&ground));
+    assert_eq!(edged.stat().queues, 2);
+    let edges = [ground.service_v4(), ground.service_v6()];
+    object.fetch_by_many(&ground, &edges.repeat(4));
+    let counts = edged.settled();
+    assert_eq!(counts.origin.fetches_total, object.chunks.len() as u64);
+    assert_eq!(counts.store.evicted_total, 0);
+    edged.stop();
+}
+
+#[test]
+fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "stream", 200_000_000);
+    let setup = Setup {
+        size: "16MiB",
+        ..Setup::of(&ground)
+    };
+    let edged = Edged::start(&ground, &setup);
+    let edges = [ground.service_v4(), ground.service_v6()];
+    object.fetch_by_many(&ground, &edges.repeat(2));
+    let counts = edged.settled();
+    assert!(counts.store.evicted_total > 0);
+    assert!(counts.store.evicted_total >= object.chunks.len() as u64 - counts.store.slots);
+    assert_eq!(counts.origin.failed_total + counts.origin.corrupt_total, 0);
+    assert_eq!(counts.store.publish_failed_total, 0);
+    edged.stop();
+}
+
+#[test]
+fn an_object_of_two_index_levels_comes_back() {
+    let Some(ground) = Ground::new() else { return };
+    // An index chunk lists 4096 chunks of 128 KiB: 512 MiB.
+    let object = Object::seal(&ground, "large", 540_000_000);
+    assert_eq!(
+        object.chunks.len(),
+        4120 + 2 + 1,
+        "data, index, and an index of these"
+    );
+    let edged = Edged::start(&ground, &Setup::of(&ground));
+    object.fetch(&ground, ground.service_v4());
+    assert!(edged.settled().origin.fetches_total >= object.chunks.len() as u64);
+    edged.stop();
+}
+
+#[test]
+fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "moved", 8_000_000);
+    let setup = Setup::of(&ground);
+    let edged = Edged::start(&ground, &setup);
+    let edge = ground.service_v4();
+    object.fetch(&ground, edge);
+    let mut map = resident_map(ground.program_number());
+    let truth: Vec<_> = map.iter().map(Result::unwrap).collect();
+    assert_eq!(truth.len(), object.chunks.len());
+
+    // What the worker finds in the slot is another stay than the one the packet was steered to.
+    let older = |mark: Resident| Resident {
+        generation: mark.generation.wrapping_sub(1),
+        ..mark
+    };
+    let newer = |mark: Resident| Resident {
+        generation: mark.generation.wrapping_add(1),
+        ..mark
+    };
+    let outside = |mark: Resident| Resident {
+        slot: u32::MAX,
+        ..mark
+    };
+    for lie in [older, newer, outside] {
+        let before = edged.settled();
+        for (id, mark) in &truth {
+            let lie = lie(Resident::from_metadata(*mark)).to_metadata();
+            map.insert(id, lie, 0).unwrap();
+        }
+        object.fetch(&ground, edge);
+        assert_all_bounced(&before, &edged.settled(), object.chunks.len() as u64);
+    }
+    // A good stay, of another chunk.
+    let before = edged.settled();
+    for ((id, _), (_, mark)) in truth.iter().zip(truth.iter().cycle().skip(1)) {
+        map.insert(id, mark, 0).unwrap();
+    }
+    object.fetch(&ground, edge);
+    assert_all_bounced(&before, &edged.settled(), object.chunks.len() as u64);
+    // And the truth again.
+    for (id, mark) in &truth {
+        map.insert(id, mark, 0).unwrap();
+    }
+    let before = edged.settled();
+    object.fetch(&ground, edge);
+    let now = edged.settled();
+    assert_eq!(now.socket.bounced, before.socket.bounced);
+    assert_eq!(now.origin.fetches_total, object.chunks.len() as u64);
+    edged.stop();
+}
+
+fn assert_all_bounced(before: &Snapshot, now: &Snapshot, least: u64) {
+    let [was, is] = [before, now].map(|snapshot| snapshot.workers[0].clone());
+    let bounced = packets(&is.reasons, Reason::Bounced) - packets(&was.reasons, Reason::Bounced);
+    assert!(bounced >= least, "{bounced} of {least} chunks bounced");
+    assert_eq!(
+        is.received - was.received,
+        bounced,
+        "nothing else was steered"
+    );
+    assert_eq!(sum(&is.reasons), is.received);
+    assert_eq!(
+        now.origin.fetches_total, before.origin.fetches_total,
+        "all were resident"
+    );
+}
+
+/// The map the program of this ground looks chunks up in.
+fn resident_map(program_number: u32) -> HashMap<MapData, [u8; 32], [u8; 8]> {
+    let program = loaded_programs()
+        .map(Result::unwrap)
+        .find(|info| info.id() == program_number);
+    let numbers = program.unwrap().map_ids().unwrap().unwrap();
+    let is_resident =
+        |number: &u32| MapInfo::from_id(*number).unwrap().name_as_str() == Some(RESIDENT);
+    let number = numbers.into_iter().find(is_resident).unwrap();
+    let map = Map::HashMap(MapData::from_id(number).unwrap());
+    map.try_into().unwrap()
+}

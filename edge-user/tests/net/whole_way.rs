@@ -1,0 +1,92 @@
+//! From sealed file to opened file.
+
+use std::net::SocketAddr;
+
+use crate::daemon::{Edged, Setup, gets};
+use crate::ground::Ground;
+use crate::objects::{Object, chunk_files};
+
+#[test]
+fn a_file_goes_the_whole_way_past_the_kernel_with_the_native_program() {
+    a_file_goes_the_whole_way("native");
+}
+
+#[test]
+fn a_file_goes_the_whole_way_past_the_kernel_with_the_generic_program() {
+    a_file_goes_the_whole_way("generic");
+}
+
+#[test]
+fn a_file_goes_the_whole_way_through_the_kernel_without_a_program() {
+    a_file_goes_the_whole_way("off");
+}
+
+/// Cold, then hot, over IPv4 and IPv6, with the checksum offload of the reader's sends on and off.
+fn a_file_goes_the_whole_way(xdp: &'static str) {
+    let Some(ground) = Ground::new() else { return };
+    let rows = [
+        ("on4", "on", ground.service_v4()),
+        ("on6", "on", ground.service_v6()),
+        ("off4", "off", ground.service_v4()),
+        ("off6", "off", ground.service_v6()),
+    ];
+    let objects = rows.map(|(name, ..)| Object::seal(&ground, name, 6_000_000));
+    let setup = Setup {
+        xdp,
+        ..Setup::of(&ground)
+    };
+    let edged = Edged::start(&ground, &setup);
+    let mode = edged.stat().mode;
+    assert_eq!(mode.xdp, xdp);
+    assert_eq!(mode.bind, if xdp == "off" { "none" } else { "copy" });
+    assert_eq!(ground.has_program(), xdp != "off");
+
+    for ((name, offload, edge), object) in rows.iter().zip(&objects) {
+        ground.reader.offload(offload);
+        cold_and_hot(&ground, &edged, object, *edge, xdp, name);
+    }
+    let distinct_chunks = chunk_files(&setup.origin).len() as u64;
+    assert_eq!(edged.settled().origin.fetches_total, distinct_chunks);
+    edged.stop();
+}
+
+fn cold_and_hot(
+    ground: &Ground,
+    edged: &Edged,
+    object: &Object,
+    edge: SocketAddr,
+    xdp: &str,
+    name: &str,
+) {
+    let start = edged.settled();
+    object.fetch(ground, edge);
+    let cold = edged.settled();
+    object.fetch(ground, edge);
+    let hot = edged.settled();
+
+    let fetched = cold.origin.fetches_total - start.origin.fetches_total;
+    assert_eq!(
+        fetched,
+        object.chunks.len() as u64,
+        "{name}: each chunk is fetched once"
+    );
+    assert_eq!(
+        hot.origin.fetches_total, cold.origin.fetches_total,
+        "{name}: hot is hot"
+    );
+    let (before, now) = (gets(&cold), gets(&hot));
+    let (steered, to_kernel) = (now.0 - before.0, now.1 - before.1);
+    if xdp == "off" {
+        assert_eq!(now, (0, 0), "{name}: there is no program");
+        assert!(hot.socket.sends.bytes > cold.socket.sends.bytes, "{name}");
+    } else {
+        assert!(
+            steered >= object.chunks.len() as u64,
+            "{name}: {steered} steered"
+        );
+        assert!(
+            to_kernel * 100 <= steered,
+            "{name}: {to_kernel} to the kernel of {steered}"
+        );
+    }
+}
