@@ -7,10 +7,7 @@
     reason = "maps and context are reached through the kernel's pointers"
 )]
 
-use core::mem::offset_of;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::helpers::{bpf_xdp_adjust_meta, bpf_xdp_adjust_tail};
 use aya_ebpf::macros::{btf_map, xdp};
@@ -130,7 +127,6 @@ fn count(ctx: &XdpContext, reason: Reason, frame_bytes: usize) {
 
 #[inline(always)]
 fn queue(ctx: &XdpContext) -> u32 {
-    const _: () = assert!(offset_of!(xdp_md, rx_queue_index) == 16);
     ctx.rx_queue_index()
 }
 

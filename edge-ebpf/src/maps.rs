@@ -1,4 +1,4 @@
-//! Maps between program and server. Layouts are ABI: bump [`ABI_VERSION`] with any change.
+//! Maps between program and server. Layouts are ABI: bump `ABI_VERSION` with any change.
 
 use crate::frame::Address;
 use crate::reason::Reason;

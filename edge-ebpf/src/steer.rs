@@ -1,6 +1,6 @@
 //! What happens to a packet: the whole policy, as pure functions.
 //!
-//! [`decide`] judges a frame, in the XDP program. [`admit`] judges a datagram, and is the part that
+//! `decide` judges a frame, in the XDP program. `admit` judges a datagram, and is the part that
 //! the socket path shares: what reached the daemon through the kernel gets no more trust and no
 //! other treatment than what XDP saw.
 

@@ -6,6 +6,9 @@ use aya::{Ebpf, EbpfLoader};
 use edge_ebpf::maps::{self, ABI_VERSION, QUEUES_MAX, Settings, Tally, tally_index};
 use edge_ebpf::reason::Reason;
 
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
 use crate::config::XdpMode;
 use crate::counters::{Count, ReasonCounts};
 use crate::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue, SettingsValue, TallyValue};
@@ -24,10 +27,10 @@ pub enum AttachError {
     )]
     NotBuilt,
     #[error(
-        "the kernel does not let this user load an XDP program; run as root (or with CAP_BPF, \
-         CAP_NET_ADMIN, CAP_NET_RAW and CAP_IPC_LOCK), or set xdp.mode = \"off\""
+        "loading and feeding an XDP program takes {0}, which this process lacks; run as root, or \
+         set xdp.mode = \"off\""
     )]
-    NotPermitted,
+    NotPermitted(String),
     #[error("the XDP program does not load: {0}")]
     Load(String),
     #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
@@ -80,13 +83,16 @@ impl Program {
     /// Loads the program, with room for this many chunks. It serves nobody yet.
     pub fn load(slots: u32) -> Result<(Self, Maps), AttachError> {
         let object = PROGRAM.ok_or(AttachError::NotBuilt)?;
+        // Asked before, because without one of them the verifier itself fails, with an error that
+        // does not say so.
+        let missing = missing_rights();
+        if !missing.is_empty() {
+            return Err(AttachError::NotPermitted(missing.join(", ")));
+        }
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::RESIDENT, slots)
             .load(object)
-            .map_err(|error| match io_error(&error) {
-                Some(libc::EPERM) => AttachError::NotPermitted,
-                _ => AttachError::Load(chain(&error)),
-            })?;
+            .map_err(|error| AttachError::Load(chain(&error)))?;
         let settings = take(&mut ebpf, maps::SETTINGS)?;
         let sockets = take(&mut ebpf, maps::XSKS)?;
         let maps = Maps {
@@ -102,10 +108,7 @@ impl Program {
         program
             .xdp()?
             .load()
-            .map_err(|error| match io_error(&error) {
-                Some(libc::EPERM) => AttachError::NotPermitted,
-                _ => AttachError::Load(chain(&error)),
-            })?;
+            .map_err(|error| AttachError::Load(chain(&error)))?;
         Ok((program, maps))
     }
 
@@ -127,7 +130,6 @@ impl Program {
         attached.map(drop).map_err(|error| {
             let interface = interface.to_owned();
             match io_error(&error) {
-                Some(libc::EPERM) => AttachError::NotPermitted,
                 Some(libc::EOPNOTSUPP) => AttachError::NoNativeXdp { interface },
                 Some(libc::EBUSY | libc::EEXIST) => AttachError::Occupied { interface },
                 _ => AttachError::Attach {
@@ -224,6 +226,27 @@ impl ProgramCounters {
         }
         counts
     }
+}
+
+/// What this process would need and does not have.
+fn missing_rights() -> Vec<&'static str> {
+    // Unknown is not missing: what then fails says why itself.
+    let Ok(rights) = capabilities(None) else {
+        return Vec::new();
+    };
+    let has = |right| rights.effective.contains(right);
+    let unlocked = getrlimit(Resource::Memlock).current.is_none();
+    let all = has(CapabilitySet::SYS_ADMIN);
+    [
+        ("CAP_BPF", all || has(CapabilitySet::BPF)),
+        ("CAP_PERFMON", all || has(CapabilitySet::PERFMON)),
+        ("CAP_NET_ADMIN", has(CapabilitySet::NET_ADMIN)),
+        ("CAP_NET_RAW", has(CapabilitySet::NET_RAW)),
+        ("CAP_IPC_LOCK", unlocked || has(CapabilitySet::IPC_LOCK)),
+    ]
+    .into_iter()
+    .filter_map(|(name, present)| (!present).then_some(name))
+    .collect()
 }
 
 /// How many RX queues an interface has now; drivers may change that when a program is attached.

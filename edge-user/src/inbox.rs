@@ -3,6 +3,7 @@
 //! Workers put in and wake the miss path, once a batch; the miss path takes out. Full is a reason.
 
 use crossbeam::queue::ArrayQueue;
+use edge_ebpf::reason::Reason;
 
 use crate::limits::INBOX;
 use crate::reply::Request;
@@ -22,9 +23,12 @@ impl Inbox {
         }
     }
 
-    /// By value: the frame the request came in goes back to the kernel. Gives it back when full.
-    pub fn put(&self, request: Request) -> Result<(), Request> {
-        self.queue.push(request)
+    /// By value: the frame the request came in goes back to the kernel. Says how that ended.
+    pub fn put(&self, request: Request) -> Reason {
+        match self.queue.push(request) {
+            Ok(()) => Reason::Bounced,
+            Err(_) => Reason::InboxFull,
+        }
     }
 
     pub fn wake(&self) {
@@ -33,5 +37,37 @@ impl Inbox {
 
     pub fn take(&self) -> Option<Request> {
         self.queue.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::peer::Peer;
+    use edge_ebpf::wire::{ChunkId, Cookie, Get};
+
+    #[test]
+    fn a_full_inbox_is_a_reason_and_loses_nothing_that_is_in_it() {
+        // I9
+        let inbox = Inbox::new(Wake::new().unwrap());
+        let request = |want| Request {
+            peer: Peer {
+                socket: 0,
+                client: ([192, 0, 2, 7], 4000).into(),
+            },
+            get: Get {
+                cookie: Cookie::default(),
+                id: ChunkId([1; 32]),
+                want,
+            },
+        };
+        for want in 0..INBOX as u128 {
+            assert_eq!(inbox.put(request(want)), Reason::Bounced);
+        }
+        assert_eq!(inbox.put(request(0)), Reason::InboxFull);
+        for want in 0..INBOX as u128 {
+            assert_eq!(inbox.take(), Some(request(want)));
+        }
+        assert_eq!(inbox.take(), None);
     }
 }

@@ -30,7 +30,8 @@ pub mod front;
 /// Fetches, repairs, verifies: the reader's half of the protocol.
 #[cfg(feature = "reader")]
 pub mod client;
-/// Encrypts, names, lists, opens: the only place that knows a key.
+/// Encrypts, names, lists, opens: the only place that knows a key. The server is built without
+/// it (I11).
 #[cfg(feature = "reader")]
 pub mod seal;
 /// Where a chunk lies at an origin.

@@ -1,4 +1,4 @@
-//! Every bound of the server, in one place, proved against each other.
+//! Every bound of the server (I9), in one place, proved against each other.
 
 use std::time::Duration;
 

@@ -362,3 +362,16 @@ fn a_killed_edged_does_not_stand_in_the_way_of_the_next() {
     edged.wait_for("ready: ");
     assert_eq!(stat(&site.socket()).mode.xdp, "off");
 }
+
+#[cfg(feature = "reader")]
+#[test]
+fn the_daemon_holds_no_code_that_reads_a_ticket() {
+    // I11. Who opens a ticket compares its beginning with this word.
+    let word = b"edge1:";
+    let holds = |program: &str| {
+        let bytes = fs::read(program).unwrap();
+        bytes.windows(word.len()).any(|window| window == word)
+    };
+    assert!(holds(env!("CARGO_BIN_EXE_edge")), "the search finds it");
+    assert!(!holds(env!("CARGO_BIN_EXE_edged")));
+}

@@ -23,7 +23,7 @@ struct Bench {
 fn bench() -> Bench {
     let (mut program, mut maps) = match Program::load(64) {
         Ok(loaded) => loaded,
-        Err(error @ (AttachError::NotBuilt | AttachError::NotPermitted)) => {
+        Err(error @ (AttachError::NotBuilt | AttachError::NotPermitted(_))) => {
             panic!("{error}: run this by `cargo xtask test`, as root")
         }
         Err(error) => panic!("{error}"),

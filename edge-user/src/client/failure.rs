@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Failure {
     #[error(
-        "the edge does not answer (3 tries): is edged running there, and does a firewall let UDP through?"
+        "the edge does not answer (3 tries): is edged running there, does a firewall let UDP through, and is this another host than the edge's own, whose addresses it never answers?"
     )]
     Unanswered,
     #[error("nothing listens at this address and port: is edged running there?")]

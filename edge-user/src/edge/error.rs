@@ -43,6 +43,16 @@ pub enum StartError {
     #[error("interface {interface}: {error}; `ip link` lists those there are")]
     Interface { interface: String, error: io::Error },
     #[error(
+        "segments of {segment_bytes} bytes make packets of {needed_bytes}, and {interface} carries \
+         {mtu_bytes}: lower service.segment_bytes, or raise the MTU"
+    )]
+    Mtu {
+        interface: String,
+        mtu_bytes: u32,
+        needed_bytes: u32,
+        segment_bytes: u16,
+    },
+    #[error(
         "no AF_XDP socket on queue {queue} of {interface}: {error}; see docs/OPERATING.md, \
          \"Queues\""
     )]
@@ -64,9 +74,11 @@ impl StartError {
     /// As in docs/OPERATING.md, "Exit codes".
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Attach(AttachError::NotPermitted) => 77,
+            Self::Attach(AttachError::NotPermitted(_)) => 77,
             Self::AddressInUse { .. } | Self::Attach(AttachError::Occupied { .. }) => 75,
-            Self::Config(_) | Self::NoSuchAddress { .. } | Self::TooSmall(_) => 78,
+            Self::Config(_) | Self::NoSuchAddress { .. } | Self::TooSmall(_) | Self::Mtu { .. } => {
+                78
+            }
             Self::Bind { error, .. } | Self::Listen { error, .. } | Self::System { error, .. }
                 if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
             {

@@ -4,8 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use edge_ebpf::frame::Address;
+use edge_ebpf::frame::{Address, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 use edge_ebpf::maps::{ABI_VERSION, ADDRESSES_MAX, Settings};
+use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::StartError;
@@ -83,7 +84,33 @@ fn interface_file(interface: &str, name: &str) -> Result<String, StartError> {
 
 /// The kernel's number of the interface.
 pub(super) fn interface_index(interface: &str) -> Result<u32, StartError> {
-    let text = interface_file(interface, "ifindex")?;
+    interface_number(interface, "ifindex")
+}
+
+/// A full DATA datagram must fit the interface: it is never fragmented.
+pub(super) fn check_mtu(config: &Config, interface: &str) -> Result<(), StartError> {
+    let mtu_bytes = interface_number(interface, "mtu")?;
+    let segment_bytes = config.service.segment_bytes;
+    let ip_bytes = if config.service.listen.iter().any(SocketAddr::is_ipv6) {
+        IPV6_BYTES
+    } else {
+        IPV4_BYTES
+    };
+    let header_bytes = ip_bytes + UDP_BYTES + DATA_HEADER_BYTES;
+    let needed_bytes = u32::from(segment_bytes) + u32::try_from(header_bytes).unwrap_or(u32::MAX);
+    if needed_bytes <= mtu_bytes {
+        return Ok(());
+    }
+    Err(StartError::Mtu {
+        interface: interface.to_owned(),
+        mtu_bytes,
+        needed_bytes,
+        segment_bytes,
+    })
+}
+
+fn interface_number(interface: &str, name: &str) -> Result<u32, StartError> {
+    let text = interface_file(interface, name)?;
     text.trim().parse().map_err(|error| StartError::Interface {
         interface: interface.to_owned(),
         error: io::Error::other(error),

@@ -66,6 +66,7 @@ impl Parts {
             OriginUrl::Directory(path) => path.clone(),
         }))?;
         let interface = config.service.interfaces[0].as_str();
+        host::check_mtu(config, interface)?;
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
         let arena = host::memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
@@ -88,7 +89,7 @@ impl Parts {
         let common = Common {
             config,
             interface,
-            services: Services::new(&sockets, host::interface_index(interface)?),
+            services: Services::new(&config.service.listen, host::interface_index(interface)?),
             sockets,
             shared,
             inbox: Arc::new(Inbox::new(wake.clone())),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::NackCode;
+use edge_ebpf::wire::{GET_BYTES, NackCode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -14,10 +14,11 @@ use crate::clock;
 use crate::counters::{Cell, Reasons, Sends};
 use crate::inbox::Inbox;
 use crate::limits::{BATCH, SPIN};
+use crate::reply::Request;
 use crate::reply::gso::{NoData, Sender};
 use crate::reply::peer::Services;
-use crate::store::Shared;
 use crate::store::reclaim::Reader;
+use crate::store::{Shared, Stay};
 use crate::sys::receive::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
 
@@ -84,30 +85,15 @@ impl Worker {
             };
             let packet = self.xsk.bytes(&frame);
             let mark = self.xsk.mark(&frame);
-            let (reason, bytes) = match answer(packet, mark, &self.shared.table, &self.services) {
-                Answer::Data(request, stay) => {
-                    match self.sender.data(&request.peer, stay, request.get.want) {
-                        Ok(bytes) => (Reason::Served, bytes),
-                        Err(NoData::Full) => (Reason::SendQueueFull, 0),
-                        Err(NoData::Range) => {
-                            let nack = request.nack(NackCode::Range, 0);
-                            match self.sender.nack(&request.peer, &nack) {
-                                Ok(()) => (Reason::NackRange, 0),
-                                Err(_) => (Reason::SendQueueFull, 0),
-                            }
-                        }
-                    }
+            let reason = match answer(packet, mark, &self.shared.table, &self.services) {
+                Answer::Data(request, stay) => self.reply(&request, stay),
+                Answer::Bounce(request) => {
+                    bounced = true;
+                    self.inbox.put(request)
                 }
-                Answer::Bounce(request) => match self.inbox.put(request) {
-                    Ok(()) => {
-                        bounced = true;
-                        (Reason::Bounced, 0)
-                    }
-                    Err(_) => (Reason::InboxFull, 0),
-                },
-                Answer::Bad => (Reason::BadDescriptor, 0),
+                Answer::Bad(reason) => reason,
             };
-            self.cells.reasons.count(reason, bytes);
+            self.cells.reasons.count(reason, GET_BYTES);
             // On every arm, and in one place.
             self.xsk.recycle(frame);
         }
@@ -116,6 +102,20 @@ impl Worker {
             self.inbox.wake();
         }
         self.sender.flush();
+    }
+
+    fn reply(&mut self, request: &Request, stay: Stay) -> Reason {
+        match self.sender.data(&request.peer, stay, request.get.want) {
+            Ok(()) => Reason::Served,
+            Err(NoData::Full) => Reason::SendQueueFull,
+            Err(NoData::Range) => {
+                let nack = request.nack(NackCode::Range, 0);
+                match self.sender.nack(&request.peer, &nack) {
+                    Ok(()) => Reason::NackRange,
+                    Err(_) => Reason::SendQueueFull,
+                }
+            }
+        }
     }
 
     /// Spins a little, then sleeps until a packet is there or it is time to stop.

@@ -154,7 +154,7 @@ impl Desk {
 
     fn data(&mut self, request: &Request, stay: Stay) -> Reason {
         match self.sender.data(&request.peer, stay, request.get.want) {
-            Ok(_) => Reason::Served,
+            Ok(()) => Reason::Served,
             Err(NoData::Full) => Reason::SendQueueFull,
             Err(NoData::Range) => {
                 match self
@@ -190,8 +190,10 @@ impl Desk {
                         Ok(verified) => {
                             let stay = self.store.publish(verified);
                             for request in self.flights.land(&fetched.id) {
-                                // Already counted as waiting; how the send ends is counted too.
-                                self.data(&request, stay);
+                                // The request itself was counted when it began to wait.
+                                if self.data(&request, stay) == Reason::SendQueueFull {
+                                    self.cells.sends.would_block.add(1);
+                                }
                             }
                         }
                         Err(slot) => {

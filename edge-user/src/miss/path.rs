@@ -40,11 +40,12 @@ impl MissPath {
             self.desk.report();
             let sleep = if waits_for_slot { SLOT_WAIT } else { TICK };
             let Self { receive, desk, .. } = &mut self;
-            receive.wait(sleep, |datagram| desk.datagram(&datagram, now))?;
+            receive.wait(sleep, |datagram| desk.datagram(&datagram, clock::now()))?;
+            let awake = clock::now();
             while let Some(request) = self.inbox.take() {
-                self.desk.bounced(&request, now);
+                self.desk.bounced(&request, awake);
             }
-            waits_for_slot = self.desk.settle(now);
+            waits_for_slot = self.desk.settle(awake);
         }
         self.desk.sender.flush();
         Ok(())

@@ -61,14 +61,13 @@ impl Sender {
         })
     }
 
-    /// Queues the wanted segments of a resident chunk; returns how many bytes they are.
-    pub fn data(&mut self, peer: &Peer, stay: Stay, want: u128) -> Result<usize, NoData> {
+    /// Queues the wanted segments of a resident chunk.
+    pub fn data(&mut self, peer: &Peer, stay: Stay, want: u128) -> Result<(), NoData> {
         let geometry = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes)
             .expect("the store holds chunks that have one");
         let runs = plan(want, &geometry, self.max_burst).ok_or(NoData::Range)?;
         self.make_room(SENDS_PER_BURST)?;
         let mut spans = Spans::default();
-        let mut bytes = 0;
         for run in runs {
             let mut rest = run;
             while rest.count > 0 {
@@ -79,7 +78,6 @@ impl Sender {
                     count,
                 };
                 let span = self.span(stay, geometry, part);
-                bytes += span.len_bytes();
                 spans.push(span, usize::from(count));
                 rest = Run {
                     first: rest.first + count,
@@ -93,7 +91,7 @@ impl Sender {
         if spans.segments > 0 {
             self.queue(peer, &mut spans)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// The stored datagrams of a run. Only the chunk's last one is short, and it comes last in

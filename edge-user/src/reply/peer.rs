@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use edge_ebpf::frame::{Address, Endpoint, Family};
 
-use crate::sys::socket::ServiceSocket;
-
 /// Both ends of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Peer {
@@ -24,11 +22,8 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn new(sockets: &[ServiceSocket], interface_index: u32) -> Self {
-        let endpoints = sockets
-            .iter()
-            .map(|socket| endpoint(&socket.address()).0)
-            .collect();
+    pub fn new(listen: &[SocketAddr], interface_index: u32) -> Self {
+        let endpoints = listen.iter().map(|address| endpoint(address).0).collect();
         Self {
             endpoints,
             interface_index,

@@ -42,10 +42,6 @@ impl Span {
         address: 0,
         len_bytes: 0,
     };
-
-    pub const fn len_bytes(&self) -> usize {
-        self.len_bytes
-    }
 }
 
 impl Slab {
@@ -137,6 +133,7 @@ mod tests {
 
     #[test]
     fn pieces_do_not_overlap() {
+        // I7: a piece is written only with its token, and there is one.
         let mapping = Mapping::anonymous(1 << 21, false).unwrap();
         let (slab, mut pieces) = Slab::cut(mapping, 1000, 50);
         assert_eq!(pieces.len(), 50);

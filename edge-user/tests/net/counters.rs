@@ -8,7 +8,7 @@ use edge_user::counters::Snapshot;
 
 use crate::amplification::{answers, cookie};
 use crate::daemon::{Edged, Setup, packets, sum, sums_wrong};
-use crate::ground::{Ground, Plan};
+use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::objects::Object;
 use crate::trace::{Bait, rows};
 use crate::wait;
@@ -17,6 +17,7 @@ use crate::wait;
 fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
     let Some(ground) = Ground::with(&Plan {
         queues: 2,
+        mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
     }) else {
         return;
@@ -25,8 +26,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
     let edged = Edged::start(&ground, &Setup::of(&ground));
     let start = at_rest(&edged);
 
-    let edges = [ground.service_v4(), ground.service_v6()];
-    object.fetch_by_many(&ground, &edges.repeat(2));
+    object.fetch_by_many(&ground, 4);
     let bait = Bait {
         id: object.chunk_id(),
         stolen: cookie(&ground),
@@ -34,7 +34,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
     let trace = rows(&ground, &bait);
     ground.claim_for_reader(trace.iter().map(|row| row.source));
     answers(&ground, &trace);
-    object.fetch_by_many(&ground, &edges);
+    object.fetch_by_many(&ground, 2);
 
     let end = at_rest(&edged);
     let seen = |snapshot: &Snapshot| -> u64 { snapshot.xdp.values().map(sum).sum() };

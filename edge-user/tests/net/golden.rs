@@ -7,7 +7,7 @@ use edge_ebpf::reason::Reason;
 use edge_user::counters::{ReasonCounts, Snapshot};
 
 use crate::daemon::{Edged, Setup, sum};
-use crate::ground::{Ground, Plan};
+use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::tap::Tap;
 use crate::wait;
 
@@ -26,6 +26,7 @@ fn golden_packets_end_as_named_on_a_wire_with_the_generic_program() {
 fn golden_packets_end_as_named_on_a_wire(xdp: &'static str) {
     let Some(ground) = Ground::with(&Plan {
         golden: true,
+        mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
     }) else {
         return;

@@ -45,9 +45,13 @@ pub(crate) struct Ground {
     _turn: Option<MutexGuard<'static, ()>>,
 }
 
+/// Carries the longest HELLO there is over IPv6, and one more.
+pub(crate) const FULL_MTU_BYTES: u32 = 2000;
+
 /// How a ground is to be, where it matters.
 pub(crate) struct Plan {
     pub(crate) queues: u32,
+    pub(crate) mtu_bytes: u32,
     /// Addresses and stations of the golden packets, and a reader's side that is silent.
     pub(crate) golden: bool,
     /// Waits more than it works, so it need not wait for its turn.
@@ -58,6 +62,7 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             queues: 1,
+            mtu_bytes: 1500,
             golden: false,
             light: false,
         }
@@ -117,18 +122,18 @@ impl Ground {
             folder,
             _turn: turn,
         };
-        ground.make(plan.queues);
+        ground.make(plan);
         Some(ground)
     }
 
-    fn make(&self, queues: u32) {
+    fn make(&self, plan: &Plan) {
         let (edge, reader) = (&self.edge, &self.reader);
         {
             let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
             ip(&["netns", "add", &edge.namespace]);
             ip(&["netns", "add", &reader.namespace]);
         }
-        let queues = queues.to_string();
+        let (queues, mtu) = (plan.queues.to_string(), plan.mtu_bytes.to_string());
         let (edge_mac, reader_mac) = (station(edge.mac), station(reader.mac));
         let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
         let edge_end = [
@@ -151,8 +156,8 @@ impl Ground {
         ];
         let there = ["netns", &reader.namespace];
         ip(&[&edge_end[..], &queues, &reader_end, &queues, &there].concat());
-        edge.set_up();
-        reader.set_up();
+        edge.set_up(&mtu);
+        reader.set_up(&mtu);
         // Without a program on this end, what the edge's program answers on the spot is lost.
         let pass = bpf_object("edge-pass").display().to_string();
         let on_link = ["-n", &reader.namespace, "link", "set", "dev", reader.link];
@@ -258,7 +263,7 @@ impl Drop for Ground {
 }
 
 impl Side {
-    fn set_up(&self) {
+    fn set_up(&self, mtu: &str) {
         let ip_here = |words: &[&str]| ip(&[&["-n", &self.namespace], words].concat());
         if self.speaks {
             let (ipv4, ipv6) = (format!("{}/24", self.ipv4), format!("{}/64", self.ipv6));
@@ -270,7 +275,7 @@ impl Side {
             run(command);
         }
         ip_here(&["link", "set", "dev", "lo", "up"]);
-        ip_here(&["link", "set", "dev", self.link, "up"]);
+        ip_here(&["link", "set", "dev", self.link, "mtu", mtu, "up"]);
     }
 
     /// A program that will run on this side.

@@ -14,7 +14,7 @@ use crate::ground::{Ground, program};
 use crate::wait;
 
 /// A file of this size is fetched within this time, or something is wrong.
-const FETCH_TIME_MAX: Duration = Duration::from_secs(60);
+const FETCH_TIME_MAX: Duration = Duration::from_mins(1);
 const BLOCK_BYTES: usize = 1 << 20;
 
 pub(crate) struct Object {
@@ -73,12 +73,18 @@ impl Object {
         self.check(ground, 0, &output);
     }
 
-    /// Several readers at once.
-    pub(crate) fn fetch_by_many(&self, ground: &Ground, edges: &[SocketAddr]) {
+    /// So many readers at once, half of them over IPv6.
+    pub(crate) fn fetch_by_many(&self, ground: &Ground, readers: u32) {
         std::thread::scope(|scope| {
-            for (copy, edge) in (0..).zip(edges) {
+            for copy in 0..readers {
                 scope.spawn(move || {
-                    let output = wait::ended(self.get(ground, *edge, copy), FETCH_TIME_MAX);
+                    let v6 = copy % 2 == 1;
+                    let edge = if v6 {
+                        ground.service_v6()
+                    } else {
+                        ground.service_v4()
+                    };
+                    let output = wait::ended(self.get(ground, edge, copy), FETCH_TIME_MAX);
                     self.check(ground, copy, &output);
                 });
             }

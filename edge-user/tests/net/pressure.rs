@@ -21,8 +21,7 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
     let object = Object::seal(&ground, "wanted", 12_000_000);
     let edged = Edged::start(&ground, &Setup::of(&ground));
     assert_eq!(edged.stat().queues, 2);
-    let edges = [ground.service_v4(), ground.service_v6()];
-    object.fetch_by_many(&ground, &edges.repeat(4));
+    object.fetch_by_many(&ground, 8);
     let counts = edged.settled();
     assert_eq!(counts.origin.fetches_total, object.chunks.len() as u64);
     assert_eq!(counts.store.evicted_total, 0);
@@ -38,8 +37,7 @@ fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once() {
         ..Setup::of(&ground)
     };
     let edged = Edged::start(&ground, &setup);
-    let edges = [ground.service_v4(), ground.service_v6()];
-    object.fetch_by_many(&ground, &edges.repeat(2));
+    object.fetch_by_many(&ground, 4);
     let counts = edged.settled();
     assert!(counts.store.evicted_total > 0);
     assert!(counts.store.evicted_total >= object.chunks.len() as u64 - counts.store.slots);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use edge_ebpf::golden::{self, Build};
+use edge_ebpf::golden::build::{self, Build};
 use edge_ebpf::wire::{ChunkId, Cookie, Kind, NACK_BYTES, SERVICE_PORT};
 
 use crate::ground::Ground;
@@ -100,7 +100,7 @@ pub(crate) fn rows(ground: &Ground, bait: &Bait) -> Vec<Row> {
             if payload.is_empty() && wrapping == Wrapping::Fragments {
                 continue;
             }
-            let build = if v6 { golden::v6 } else { golden::v4 }(payload.clone());
+            let build = if v6 { build::v6 } else { build::v4 }(payload.clone());
             let (source, from, to) = if v6 {
                 let source = Ipv6Addr::new(
                     0xfd71,
@@ -142,75 +142,38 @@ pub(crate) fn rows(ground: &Ground, bait: &Bait) -> Vec<Row> {
     rows
 }
 
+#[rustfmt::skip] // one datagram a line
 fn datagrams(bait: &Bait) -> Vec<(&'static str, Vec<u8>, Option<Answer>)> {
     let changed = |mut payload: Vec<u8>, at: usize, bytes: &[u8]| {
         payload[at..at + bytes.len()].copy_from_slice(bytes);
         payload
     };
-    let hello = golden::hello;
-    let nothing = Cookie {
-        epoch: 0,
-        value: [0; 8],
-    };
-    let made_up = Cookie {
-        value: [7; 8],
-        ..bait.stolen
-    };
-    let get = |cookie| golden::get(cookie, bait.id, u128::MAX);
+    let hello = build::hello;
+    let nothing = Cookie { epoch: 0, value: [0; 8] };
+    let made_up = Cookie { value: [7; 8], ..bait.stolen };
+    let get = |cookie| build::get(cookie, bait.id, u128::MAX);
+    let noise = (0..1400_u32).map(|at| at.wrapping_mul(167).to_le_bytes()[0]).collect();
     let welcome = |length| Some(Answer::Welcome(length));
     let nack = Some(Answer::Nack);
     vec![
         ("a HELLO", hello(1232), welcome(1232)),
         ("the shortest HELLO", hello(1200), welcome(1200)),
-        (
-            "a HELLO of version 2",
-            changed(hello(1232), 1, &[0x21]),
-            welcome(1232),
-        ),
-        (
-            "a HELLO with words in its padding",
-            changed(hello(1232), 100, WORDS),
-            welcome(1232),
-        ),
+        ("the longest HELLO", hello(1456), welcome(1456)),
+        ("a HELLO of version 2", changed(hello(1232), 1, &[0x21]), welcome(1232)),
+        ("a HELLO with words in its padding", changed(hello(1232), 100, WORDS), welcome(1232)),
         ("a HELLO that is too short", hello(1199), None),
-        ("a HELLO that is too long", hello(1233), None),
+        ("a HELLO that is too long", hello(1457), None),
         ("a HELLO of its header alone", hello(16), None),
-        (
-            "a HELLO with a reserved byte set",
-            changed(hello(1232), 7, &[1]),
-            None,
-        ),
+        ("a HELLO with a reserved byte set", changed(hello(1232), 7, &[1]), None),
         ("a GET without a cookie", get(nothing), nack),
         ("a GET with a cookie that was made up", get(made_up), nack),
-        (
-            "a GET with a cookie of another address",
-            get(bait.stolen),
-            nack,
-        ),
-        (
-            "a GET of version 2",
-            changed(get(bait.stolen), 1, &[0x23]),
-            None,
-        ),
-        (
-            "a GET with a tail",
-            [get(bait.stolen), vec![0]].concat(),
-            None,
-        ),
+        ("a GET with a cookie of another address", get(bait.stolen), nack),
+        ("a GET of version 2", changed(get(bait.stolen), 1, &[0x23]), None),
+        ("a GET with a tail", [get(bait.stolen), vec![0]].concat(), None),
         ("a WELCOME", changed(hello(1232), 1, &[0x12]), None),
         ("DATA", changed(hello(1232), 1, &[0x14]), None),
-        (
-            "a NACK",
-            changed(get(nothing), 1, &[0x15])[..24].to_vec(),
-            None,
-        ),
-        (
-            "noise",
-            (0..1400_u32)
-                .map(|at| at.wrapping_mul(167).to_le_bytes()[0])
-                .collect(),
-            None,
-        ),
+        ("a NACK", changed(get(nothing), 1, &[0x15])[..24].to_vec(), None),
+        ("noise", noise, None),
         ("one byte", vec![0xed], None),
         ("an empty datagram", Vec::new(), None),
     ]
