@@ -200,6 +200,16 @@ impl Signals {
         let _inside = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        runtime.spawn(async move {
+            // Without a listener it would end us, and take no program off the interface first.
+            while hangup.recv().await.is_some() {
+                warn!(
+                    target: LIFE_TARGET,
+                    "SIGHUP came: reloading is not built yet, nothing changed; restart edged instead"
+                );
+            }
+        });
         let (tell, first) = oneshot::channel();
         runtime.spawn(async move {
             let name = either(&mut terminate, &mut interrupt).await;
