@@ -180,8 +180,9 @@ impl Drop for Edged {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             eprintln!("the log of edged:\n{}", self.log());
-            self.child.kill().unwrap();
-            self.child.wait().unwrap();
+            // A failed test brings us here: nothing must panic now.
+            drop(self.child.kill());
+            drop(self.child.wait());
         }
     }
 }

@@ -63,6 +63,8 @@ fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program()
         }
     }
     let edged = Edged::start(&ground, &setup);
+    // There is nothing to reload yet, and a terminal that closes is no reason to end.
+    edged.signal(Signal::HUP);
     object.fetch(&ground, ground.service_v6());
     edged.stop();
 }

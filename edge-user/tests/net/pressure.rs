@@ -5,6 +5,7 @@ use aya::programs::loaded_programs;
 use edge_ebpf::maps::{RESIDENT, Resident};
 use edge_ebpf::reason::Reason;
 use edge_user::counters::Snapshot;
+use edge_user::limits::XSK;
 
 use crate::daemon::{Edged, Setup, packets, sum};
 use crate::ground::{Ground, Plan};
@@ -65,53 +66,72 @@ fn an_object_of_two_index_levels_comes_back() {
 #[test]
 fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right() {
     let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "moved", 8_000_000);
-    let setup = Setup::of(&ground);
-    let edged = Edged::start(&ground, &setup);
+    let object = Object::seal(&ground, "moved", 40_000_000);
+    let chunks = object.chunks.len() as u64;
+    let edged = Edged::start(&ground, &Setup::of(&ground));
     let edge = ground.service_v4();
     object.fetch(&ground, edge);
     let mut map = resident_map(ground.program_number());
-    let truth: Vec<_> = map.iter().map(Result::unwrap).collect();
-    assert_eq!(truth.len(), object.chunks.len());
-
-    // What the worker finds in the slot is another stay than the one the packet was steered to.
-    let older = |mark: Resident| Resident {
-        generation: mark.generation.wrapping_sub(1),
-        ..mark
-    };
-    let newer = |mark: Resident| Resident {
-        generation: mark.generation.wrapping_add(1),
-        ..mark
-    };
-    let outside = |mark: Resident| Resident {
-        slot: u32::MAX,
-        ..mark
-    };
-    for lie in [older, newer, outside] {
-        let before = edged.settled();
-        for (id, mark) in &truth {
-            let lie = lie(Resident::from_metadata(*mark)).to_metadata();
-            map.insert(id, lie, 0).unwrap();
+    let truth: Vec<_> = map
+        .iter()
+        .map(Result::unwrap)
+        .map(|(id, mark)| (id, Resident::from_metadata(mark)))
+        .collect();
+    assert_eq!(truth.len() as u64, chunks);
+    let mut tell = |marks: &mut dyn Iterator<Item = Resident>| {
+        for ((id, _), mark) in truth.iter().zip(marks) {
+            map.insert(id, mark.to_metadata(), 0).unwrap();
         }
+    };
+    let marks = || truth.iter().map(|(_, mark)| *mark);
+
+    // What lies in the slot is another stay than the one the packet was steered to, there is no
+    // such slot, or it is a good stay of another chunk.
+    let changed = |change: fn(u32) -> u32| {
+        marks().map(move |mark| Resident {
+            generation: change(mark.generation),
+            ..mark
+        })
+    };
+    let lies: [&mut dyn Iterator<Item = Resident>; 4] = [
+        &mut changed(|generation| generation.wrapping_sub(1)),
+        &mut changed(|generation| generation.wrapping_add(1)),
+        &mut marks().map(|mark| Resident {
+            slot: u32::MAX,
+            ..mark
+        }),
+        &mut marks().cycle().skip(1),
+    ];
+    let start = edged.settled();
+    for lie in lies {
+        let before = edged.settled();
+        tell(lie);
         object.fetch(&ground, edge);
-        assert_all_bounced(&before, &edged.settled(), object.chunks.len() as u64);
+        assert_all_bounced(&before, &edged.settled(), chunks);
     }
-    // A good stay, of another chunk.
-    let before = edged.settled();
-    for ((id, _), (_, mark)) in truth.iter().zip(truth.iter().cycle().skip(1)) {
-        map.insert(id, mark, 0).unwrap();
+    let middle = edged.settled();
+    tell(&mut marks());
+    for _ in 0..4 {
+        object.fetch(&ground, edge);
     }
-    object.fetch(&ground, edge);
-    assert_all_bounced(&before, &edged.settled(), object.chunks.len() as u64);
-    // And the truth again.
-    for (id, mark) in &truth {
-        map.insert(id, mark, 0).unwrap();
-    }
-    let before = edged.settled();
-    object.fetch(&ground, edge);
-    let now = edged.settled();
-    assert_eq!(now.socket.bounced, before.socket.bounced);
-    assert_eq!(now.origin.fetches_total, object.chunks.len() as u64);
+    let end = edged.settled();
+    assert_eq!(
+        end.socket.bounced, middle.socket.bounced,
+        "the truth is not bounced"
+    );
+    assert_eq!(
+        end.origin.fetches_total, chunks,
+        "nothing was fetched again"
+    );
+    // I2: frames came back on either way, or there would be none left.
+    let received = |snapshot: &Snapshot| snapshot.workers[0].received;
+    let frames = u64::from(XSK.frame_count);
+    assert!(
+        received(&middle) - received(&start) > frames,
+        "{} bounced",
+        middle.socket.bounced
+    );
+    assert!(received(&end) - received(&middle) > frames);
     edged.stop();
 }
 
