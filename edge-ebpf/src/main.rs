@@ -6,6 +6,11 @@
     unsafe_code,
     reason = "maps and context are reached through the kernel's pointers"
 )]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "lengths of one packet, in the widths the helpers take"
+)]
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, XskMap};

@@ -289,7 +289,7 @@ mod tests {
 
     fn take(chunk: &mut Assembly, now: Duration, index: u8) -> Arrival {
         let (start, len) = chunk.geometry.segment(index).unwrap();
-        let payload: Vec<u8> = (start..start + len).map(|at| (at % 251) as u8).collect();
+        let payload: Vec<u8> = (start..start + len).map(pattern).collect();
         let header = DataHeader {
             index,
             last: chunk.geometry.last,
@@ -297,6 +297,10 @@ mod tests {
             tag: TAG,
         };
         chunk.take(now, &header, &payload, &mut Trips::default())
+    }
+
+    fn pattern(at: usize) -> u8 {
+        u8::try_from(at % 251).unwrap()
     }
 
     #[test]
@@ -328,7 +332,7 @@ mod tests {
         take(&mut chunk, MS * 4, 1);
         assert!(chunk.is_complete());
         let (_, bytes, _) = chunk.into_parts();
-        assert!(bytes.into_iter().eq((0..5000).map(|at| (at % 251) as u8)));
+        assert!(bytes.into_iter().eq((0..5000).map(pattern)));
     }
 
     #[test]
@@ -375,7 +379,10 @@ mod tests {
         let trips = Trips::default();
         chunk.ask(MS, 0b11111);
         let due = chunk.due(MS, &trips).unwrap();
-        assert_eq!(chunk.expire(due - MS, &trips), Expired::default());
+        assert_eq!(
+            chunk.expire(due.saturating_sub(MS), &trips),
+            Expired::default()
+        );
         // Nothing of the chunk was ever seen, so the edge may just be fetching it.
         assert_eq!(
             chunk.expire(due, &trips),
@@ -385,7 +392,8 @@ mod tests {
             }
         );
         assert_eq!(chunk.ask(due, chunk.missing(due)), 5);
-        assert_eq!(chunk.due(due, &trips).unwrap() - due, (due - MS) * 2);
+        let next = chunk.due(due, &trips).unwrap();
+        assert_eq!(next.abs_diff(due), due.abs_diff(MS) * 2);
         // The time to the first segment counts from the first request.
         let arrival = take(&mut chunk, due + MS, 0);
         assert_eq!(

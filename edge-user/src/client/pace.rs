@@ -230,7 +230,7 @@ mod tests {
     }
 
     /// Runs rounds of one round trip each; gives the window after them.
-    fn after(window: &mut Window, rounds: u32, loss: f64, rtt: Duration) -> u32 {
+    fn after(window: &mut Window, rounds: u32, loss_share: f64, rtt: Duration) -> u32 {
         let mut trip = RoundTrip::default();
         trip.sample(MS);
         for _ in 0..rounds {
@@ -240,7 +240,7 @@ mod tests {
                 clippy::cast_sign_loss,
                 reason = "small"
             )]
-            let lost = (f64::from(segments) * loss) as u32;
+            let lost = (f64::from(segments) * loss_share) as u32;
             for _ in lost..segments {
                 window.arrived();
             }

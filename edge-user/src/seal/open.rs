@@ -48,9 +48,9 @@ mod tests {
                 .to_vec();
             let id = id_of(&chunk);
             assert!(id.to_string().starts_with(vector::IDS[index]));
-            let opened = opener.open(index as u64, Verified::check(chunk, &id).ok().unwrap());
+            let bytes = opener.open(index as u64, Verified::check(chunk, &id).ok().unwrap());
             assert_eq!(
-                opened,
+                bytes,
                 plain.chunks(CHUNK_BYTES_MAX as usize).nth(index).unwrap()
             );
         }

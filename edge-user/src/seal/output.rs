@@ -173,7 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("out");
         let plain: Vec<u8> = (0..3 * CHUNK + 77)
-            .map(|at| (at / 1000 % 251) as u8)
+            .map(|at| u8::try_from(at / 1000 % 251).unwrap())
             .collect();
         let mut output = Output::create(&place, plain.len() as u64, true).unwrap();
         for index in [1, 3, 0, 2] {

@@ -338,8 +338,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_decoder_panic(text in ".{0,200}", behind in "edge(pub)?1:.{0,130}") {
-            let _: Result<_, _> = AnyTicket::decode(&text).map(|_| ());
-            let _: Result<_, _> = AnyTicket::decode(&behind).map(|_| ());
+            let (Ok(_) | Err(_)) = AnyTicket::decode(&text);
+            let (Ok(_) | Err(_)) = AnyTicket::decode(&behind);
         }
 
         #[test]

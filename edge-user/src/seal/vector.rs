@@ -29,7 +29,11 @@ pub(super) fn key() -> Key {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = |byte: &u8| [byte >> 4, byte & 0x0f].map(u32::from);
+    let digits = bytes.iter().flat_map(digits);
+    digits
+        .map(|digit| char::from_digit(digit, 16).unwrap())
+        .collect()
 }
 
 pub(super) fn plaintext() -> Vec<u8> {

@@ -19,6 +19,8 @@ mod golden;
 mod life;
 /// What is wrong with a machine or a command is said in one line.
 mod conditions;
+/// What a GET is refused with.
+mod refusals;
 /// What is wrong with an origin hurts one object only.
 mod origin;
 

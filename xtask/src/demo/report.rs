@@ -179,12 +179,12 @@ impl Report {
 }
 
 fn word(value: &Value) -> String {
-    match value {
-        Value::Bool(true) => "yes".to_owned(),
-        Value::Bool(false) => "no".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+    if let Some(yes) = value.as_bool() {
+        return if yes { "yes" } else { "no" }.to_owned();
     }
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn size(bytes: u64) -> String {
