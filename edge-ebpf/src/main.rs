@@ -82,15 +82,16 @@ fn answer(
     reply: &Reply,
 ) -> (Reason, u32) {
     let frame_bytes = packet.len_bytes();
-    let Some(reply_bytes) = rewrite::reply(&mut packet, frame, reply) else {
+    let Some(resize) = rewrite::reply(&mut packet, frame, reply) else {
         return (Reason::BadLength, XDP_DROP);
     };
-    let surplus = frame_bytes.wrapping_sub(reply_bytes);
-    if surplus != 0 {
+    // The kernel fills what it adds with zeros.
+    let cut = resize.keep_bytes.wrapping_sub(frame_bytes) as i32;
+    let grow = resize.frame_bytes.wrapping_sub(resize.keep_bytes) as i32;
+    for delta in [cut, grow] {
         // SAFETY: the context is the one this run was called with; no pointer into the packet is
         // used after this.
-        let resized = unsafe { bpf_xdp_adjust_tail(ctx.ctx, 0_i32.wrapping_sub(surplus as i32)) };
-        if resized != 0 {
+        if delta != 0 && unsafe { bpf_xdp_adjust_tail(ctx.ctx, delta) } != 0 {
             return (Reason::ResizeFailed, XDP_DROP);
         }
     }

@@ -38,6 +38,7 @@ pub struct Settings {
     pub reserved: u8,
     /// Station address of the interface.
     pub mac: [u8; 6],
+    pub reserved_too: [u8; 4],
     /// Only the first `address_count` count; the rest are zero, which is nobody's address.
     pub addresses: [Address; ADDRESSES_MAX],
 }
@@ -52,6 +53,7 @@ impl Settings {
         max_burst: 0,
         reserved: 0,
         mac: [0; 6],
+        reserved_too: [0; 4],
         addresses: [Address::UNSPECIFIED; ADDRESSES_MAX],
     };
 
@@ -153,7 +155,7 @@ const _: () = {
     assert!(size_of::<CookieKey>() == 24);
     assert!(size_of::<Cookies>() == 8 + COOKIE_KEYS * 24);
     assert!(
-        size_of::<Settings>() == 24 + ADDRESSES_MAX * 16,
+        size_of::<Settings>() == 4 + 2 + 2 + 4 + 1 + 1 + 6 + 4 + ADDRESSES_MAX * 16,
         "no hidden byte"
     );
     assert!(

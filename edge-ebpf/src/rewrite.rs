@@ -1,5 +1,5 @@
 //! Turns a request into its answer, in place: addresses and ports change sides, the payload's
-//! first bytes become the answer, and every checksum is computed from scratch (a request that
+//! first bytes become the answer, the rest goes, and every checksum is computed from scratch (a request that
 //! never left its host carries only half of one).
 
 use crate::cursor::{PacketMut, part, put};
@@ -10,26 +10,39 @@ use crate::wire::{NACK_BYTES, WELCOME_HEADER_BYTES};
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// Rewrites the packet. Returns the length the frame must be cut to, or nothing if the packet is
-/// shorter than its own headers said.
+/// How long the frame must be made once it is rewritten: first cut, then filled up with zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resize {
+    /// What is kept of it.
+    pub keep_bytes: usize,
+    /// Its length in the end.
+    pub frame_bytes: usize,
+}
+
+/// Rewrites the packet, all but its length. Nothing if the packet is shorter than its own headers
+/// said.
 #[inline(always)]
-pub fn reply<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame, reply: &Reply) -> Option<usize> {
+pub fn reply<P: PacketMut + ?Sized>(
+    packet: &mut P,
+    frame: &Frame,
+    reply: &Reply,
+) -> Option<Resize> {
     let payload_at = frame.payload_at();
-    // The answer's meaningful bytes are summed; the padding of a WELCOME is taken for zero. If it
-    // is not, the receiver's stack finds a wrong checksum and drops the answer: nobody's words can
-    // be bounced off an edge.
-    let (udp_bytes, payload_sum) = match reply {
+    // A WELCOME is as long as its HELLO, but nothing of the HELLO's padding comes back: nobody's
+    // words can be bounced off an edge. Zeros add nothing to a checksum, so only what is said is
+    // summed.
+    let (said_bytes, udp_bytes, payload_sum) = match reply {
         Reply::Welcome(welcome) => {
             let bytes = welcome.encode();
             *packet.at_mut::<WELCOME_HEADER_BYTES>(payload_at)? = bytes;
-            (frame.udp_bytes, sum(&bytes))
+            (WELCOME_HEADER_BYTES, frame.udp_bytes, sum(&bytes))
         }
         Reply::Nack(nack) => {
             let bytes = nack.encode();
             *packet.at_mut::<NACK_BYTES>(payload_at)? = bytes;
             #[expect(clippy::cast_possible_truncation, reason = "32")]
             let udp_bytes = UDP_BYTES.wrapping_add(NACK_BYTES) as u16;
-            (udp_bytes, sum(&bytes))
+            (NACK_BYTES, udp_bytes, sum(&bytes))
         }
     };
 
@@ -63,7 +76,10 @@ pub fn reply<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame, reply: &Reply
     let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
     put::<0, 6, _>(ethernet, frame.source_mac);
     put::<6, 6, _>(ethernet, frame.destination_mac);
-    Some(frame.udp_at.wrapping_add(usize::from(udp_bytes)))
+    Some(Resize {
+        keep_bytes: payload_at.wrapping_add(said_bytes),
+        frame_bytes: frame.udp_at.wrapping_add(usize::from(udp_bytes)),
+    })
 }
 
 #[inline(always)]

@@ -257,6 +257,12 @@ pub fn queue_count(interface: &str) -> std::io::Result<u32> {
             queues += 1;
         }
     }
+    if queues > QUEUES_MAX {
+        tracing::warn!(
+            "{interface} has {queues} RX queues and {QUEUES_MAX} can be served: hits on the others \
+             take the kernel's path"
+        );
+    }
     Ok(queues.min(QUEUES_MAX))
 }
 

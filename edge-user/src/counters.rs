@@ -79,8 +79,11 @@ pub struct Sends {
     pub bytes: Cell,
     /// Datagrams lost because the socket's send buffer was full.
     pub would_block: Cell,
-    /// Datagrams the kernel refused for another cause (no route, no neighbour, …).
+    /// Datagrams the kernel refused for another cause: no route, no neighbour, or a device whose
+    /// checksum offload is off on kernels that cut sends only with it.
     pub failed: Cell,
+    /// The kernel's error number for the last of these.
+    pub last_errno: Cell,
 }
 
 /// Everything the daemon counts, at one moment. This is what `edge stat --json` prints and what
@@ -170,6 +173,8 @@ pub struct SendCounts {
     pub bytes: u64,
     pub would_block: u64,
     pub failed: u64,
+    /// The kernel's error number for the last that failed; 0 if none did.
+    pub last_errno: u64,
 }
 
 impl Sends {
@@ -179,6 +184,7 @@ impl Sends {
             bytes: self.bytes.get(),
             would_block: self.would_block.get(),
             failed: self.failed.get(),
+            last_errno: self.last_errno.get(),
         }
     }
 }
@@ -213,5 +219,5 @@ pub struct OriginCounts {
     /// What the origin gave is not what the id names: altered, cut or grown.
     pub corrupt_total: u64,
     /// Waiters whose deadline passed before the chunk came.
-    pub expired_waiters_total: u64,
+    pub unanswered_waiters_total: u64,
 }

@@ -86,6 +86,9 @@ pub const ABSENT_FOR: Duration = Duration::from_secs(5);
 pub const FAILED_FOR: Duration = Duration::from_millis(FAILED_MS as u64);
 /// The same, as a client is told it.
 pub const FAILED_MS: u32 = 1000;
+/// How many chunks that cannot be used the log hears of, in how long a time.
+pub const COMPLAINTS: u64 = 16;
+pub const COMPLAINT_WINDOW: Duration = Duration::from_secs(10);
 /// When a client that was told BUSY or PENDING asks again.
 pub const RETRY_MS: u32 = 250;
 const _: () = assert!(WAITERS >= FLIGHTS, "each flight has a waiter");

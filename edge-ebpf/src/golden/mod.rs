@@ -107,6 +107,7 @@ pub fn world() -> World {
             max_burst: MAX_BURST,
             reserved: 0,
             mac: EDGE_MAC,
+            reserved_too: [0; 4],
             addresses,
         },
         cookies: Cookies {

@@ -150,14 +150,17 @@ pub(super) fn answered(world: &World, rows: &mut Vec<Row>) {
     row("a HELLO over IPv6 with two tags", v6(hello(1232)).tag(0x88a8).tag(0x8100), cookie6);
     row("a HELLO in a longer frame", v4(hello(1201)).trailer(7), cookie);
 
-    // The answer's checksum is that of zero padding, so the words that come back do not arrive.
-    let clean = v4(hello(1232));
-    let loaded = |mut frame: Vec<u8>| {
-        splice(&mut frame, 14 + 20 + 8 + 100, b"words for somebody else");
-        frame
-    };
-    let answer = Expect::Reply(Reason::Welcome, loaded(welcome(&clean, cookie)));
-    rows.push(("a HELLO with words in its padding", loaded(clean.frame()), answer));
+    // Nothing of the padding comes back, whatever its checksum: the second text's is that of zeros.
+    for (name, words) in [
+        ("a HELLO with words in its padding", *b"words for somebody else!"),
+        ("a HELLO with balanced words in its padding", *b"words for somebody \x00\x02\xbe\x00\x00"),
+    ] {
+        let clean = hello(1232);
+        let mut loaded = clean.clone();
+        splice(&mut loaded, 100, &words);
+        let answer = welcome(&v4(clean), cookie);
+        rows.push((name, v4(loaded).frame(), Expect::Reply(Reason::Welcome, answer)));
+    }
     let other = v4(changed(hello(1232), 1, 0x21));
     let answer = Expect::Reply(Reason::WelcomeVersion, welcome(&other, Cookie::default()));
     rows.push(("a HELLO of version 2", other.frame(), answer));

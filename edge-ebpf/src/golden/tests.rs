@@ -15,12 +15,13 @@ fn judge(frame: &[u8], world: &World) -> Expect {
         Verdict::Steer(resident) => Expect::Steer(resident),
         Verdict::Reply(reason, parsed, reply) => {
             let mut answer = frame.to_vec();
-            let len_bytes = rewrite::reply(answer.as_mut_slice(), &parsed, &reply).unwrap();
+            let resize = rewrite::reply(answer.as_mut_slice(), &parsed, &reply).unwrap();
             assert!(
-                len_bytes <= frame.len(),
+                resize.frame_bytes <= frame.len(),
                 "I14: the answer is longer than the request"
             );
-            answer.truncate(len_bytes);
+            answer.truncate(resize.keep_bytes);
+            answer.resize(resize.frame_bytes, 0);
             Expect::Reply(reason, answer)
         }
     }

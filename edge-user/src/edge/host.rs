@@ -69,6 +69,7 @@ pub(super) fn settings(config: &Config, interface: &str) -> Result<Settings, Sta
         max_burst: config.service.max_burst,
         reserved: 0,
         mac: station_address(interface)?,
+        reserved_too: [0; 4],
         addresses,
     })
 }

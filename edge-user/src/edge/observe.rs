@@ -4,6 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use edge_ebpf::maps::QUEUES_MAX;
+
 use crate::attach::ProgramCounters;
 use crate::clock;
 use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
@@ -27,8 +29,10 @@ impl Observer {
     pub(super) fn snapshot(&self) -> Snapshot {
         let xdp = self.program.as_ref().map(|program| {
             let program = program.lock().unwrap_or_else(PoisonError::into_inner);
-            (0..self.queues)
+            // All rows: queues may have been added since the start.
+            (0..QUEUES_MAX)
                 .map(|queue| (queue, program.of_queue(queue)))
+                .filter(|(_, reasons)| !reasons.is_empty())
                 .collect()
         });
         let workers = self.workers.iter().zip(0..).map(|((cells, xsk), queue)| {

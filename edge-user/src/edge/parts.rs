@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::error::{StartError, system};
 use super::host;
 use super::observe::Observer;
-use crate::attach::{Maps, Program, queue_count};
+use crate::attach::{AttachError, Maps, Program, queue_count};
 use crate::clock;
 use crate::config::{Config, OriginUrl, XdpMode};
 use crate::counters::{Mode, Sends};
@@ -18,7 +18,7 @@ use crate::hit::worker::{Worker, WorkerCells};
 use crate::inbox::Inbox;
 use crate::limits::RECEIVE_BUFFERS;
 use crate::miss::cookies::CookieJar;
-use crate::miss::desk::{Desk, MissCells};
+use crate::miss::desk::{Complaints, Desk, MissCells};
 use crate::miss::flight::Flights;
 use crate::miss::origin::Origins;
 use crate::miss::path::MissPath;
@@ -177,7 +177,9 @@ impl Common<'_> {
         runtime: &Handle,
     ) -> Result<MissPath, StartError> {
         // The program needs keys before it is told to serve.
-        cookies.turn_to(epoch_at(clock::unix_seconds()));
+        cookies
+            .turn_to(epoch_at(clock::unix_seconds()))
+            .map_err(|error| AttachError::Load(error.to_string()))?;
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(MissPath {
@@ -192,6 +194,7 @@ impl Common<'_> {
                 sender: self.sender(&cells.sends)?,
                 cells: Arc::clone(cells),
                 parked: None,
+                complaints: Complaints::default(),
             },
             stop: Arc::clone(&self.stop),
         })

@@ -253,7 +253,7 @@ const COUNTERS: &[Plain] = &[
     ("origin_absent", "Chunks the origin does not have.", |all| all.origin.absent_total),
     ("origin_failed", "Fetches that could not reach or read it.", |all| all.origin.failed_total),
     ("origin_corrupt", "Fetches whose bytes are not what the id names.", |all| all.origin.corrupt_total),
-    ("origin_expired_waiters", "Clients that waited in vain.", |all| all.origin.expired_waiters_total),
+    ("origin_unanswered_waiters", "Waiters let go without an answer.", |all| all.origin.unanswered_waiters_total),
 ];
 
 #[cfg(test)]
@@ -280,6 +280,7 @@ mod tests {
             bytes: datagrams * 1232,
             would_block: 1,
             failed: 2,
+            last_errno: 101,
         }
     }
 

@@ -37,9 +37,10 @@ pub struct Worker {
     pub busy_poll: bool,
     pub xsk: Xsk,
     pub shared: Arc<Shared>,
-    pub reader: Reader,
     pub services: Services,
     pub sender: Sender,
+    /// Behind the sender, so that it is dropped after it.
+    pub reader: Reader,
     pub inbox: Arc<Inbox>,
     pub cells: Arc<WorkerCells>,
     pub stop: Arc<AtomicBool>,
@@ -71,8 +72,10 @@ impl Worker {
             idle_since = None;
             self.serve(&mut batch);
         }
-        self.sender.flush();
-        self.reader.offline();
+        // A send that is still queued names a slot: it ends before this worker counts as gone.
+        let Self { sender, reader, .. } = self;
+        drop(sender);
+        reader.offline();
     }
 
     fn serve(&mut self, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {

@@ -1,7 +1,7 @@
 //! Keys of the cookie epochs: derived from the secret, turned over with the clock, told to the
 //! program.
 
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, MapData, MapError};
 use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -14,6 +14,9 @@ pub struct CookieJar {
     cookies: Cookies,
     /// The program's copy, unless XDP is off.
     map: Option<Array<MapData, CookiesValue>>,
+    /// Whether there are keys yet, and whether the program has them too.
+    made: bool,
+    told: bool,
 }
 
 impl std::fmt::Debug for CookieJar {
@@ -32,25 +35,31 @@ impl CookieJar {
             secret,
             cookies: Cookies::NONE,
             map,
+            made: false,
+            told: false,
         }
     }
 
-    /// Makes the keys of this epoch and its neighbours the accepted ones.
-    pub fn turn_to(&mut self, epoch: u32) {
-        if epoch == self.cookies.epoch && self.cookies.keys.iter().any(|key| key.live == 1) {
-            return;
+    /// Makes the keys of this epoch and its neighbours the accepted ones, here and in the program.
+    /// Says what went wrong with the program's copy; the next call tries again.
+    pub fn turn_to(&mut self, epoch: u32) -> Result<(), MapError> {
+        if epoch != self.cookies.epoch || !self.made {
+            // The fourth place keeps what it has: nobody accepts it, and next time it is written
+            // while nobody reads it.
+            for epoch in [epoch.wrapping_sub(1), epoch, epoch.wrapping_add(1)] {
+                self.cookies.keys[epoch as usize % COOKIE_KEYS] = key(&self.secret, epoch);
+            }
+            self.cookies.epoch = epoch;
+            self.made = true;
+            self.told = false;
         }
-        // The fourth place keeps what it has: nobody accepts it, and next time it is written while
-        // nobody reads it.
-        for epoch in [epoch.wrapping_sub(1), epoch, epoch.wrapping_add(1)] {
-            self.cookies.keys[epoch as usize % COOKIE_KEYS] = key(&self.secret, epoch);
-        }
-        self.cookies.epoch = epoch;
         if let Some(map) = &mut self.map
-            && let Err(error) = map.set(0, CookiesValue(self.cookies), 0)
+            && !self.told
         {
-            tracing::warn!(%error, "the program keeps old cookie keys: clients will ask by socket");
+            map.set(0, CookiesValue(self.cookies), 0)?;
         }
+        self.told = true;
+        Ok(())
     }
 
     pub const fn cookies(&self) -> &Cookies {
@@ -83,7 +92,7 @@ mod tests {
     fn the_key_and_cookie_of_the_specification_come_out() {
         // docs/WIRE.md, "Cookie": secret 00 01 … 1f, epoch 14000000, 192.0.2.7 port 40000.
         let mut jar = CookieJar::new(Some((0..32).collect()), None);
-        jar.turn_to(golden::EPOCH);
+        jar.turn_to(golden::EPOCH).unwrap();
         let words = jar.cookies().keys[golden::EPOCH as usize % COOKIE_KEYS].words;
         let bytes = [words[0].to_le_bytes(), words[1].to_le_bytes()].concat();
         assert_eq!(
@@ -105,7 +114,7 @@ mod tests {
             address: Address::v4([192, 0, 2, 7]),
             port: 40_000,
         };
-        jar.turn_to(100);
+        jar.turn_to(100).unwrap();
         let cookie = jar.cookies().issue(&client).unwrap();
         for (epoch, accepted) in [
             (101, true),
@@ -114,7 +123,7 @@ mod tests {
             (7, false),
             (100, true),
         ] {
-            jar.turn_to(epoch);
+            jar.turn_to(epoch).unwrap();
             assert_eq!(
                 jar.cookies().accepts(&cookie, &client),
                 accepted,

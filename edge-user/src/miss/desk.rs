@@ -12,7 +12,7 @@ use super::cookies::CookieJar;
 use super::flight::{Failure, Flights, Outcome};
 use super::origin::{FetchResult, Fetched, OriginDesk};
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
-use crate::limits::{ABSENT_FOR, FAILED_FOR, FAILED_MS, RETRY_MS};
+use crate::limits::{ABSENT_FOR, COMPLAINT_WINDOW, COMPLAINTS, FAILED_FOR, FAILED_MS, RETRY_MS};
 use crate::reply::Request;
 use crate::reply::gso::{NoData, Sender};
 use crate::reply::peer::{Peer, endpoint};
@@ -32,7 +32,8 @@ pub struct MissCells {
     pub absent: Cell,
     pub failed: Cell,
     pub corrupt: Cell,
-    pub expired_waiters: Cell,
+    /// Waiters let go without an answer: too late, or no send could be queued.
+    pub unanswered_waiters: Cell,
     /// Written once a turn of the loop; this thread may lock.
     pub store: Mutex<StoreCounts>,
     pub in_flight: Cell,
@@ -47,7 +48,7 @@ impl MissCells {
             absent_total: self.absent.get(),
             failed_total: self.failed.get(),
             corrupt_total: self.corrupt.get(),
-            expired_waiters_total: self.expired_waiters.get(),
+            unanswered_waiters_total: self.unanswered_waiters.get(),
         }
     }
 }
@@ -64,6 +65,29 @@ pub struct Desk {
     pub cells: Arc<MissCells>,
     /// A fetched chunk that waits for a slot; those behind it wait in the origin's queue.
     pub parked: Option<Fetched>,
+    pub complaints: Complaints,
+}
+
+/// Readers choose the chunks that are asked for, so they must not choose how many lines the log
+/// has.
+#[derive(Debug, Default)]
+pub struct Complaints {
+    window_ends: Option<Instant>,
+    count: u64,
+}
+
+impl Complaints {
+    /// How many lines were left out before this one, if this one may be written.
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        let mut left_out = 0;
+        if self.window_ends.is_none_or(|ends| ends <= now) {
+            left_out = self.count.saturating_sub(COMPLAINTS);
+            self.window_ends = Some(now + COMPLAINT_WINDOW);
+            self.count = 0;
+        }
+        self.count += 1;
+        (self.count <= COMPLAINTS).then_some(left_out)
+    }
 }
 
 impl Desk {
@@ -192,7 +216,7 @@ impl Desk {
                             for request in self.flights.land(&fetched.id) {
                                 // The request itself was counted when it began to wait.
                                 if self.data(&request, stay) == Reason::SendQueueFull {
-                                    self.cells.sends.would_block.add(1);
+                                    self.cells.unanswered_waiters.add(1);
                                 }
                             }
                         }
@@ -222,8 +246,11 @@ impl Desk {
     }
 
     fn refuse(&mut self, fetched: &Fetched, reason: &str, now: Instant) {
-        // A chunk that fails is asked for at most once in `FAILED_FOR`, which bounds these lines.
-        tracing::warn!(chunk = %fetched.id, reason, "an origin's chunk cannot be used");
+        if let Some(left_out) = self.complaints.admit(now) {
+            tracing::warn!(
+                chunk = %fetched.id, reason, left_out, "an origin's chunk cannot be used"
+            );
+        }
         self.land(fetched, Failure::Unreachable, FAILED_FOR, now);
     }
 
@@ -239,16 +266,18 @@ impl Desk {
                 .nack(&request.peer, &request.nack(code, retry_ms))
                 .is_err()
             {
-                self.cells.sends.would_block.add(1);
+                self.cells.unanswered_waiters.add(1);
             }
         }
     }
 
     /// What is due once a turn: new cookie keys, waiters whose time is over, counts.
     pub fn turn(&mut self, epoch: u32, now: Instant) {
-        self.cookies.turn_to(epoch);
+        if let Err(error) = self.cookies.turn_to(epoch) {
+            tracing::warn!(%error, "the program still has the cookie keys of before; trying again");
+        }
         let expired = self.flights.expire(now);
-        self.cells.expired_waiters.add(expired as u64);
+        self.cells.unanswered_waiters.add(expired as u64);
     }
 
     /// Lets others see the store's counts.
@@ -260,5 +289,23 @@ impl Desk {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = counts;
         self.cells.in_flight.set(self.flights.in_flight() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn the_log_hears_a_bounded_number_of_complaints_and_how_many_it_did_not() {
+        // I9
+        let mut complaints = Complaints::default();
+        let now = clock::now();
+        let heard = (0..1000).filter_map(|_| complaints.admit(now)).count() as u64;
+        assert_eq!(heard, COMPLAINTS);
+        let later = now + COMPLAINT_WINDOW;
+        assert_eq!(complaints.admit(later), Some(1000 - COMPLAINTS));
+        assert_eq!(complaints.admit(later), Some(0));
     }
 }

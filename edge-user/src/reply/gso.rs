@@ -163,7 +163,10 @@ impl Sender {
                     counters.bytes.add(u64::from(bytes));
                 }
                 SendEnd::WouldBlock => counters.would_block.add(datagrams),
-                SendEnd::Failed => counters.failed.add(datagrams),
+                SendEnd::Failed(errno) => {
+                    counters.failed.add(datagrams);
+                    counters.last_errno.set(u64::from(errno));
+                }
             }
         });
         // The ring is ours and its entries are well-formed: any other error is our own mistake.

@@ -54,7 +54,11 @@ const BUFFER_BYTES: usize = 2048;
 const BUFFER_LEN: i32 = 2048;
 const _: () = assert!(BUFFER_LEN.cast_unsigned() as usize == BUFFER_BYTES);
 const WAKE: u64 = u64::MAX;
-const PROVIDED: u64 = u64::MAX - 1;
+/// Marks the return of a buffer; its index is in the lower half.
+const PROVIDED: u64 = 1 << 32;
+/// How long a receive that was cancelled may take to end.
+const CANCEL_WAIT: Duration = Duration::from_millis(100);
+const CANCEL_TRIES: u32 = 20;
 
 /// An `io_uring` that receives from every service socket.
 pub struct ReceiveRing {
@@ -120,7 +124,7 @@ impl ReceiveRing {
             let entry = opcode::ProvideBuffers::new(buffer, BUFFER_LEN, 1, BUFFER_GROUP, index)
                 .build()
                 .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(PROVIDED);
+                .user_data(PROVIDED | u64::from(index));
             self.push(&entry);
         }
     }
@@ -170,11 +174,16 @@ impl ReceiveRing {
         } = self;
         for completion in ring.completion() {
             let which = completion.user_data();
-            if which == PROVIDED {
+            if which != WAKE && which & PROVIDED != 0 {
+                // Only failures are reported: the buffer is still ours, and is offered again.
+                used.push(u16::try_from(which & 0xffff).expect("masked"));
                 continue;
             }
             if !cqueue::more(completion.flags()) {
                 unarmed.push(which);
+            }
+            if let Some(error) = fatal(completion.result()) {
+                return Err(error);
             }
             if which == WAKE {
                 wake.clear();
@@ -205,5 +214,50 @@ impl ReceiveRing {
             });
         }
         Ok(())
+    }
+}
+
+/// Errors after which trying again is of no use. A multishot also ends when buffers or memory run
+/// out for a moment, and when it is cancelled.
+fn fatal(result: i32) -> Option<io::Error> {
+    let passing = [
+        libc::ENOBUFS,
+        libc::ENOMEM,
+        libc::EINTR,
+        libc::EAGAIN,
+        libc::ECANCELED,
+    ];
+    (result < 0 && !passing.contains(&-result)).then(|| io::Error::from_raw_os_error(-result))
+}
+
+impl Drop for ReceiveRing {
+    fn drop(&mut self) {
+        // Closing the ring only begins to cancel what is under way; header and buffers must not be
+        // freed before the kernel has let go of them.
+        let armed = self.sockets.len() + 1 - self.unarmed.len();
+        let mut left = armed;
+        let submitter = self.ring.submitter();
+        let everything = types::CancelBuilder::any();
+        let (Ok(()) | Err(_)) = submitter.register_sync_cancel(None, everything);
+        for _ in 0..CANCEL_TRIES {
+            if left == 0 {
+                return;
+            }
+            let timespec = types::Timespec::from(CANCEL_WAIT);
+            let arguments = types::SubmitArgs::new().timespec(&timespec);
+            let submitter = self.ring.submitter();
+            let (Ok(_) | Err(_)) = submitter.submit_with_args(1, &arguments);
+            let ended = self.ring.completion().filter(|completion| {
+                let of_buffer =
+                    completion.user_data() != WAKE && completion.user_data() & PROVIDED != 0;
+                !of_buffer && !cqueue::more(completion.flags())
+            });
+            left -= ended.count().min(left);
+        }
+        // Leaked rather than freed under the kernel's hands.
+        Box::leak(std::mem::take(&mut self.buffers));
+        // SAFETY: plain data and null pointers, for which zeros are a value.
+        let empty: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
+        Box::leak(std::mem::replace(&mut self.header, empty));
     }
 }

@@ -22,6 +22,19 @@ pub struct Producing;
 #[derive(Debug)]
 pub struct Consuming;
 
+/// What a ring can hold: plain integers, for which any bytes the kernel writes are a value.
+pub trait Entry: Copy + sealed::Sealed {}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "nobody else is to implement it")]
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for u64 {}
+impl Entry for u64 {}
+impl sealed::Sealed for libc::xdp_desc {}
+impl Entry for libc::xdp_desc {}
+
 /// Our end of a ring.
 #[derive(Debug)]
 pub struct Ring<T, Side> {
@@ -37,7 +50,7 @@ pub struct Ring<T, Side> {
 // SAFETY: the pointers lead into memory this value owns; nothing is tied to a thread.
 unsafe impl<T: Send, Side> Send for Ring<T, Side> {}
 
-impl<T: Copy, Side> Ring<T, Side> {
+impl<T: Entry, Side> Ring<T, Side> {
     /// A ring of `len` entries (a power of two) in this memory.
     pub fn new(mut map: MmapMut, offsets: RingOffsets, len: u32) -> Self {
         assert!(len.is_power_of_two(), "a ring's length is a power of two");
@@ -86,7 +99,7 @@ impl<T: Copy, Side> Ring<T, Side> {
     }
 }
 
-impl<T: Copy> Ring<T, Producing> {
+impl<T: Entry> Ring<T, Producing> {
     /// Puts in as many as there is room for and says how many that were.
     pub fn produce(&mut self, mut entries: impl Iterator<Item = T>) -> u32 {
         let start = self.producer().load(Ordering::Relaxed);
@@ -108,7 +121,7 @@ impl<T: Copy> Ring<T, Producing> {
     }
 }
 
-impl<T: Copy> Ring<T, Consuming> {
+impl<T: Entry> Ring<T, Consuming> {
     /// Takes out at most `most` entries.
     pub fn consume(&mut self, most: u32, mut each: impl FnMut(T)) -> u32 {
         let start = self.consumer().load(Ordering::Relaxed);
@@ -119,7 +132,7 @@ impl<T: Copy> Ring<T, Consuming> {
         for step in 0..count {
             let place = self.entry(start.wrapping_add(step));
             // SAFETY: between consumer and producer only this side reads, and nobody writes; any
-            // bit pattern is a `T`, since both sides only ever store whole ones.
+            // bit pattern is an `Entry`.
             each(unsafe { place.read() });
         }
         self.consumer()

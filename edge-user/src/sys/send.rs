@@ -44,7 +44,8 @@ pub enum SendEnd {
     Done,
     /// The socket's send buffer is full.
     WouldBlock,
-    Failed,
+    /// With the kernel's error number.
+    Failed(u16),
 }
 
 /// All operations are under way; nothing was queued.
@@ -58,7 +59,7 @@ pub struct SendRing {
     operations: Box<[Operation]>,
     free: Vec<usize>,
     /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
-    _memory: Arc<Slab>,
+    memory: Arc<Slab>,
     /// The sockets that are sent from stay open as long.
     sockets: Arc<[ServiceSocket]>,
 }
@@ -89,7 +90,7 @@ impl SendRing {
             ring,
             operations,
             free,
-            _memory: memory,
+            memory,
             sockets,
         })
     }
@@ -116,6 +117,7 @@ impl SendRing {
                 count < SPANS_MAX,
                 "the caller gathers at most {SPANS_MAX} parts"
             );
+            assert!(span.slab == self.memory.number(), "the span is of our slab");
             operation.spans[count] = libc::iovec {
                 iov_base: ptr::with_exposed_provenance_mut(span.address),
                 iov_len: span.len_bytes,
@@ -200,12 +202,7 @@ impl SendRing {
         }
         match self.ring.submit() {
             Ok(_) => {}
-            // Nothing was taken this time; it stays queued for the next.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)
-                ) => {}
+            Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
         }
         let Self {
@@ -219,7 +216,7 @@ impl SendRing {
             let end = match completion.result() {
                 0.. => SendEnd::Done,
                 error if -error == libc::EAGAIN => SendEnd::WouldBlock,
-                _ => SendEnd::Failed,
+                error => SendEnd::Failed(u16::try_from(-error).unwrap_or(0)),
             };
             each(operations[index].what, end);
             free.push(index);
@@ -230,17 +227,30 @@ impl SendRing {
 
 impl Drop for SendRing {
     fn drop(&mut self) {
-        // The kernel must be done with boxes and slab before they are freed.
+        // The kernel must be done with operations and slab before they are freed.
         while self.in_flight() > 0 {
-            if self.ring.submit_and_wait(1).is_err() {
-                break;
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => {}
+                Err(_) => {
+                    // Leaked rather than freed under the kernel's hands.
+                    Box::leak(std::mem::take(&mut self.operations));
+                    Box::leak(Box::new(Arc::clone(&self.memory)));
+                    return;
+                }
             }
             let done = self.ring.completion().count();
-            for _ in 0..done {
-                self.free.push(0);
-            }
+            self.free.extend(std::iter::repeat_n(0, done));
         }
     }
+}
+
+/// Nothing was taken this time; what is queued stays queued.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
+    error
+        .raw_os_error()
+        .is_some_and(|number| passing.contains(&number))
 }
 
 /// One control message: `UDP_SEGMENT` with this size.

@@ -2,13 +2,18 @@
 //! holds the token may read and write the piece, and nobody else can.
 
 use std::slice;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::mapping::Mapping;
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// Equal pieces of one mapping.
 #[derive(Debug)]
 pub struct Slab {
     mapping: Mapping,
+    /// No other slab of this process ever has it.
+    number: u64,
     piece_bytes: usize,
     piece_count: u32,
 }
@@ -19,8 +24,8 @@ pub struct Slab {
 #[must_use = "a piece let go is memory leaked for good"]
 pub struct Piece {
     index: u32,
-    /// Where its slab lies, so that a token cannot be used on another slab.
-    slab: usize,
+    /// Number of its slab, so that a token cannot be used on another.
+    slab: u64,
 }
 
 impl Piece {
@@ -32,6 +37,7 @@ impl Piece {
 /// Bytes of a slab by address, for the kernel to read. Gives no access to them here.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
+    pub(in crate::sys) slab: u64,
     pub(in crate::sys) address: usize,
     pub(in crate::sys) len_bytes: usize,
 }
@@ -39,6 +45,7 @@ pub struct Span {
 impl Span {
     /// Nothing.
     pub const EMPTY: Self = Self {
+        slab: 0,
         address: 0,
         len_bytes: 0,
     };
@@ -49,19 +56,24 @@ impl Slab {
     pub fn cut(mapping: Mapping, piece_bytes: usize, count_max: u32) -> (Self, Vec<Piece>) {
         assert!(piece_bytes > 0, "a piece has a size");
         let fitting = u32::try_from(mapping.len_bytes() / piece_bytes).unwrap_or(u32::MAX);
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let slab = Self {
             mapping,
+            number,
             piece_bytes,
             piece_count: fitting.min(count_max),
         };
-        let address = slab.address();
         let pieces = (0..slab.piece_count)
             .map(|index| Piece {
                 index,
-                slab: address,
+                slab: number,
             })
             .collect();
         (slab, pieces)
+    }
+
+    pub(in crate::sys) const fn number(&self) -> u64 {
+        self.number
     }
 
     pub(in crate::sys) fn address(&self) -> usize {
@@ -81,7 +93,7 @@ impl Slab {
     }
 
     fn start(&self, piece: &Piece) -> *mut u8 {
-        assert!(piece.slab == self.address(), "the piece is of this slab");
+        assert!(piece.slab == self.number, "the piece is of this slab");
         assert!(
             piece.index < self.piece_count,
             "the piece is one of those cut"
@@ -123,7 +135,11 @@ impl Slab {
             "the part lies in its piece"
         );
         let address = self.address() + index as usize * self.piece_bytes + offset_bytes;
-        Span { address, len_bytes }
+        Span {
+            slab: self.number,
+            address,
+            len_bytes,
+        }
     }
 }
 

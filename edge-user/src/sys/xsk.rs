@@ -12,7 +12,7 @@ use edge_ebpf::maps::Resident;
 use memmap2::MmapOptions;
 
 use super::mapping::Mapping;
-use super::ring::{Consuming, Producing, Ring, RingOffsets};
+use super::ring::{Consuming, Entry, Producing, Ring, RingOffsets};
 use super::slab::{Piece, Slab};
 use super::socket::socklen;
 
@@ -270,7 +270,7 @@ pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<XskStatistics> {
     })
 }
 
-fn map_ring<T: Copy, Side>(
+fn map_ring<T: Entry, Side>(
     fd: &OwnedFd,
     page: u64,
     offsets: &libc::xdp_ring_offset,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -136,11 +137,11 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "          absent {}, failed {}, corrupt {}, waiters given up {}",
+        "          absent {}, failed {}, corrupt {}, waiters let go {}",
         origin.absent_total,
         origin.failed_total,
         origin.corrupt_total,
-        origin.expired_waiters_total
+        origin.unanswered_waiters_total
     )
 }
 
@@ -189,7 +190,7 @@ fn reasons(out: &mut impl Write, title: &str, reasons: &ReasonCounts) -> fmt::Re
 }
 
 fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
-    writeln!(
+    write!(
         out,
         "  sent {} datagrams ({}), {} found no room, {} failed",
         sends.datagrams,
@@ -197,6 +198,10 @@ fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
         sends.would_block,
         sends.failed
     )?;
+    match i32::try_from(sends.last_errno) {
+        Ok(errno @ 1..) => writeln!(out, ", last: {}", io::Error::from_raw_os_error(errno))?,
+        Ok(_) | Err(_) => writeln!(out)?,
+    }
     writeln!(out)
 }
 
