@@ -1,6 +1,6 @@
 //! The edge on a real interface, until Ctrl-C.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,8 +20,8 @@ pub(crate) struct Run {
     /// Interface whose packets the XDP program sees
     #[arg(long)]
     interface: String,
-    /// Address and port of the service, such as 192.0.2.10:7347; repeat it for IPv6
-    #[arg(long, required = true)]
+    /// Address of the service, with a port unless it is 7347; repeat it for IPv6
+    #[arg(long, required = true, value_name = "ADDR", value_parser = service)]
     listen: Vec<SocketAddr>,
     /// Folder that `edge seal --origin` filled
     #[arg(long)]
@@ -38,6 +38,21 @@ pub(crate) struct Run {
     /// Memory for chunks; that much is reserved as hugepages while this runs
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     arena_mib: u64,
+}
+
+/// The port of the service where none is named.
+const PORT: u16 = 7347;
+
+/// `192.0.2.10`, `192.0.2.10:7347`, `2001:db8::10` or `[2001:db8::10]:7347`.
+fn service(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, PORT));
+    }
+    text.parse().map_err(|_wrong| {
+        format!(
+            "{text} is no address; write 192.0.2.10, 192.0.2.10:{PORT} or [2001:db8::10]:{PORT}"
+        )
+    })
 }
 
 pub(crate) fn run(options: &Run) -> Result<()> {
@@ -101,4 +116,22 @@ fn queues(link: &Path) -> u64 {
         })
         .count();
     receive.try_into().unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_has_port_7347_unless_it_names_one() {
+        for (text, address) in [
+            ("192.0.2.10", "192.0.2.10:7347"),
+            ("192.0.2.10:53", "192.0.2.10:53"),
+            ("2001:db8::10", "[2001:db8::10]:7347"),
+            ("[2001:db8::10]:53", "[2001:db8::10]:53"),
+        ] {
+            assert_eq!(service(text), Ok(address.parse().unwrap()));
+        }
+        assert!(service("here").unwrap_err().contains("is no address"));
+    }
 }
