@@ -1,6 +1,6 @@
 //! Turns a request into its answer, in place: addresses and ports change sides, the payload's
-//! first bytes become the answer, the rest goes, and every checksum is computed from scratch (a request that
-//! never left its host carries only half of one).
+//! first bytes become the answer, the rest goes, and every checksum is computed from scratch (a
+//! request that never left its host carries only half of one).
 
 use crate::cursor::{PacketMut, part, put};
 use crate::frame::{ETHERNET_BYTES, Family, Frame, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
@@ -45,7 +45,21 @@ pub fn reply<P: PacketMut + ?Sized>(
             (NACK_BYTES, udp_bytes, sum(&bytes))
         }
     };
+    headers(packet, frame, udp_bytes, payload_sum)?;
+    Some(Resize {
+        keep_bytes: payload_at.wrapping_add(said_bytes),
+        frame_bytes: frame.udp_at.wrapping_add(usize::from(udp_bytes)),
+    })
+}
 
+/// Turns the request's headers round, for an answer of this UDP length whose payload has this sum.
+#[inline(always)]
+pub fn headers<P: PacketMut + ?Sized>(
+    packet: &mut P,
+    frame: &Frame,
+    udp_bytes: u16,
+    payload_sum: u32,
+) -> Option<()> {
     let udp = packet.at_mut::<UDP_BYTES>(frame.udp_at)?;
     let mut header = [0; UDP_BYTES];
     put::<0, 2, _>(&mut header, frame.destination.port.to_be_bytes());
@@ -76,9 +90,17 @@ pub fn reply<P: PacketMut + ?Sized>(
     let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
     put::<0, 6, _>(ethernet, frame.source_mac);
     put::<6, 6, _>(ethernet, frame.destination_mac);
-    Some(Resize {
-        keep_bytes: payload_at.wrapping_add(said_bytes),
-        frame_bytes: frame.udp_at.wrapping_add(usize::from(udp_bytes)),
+    Some(())
+}
+
+/// Sum of the big-endian 16-bit words of a payload, as [`headers`] takes it. An odd last byte
+/// counts as if a zero followed.
+pub fn payload_sum(payload: &[u8]) -> u32 {
+    let (words, rest) = payload.as_chunks::<2>();
+    let odd = rest.first().map_or(0, |byte| u32::from(*byte) << 8);
+    // A datagram has at most 32,768 words, so this cannot overflow.
+    words.iter().fold(odd, |sum, word| {
+        sum.wrapping_add(u32::from(u16::from_be_bytes(*word)))
     })
 }
 

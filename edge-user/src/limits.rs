@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use edge_ebpf::wire::{CHUNK_BYTES_MAX, DATA_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use edge_ebpf::wire::{
+    CHUNK_BYTES_MAX, DATA_HEADER_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX,
+};
 
 use crate::sys::send::{INLINE_BYTES_MAX, SPANS_MAX};
 use crate::sys::xsk::XskSizes;
@@ -11,30 +13,51 @@ use crate::sys::xsk::XskSizes;
 
 /// Packets a worker takes from its ring at once.
 pub const BATCH: u32 = 64;
-/// A request is small, but any frame up to the MTU may be steered by mistake of a driver; a page
-/// is what zero-copy drivers want.
+/// Of a socket that only receives. A request is small, but any frame up to the MTU may be steered
+/// by mistake of a driver; a page is what zero-copy drivers want.
 pub const XSK: XskSizes = XskSizes {
     frame_bytes: 4096,
-    frame_count: 2048,
+    rx_frames: 2048,
+    tx_frames: 0,
     fill_ring: 2048,
     rx_ring: 2048,
+    tx_ring: 0,
     completion_ring: 64,
 };
+/// Of a socket that also sends: as many frames as 19 whole chunks have segments.
+pub const XSK_SENDING: XskSizes = XskSizes {
+    tx_frames: 2048,
+    tx_ring: 2048,
+    completion_ring: 2048,
+    ..XSK
+};
 const _: () = assert!(
-    XSK.fill_ring >= XSK.frame_count,
+    XSK.fill_ring >= XSK.rx_frames,
     "every frame may be in the fill ring"
 );
 const _: () = assert!(
-    XSK.rx_ring >= XSK.frame_count,
+    XSK.rx_ring >= XSK.rx_frames,
     "every frame may be in the RX ring"
 );
 const _: () = assert!(
-    XSK.frame_count >= 2 * BATCH,
+    XSK_SENDING.tx_ring >= XSK_SENDING.tx_frames
+        && XSK_SENDING.completion_ring >= XSK_SENDING.tx_frames,
+    "every frame may be in the TX ring, and in the completion ring"
+);
+const _: () = assert!(
+    XSK.rx_frames >= 2 * BATCH,
     "one batch is held while another arrives"
+);
+const _: () = assert!(
+    XSK_SENDING.tx_frames >= 2 * SEGMENTS_MAX,
+    "a burst can be made while another is on its way"
 );
 
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
+
+/// How soon a worker hands over again what the kernel had no memory for.
+pub const SEND_RETRY_NS: i64 = 1_000_000;
 
 // --- sends, for each thread -----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
 use edge_user::counters::Snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The promise: whatever is wrong is said within this time.
@@ -105,15 +106,9 @@ impl Running {
         }
     }
 
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-s", name, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// The exit code, and the rest of the log.
@@ -252,7 +247,7 @@ fn a_wrong_argument_is_exit_code_2_and_the_version_names_the_commit() {
 
 #[test]
 fn it_says_ready_answers_operators_and_stops_when_told() {
-    for signal in ["TERM", "INT"] {
+    for signal in [Signal::TERM, Signal::INT] {
         let site = Site::new();
         let manager = site.folder.path().join("notify");
         let told = UnixDatagram::bind(&manager).unwrap();
@@ -306,7 +301,7 @@ fn json_log_lines_are_objects_and_ready_begins_its_message() {
         event["message"].as_str().unwrap().starts_with("ready"),
         "{line}"
     );
-    edged.signal("TERM");
+    edged.signal(Signal::TERM);
     let (code, rest) = edged.end();
     assert_eq!(code, Some(0), "{rest}");
     for line in rest.lines() {
@@ -353,7 +348,7 @@ fn a_killed_edged_does_not_stand_in_the_way_of_the_next() {
     let site = Site::new();
     let mut killed = Running::start(site.edged(&site.config()));
     killed.wait_for("ready: ");
-    killed.signal("KILL");
+    killed.signal(Signal::KILL);
     let _code = killed.end();
     assert!(site.socket().exists(), "nobody was there to remove it");
     UnixListener::bind(site.socket()).unwrap_err();

@@ -41,8 +41,7 @@ fn bench() -> Bench {
 impl Bench {
     /// A socket on the queue that test runs come in by.
     fn socket(&mut self) -> Xsk {
-        let umem_bytes = XSK.frame_bytes as usize * XSK.frame_count as usize;
-        let xsk = Xsk::new(Mapping::anonymous(umem_bytes, false).unwrap(), XSK).unwrap();
+        let xsk = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false).unwrap(), XSK).unwrap();
         self.program.set_socket(0, xsk.share_fd()).unwrap();
         xsk
     }
@@ -99,7 +98,7 @@ fn every_golden_packet_gets_its_verdict_from_the_kernel() {
         assert_eq!(risen, [once], "I10: {}", case.name);
     }
     assert!(cases.len() > 60, "the table lost rows");
-    assert_eq!(xsk.frames_in_kernel(), XSK.frame_count as usize, "I2");
+    assert_eq!(xsk.frames_in_kernel(), XSK.rx_frames as usize, "I2");
 }
 
 #[test]

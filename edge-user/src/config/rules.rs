@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError, LISTEN_COUNT_MAX};
+use super::{Config, ConfigError, LISTEN_COUNT_MAX, Sender, XdpMode};
 
 /// `IFNAMSIZ`, less its final zero.
 const INTERFACE_NAME_BYTES_MAX: usize = 15;
@@ -18,6 +18,11 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "origin",
             "nothing to fill from; add an [[origin]] with its url",
         ));
+    }
+    if config.service.sender == Sender::Xsk && config.xdp.mode == XdpMode::Off {
+        let message = "\"xsk\" sends through the XDP sockets; set xdp.mode = \"native\" or \
+                       \"generic\", or use \"gso\"";
+        return Err(config.error("service.sender", message));
     }
     if let Err(error) = EnvFilter::builder().parse(&config.log.filter) {
         let message = format!("{error}; use a filter such as \"info\" or \"info,edge_user=debug\"");

@@ -71,11 +71,8 @@ words! {
 }
 words! {
     /// Which way DATA leaves.
-    Sender { Gso = "gso" }
-    later {
-        "xsk" => "is not built yet in this version; use \"gso\"",
-        "auto" => "is not built yet in this version; use \"gso\""
-    }
+    Sender { Gso = "gso", Xsk = "xsk" }
+    later { "auto" => "is not built yet in this version; use \"gso\" or \"xsk\"" }
 }
 words! {
     /// Whether the arena must lie in hugepages.

@@ -10,8 +10,8 @@ use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::StartError;
-use crate::config::{Config, Hugepages};
-use crate::limits::XSK;
+use crate::config::{Config, Hugepages, Sender};
+use crate::limits::{XSK, XSK_SENDING};
 use crate::reply::peer::endpoint;
 use crate::sys::mapping::{HUGEPAGE_BYTES, Mapping};
 use crate::sys::socket::ServiceSocket;
@@ -148,11 +148,15 @@ pub(super) fn worker_cpu(queue: u32) -> usize {
         .unwrap_or(0)
 }
 
-/// An AF_XDP socket on a queue, with a umem of its own.
+/// An AF_XDP socket on a queue, with a umem of its own; it can send if the sender wants it to.
 pub(super) fn xsk(config: &Config, interface: &str, queue: u32) -> Result<Xsk, StartError> {
-    let bytes = XSK.frame_bytes as usize * XSK.frame_count as usize;
-    let umem = memory(&format!("the umem of queue {queue}"), bytes, config)?;
-    let bound = Xsk::new(umem, XSK).and_then(|xsk| {
+    let sizes = match config.service.sender {
+        Sender::Gso => XSK,
+        Sender::Xsk => XSK_SENDING,
+    };
+    let what = format!("the umem of queue {queue}");
+    let umem = memory(&what, sizes.umem_bytes(), config)?;
+    let bound = Xsk::new(umem, sizes).and_then(|xsk| {
         xsk.bind(interface, queue)?;
         Ok(xsk)
     });

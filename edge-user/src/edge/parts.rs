@@ -12,8 +12,10 @@ use super::host;
 use super::observe::Observer;
 use crate::attach::{AttachError, Maps, Program, queue_count};
 use crate::clock;
-use crate::config::{Config, OriginUrl, XdpMode};
+use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Mode, Sends};
+use crate::hit::frames::FrameSender;
+use crate::hit::out::Out;
 use crate::hit::worker::{Worker, WorkerCells};
 use crate::inbox::Inbox;
 use crate::limits::RECEIVE_BUFFERS;
@@ -159,7 +161,7 @@ impl Common<'_> {
             shared: Arc::clone(&self.shared),
             reader: self.shared.epochs.reader(queue as usize),
             services: self.services.clone(),
-            sender: self.sender(&cells.sends)?,
+            out: self.out(&cells.sends)?,
             inbox: Arc::clone(&self.inbox),
             cells,
             stop: Arc::clone(&self.stop),
@@ -197,6 +199,19 @@ impl Common<'_> {
                 complaints: Complaints::default(),
             },
             stop: Arc::clone(&self.stop),
+        })
+    }
+
+    /// How the answers of one worker leave.
+    fn out(&self, counters: &Arc<Sends>) -> Result<Box<dyn Out>, StartError> {
+        let service = &self.config.service;
+        Ok(match service.sender {
+            config::Sender::Gso => Box::new(self.sender(counters)?),
+            config::Sender::Xsk => Box::new(FrameSender::new(
+                Arc::clone(&self.shared),
+                Arc::clone(counters),
+                service.max_burst,
+            )),
         })
     }
 

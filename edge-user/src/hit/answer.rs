@@ -1,7 +1,7 @@
 //! What a steered packet is answered with.
 
 use edge_ebpf::cursor::Packet;
-use edge_ebpf::frame::{Parsed, parse};
+use edge_ebpf::frame::{Frame, Parsed, parse};
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{GET_BYTES, Get};
@@ -13,8 +13,8 @@ use crate::store::slot::SlotTable;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The chunk is where the program said.
-    Data(Request, Stay),
+    /// The chunk is where the program said. The frame is that of the request.
+    Data(Frame, Request, Stay),
     /// It is not, or no longer: the miss path knows what to do.
     Bounce(Request),
     /// The program steers no such packet.
@@ -52,7 +52,7 @@ pub fn answer(
         })
     });
     match stay {
-        Some(stay) => Answer::Data(request, stay),
+        Some(stay) => Answer::Data(frame, request, stay),
         None => Answer::Bounce(request),
     }
 }

@@ -4,5 +4,9 @@
 
 /// What a steered packet is answered with.
 pub mod answer;
+/// How answers leave: one small trait.
+pub mod out;
+/// By frames of the umem.
+pub mod frames;
 /// The loop.
 pub mod worker;

@@ -5,22 +5,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::{GET_BYTES, NackCode};
+use edge_ebpf::wire::GET_BYTES;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::Timespec;
 
 use super::answer::{Answer, answer};
+use super::out::Out;
 use crate::clock;
 use crate::counters::{Cell, Reasons, Sends};
 use crate::inbox::Inbox;
-use crate::limits::{BATCH, SPIN};
-use crate::reply::Request;
-use crate::reply::gso::{NoData, Sender};
+use crate::limits::{BATCH, SEND_RETRY_NS, SPIN};
 use crate::reply::peer::Services;
+use crate::store::Shared;
 use crate::store::reclaim::Reader;
-use crate::store::{Shared, Stay};
 use crate::sys::receive::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
+
+const RETRY_SEND: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: SEND_RETRY_NS,
+};
 
 /// What one worker counts. Every received frame ends in one reason (I10).
 #[derive(Debug, Default)]
@@ -31,14 +36,13 @@ pub struct WorkerCells {
 }
 
 /// Everything a worker works with.
-#[derive(Debug)]
 pub struct Worker {
     pub cpu: usize,
     pub busy_poll: bool,
     pub xsk: Xsk,
     pub shared: Arc<Shared>,
     pub services: Services,
-    pub sender: Sender,
+    pub out: Box<dyn Out>,
     /// Behind the sender, so that it is dropped after it.
     pub reader: Reader,
     pub inbox: Arc<Inbox>,
@@ -59,13 +63,13 @@ impl Worker {
         let mut batch = Vec::with_capacity(BATCH as usize);
         let mut idle_since: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
-            if self.sender.in_flight() == 0 {
+            if !self.out.holds_slots() {
                 // I6: no slot is held here, and no send names one.
                 self.reader.quiescent();
             }
             self.xsk.receive(BATCH, &mut batch);
             if batch.is_empty() {
-                self.sender.flush();
+                self.out.flush(&mut self.xsk);
                 idle_since = self.rest(idle_since);
                 continue;
             }
@@ -73,8 +77,8 @@ impl Worker {
             self.serve(&mut batch);
         }
         // A send that is still queued names a slot: it ends before this worker counts as gone.
-        let Self { sender, reader, .. } = self;
-        drop(sender);
+        let Self { out, reader, .. } = self;
+        drop(out);
         reader.offline();
     }
 
@@ -89,7 +93,10 @@ impl Worker {
             let packet = self.xsk.bytes(&frame);
             let mark = self.xsk.mark(&frame);
             let reason = match answer(packet, mark, &self.shared.table, &self.services) {
-                Answer::Data(request, stay) => self.reply(&request, stay),
+                Answer::Data(parsed, request, stay) => {
+                    self.out
+                        .answer(&mut self.xsk, &frame, &parsed, &request, stay)
+                }
                 Answer::Bounce(request) => {
                     bounced = true;
                     self.inbox.put(request)
@@ -104,21 +111,7 @@ impl Worker {
         if bounced {
             self.inbox.wake();
         }
-        self.sender.flush();
-    }
-
-    fn reply(&mut self, request: &Request, stay: Stay) -> Reason {
-        match self.sender.data(&request.peer, stay, request.get.want) {
-            Ok(()) => Reason::Served,
-            Err(NoData::Full) => Reason::SendQueueFull,
-            Err(NoData::Range) => {
-                let nack = request.nack(NackCode::Range, 0);
-                match self.sender.nack(&request.peer, &nack) {
-                    Ok(()) => Reason::NackRange,
-                    Err(_) => Reason::SendQueueFull,
-                }
-            }
-        }
+        self.out.flush(&mut self.xsk);
     }
 
     /// Spins a little, then sleeps until a packet is there or it is time to stop.
@@ -129,18 +122,19 @@ impl Worker {
             std::hint::spin_loop();
             return Some(since);
         }
-        if self.sender.in_flight() > 0 {
-            // A send the kernel could not finish at once: look again, and hold its slot meanwhile.
-            return Some(since);
+        let holds_slots = self.out.holds_slots();
+        if !holds_slots {
+            // Asleep is quiescent; the loop announces anew, and then reads anew.
+            self.reader.offline();
         }
-        // Asleep is quiescent; the loop announces anew, and then reads anew.
-        self.reader.offline();
+        // What the kernel could not take just now is handed over again soon.
+        let soon = self.out.has_unsent(&self.xsk).then_some(RETRY_SEND);
         let mut fds = [
             PollFd::new(&self.xsk, PollFlags::IN),
             PollFd::new(self.stop_wake.fd(), PollFlags::IN),
         ];
         // An error, such as an interrupt, means the same as success: look again.
-        let (Ok(_) | Err(_)) = poll(&mut fds, None);
+        let (Ok(_) | Err(_)) = poll(&mut fds, soon.as_ref());
         None
     }
 }

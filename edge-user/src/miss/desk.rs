@@ -14,9 +14,9 @@ use super::origin::{FetchResult, Fetched, OriginDesk};
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
 use crate::limits::{ABSENT_FOR, COMPLAINT_WINDOW, COMPLAINTS, FAILED_FOR, FAILED_MS, RETRY_MS};
 use crate::reply::Request;
-use crate::reply::gso::{NoData, Sender};
+use crate::reply::gso::Sender;
 use crate::reply::peer::{Peer, endpoint};
-use crate::store::{Stay, Store};
+use crate::store::Store;
 use crate::sys::receive::Received;
 
 /// What the miss path counts. Every datagram ends in one reason (I10).
@@ -147,7 +147,7 @@ impl Desk {
     /// A GET with a good cookie: from the store, or from the origin.
     fn answer(&mut self, request: &Request, now: Instant) -> Reason {
         if let Some(stay) = self.store.find(&request.get.id) {
-            return self.data(request, stay);
+            return self.sender.answer(request, stay);
         }
         let (reason, code, retry_ms) = match self.flights.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
@@ -176,22 +176,6 @@ impl Desk {
         }
     }
 
-    fn data(&mut self, request: &Request, stay: Stay) -> Reason {
-        match self.sender.data(&request.peer, stay, request.get.want) {
-            Ok(()) => Reason::Served,
-            Err(NoData::Full) => Reason::SendQueueFull,
-            Err(NoData::Range) => {
-                match self
-                    .sender
-                    .nack(&request.peer, &request.nack(NackCode::Range, 0))
-                {
-                    Ok(()) => Reason::NackRange,
-                    Err(_) => Reason::SendQueueFull,
-                }
-            }
-        }
-    }
-
     /// Stores what was fetched and answers who waited. Says whether something is left that waits
     /// for a slot.
     pub fn settle(&mut self, now: Instant) -> bool {
@@ -215,7 +199,7 @@ impl Desk {
                             let stay = self.store.publish(verified);
                             for request in self.flights.land(&fetched.id) {
                                 // The request itself was counted when it began to wait.
-                                if self.data(&request, stay) == Reason::SendQueueFull {
+                                if self.sender.answer(&request, stay) == Reason::SendQueueFull {
                                     self.cells.unanswered_waiters.add(1);
                                 }
                             }

@@ -4,8 +4,10 @@
 use std::io;
 use std::sync::Arc;
 
-use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, Nack, WELCOME_HEADER_BYTES, Welcome};
+use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome};
 
+use super::Request;
 use super::peer::Peer;
 use super::plan::{Run, plan};
 use crate::counters::Sends;
@@ -59,6 +61,23 @@ impl Sender {
             segments_per_send,
             max_burst,
         })
+    }
+
+    /// Answers a GET for a resident chunk, and says how that ended.
+    pub fn answer(&mut self, request: &Request, stay: Stay) -> Reason {
+        let (sent, reason) = match self.data(&request.peer, stay, request.get.want) {
+            Ok(()) => (Ok(()), Reason::Served),
+            Err(NoData::Range) => {
+                let nack = request.nack(NackCode::Range, 0);
+                (self.nack(&request.peer, &nack), Reason::NackRange)
+            }
+            Err(NoData::Full) => (Err(NoData::Full), Reason::SendQueueFull),
+        };
+        if sent.is_ok() {
+            reason
+        } else {
+            Reason::SendQueueFull
+        }
     }
 
     /// Queues the wanted segments of a resident chunk.

@@ -99,6 +99,13 @@ impl<T: Entry, Side> Ring<T, Side> {
     }
 }
 
+impl<T: Entry, Side> Ring<T, Side> {
+    /// Whether everything that was put in has been taken out.
+    pub fn is_empty(&self) -> bool {
+        self.consumer().load(Ordering::Acquire) == self.producer().load(Ordering::Acquire)
+    }
+}
+
 impl<T: Entry> Ring<T, Producing> {
     /// Puts in as many as there is room for and says how many that were.
     pub fn produce(&mut self, mut entries: impl Iterator<Item = T>) -> u32 {
@@ -138,10 +145,6 @@ impl<T: Entry> Ring<T, Consuming> {
         self.consumer()
             .store(start.wrapping_add(count), Ordering::Release);
         count
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.consumer().load(Ordering::Relaxed) == self.producer().load(Ordering::Acquire)
     }
 }
 

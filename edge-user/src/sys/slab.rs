@@ -1,6 +1,7 @@
 //! A mapping cut into pieces of one size. Each piece has exactly one token, made once; whoever
 //! holds the token may read and write the piece, and nobody else can.
 
+use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,7 +78,7 @@ impl Slab {
     }
 
     pub(in crate::sys) fn address(&self) -> usize {
-        self.mapping.base().as_ptr() as usize
+        self.mapping.base().as_ptr().expose_provenance()
     }
 
     pub const fn piece_bytes(&self) -> usize {
@@ -124,6 +125,17 @@ impl Slab {
         // kernel may still read the piece for a send, which needs no cooperation to be sound here;
         // that it does not is I6, kept by `store::reclaim`.
         unsafe { slice::from_raw_parts_mut(start, self.piece_bytes) }
+    }
+
+    /// Copies part of a piece out, for a thread that does not own it and has reason to know that it
+    /// is not being written: the slot table confirmed it, and it passes no quiescent state before
+    /// this returns (I6).
+    pub fn copy(&self, index: u32, offset_bytes: usize, out: &mut [u8]) {
+        let span = self.span(index, offset_bytes, out.len());
+        let start: *const u8 = ptr::with_exposed_provenance(span.address);
+        // SAFETY: `span` checked that the part lies in the mapping; `out` is ours alone, so the
+        // two do not overlap; nobody writes the piece meanwhile, which `store::reclaim` keeps.
+        unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
     }
 
     /// Part of a piece, for the kernel to read. Needs no token: an address gives no access.

@@ -1,4 +1,4 @@
-//! An AF_XDP socket that receives, with a umem of its own.
+//! An AF_XDP socket on one queue, with a umem of its own: it receives, and sends if asked to.
 //!
 //! Layout and constants are those of `linux/if_xdp.h`; copy mode, one socket a queue.
 
@@ -23,12 +23,28 @@ const AF_XDP: u16 = libc::AF_XDP as u16;
 #[derive(Clone, Copy, Debug)]
 pub struct XskSizes {
     pub frame_bytes: u32,
-    pub frame_count: u32,
+    /// Frames to receive into.
+    pub rx_frames: u32,
+    /// Frames to send from; none for a socket that only receives.
+    pub tx_frames: u32,
     pub fill_ring: u32,
     pub rx_ring: u32,
-    /// Never used by a socket that only receives, but the kernel wants one.
+    pub tx_ring: u32,
+    /// The kernel wants one of a socket that only receives, too.
     pub completion_ring: u32,
 }
+
+impl XskSizes {
+    /// Bytes of umem.
+    pub const fn umem_bytes(&self) -> usize {
+        self.frame_bytes as usize * (self.rx_frames as usize + self.tx_frames as usize)
+    }
+}
+
+/// A frame to send from: ours until it is sent or put back.
+#[derive(Debug)]
+#[must_use = "a frame let go is a frame leaked: send it"]
+pub struct TxFrame(Piece);
 
 /// A received packet: one umem frame, in our hands until it is recycled.
 #[derive(Debug)]
@@ -52,9 +68,23 @@ pub struct Xsk {
     umem: Slab,
     /// Tokens of the frames that the kernel holds, by frame.
     in_kernel: Vec<Option<Piece>>,
-    /// Frames that are ours and not yet back in the fill ring.
+    /// Frames to receive into that are ours and not yet back in the fill ring.
     free: Vec<Piece>,
+    transmit: Option<Transmit>,
 }
+
+/// The sending half.
+#[derive(Debug)]
+struct Transmit {
+    ring: Ring<libc::xdp_desc, Producing>,
+    completion: Ring<u64, Consuming>,
+    free: Vec<Piece>,
+    /// Frames the kernel was given and has not completed.
+    under_way: u32,
+}
+
+/// The kernel takes this many frames of a copy-mode socket for one wake-up.
+const FRAMES_PER_KICK: u32 = 32;
 
 /// The kernel's counters of one socket.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,15 +98,21 @@ pub struct XskStatistics {
 impl Xsk {
     /// A socket with its memory, not yet bound to a queue. `umem` is as large as `sizes` say.
     pub fn new(umem: Mapping, sizes: XskSizes) -> io::Result<Self> {
-        let (umem, free) = Slab::cut(umem, sizes.frame_bytes as usize, sizes.frame_count);
+        let frame_count = sizes.rx_frames + sizes.tx_frames;
+        let (umem, mut free) = Slab::cut(umem, sizes.frame_bytes as usize, frame_count);
         assert!(
-            umem.piece_count() == sizes.frame_count,
+            umem.piece_count() == frame_count,
             "the umem holds every frame"
         );
         assert!(
-            sizes.fill_ring >= sizes.frame_count,
+            sizes.fill_ring >= sizes.rx_frames,
             "every frame may be in the fill ring"
         );
+        assert!(
+            sizes.tx_ring >= sizes.tx_frames && sizes.completion_ring >= sizes.tx_frames,
+            "every frame may be in the TX ring, and in the completion ring"
+        );
+        let tx_free = free.split_off(sizes.rx_frames as usize);
 
         // SAFETY: no pointers.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -89,7 +125,7 @@ impl Xsk {
         // SAFETY: plain data, for which zeros are a value.
         let mut region: libc::xdp_umem_reg = unsafe { zeroed() };
         region.addr = umem.address() as u64;
-        region.len = u64::from(sizes.frame_bytes) * u64::from(sizes.frame_count);
+        region.len = sizes.umem_bytes() as u64;
         region.chunk_size = sizes.frame_bytes;
         set_option(fd.as_raw_fd(), libc::XDP_UMEM_REG, &region)?;
         set_option(fd.as_raw_fd(), libc::XDP_UMEM_FILL_RING, &sizes.fill_ring)?;
@@ -99,6 +135,9 @@ impl Xsk {
             &sizes.completion_ring,
         )?;
         set_option(fd.as_raw_fd(), libc::XDP_RX_RING, &sizes.rx_ring)?;
+        if sizes.tx_frames > 0 {
+            set_option(fd.as_raw_fd(), libc::XDP_TX_RING, &sizes.tx_ring)?;
+        }
 
         // SAFETY: plain data, for which zeros are a value.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
@@ -112,8 +151,21 @@ impl Xsk {
         let rx_page = u64::try_from(libc::XDP_PGOFF_RX_RING).unwrap_or(0);
         let rx = map_ring(&fd, rx_page, &offsets.rx, sizes.rx_ring)?;
 
+        let transmit = if sizes.tx_frames > 0 {
+            let tx_page = u64::try_from(libc::XDP_PGOFF_TX_RING).unwrap_or(0);
+            let done_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
+            Some(Transmit {
+                ring: map_ring(&fd, tx_page, &offsets.tx, sizes.tx_ring)?,
+                completion: map_ring(&fd, done_page, &offsets.cr, sizes.completion_ring)?,
+                free: tx_free,
+                under_way: 0,
+            })
+        } else {
+            None
+        };
+
         let mut in_kernel = Vec::new();
-        in_kernel.resize_with(sizes.frame_count as usize, || None);
+        in_kernel.resize_with(frame_count as usize, || None);
         let mut xsk = Self {
             fd: Arc::new(fd),
             fill,
@@ -121,6 +173,7 @@ impl Xsk {
             umem,
             in_kernel,
             free,
+            transmit,
         };
         xsk.feed();
         Ok(xsk)
@@ -178,10 +231,6 @@ impl Xsk {
         rx.consume(most, |desc| batch.push(claim(umem, in_kernel, desc)));
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.rx.is_empty()
-    }
-
     /// The packet.
     pub fn bytes<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
         // `claim` checked start and length against the piece.
@@ -219,6 +268,87 @@ impl Xsk {
         }));
         // I2: the ring has room for all frames, so none is left over and none is lost.
         assert!(free.is_empty(), "the fill ring holds every frame");
+    }
+
+    /// A frame to send from, if one is free or the kernel is done with one.
+    pub fn take_tx(&mut self) -> Option<TxFrame> {
+        let Self {
+            transmit: Some(transmit),
+            umem,
+            in_kernel,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        if transmit.free.is_empty() {
+            let frame_bytes = umem.piece_bytes() as u64;
+            let Transmit {
+                completion, free, ..
+            } = transmit;
+            let done = completion.consume(u32::MAX, |address| {
+                let index = usize::try_from(address / frame_bytes).unwrap_or(usize::MAX);
+                // An address that names no frame of ours in the kernel's hands frees nothing.
+                free.extend(in_kernel.get_mut(index).and_then(Option::take));
+            });
+            transmit.under_way = transmit.under_way.saturating_sub(done);
+        }
+        transmit.free.pop().map(TxFrame)
+    }
+
+    /// The frame, to write.
+    pub fn tx_bytes<'a>(&'a self, frame: &'a mut TxFrame) -> &'a mut [u8] {
+        self.umem.bytes_mut(&mut frame.0)
+    }
+
+    /// Queues the frame's first `len_bytes`; they leave with the next [`Self::kick`].
+    pub fn send(&mut self, frame: TxFrame, len_bytes: usize) {
+        let Some(transmit) = &mut self.transmit else {
+            unreachable!("only a socket with frames to send from gives one out")
+        };
+        let index = frame.0.index();
+        let desc = libc::xdp_desc {
+            addr: u64::from(index) * self.umem.piece_bytes() as u64,
+            len: u32::try_from(len_bytes).expect("a frame is a page"),
+            options: 0,
+        };
+        self.in_kernel[index as usize] = Some(frame.0);
+        let queued = transmit.ring.produce(std::iter::once(desc));
+        // I2: the ring has a place for every frame there is to send from.
+        assert!(queued == 1, "the TX ring holds every frame");
+        transmit.under_way += 1;
+    }
+
+    /// Has the kernel send what is queued. It takes some frames at a time, and may be short of
+    /// memory for a moment: what it leaves goes with the next call.
+    pub fn kick(&mut self) {
+        let Some(transmit) = &self.transmit else {
+            return;
+        };
+        for _ in 0..=transmit.under_way / FRAMES_PER_KICK {
+            // SAFETY: no buffer and no address: the call only wakes the socket up.
+            let result = unsafe {
+                libc::sendto(
+                    self.fd.as_raw_fd(),
+                    std::ptr::null(),
+                    0,
+                    libc::MSG_DONTWAIT,
+                    std::ptr::null(),
+                    0,
+                )
+            };
+            // Sent all there is; or, with an error other than "call again", cannot just now.
+            let again =
+                result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
+            if !again {
+                break;
+            }
+        }
+    }
+
+    /// Whether frames are queued that the kernel has not taken.
+    pub fn has_unsent(&self) -> bool {
+        (self.transmit.as_ref()).is_some_and(|transmit| !transmit.ring.is_empty())
     }
 
     /// Frames in the kernel's hands; with none held by the caller this is all of them (I2).

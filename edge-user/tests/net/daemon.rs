@@ -20,6 +20,7 @@ pub(crate) struct Setup {
     pub(crate) interface: String,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) xdp: &'static str,
+    pub(crate) sender: &'static str,
     pub(crate) size: &'static str,
     pub(crate) hugepages: &'static str,
     pub(crate) origin: PathBuf,
@@ -27,7 +28,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Native XDP, both addresses, 64 MiB.
+    /// Native XDP, gathered sends, both addresses, 64 MiB.
     pub(crate) fn of(ground: &Ground) -> Self {
         let origin = ground.folder().join("origin");
         fs::create_dir_all(&origin).unwrap();
@@ -35,6 +36,7 @@ impl Setup {
             interface: ground.edge.link.to_owned(),
             listen: vec![ground.service_v4(), ground.service_v6()],
             xdp: "native",
+            sender: "gso",
             size: "64MiB",
             hugepages: "prefer",
             origin,
@@ -48,13 +50,13 @@ impl Setup {
         let (origin, socket) = (self.origin.display(), self.socket.display());
         write!(
             text,
-            r#"service = {{ interfaces = ["{}"], listen = {listen:?} }}
+            r#"service = {{ interfaces = ["{}"], listen = {listen:?}, sender = "{}" }}
 xdp = {{ mode = "{}" }}
 store = {{ size = "{}", hugepages = "{}" }}
 origin = [{{ url = "file://{origin}" }}]
 admin = {{ socket = "{socket}", metrics = "" }}
 "#,
-            self.interface, self.xdp, self.size, self.hugepages,
+            self.interface, self.sender, self.xdp, self.size, self.hugepages,
         )
         .unwrap();
         text

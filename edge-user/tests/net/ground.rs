@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use edge_ebpf::golden::build::{self, Build};
 use edge_ebpf::wire::SERVICE_PORT;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -175,6 +176,29 @@ impl Ground {
         }
     }
 
+    /// A frame of the reader's to the service, made by hand.
+    pub(crate) fn request(&self, v6: bool, payload: Vec<u8>) -> Build {
+        let (build, from, to) = if v6 {
+            let address = |side: &Side| side.ipv6.octets().to_vec();
+            (
+                build::v6(payload),
+                address(&self.reader),
+                address(&self.edge),
+            )
+        } else {
+            let address = |side: &Side| side.ipv4.octets().to_vec();
+            (
+                build::v4(payload),
+                address(&self.reader),
+                address(&self.edge),
+            )
+        };
+        build
+            .source(&from, 40_000)
+            .destination(&to, SERVICE_PORT)
+            .macs(self.reader.mac, self.edge.mac)
+    }
+
     /// A folder for this test's files, with room for large ones.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -290,9 +314,7 @@ impl Side {
             ip_here(&["address", "add", &ipv4, "dev", self.link]);
             ip_here(&["address", "add", &ipv6, "dev", self.link, "nodad"]);
         } else {
-            let mut command = self.inside("sysctl");
-            command.args(["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
-            run(command);
+            self.enter(|| fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap());
         }
         ip_here(&["link", "set", "dev", "lo", "up"]);
         ip_here(&["link", "set", "dev", self.link, "mtu", mtu, "up"]);

@@ -13,6 +13,8 @@ mod loss;
 mod amplification;
 /// I10: every packet has one end, and the ends add up.
 mod counters;
+/// Requests under VLAN tags.
+mod tags;
 /// The golden packets, as frames on a wire.
 mod golden;
 /// Start, idle, end.

@@ -31,10 +31,20 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
 
 #[test]
 fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once() {
+    an_object_much_larger_than_the_arena_arrives("gso", 200_000_000);
+}
+
+#[test]
+fn an_object_much_larger_than_the_arena_reaches_four_readers_by_frames() {
+    an_object_much_larger_than_the_arena_arrives("xsk", 60_000_000);
+}
+
+fn an_object_much_larger_than_the_arena_arrives(sender: &'static str, size_bytes: usize) {
     let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "stream", 200_000_000);
+    let object = Object::seal(&ground, "stream", size_bytes);
     let setup = Setup {
         size: "16MiB",
+        sender,
         ..Setup::of(&ground)
     };
     let edged = Edged::start(&ground, &setup);
@@ -65,10 +75,23 @@ fn an_object_of_two_index_levels_comes_back() {
 
 #[test]
 fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right() {
+    a_chunk_withdrawn_meanwhile_is_bounced("gso");
+}
+
+#[test]
+fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right_with_frames() {
+    a_chunk_withdrawn_meanwhile_is_bounced("xsk");
+}
+
+fn a_chunk_withdrawn_meanwhile_is_bounced(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "moved", 40_000_000);
     let chunks = object.chunks.len() as u64;
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let setup = Setup {
+        sender,
+        ..Setup::of(&ground)
+    };
+    let edged = Edged::start(&ground, &setup);
     let edge = ground.service_v4();
     object.fetch(&ground, edge);
     let mut map = resident_map(ground.program_number());
@@ -125,7 +148,7 @@ fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right() {
     );
     // I2: frames came back on either way, or there would be none left.
     let received = |snapshot: &Snapshot| snapshot.workers[0].received;
-    let frames = u64::from(XSK.frame_count);
+    let frames = u64::from(XSK.rx_frames);
     assert!(
         received(&middle) - received(&start) > frames,
         "{} bounced",

@@ -8,21 +8,31 @@ use crate::objects::{Object, chunk_files};
 
 #[test]
 fn a_file_goes_the_whole_way_past_the_kernel_with_the_native_program() {
-    a_file_goes_the_whole_way("native");
+    a_file_goes_the_whole_way("native", "gso");
 }
 
 #[test]
 fn a_file_goes_the_whole_way_past_the_kernel_with_the_generic_program() {
-    a_file_goes_the_whole_way("generic");
+    a_file_goes_the_whole_way("generic", "gso");
 }
 
 #[test]
 fn a_file_goes_the_whole_way_through_the_kernel_without_a_program() {
-    a_file_goes_the_whole_way("off");
+    a_file_goes_the_whole_way("off", "gso");
+}
+
+#[test]
+fn a_file_goes_the_whole_way_by_frames_with_the_native_program() {
+    a_file_goes_the_whole_way("native", "xsk");
+}
+
+#[test]
+fn a_file_goes_the_whole_way_by_frames_with_the_generic_program() {
+    a_file_goes_the_whole_way("generic", "xsk");
 }
 
 /// Cold, then hot, over IPv4 and IPv6, with the checksum offload of the reader's sends on and off.
-fn a_file_goes_the_whole_way(xdp: &'static str) {
+fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let rows = [
         ("on4", "on", ground.service_v4()),
@@ -33,11 +43,12 @@ fn a_file_goes_the_whole_way(xdp: &'static str) {
     let objects = rows.map(|(name, ..)| Object::seal(&ground, name, 6_000_000));
     let setup = Setup {
         xdp,
+        sender,
         ..Setup::of(&ground)
     };
     let edged = Edged::start(&ground, &setup);
     let mode = edged.stat().mode;
-    assert_eq!(mode.xdp, xdp);
+    assert_eq!((mode.xdp.as_str(), mode.sender.as_str()), (xdp, sender));
     assert_eq!(mode.bind, if xdp == "off" { "none" } else { "copy" });
     assert_eq!(ground.has_program(), xdp != "off");
 

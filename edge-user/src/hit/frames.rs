@@ -1,0 +1,153 @@
+//! The `xsk` sender: each segment is copied into a frame of the umem, behind the request's own
+//! headers turned round, and leaves by the queue the request came in by. A VLAN tag comes back
+//! with it.
+
+use std::sync::Arc;
+
+use edge_ebpf::frame::{ETHERNET_BYTES, Frame, IPV6_BYTES, UDP_BYTES, VLAN_BYTES, VLAN_TAGS_MAX};
+use edge_ebpf::reason::Reason;
+use edge_ebpf::rewrite::{headers, payload_sum};
+use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, NACK_BYTES, NackCode, SEGMENT_BYTES_MAX};
+
+use super::out::Out;
+use crate::counters::Sends;
+use crate::limits::XSK_SENDING;
+use crate::reply::Request;
+use crate::reply::plan::plan;
+use crate::store::{Shared, Stay};
+use crate::sys::xsk::{RxFrame, Xsk};
+
+/// Ethernet, two tags, IPv6 and UDP: the longest way to a payload.
+const HEADERS_BYTES_MAX: usize =
+    ETHERNET_BYTES + VLAN_TAGS_MAX * VLAN_BYTES + IPV6_BYTES + UDP_BYTES;
+const _: () = assert!(
+    HEADERS_BYTES_MAX + DATA_HEADER_BYTES + SEGMENT_BYTES_MAX as usize
+        <= XSK_SENDING.frame_bytes as usize,
+    "the longest packet fits a frame"
+);
+
+#[derive(Debug)]
+pub struct FrameSender {
+    shared: Arc<Shared>,
+    counters: Arc<Sends>,
+    max_burst: u8,
+}
+
+/// The way back, made from the way here.
+struct Way<'a> {
+    headers: [u8; HEADERS_BYTES_MAX],
+    frame: &'a Frame,
+}
+
+impl FrameSender {
+    pub fn new(shared: Arc<Shared>, counters: Arc<Sends>, max_burst: u8) -> Self {
+        Self {
+            shared,
+            counters,
+            max_burst,
+        }
+    }
+
+    /// Sends one datagram that `write` makes. Says whether there was a frame for it.
+    fn datagram(
+        &self,
+        xsk: &mut Xsk,
+        way: &Way<'_>,
+        len_bytes: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> bool {
+        let Some(mut sending) = xsk.take_tx() else {
+            self.counters.would_block.add(1);
+            return false;
+        };
+        let payload_at = way.frame.payload_at();
+        let end = payload_at.saturating_add(len_bytes);
+        let made = make(xsk.tx_bytes(&mut sending), way, payload_at, end, write);
+        // Both lengths were checked when the request was read, and are bounded above.
+        debug_assert!(made.is_some(), "the packet fits its frame");
+        xsk.send(sending, end);
+        self.counters.datagrams.add(1);
+        self.counters.bytes.add(len_bytes as u64);
+        true
+    }
+}
+
+fn make(
+    room: &mut [u8],
+    way: &Way<'_>,
+    payload_at: usize,
+    end: usize,
+    write: impl FnOnce(&mut [u8]),
+) -> Option<()> {
+    let packet = room.get_mut(..end)?;
+    let (before, payload) = packet.split_at_mut_checked(payload_at)?;
+    before.copy_from_slice(way.headers.get(..payload_at)?);
+    write(payload);
+    let sum = payload_sum(payload);
+    let udp_bytes = u16::try_from(payload.len().checked_add(UDP_BYTES)?).ok()?;
+    headers(packet, way.frame, udp_bytes, sum)
+}
+
+impl Out for FrameSender {
+    fn answer(
+        &mut self,
+        xsk: &mut Xsk,
+        received: &RxFrame,
+        frame: &Frame,
+        request: &Request,
+        stay: Stay,
+    ) -> Reason {
+        let mut way = Way {
+            headers: [0; HEADERS_BYTES_MAX],
+            frame,
+        };
+        let there = way.headers.get_mut(..frame.payload_at());
+        let here = xsk.bytes(received).get(..frame.payload_at());
+        let (Some(there), Some(here)) = (there, here) else {
+            return Reason::BadDescriptor;
+        };
+        there.copy_from_slice(here);
+
+        let geometry = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes);
+        let runs = geometry.and_then(|geometry| {
+            Some((geometry, plan(request.get.want, &geometry, self.max_burst)?))
+        });
+        let Some((geometry, runs)) = runs else {
+            let nack = request.nack(NackCode::Range, 0).encode();
+            let write = |payload: &mut [u8]| payload.copy_from_slice(&nack);
+            return if self.datagram(xsk, &way, NACK_BYTES, write) {
+                Reason::NackRange
+            } else {
+                Reason::SendQueueFull
+            };
+        };
+        let stride = usize::from(self.shared.segment_bytes).saturating_add(DATA_HEADER_BYTES);
+        for index in runs.flat_map(|run| run.first..run.first.saturating_add(run.count)) {
+            let Some((_, payload_bytes)) = geometry.segment(index) else {
+                continue;
+            };
+            let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
+            let offset = stride.saturating_mul(usize::from(index));
+            let write = |payload: &mut [u8]| self.shared.slab.copy(stay.slot, offset, payload);
+            if !self.datagram(xsk, &way, len_bytes, write) {
+                // The ring is full: send what is there, and leave the rest to the next request.
+                xsk.kick();
+                return Reason::SendQueueFull;
+            }
+        }
+        Reason::Served
+    }
+
+    fn flush(&mut self, xsk: &mut Xsk) {
+        xsk.kick();
+    }
+
+    fn holds_slots(&self) -> bool {
+        // Every datagram was copied before `answer` returned.
+        false
+    }
+
+    fn has_unsent(&self, xsk: &Xsk) -> bool {
+        xsk.has_unsent()
+    }
+}

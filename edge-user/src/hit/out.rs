@@ -1,0 +1,56 @@
+//! How a worker's answers leave: one small trait, two ways.
+
+use edge_ebpf::frame::Frame;
+use edge_ebpf::reason::Reason;
+
+use crate::reply::Request;
+use crate::reply::gso::Sender;
+use crate::store::Stay;
+use crate::sys::xsk::{RxFrame, Xsk};
+
+pub trait Out: Send {
+    /// Answers a request, whose packet is `received`, from a slot that was confirmed.
+    fn answer(
+        &mut self,
+        xsk: &mut Xsk,
+        received: &RxFrame,
+        frame: &Frame,
+        request: &Request,
+        stay: Stay,
+    ) -> Reason;
+
+    /// Hands what is queued to the kernel.
+    fn flush(&mut self, xsk: &mut Xsk);
+
+    /// Sends that name a slot and are not done (I6).
+    fn holds_slots(&self) -> bool;
+
+    /// Whether something is left that [`Self::flush`] is to hand over again.
+    fn has_unsent(&self, xsk: &Xsk) -> bool;
+}
+
+/// By the kernel's stack, gathered from the arena.
+impl Out for Sender {
+    fn answer(
+        &mut self,
+        _xsk: &mut Xsk,
+        _received: &RxFrame,
+        _frame: &Frame,
+        request: &Request,
+        stay: Stay,
+    ) -> Reason {
+        Self::answer(self, request, stay)
+    }
+
+    fn flush(&mut self, _xsk: &mut Xsk) {
+        Self::flush(self);
+    }
+
+    fn holds_slots(&self) -> bool {
+        self.in_flight() > 0
+    }
+
+    fn has_unsent(&self, _xsk: &Xsk) -> bool {
+        self.in_flight() > 0
+    }
+}

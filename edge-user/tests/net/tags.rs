@@ -1,0 +1,72 @@
+//! Requests under VLAN tags, which the frame sender answers under the same tags. There is no VLAN
+//! device here: the frames are made by hand.
+
+use std::time::Duration;
+
+use edge_ebpf::golden::build;
+use edge_ebpf::wire::{Cookie, DataHeader, Get, WELCOME_HEADER_BYTES, Welcome};
+
+use crate::daemon::{Edged, Setup};
+use crate::ground::Ground;
+use crate::objects::Object;
+use crate::tap::{self, Tap};
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The tag of a customer VLAN, as the builder writes it.
+const CUSTOMER: [u8; 4] = [0x81, 0x00, 0x20, 0x05];
+
+#[test]
+fn a_request_under_tags_is_answered_under_the_same_tags() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "tagged", 5_000);
+    let setup = Setup {
+        sender: "xsk",
+        ..Setup::of(&ground)
+    };
+    let edged = Edged::start(&ground, &setup);
+    object.fetch(&ground, ground.service_v4());
+    let id = object.chunk_id();
+    let tap = Tap::on(&ground.reader);
+    for tags in [&[0x8100_u16][..], &[0x88a8, 0x8100]] {
+        for v6 in [false, true] {
+            let frame = |payload: Vec<u8>| {
+                let request = ground.request(v6, payload);
+                let tagged = tags.iter().fold(request, |request, tag| request.tag(*tag));
+                tagged.frame()
+            };
+            tap.send(&frame(build::hello(1232)));
+            let answer = tap.receive(PATIENCE).expect("a WELCOME");
+            let welcome = payload(&answer, tags);
+            let cookie = Welcome::decode(welcome.first_chunk::<WELCOME_HEADER_BYTES>().unwrap())
+                .unwrap()
+                .cookie;
+            assert_ne!(cookie, Cookie::default());
+            let want = 0b11010;
+            tap.send(&frame(Get { cookie, id, want }.encode().to_vec()));
+            for index in [1, 3, 4] {
+                let answer = tap.receive(PATIENCE).expect("DATA");
+                let data = payload(&answer, tags);
+                let header = DataHeader::decode(data.first_chunk().unwrap()).unwrap();
+                assert_eq!((header.index, header.last), (index, 4), "lowest first");
+                assert_eq!(header.tag, id.tag());
+                let start = header.place(data.len() - 16, 1216).unwrap();
+                let chunk = std::fs::read(&object.chunks[0]).unwrap();
+                assert_eq!(data[16..], chunk[start..start + data.len() - 16]);
+            }
+        }
+    }
+    edged.stop();
+}
+
+/// The UDP payload of a frame that bore these tags and bears right checksums.
+fn payload(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+    // The receiving kernel takes the outer tag off. That an inner one is left shows that there was
+    // an outer one.
+    let inner: &[u8] = if tags.len() == 2 { &CUSTOMER } else { &[] };
+    let ip_at = 14 + inner.len();
+    assert_eq!(frame[12..ip_at - 2], *inner, "the tags come back");
+    let untagged = [&frame[..12], &frame[ip_at - 2..]].concat();
+    let heard = tap::read(&untagged).expect("an IP packet");
+    assert!(heard.checksum_is_right);
+    heard.payload.expect("UDP")
+}
