@@ -29,6 +29,15 @@ pub struct Expired {
     pub lost: u32,
 }
 
+/// What the edge said instead of data, last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub code: NackCode,
+    /// Since when it says something of the kind.
+    pub since: Duration,
+    pub heard_at: Duration,
+}
+
 #[derive(Debug)]
 pub struct Assembly {
     wanted: Wanted,
@@ -48,7 +57,7 @@ pub struct Assembly {
     /// Not to be asked for before this moment: the edge said so.
     quiet_until: Duration,
     /// What the edge last said instead of data, and since when it has been saying such things.
-    refused: Option<(NackCode, Duration)>,
+    refused: Option<Refused>,
 }
 
 impl Assembly {
@@ -241,12 +250,22 @@ impl Assembly {
     }
 
     fn note_refusal(&mut self, now: Duration, code: NackCode) {
-        let since = self.refused.map_or(now, |(_, since)| since);
-        self.refused = Some((code, since));
+        // To wait for a fetch is one thing, to be turned away another: each has its own patience.
+        let same_kind =
+            |refused: &Refused| (refused.code == NackCode::Pending) == (code == NackCode::Pending);
+        let since = self
+            .refused
+            .filter(same_kind)
+            .map_or(now, |refused| refused.since);
+        self.refused = Some(Refused {
+            code,
+            since,
+            heard_at: now,
+        });
     }
 
-    /// What the edge says instead of data, and since when.
-    pub fn refused(&self) -> Option<(NackCode, Duration)> {
+    /// What the edge says instead of data.
+    pub fn refused(&self) -> Option<Refused> {
         self.refused
     }
 
@@ -452,7 +471,8 @@ mod tests {
             (0, 0b00010)
         );
         assert_eq!(chunk.due(MS * 4, &Trips::default()), Some(MS * 103));
-        assert_eq!(chunk.refused(), Some((NackCode::Busy, MS * 3)));
+        let refused = chunk.refused().unwrap();
+        assert_eq!((refused.code, refused.since), (NackCode::Busy, MS * 3));
         take(&mut chunk, MS * 5, 4);
         assert_eq!(chunk.refused(), None);
     }
@@ -463,7 +483,8 @@ mod tests {
         chunk.ask(MS, 0b11111);
         chunk.wait(MS * 2, MS * 1000);
         assert_eq!(chunk.due(MS * 2, &Trips::default()), Some(MS * 1002));
-        assert_eq!(chunk.refused(), Some((NackCode::Pending, MS * 2)));
+        let refused = chunk.refused().unwrap();
+        assert_eq!((refused.code, refused.since), (NackCode::Pending, MS * 2));
     }
 
     #[test]

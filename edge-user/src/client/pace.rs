@@ -96,6 +96,9 @@ const ROUND_SEGMENTS_MIN: u32 = 16;
 const QUEUE_DELAY_MIN: Duration = Duration::from_millis(15);
 const WINDOW_START: u32 = 32;
 const WINDOW_MIN: u32 = 8;
+/// A path that got longer for good is taken for the new path after twice this long: until then its
+/// delay looks like a queue.
+const BASE_HALF_LIFE: Duration = Duration::from_secs(5);
 
 /// How many segments may be under way. Starts small, doubles each round trip, and backs off when
 /// a round loses much or its delay grows.
@@ -106,8 +109,11 @@ pub struct Window {
     most: u32,
     doubling: bool,
     round: Round,
-    /// Shortest round trip seen: the path without queues.
+    /// Shortest round trip of this half of the memory, and of the one before: the path without
+    /// queues.
     base: Option<Duration>,
+    base_before: Option<Duration>,
+    base_turns: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -128,6 +134,8 @@ impl Window {
             doubling: true,
             round: Round::default(),
             base: None,
+            base_before: None,
+            base_turns: BASE_HALF_LIFE,
         }
     }
 
@@ -168,16 +176,22 @@ impl Window {
             return;
         }
         let lossy = f64::from(self.round.lost) > LOSS_TOLERATED * f64::from(seen);
-        let slow = match (self.base, self.round.shortest) {
+        let base = self.base.into_iter().chain(self.base_before).min();
+        let slow = match (base, self.round.shortest) {
             (Some(base), Some(shortest)) => shortest > base + base.max(QUEUE_DELAY_MIN),
             (None, _) | (_, None) => false,
         };
         if lossy {
-            self.shrink(7);
+            self.shrink(7, WINDOW_MIN);
         } else if slow {
-            self.shrink(8);
+            // Delay alone never takes more than the start: it may be no queue of ours.
+            self.shrink(8, WINDOW_START.min(self.segments));
         } else if !self.doubling {
             self.segments = (self.segments + self.segments / 16 + 1).min(self.most);
+        }
+        if now >= self.base_turns {
+            self.base_before = self.base.take();
+            self.base_turns = now + BASE_HALF_LIFE;
         }
         let length = round_trip
             .smooth()
@@ -189,9 +203,9 @@ impl Window {
         };
     }
 
-    fn shrink(&mut self, tenths: u32) {
+    fn shrink(&mut self, tenths: u32, least: u32) {
         self.doubling = false;
-        self.segments = (self.segments * tenths / 10).max(WINDOW_MIN);
+        self.segments = (self.segments * tenths / 10).max(least);
     }
 }
 
@@ -284,5 +298,30 @@ mod tests {
         after(&mut window, 20, 0.0, MS);
         window.refused();
         assert_eq!(window.segments(), 500);
+    }
+
+    #[test]
+    fn a_path_that_got_longer_for_good_is_used_in_full_again() {
+        let mut window = Window::new(2000);
+        let mut trip = RoundTrip::default();
+        let mut now = Duration::ZERO;
+        let mut run = |window: &mut Window, rtt: Duration, rounds: u32| {
+            for _ in 0..rounds {
+                now += rtt;
+                trip.sample(rtt);
+                window.sample(rtt);
+                for _ in 0..window.segments() {
+                    window.arrived();
+                }
+                window.turn(now, &trip);
+            }
+        };
+        run(&mut window, MS * 5, 200);
+        let before = window.segments();
+        // A queue would look the same at first.
+        run(&mut window, MS * 25, 100);
+        assert!((WINDOW_START..before).contains(&window.segments()));
+        run(&mut window, MS * 25, 600);
+        assert!(window.segments() > before / 2, "{}", window.segments());
     }
 }

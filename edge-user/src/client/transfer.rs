@@ -24,6 +24,8 @@ const BUFFERS: usize = 64;
 const SILENCE: Duration = Duration::from_secs(3);
 /// Such silences in a row before the edge counts as dead.
 const SILENCES: u8 = 3;
+/// Refusals of the cookie before that are listened to after a renewal.
+const STALE_REFUSALS: u32 = 64;
 /// Cookies that may be refused in a row, each just given.
 const COOKIE_REFUSALS: u8 = 3;
 /// How long an edge may say BUSY or ORIGIN about one chunk.
@@ -111,7 +113,9 @@ pub struct Transfer {
     trips: Trips,
     window: Window,
     /// The cookie before the present one: what was asked with it may still be answered.
-    cookie_before: [u8; 8],
+    cookie_before: Option<[u8; 8]>,
+    /// GETs with that one which were refused since.
+    stale_refusals: u32,
     cookie_refusals: u8,
     /// Since when the edge has owed an answer and said nothing at all.
     owes_since: Option<Duration>,
@@ -137,7 +141,8 @@ impl Transfer {
             greeting: Greeting::default(),
             trips: Trips::default(),
             window: Window::new(0),
-            cookie_before: [0; 8],
+            cookie_before: None,
+            stale_refusals: 0,
             cookie_refusals: 0,
             owes_since: None,
             silences: 0,
@@ -158,6 +163,7 @@ impl Transfer {
             self.window = Window::new(segments_held);
         }
         self.cost.ports += 1;
+        self.cookie_before = None;
         self.greeting.opened();
     }
 
@@ -204,8 +210,14 @@ impl Transfer {
         for chunk in &mut self.active {
             self.window.lost(chunk.expire(now, &self.trips).lost);
             let id = chunk.wanted().id;
-            if let Some((code, since)) = chunk.refused() {
-                let waited = now.saturating_sub(since);
+            if let Some(refused) = chunk.refused() {
+                // BUSY and ORIGIN say that it did not work up to then; of later nothing is known.
+                let heard = if refused.code == NackCode::Pending {
+                    now
+                } else {
+                    refused.heard_at
+                };
+                let (code, waited) = (refused.code, heard.saturating_sub(refused.since));
                 match code {
                     NackCode::Busy if waited > REFUSED_PATIENCE => return Err(Failure::Busy),
                     NackCode::Origin if waited > REFUSED_PATIENCE => {
@@ -327,8 +339,12 @@ impl Transfer {
             Heard::Nothing | Heard::More => {}
             Heard::Failed(failure) => self.failure = Some(failure),
             Heard::Welcome { rtt } => {
-                self.owes_since = None;
-                self.cookie_before = before.unwrap_or(self.cookie_before);
+                if before.is_none() {
+                    // Nothing could be asked for meanwhile. A renewal says nothing about DATA.
+                    self.owes_since = None;
+                }
+                self.cookie_before = before;
+                self.stale_refusals = 0;
                 if let Some(rtt) = rtt {
                     self.trips.path.sample(rtt);
                     self.trips.first.sample(rtt);
@@ -382,8 +398,15 @@ impl Transfer {
             return;
         };
         let current = nack.echo == session.cookie.value;
-        if !current && nack.echo != self.cookie_before {
+        if !current && Some(nack.echo) != self.cookie_before {
             return;
+        }
+        if !current && nack.code == NackCode::Cookie {
+            // As many as can have been under way at the renewal; more are no answers to us.
+            self.stale_refusals += 1;
+            if self.stale_refusals > STALE_REFUSALS {
+                return;
+            }
         }
         let asked = |chunk: &&mut Assembly| {
             chunk.wanted().id.tag() == nack.tag && chunk.segments_under_way() > 0

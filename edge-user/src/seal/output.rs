@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,8 @@ pub enum OutputError {
         size_bytes: u64,
         source: io::Error,
     },
+    #[error("the file for {path} cannot be brought to the disk: {source}")]
+    Sync { path: PathBuf, source: io::Error },
     #[error("cannot put the file in its place at {path}: {source}")]
     Rename { path: PathBuf, source: io::Error },
 }
@@ -40,13 +43,19 @@ pub struct Output {
 impl Output {
     /// Opens a temporary file beside `place`. With `digest` the plaintext is hashed on the way.
     pub fn create(place: &Path, size_bytes: u64, digest: bool) -> Result<Self, OutputError> {
+        // What a link leads to is meant, not the link.
+        let real = place.canonicalize().unwrap_or_else(|_| place.to_owned());
+        let place = real.as_path();
         // Renaming over a device or a folder would replace it, which nobody means.
-        let is_other = place.metadata().is_ok_and(|found| !found.is_file());
-        let name = place.file_name().filter(|_| !is_other);
-        let name = name.ok_or_else(|| OutputError::NotAFile(place.to_owned()))?;
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.part", std::process::id()));
+        let found = place.metadata().ok();
+        let is_folder = place.as_os_str().as_bytes().ends_with(b"/");
+        let is_other = is_folder || found.as_ref().is_some_and(|found| !found.is_file());
+        if is_other || place.file_name().is_none() {
+            return Err(OutputError::NotAFile(place.to_owned()));
+        }
+        // Short, so that it is not too long where the file's own name is not, and not only the
+        // process id, which a container gives out again.
+        let hidden = format!(".edge-{:016x}.part", rand::random::<u64>());
         let temporary = place.with_file_name(hidden);
         let opened = OpenOptions::new()
             .read(true)
@@ -57,6 +66,9 @@ impl Output {
             path: place.to_owned(),
             source,
         })?;
+        if let Some(found) = found {
+            let (Ok(()) | Err(_)) = file.set_permissions(found.permissions());
+        }
         let output = Self {
             file,
             temporary,
@@ -94,6 +106,11 @@ impl Output {
 
     /// Puts the whole file in its place; gives its SHA-256 if that was asked for.
     pub fn finish(mut self) -> Result<Option<[u8; 32]>, OutputError> {
+        // Some errors of writing come only now, and a name must not outlive its bytes.
+        self.file.sync_all().map_err(|source| OutputError::Sync {
+            path: self.place.clone(),
+            source,
+        })?;
         fs::rename(&self.temporary, &self.place).map_err(|source| OutputError::Rename {
             path: self.place.clone(),
             source,

@@ -5,6 +5,7 @@
 //! again makes a new key and new chunks; going on where the first run stopped is not built yet.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,6 +82,13 @@ pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
             source,
         }),
     }
+}
+
+/// Brings what was uploaded to the disk: a ticket must not outlive the chunks it names.
+pub fn make_durable(origin: &str) -> io::Result<()> {
+    let directory = origin.strip_prefix("file://").unwrap_or(origin);
+    rustix::fs::syncfs(File::open(directory)?)?;
+    Ok(())
 }
 
 /// Seals an object of a known size under a new key and uploads it; gives its ticket.

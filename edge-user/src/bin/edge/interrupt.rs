@@ -1,4 +1,4 @@
-//! Ends a command cleanly on Ctrl-C or SIGTERM: it stops where it is and removes what it began.
+//! Ends a command cleanly on Ctrl-C, SIGTERM or the end of its terminal: it stops where it is and removes what it began.
 
 use std::sync::Arc;
 use std::thread;
@@ -17,10 +17,14 @@ pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
         .enable_all()
         .build()
         .map_err(failed)?;
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        (interrupt, signal(SignalKind::terminate()).map_err(failed)?)
+        let listen = |kind| signal(kind).map_err(failed);
+        (
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        )
     };
     let stopped = Arc::clone(&stop);
     thread::spawn(move || {
@@ -28,6 +32,7 @@ pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
             }
         });
         stopped.stop();

@@ -1,11 +1,11 @@
 //! `edge seal`: file to chunks and a ticket.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use edge_user::seal::publish::{open_origin, publish};
+use edge_user::seal::publish::{make_durable, open_origin, publish};
 use edge_user::seal::ticket::PublicTicket;
 use serde_json::json;
 
@@ -54,6 +54,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let size_bytes = found.len();
     let origin = open_origin(&arguments.origin)?;
+    if arguments.public_ticket_out.as_deref() == Some(arguments.ticket_out.as_path()) {
+        return Err(Failed::usage(
+            "--ticket-out and --public-ticket-out name one file: the key would be lost".to_owned(),
+        ));
+    }
     // Before the work, so that it is not done for a ticket that cannot be written.
     let ticket_file = TicketFile::create(&arguments.ticket_out, arguments.force, 0o600)?;
     let public_file = match &arguments.public_ticket_out {
@@ -73,6 +78,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     );
     bar.finish_and_clear();
     let ticket = ticket?;
+    make_durable(&arguments.origin)
+        .map_err(|error| Failed::file("sync", Path::new(&arguments.origin), &error))?;
     ticket_file.write(&ticket.encode())?;
     if let Some(file) = public_file {
         file.write(&ticket.public().encode())?;

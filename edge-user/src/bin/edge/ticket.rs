@@ -17,6 +17,12 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         return read_text(io::stdin().lock(), Path::new("standard input"));
     }
     if let Some(path) = argument.strip_prefix('@') {
+        if path.starts_with("edge1:") {
+            // Not quoted: an error ends up in logs.
+            return Err(Failed::usage(
+                "behind @ stands the name of a file, not a ticket".to_owned(),
+            ));
+        }
         let path = Path::new(path);
         let file = File::open(path).map_err(|error| Failed::file("read", path, &error))?;
         return read_text(file, path);
