@@ -58,6 +58,8 @@ pub struct Assembly {
     quiet_until: Duration,
     /// What the edge last said instead of data, and since when it has been saying such things.
     refused: Option<Refused>,
+    pending_since: Option<Duration>,
+    turned_away_since: Option<Duration>,
 }
 
 impl Assembly {
@@ -76,6 +78,8 @@ impl Assembly {
             vain: 0,
             quiet_until: Duration::ZERO,
             refused: None,
+            pending_since: None,
+            turned_away_since: None,
         }
     }
 
@@ -172,6 +176,8 @@ impl Assembly {
         self.have |= bit;
         self.vain = 0;
         self.refused = None;
+        self.pending_since = None;
+        self.turned_away_since = None;
         let (mut first, mut path) = (None, None);
         // A segment that was given up and comes after all belongs to no request any more.
         if let Some(at) = self
@@ -250,16 +256,16 @@ impl Assembly {
     }
 
     fn note_refusal(&mut self, now: Duration, code: NackCode) {
-        // To wait for a fetch is one thing, to be turned away another: each has its own patience.
-        let same_kind =
-            |refused: &Refused| (refused.code == NackCode::Pending) == (code == NackCode::Pending);
-        let since = self
-            .refused
-            .filter(same_kind)
-            .map_or(now, |refused| refused.since);
+        // To wait for a fetch is one thing, to be turned away another, and an edge that tries
+        // again and again says both in turn: each has its own patience.
+        let since = if code == NackCode::Pending {
+            &mut self.pending_since
+        } else {
+            &mut self.turned_away_since
+        };
         self.refused = Some(Refused {
             code,
-            since,
+            since: *since.get_or_insert(now),
             heard_at: now,
         });
     }
