@@ -1,6 +1,5 @@
 //! One `edged`: its settings, its start, what it counts, its end.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,10 +18,12 @@ use crate::stop::{self, Stop};
 /// The service's port.
 pub(crate) const PORT: u16 = 7347;
 /// Metrics and health.
-const METRICS: &str = "127.0.0.1:9347";
+pub(crate) const METRICS: &str = "127.0.0.1:9347";
 /// How long a start may take: loading the program through the verifier and clearing the arena's
 /// pages are most of it.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// How long the last lines of a daemon that ended may be on their way.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Umem and rings of one receive queue.
 const QUEUE_BYTES: u64 = 16 << 20;
 /// Whatever else the daemon has in hugepages, with room to spare.
@@ -76,6 +77,8 @@ impl Settings {
 pub(crate) struct Daemon {
     child: Child,
     stderr: Receiver<String>,
+    /// All it wrote: a few lines at the start and the end, one a minute at most between.
+    said: Vec<String>,
     line: String,
 }
 
@@ -88,6 +91,7 @@ impl Daemon {
         let mut daemon = Self {
             child,
             stderr,
+            said: Vec::new(),
             line: process::line(command),
         };
         daemon.wait_until_ready()?;
@@ -96,17 +100,13 @@ impl Daemon {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = clock::now() + READY_WITHIN;
-        let mut said = VecDeque::new();
         loop {
             match self.stderr.recv_timeout(Duration::from_millis(50)) {
                 Ok(line) => {
-                    eprintln!("edged: {line}");
-                    if is_ready(&line) {
+                    let ready = is_ready(&line);
+                    self.hear(line);
+                    if ready {
                         return Ok(());
-                    }
-                    said.push_back(line);
-                    if said.len() > 20 {
-                        said.pop_front();
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -115,7 +115,7 @@ impl Daemon {
                     bail!(
                         "ended before it was ready ({status}): {}{}",
                         self.line,
-                        quoted(&said)
+                        quoted(&self.said)
                     );
                 }
             }
@@ -127,16 +127,26 @@ impl Daemon {
                 bail!(
                     "not ready within {seconds} s: {}{}",
                     self.line,
-                    quoted(&said)
+                    quoted(&self.said)
                 );
             }
         }
     }
 
+    /// Shows a line and keeps it.
+    fn hear(&mut self, line: String) {
+        eprintln!("edged: {line}");
+        self.said.push(line);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it still runs; shows what it said meanwhile.
     pub(crate) fn runs(&mut self) -> Result<()> {
-        for line in self.stderr.try_iter() {
-            eprintln!("edged: {line}");
+        while let Ok(line) = self.stderr.try_recv() {
+            self.hear(line);
         }
         match self.child.try_wait()? {
             None => Ok(()),
@@ -144,18 +154,18 @@ impl Daemon {
         }
     }
 
-    /// Asks it to stop, and insists on a clean end.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    /// Asks it to stop, insists on a clean end, and hands over all it said.
+    pub(crate) fn stop(mut self) -> Result<Vec<String>> {
         self.runs()?;
         process::end(&mut self.child);
-        for line in self.stderr.try_iter() {
-            eprintln!("edged: {line}");
+        while let Ok(line) = self.stderr.recv_timeout(LAST_WORDS_WITHIN) {
+            self.hear(line);
         }
         let status = self.child.wait()?;
         if !status.success() {
             bail!("did not stop cleanly on SIGTERM ({status}): {}", self.line);
         }
-        Ok(())
+        Ok(std::mem::take(&mut self.said))
     }
 }
 
@@ -213,12 +223,13 @@ fn is_ready(line: &str) -> bool {
         .any(|word| word == "ready")
 }
 
-fn quoted(said: &VecDeque<String>) -> String {
+/// The last lines, for a message.
+fn quoted(said: &[String]) -> String {
     if said.is_empty() {
         return String::from("\nit said nothing");
     }
-    let said: Vec<&str> = said.iter().map(String::as_str).collect();
-    format!("\nit said:\n  {}", said.join("\n  "))
+    let last = said.len().saturating_sub(20);
+    format!("\nit said:\n  {}", said[last..].join("\n  "))
 }
 
 /// JSON's strings are TOML's basic strings.

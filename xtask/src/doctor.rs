@@ -10,7 +10,9 @@ use crate::process;
 use crate::rights;
 use crate::setup;
 use crate::toolchain;
-use crate::versions::{BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, TOOLS};
+use crate::versions::{
+    BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, PYTHON, PYTHON_MODULE, TOOLS,
+};
 
 /// What a demo of the default size borrows.
 const HUGEPAGE_BYTES: u64 = 576 << 20;
@@ -131,7 +133,15 @@ fn run_tools() -> Vec<Finding> {
             setup::apt_line(&[package]),
         )
     };
-    TOOLS.iter().map(find).collect()
+    let (package, module) = PYTHON_MODULE;
+    let there = setup::python_module();
+    let module = Finding::new(
+        package,
+        there,
+        format!("{PYTHON} imports {module}: {there}"),
+        setup::apt_line(&[package]),
+    );
+    TOOLS.iter().map(find).chain([module]).collect()
 }
 
 fn root() -> Finding {

@@ -4,13 +4,16 @@
 //! it was started by the run that made it. The tests of `edge-user` name theirs the same way.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::clock;
 use crate::ledger::{self, Ledger};
@@ -120,6 +123,24 @@ pub(crate) fn inside(side: &Side, program: &Path) -> Command {
         .args(["netns", "exec", &side.namespace])
         .arg(program);
     command
+}
+
+/// Runs something on a thread of its own that has moved into a side's namespace.
+pub(crate) fn visit<T: Send + 'static>(
+    side: &Side,
+    visitor: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let path = Path::new(NAMES).join(&side.namespace);
+    let thread = thread::spawn(move || {
+        let namespace =
+            fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("cannot move into {}", path.display()))?;
+        visitor()
+    });
+    thread
+        .join()
+        .map_err(|_panic| anyhow!("a thread panicked"))?
 }
 
 /// Our namespaces whose process is gone.

@@ -27,11 +27,15 @@ mod check;
 mod test;
 /// Shows the whole way of a file.
 mod demo;
+/// Proves promises on hostile ground.
+mod scenario;
 /// Serves on a real interface.
 mod run;
 /// Runs the benchmarks.
 mod bench;
 
+/// Files, sealed and fetched.
+mod objects;
 /// One running `edged`.
 mod daemon;
 /// What a run borrows from the machine and gives back.
@@ -82,6 +86,9 @@ enum Command {
     Build,
     /// Seals files, serves them from an edge without their key, fetches them through XDP
     Demo(demo::Demo),
+    /// Proves one promise of the edge on hostile ground
+    #[command(subcommand)]
+    Scenario(scenario::Scenario),
     /// Serves on a real interface until Ctrl-C
     Run(run::Run),
     /// Runs all tests, those that need the kernel too
@@ -124,6 +131,7 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Doctor) => doctor::doctor(),
         Some(Command::Build) => build::build(),
         Some(Command::Demo(options)) => demo::demo(&options),
+        Some(Command::Scenario(which)) => scenario::scenario(&which),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Test { filter }) => test::test(&filter),
         Some(Command::Bench) => bench::bench(),

@@ -10,7 +10,8 @@ use crate::rights;
 use crate::stop::Stop;
 use crate::toolchain::{self, Compiler, Llvm, Way};
 use crate::versions::{
-    BPF_LINKER, BPF_LINKER_LLVMS, DEBIAN_COMPILER, DEBIAN_LINKER, DEBIAN_LINTER, DEBIAN_LLVM, TOOLS,
+    BPF_LINKER, BPF_LINKER_LLVMS, DEBIAN_COMPILER, DEBIAN_LINKER, DEBIAN_LINTER, DEBIAN_LLVM,
+    PYTHON, PYTHON_MODULE, TOOLS,
 };
 
 /// All that a build of the XDP program needs.
@@ -71,6 +72,9 @@ pub(crate) fn look() -> Result<State> {
         .filter(|(_, program, _)| process::find(program).is_none())
         .map(|(package, _, _)| *package)
         .collect();
+    if !python_module() {
+        missing.push(PYTHON_MODULE.0);
+    }
     let pair = toolchain::choose();
     let linker = match &pair {
         Some((_, llvm)) => toolchain::linker(llvm)?,
@@ -95,6 +99,13 @@ pub(crate) fn apt_line(packages: &[&str]) -> String {
         "apt-get install -y --no-install-recommends {}",
         packages.join(" ")
     )
+}
+
+/// Whether Python has what the tests need of it.
+pub(crate) fn python_module() -> bool {
+    let mut python = Command::new(PYTHON);
+    python.args(["-c", &format!("import {}", PYTHON_MODULE.1)]);
+    process::output(&mut python).is_ok()
 }
 
 fn installed(package: &str) -> bool {

@@ -41,7 +41,18 @@ pub(crate) const TOOLS: &[(&str, &str, &str)] = &[
         "takes away the mount that `ip netns` makes",
     ),
     ("git", "git", "lists the source files that `check` reads"),
+    (
+        "python3",
+        PYTHON,
+        "runs `docs/reference/reader.py` in tests",
+    ),
 ];
+
+/// Debian's Python, whatever other comes first in the path: the package below is made for it.
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
+
+/// What `docs/reference/reader.py` imports: package, module.
+pub(crate) const PYTHON_MODULE: (&str, &str) = ("python3-cryptography", "cryptography");
 
 /// XDP and `AF_XDP` as the daemon uses them.
 pub(crate) const KERNEL_MIN: (u32, u32) = (6, 1);

@@ -5,6 +5,8 @@
 
 /// From sealed file to opened file.
 mod whole_way;
+/// The same by the reader in Python, written from the documents alone.
+mod reference;
 /// More than fits: many clients, a small arena, a large object, a map that lies.
 mod pressure;
 /// A path that loses datagrams.

@@ -1,24 +1,21 @@
 //! Seals real files, serves them from an edge, fetches them through XDP, and tells about it.
 
-/// Which files, and their hashes.
-mod files;
 /// What came out.
 mod report;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
-use self::files::Object;
 use self::report::{Cold, Fetched, Hot, Report};
 use crate::build;
 use crate::clock;
-use crate::daemon::{self, Counts, Daemon, PORT, Settings};
+use crate::daemon::{self, Counts, Daemon, Settings};
 use crate::ground::{self, Ground};
 use crate::machine::Machine;
+use crate::objects::{self, Sealed, files};
 use crate::place;
 use crate::process;
 use crate::rights;
@@ -26,8 +23,6 @@ use crate::stop::{self, Stop};
 
 /// Reasons for which the XDP program leaves a good GET to the kernel.
 const TO_KERNEL: &[&str] = &["miss", "no_socket", "no_metadata"];
-/// Room for one chunk with its packet headers, rounded up.
-const SLOT_BYTES: u64 = 136 << 10;
 
 #[derive(Args)]
 pub(crate) struct Demo {
@@ -65,17 +60,17 @@ fn play(options: &Demo, machine: &mut Machine) -> Result<Report> {
     let objects = files::choose(&options.files, &folder)?;
     let origin = folder.join("origin");
     std::fs::create_dir(&origin)?;
-    let sealed = seal(objects, &folder, &origin)?;
+    let sealed = objects::seal(objects, &folder, &origin)?;
     let distinct_chunks = files::count(&origin.join("chunks"))?;
 
     let ground = Ground::named_after_this_process();
     let settings = Settings {
         interface: ground.edge.link.into(),
         queues: 1,
-        listen: addresses(&ground)?.to_vec(),
+        listen: objects::addresses(&ground)?.to_vec(),
         origin,
         socket: folder.join("admin.sock"),
-        arena_bytes: arena_bytes(distinct_chunks),
+        arena_bytes: objects::arena_bytes(distinct_chunks),
         sender: options.sender.clone(),
         xdp: "native".into(),
         bind: "copy".into(),
@@ -100,44 +95,6 @@ fn play(options: &Demo, machine: &mut Machine) -> Result<Report> {
     Ok(report)
 }
 
-/// A file and the ticket to it.
-struct Sealed {
-    object: Object,
-    ticket: PathBuf,
-}
-
-fn seal(objects: Vec<Object>, folder: &Path, origin: &Path) -> Result<Vec<Sealed>> {
-    let seal_one = |(number, object): (usize, Object)| {
-        let ticket = folder.join(format!("{number}.ticket"));
-        let mut command = Command::new(place::release("edge"));
-        command
-            .arg("seal")
-            .arg(&object.path)
-            .arg("--origin")
-            .arg(origin);
-        command.arg("--ticket-out").arg(&ticket).arg("--json");
-        process::run(&mut command)?;
-        Ok(Sealed { object, ticket })
-    };
-    objects.into_iter().enumerate().map(seal_one).collect()
-}
-
-/// Every chunk has a slot, and some are to spare: a hot run must not depend on eviction.
-fn arena_bytes(distinct_chunks: u64) -> u64 {
-    let bytes = (distinct_chunks + distinct_chunks / 10 + 64) * SLOT_BYTES;
-    bytes.next_multiple_of(64 << 20).max(512 << 20)
-}
-
-fn addresses(ground: &Ground) -> Result<[SocketAddr; 2]> {
-    let parse = |ip: &str| -> Result<SocketAddr> {
-        Ok(SocketAddr::new(
-            ip.parse().context("an address of ours")?,
-            PORT,
-        ))
-    };
-    Ok([parse(ground.edge.ipv4)?, parse(ground.edge.ipv6)?])
-}
-
 /// The time when the edge runs.
 struct Run<'a> {
     ground: &'a Ground,
@@ -152,7 +109,7 @@ impl Run<'_> {
         distinct_chunks: u64,
         edged: &mut Daemon,
     ) -> Result<Report> {
-        let [ipv4, ipv6] = addresses(self.ground)?;
+        let [ipv4, ipv6] = objects::addresses(self.ground)?;
         let mut fetched: Vec<(Sealed, String)> =
             sealed.into_iter().map(|one| (one, String::new())).collect();
         let start = Counts::read(self.socket)?;
@@ -208,13 +165,7 @@ impl Run<'_> {
         let mut seconds = 0.0;
         for (one, sha256_out) in fetched {
             let out = self.folder.join("out");
-            let mut ticket = std::ffi::OsString::from("@");
-            ticket.push(&one.ticket);
-            let mut get = ground::inside(&self.ground.reader, &place::release("edge"));
-            get.arg("get")
-                .arg(ticket)
-                .args(["--edge", &edge.to_string()]);
-            get.arg("-o").arg(&out).arg("--json");
+            let mut get = objects::get(&self.ground.reader, &one.ticket, edge, &out);
             let begin = clock::now();
             let result = process::run(&mut get);
             seconds += begin.elapsed().as_secs_f64();

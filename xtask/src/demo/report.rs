@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::files::Object;
+use crate::objects::files::Object;
 
 /// One object, and the hash of what came back; the last wrong one if any was wrong.
 pub(crate) struct Fetched {

@@ -1,4 +1,4 @@
-//! What the demo sends: files, and their SHA-256.
+//! What is sent: files, and their SHA-256.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -121,16 +121,21 @@ pub(crate) fn sha256(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Files under a folder, at any depth.
+/// How many files there are under a folder.
 pub(crate) fn count(folder: &Path) -> Result<u64> {
-    let mut files = 0;
+    Ok(u64::try_from(under(folder)?.len())?)
+}
+
+/// Files under a folder, at any depth.
+pub(crate) fn under(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            files += count(&entry.path())?;
+            files.extend(under(&entry.path())?);
         } else {
-            files += 1;
+            files.push(entry.path());
         }
     }
     Ok(files)

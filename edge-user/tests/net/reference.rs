@@ -1,0 +1,131 @@
+//! The reader in `docs/reference`, written from the documents alone: what it cannot do with them,
+//! they do not say.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::daemon::{Edged, Setup};
+use crate::ground::{Ground, program};
+use crate::objects::chunk_files;
+use crate::wait;
+
+/// Debian's, for which Debian packs the module.
+const PYTHON: &str = "/usr/bin/python3";
+const MODULE: &str = "cryptography";
+const RUN_TIME_MAX: Duration = Duration::from_mins(1);
+const OBJECT_BYTES: usize = 3_000_000;
+
+#[test]
+fn every_vector_of_the_documents_is_what_a_second_implementation_computes() {
+    if !python_is_there() {
+        return;
+    }
+    let mut command = Command::new(PYTHON);
+    command.arg("-B").arg(reader()).arg("--self-test");
+    let output = wait::ended(command, RUN_TIME_MAX);
+    assert!(output.status.success(), "{}", wait::said(&output));
+    assert!(wait::said(&output).contains("vectors of WIRE.md"));
+}
+
+/// Cold, then hot, over IPv4 and IPv6.
+#[test]
+fn a_second_implementation_reads_what_was_sealed_from_a_running_edged() {
+    if !python_is_there() {
+        return;
+    }
+    let Some(ground) = Ground::new() else { return };
+    let setup = Setup::of(&ground);
+    let rows = [("v4", ground.service_v4()), ("v6", ground.service_v6())];
+    let mut known = 0;
+    let sealed = rows.map(|(name, edge)| {
+        let (file, ticket) = seal(&ground, &setup.origin, name);
+        let before = std::mem::replace(&mut known, chunk_files(&setup.origin).len());
+        (file, ticket, edge, known - before)
+    });
+    let edged = Edged::start(&ground, &setup);
+    for (file, ticket, edge, chunks) in sealed {
+        let before = edged.stat().origin.fetches_total;
+        for heat in ["cold", "hot"] {
+            let out = ground.folder().join("out");
+            let mut command = ground.reader.inside(PYTHON);
+            command.arg("-B").arg(reader()).arg(&ticket);
+            command.arg(edge.to_string()).arg(&out);
+            let output = wait::ended(command, RUN_TIME_MAX);
+            assert!(
+                output.status.success(),
+                "{heat}, {edge}: {}",
+                wait::said(&output)
+            );
+            let same = fs::read(&file).unwrap() == fs::read(&out).unwrap();
+            assert!(same, "{heat}, {edge}: the file came altered");
+            fs::remove_file(out).unwrap();
+            let fetches = edged.settled().origin.fetches_total - before;
+            assert_eq!(fetches, chunks as u64, "{heat}, {edge}");
+        }
+    }
+    let left = fs::read_dir(ground.folder()).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left
+        .filter(|name| name.to_string_lossy().contains(".part"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    edged.stop();
+}
+
+fn reader() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/reader.py")
+}
+
+/// Seals a file of noise; gives the file and its ticket.
+fn seal(ground: &Ground, origin: &Path, name: &str) -> (PathBuf, PathBuf) {
+    let (file, ticket) = (
+        ground.folder().join(name),
+        ground.folder().join(format!("{name}.ticket")),
+    );
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = Vec::with_capacity(OBJECT_BYTES + 8);
+    while noise.len() < OBJECT_BYTES {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend(state.to_le_bytes());
+    }
+    fs::write(&file, &noise[..OBJECT_BYTES]).unwrap();
+    let mut command = Command::new(program("edge"));
+    command.arg("seal").arg(&file).arg("--origin").arg(origin);
+    command.arg("--ticket-out").arg(&ticket);
+    let output = wait::ended(command, RUN_TIME_MAX);
+    assert!(output.status.success(), "{}", wait::said(&output));
+    (file, ticket)
+}
+
+/// Whether Python and its module are here; if not, the skip is told.
+fn python_is_there() -> bool {
+    let import = Command::new(PYTHON)
+        .args(["-c", &format!("import {MODULE}")])
+        .output();
+    let reason = match import {
+        Ok(output) if output.status.success() => return true,
+        Ok(_) => format!("{PYTHON} has no {MODULE}, `cargo xtask setup` installs it"),
+        Err(error) => format!("{PYTHON}: {error}; `cargo xtask setup` installs it"),
+    };
+    let current = thread::current();
+    let line = format!(
+        "SKIPPED {}: {reason}",
+        current.name().unwrap_or("a test of reference")
+    );
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("SEALEDGE_SKIPS") {
+        let mut file = File::options()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "{line}").unwrap();
+    }
+    false
+}

@@ -1,0 +1,57 @@
+//! As much of an HTTP client as asking an edge for its numbers takes.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The whole answer, head and body: whatever the edge says is searched.
+pub(super) fn get(mut stream: impl Read + Write, path: &str) -> Result<Vec<u8>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .with_context(|| format!("no whole answer to GET {path}"))?;
+    if !answer.starts_with(b"HTTP/1.1 200 ") {
+        let said = String::from_utf8_lossy(&answer);
+        bail!(
+            "GET {path} failed: {}",
+            said.lines().next().unwrap_or("no answer")
+        );
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    fn ask(answer: &'static [u8]) -> Result<Vec<u8>> {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let server = thread::spawn(move || {
+            let mut request = [0; 13];
+            far.read_exact(&mut request).unwrap();
+            far.write_all(answer).unwrap();
+            far.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut rest = Vec::new();
+            far.read_to_end(&mut rest).unwrap();
+        });
+        let got = get(near, "/metrics");
+        server.join().unwrap();
+        got
+    }
+
+    #[test]
+    fn a_good_answer_is_handed_over_whole() {
+        let answer = b"HTTP/1.1 200 OK\r\n\r\nx 1\n";
+        assert_eq!(ask(answer).unwrap(), answer);
+    }
+
+    #[test]
+    fn another_status_is_an_error() {
+        let error = ask(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
+        assert!(error.to_string().contains("503"), "{error}");
+    }
+}

@@ -1,0 +1,19 @@
+//! The main job on hostile ground: one scenario each for what an edge promises there.
+
+/// Looks for keys and plaintext wherever the edge could have them.
+mod blind;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Scenario {
+    /// Searches a busy edge for keys and plaintext: memory, log, configuration, answers, origin
+    Blind(blind::Blind),
+}
+
+pub(crate) fn scenario(which: &Scenario) -> Result<()> {
+    match which {
+        Scenario::Blind(options) => blind::blind(options),
+    }
+}
