@@ -335,3 +335,27 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
     assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
     server.join().unwrap();
 }
+
+#[test]
+fn a_full_standard_output_is_said_and_a_closed_one_is_no_error() {
+    let public = "edgepub1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQLY7aDQ";
+    let inspect = |out: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_edge"))
+            .args(["inspect", public])
+            .stdout(out)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap()
+    };
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let message = refusal(&inspect(full.into()), 1);
+    assert!(message.contains("standard output"), "{message}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(inspect(writer.into()).status.success());
+}

@@ -73,8 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         shape.size_bytes(),
         seconds,
         cost.retransmitted,
-    );
-    Ok(())
+    )
 }
 
 fn report(
@@ -83,7 +82,7 @@ fn report(
     size_bytes: u64,
     seconds: f64,
     retransmitted: u64,
-) {
+) -> Result<(), Failed> {
     let mut line = format!(
         "{}: {} from {edge} in {seconds:.2} s ({}), every chunk checked",
         arguments.output.display(),
@@ -93,7 +92,7 @@ fn report(
     if retransmitted > 0 {
         write!(line, ", {retransmitted} segments asked for again").expect("a string grows");
     }
-    println!("{line}");
+    say!("{line}")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -43,19 +43,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     } else {
         "no"
     };
-    println!("key           {has_key}");
-    println!(
+    say!("key           {has_key}")?;
+    say!(
         "size          {} bytes ({})",
         shape.size_bytes(),
         progress::human(shape.size_bytes())
-    );
-    println!("chunks        {}", shape.data_chunks());
-    println!(
+    )?;
+    say!("chunks        {}", shape.data_chunks())?;
+    say!(
         "index chunks  {} on {} levels",
         shape.index_chunks(),
         shape.depth()
-    );
-    println!("root          {root}");
-    println!("public ticket {}", public.encode());
+    )?;
+    say!("root          {root}")?;
+    say!("public ticket {}", public.encode())?;
     Ok(())
 }

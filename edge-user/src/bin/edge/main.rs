@@ -1,9 +1,5 @@
 //! `edge`: what publishers, readers and operators type.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program talks to its user"
-)]
+#![expect(clippy::print_stderr, reason = "a program talks to its user")]
 
 use std::process::ExitCode;
 
@@ -11,6 +7,13 @@ use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
 /// File to chunks and a ticket.
+/// A line on standard output.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::print_text(&format!("{}\n", format_args!($($words)*)))
+    };
+}
+
 mod seal;
 /// Ticket to file.
 mod get;
@@ -72,10 +75,14 @@ fn main() -> ExitCode {
 
 /// The one object that `--json` prints.
 fn print_json(value: &serde_json::Value) -> Result<(), Failed> {
-    use std::io::Write;
-    let mut text = value.to_string();
-    text.push('\n');
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(Failed::output)
+    print_text(&format!("{value}\n"))
+}
+
+/// Whoever closed the other end has read enough; that is no error.
+fn print_text(text: &str) -> Result<(), Failed> {
+    use std::io::{ErrorKind, Write};
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(Failed::output),
+    }
 }

@@ -31,13 +31,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         let pong = ping(edge, &stop).map_err(|failure| Failed::with_edge(&failure, edge))?;
         let Pong { rtt, session } = pong;
         if !arguments.json {
-            println!(
+            say!(
                 "{edge}: {number} of {}: {:.3} ms, segments of {} bytes, at most {} a request",
                 arguments.count,
                 milliseconds(rtt),
                 session.segment_bytes,
                 session.max_burst,
-            );
+            )?;
         }
         trips.push(rtt);
         last = Some(session);
@@ -58,12 +58,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "max_burst": session.max_burst,
         }));
     }
-    println!(
+    say!(
         "shortest {:.3} ms, average {:.3} ms, longest {:.3} ms",
         milliseconds(*shortest),
         milliseconds(average),
         milliseconds(*longest),
-    );
+    )?;
     Ok(())
 }
 

@@ -106,17 +106,17 @@ fn report(arguments: &Arguments, public: &PublicTicket, start: Instant) -> Resul
             "seconds": seconds,
         }));
     }
-    println!(
+    say!(
         "sealed {name}: {} in {} chunks and {} index chunks, {}",
         progress::human(shape.size_bytes()),
         shape.data_chunks(),
         shape.index_chunks(),
         progress::rate(shape.size_bytes(), seconds),
-    );
-    println!("root   {root}");
-    println!(
+    )?;
+    say!("root   {root}")?;
+    say!(
         "ticket {} (a key: hand it only to who may read the object)",
         arguments.ticket_out.display()
-    );
+    )?;
     Ok(())
 }

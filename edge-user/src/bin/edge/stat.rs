@@ -11,7 +11,7 @@ use edge_user::counters::{ReasonCounts, SendCounts, Snapshot};
 use tokio::runtime;
 
 use crate::failed::Failed;
-use crate::{print_json, progress};
+use crate::{print_json, print_text, progress};
 
 /// Show what the edge on this machine has counted.
 #[derive(Args)]
@@ -37,8 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let mut text = String::new();
     table(&mut text, &snapshot).expect("a string grows");
-    print!("{text}");
-    Ok(())
+    print_text(&text)
 }
 
 /// In the order a request passes.
