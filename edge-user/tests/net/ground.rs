@@ -404,7 +404,8 @@ fn unfit() -> Option<String> {
     Some(format!("{name} is not built, `cargo xtask test` builds it"))
 }
 
-fn tell_skip(reason: &str) {
+/// A test that cannot run says so, here and to `cargo xtask test`.
+pub(crate) fn tell_skip(reason: &str) {
     let current = thread::current();
     let line = format!(
         "SKIPPED {}: {reason}",

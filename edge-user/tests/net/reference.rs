@@ -1,15 +1,13 @@
 //! The reader in `docs/reference`, written from the documents alone: what it cannot do with them,
 //! they do not say.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 use std::time::Duration;
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, program};
+use crate::ground::{Ground, program, tell_skip};
 use crate::objects::chunk_files;
 use crate::wait;
 
@@ -113,19 +111,6 @@ fn python_is_there() -> bool {
         Ok(_) => format!("{PYTHON} has no {MODULE}, `cargo xtask setup` installs it"),
         Err(error) => format!("{PYTHON}: {error}; `cargo xtask setup` installs it"),
     };
-    let current = thread::current();
-    let line = format!(
-        "SKIPPED {}: {reason}",
-        current.name().unwrap_or("a test of reference")
-    );
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("SEALEDGE_SKIPS") {
-        let mut file = File::options()
-            .append(true)
-            .create(true)
-            .open(path)
-            .unwrap();
-        writeln!(file, "{line}").unwrap();
-    }
+    tell_skip(&reason);
     false
 }
