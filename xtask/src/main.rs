@@ -33,6 +33,8 @@ mod scenario;
 mod run;
 /// Runs the benchmarks.
 mod bench;
+/// Looks for inputs that break what the documents say.
+mod fuzz;
 
 /// Files, sealed and fetched.
 mod objects;
@@ -99,6 +101,8 @@ enum Command {
     },
     /// Runs the benchmarks
     Bench,
+    /// Throws mutated inputs at parsers, decoders and the reader, and compares with the documents
+    Fuzz(fuzz::Fuzz),
     /// Looks at format, lints, docs and the project's own rules; never writes
     Check {
         /// Only the project's own rules about its source text
@@ -110,6 +114,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = fuzz::stand_between() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let cli = Cli::parse();
     let result = stop::listen().and_then(|()| dispatch(cli.command));
     match result {
@@ -135,6 +143,7 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Test { filter }) => test::test(&filter),
         Some(Command::Bench) => bench::bench(),
+        Some(Command::Fuzz(options)) => fuzz::fuzz(&options),
         Some(Command::Check { source: true }) => check::source(),
         Some(Command::Check { source: false }) => check::check(),
         Some(Command::Fix) => check::fix(),

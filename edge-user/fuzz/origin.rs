@@ -1,0 +1,98 @@
+//! Bytes that may be a chunk. Into the store come only those that the id names and that fit a
+//! chunk (I4); whatever else an origin gives, no slot is lost.
+//!
+//! Input: the size of segments, how the id is made, a length, and bytes that are repeated to it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use edge_ebpf::wire::ChunkId;
+use edge_user::store::publish::Publisher;
+use edge_user::store::{Shared, Store, slot_bytes};
+use edge_user::sys::mapping::Mapping;
+use sha2::{Digest as _, Sha256};
+
+use crate::input::Input;
+
+const SLOTS: u32 = 64;
+const CHUNK_BYTES_MAX: usize = 131_072;
+const SEGMENT_BYTES: [u16; 4] = [1024, 1216, 1217, 1440];
+
+thread_local! {
+    /// One store for each segment size, and filled ever further: old chunks are pushed out.
+    static STORES: [RefCell<Store>; 4] = SEGMENT_BYTES.map(|bytes| RefCell::new(store(bytes)));
+}
+
+fn store(segment_bytes: u16) -> Store {
+    let arena_bytes = slot_bytes(segment_bytes) * SLOTS as usize;
+    let arena = Mapping::anonymous(arena_bytes, false).expect("memory");
+    let (shared, pieces) =
+        Shared::new(arena, arena_bytes as u64, segment_bytes, 0).expect("enough slots");
+    Store::new(shared, pieces, Publisher::none())
+}
+
+pub(crate) fn run(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (which, how, length) = (input.byte(), input.byte(), input.u32());
+    let rest = input.rest();
+    let bytes: Vec<u8> = match how & 3 {
+        // As given, or repeated to a length around that of a chunk.
+        0 => rest.to_vec(),
+        _ if rest.is_empty() => vec![0; length as usize % (CHUNK_BYTES_MAX + 9)],
+        1 => rest
+            .iter()
+            .copied()
+            .cycle()
+            .take(length as usize % 140_000)
+            .collect(),
+        _ => {
+            let len = CHUNK_BYTES_MAX + 4 - (length % 8) as usize;
+            rest.iter().copied().cycle().take(len).collect()
+        }
+    };
+    let right = ChunkId(Sha256::digest(&bytes).into());
+    let mut id = right;
+    if how & 4 != 0 {
+        id.0[usize::from(how >> 3)] ^= 1 << (length % 8);
+    }
+    let place = usize::from(which) % SEGMENT_BYTES.len();
+    STORES.with(|stores| fill(&mut stores[place].borrow_mut(), id, right, &bytes));
+}
+
+fn fill(store: &mut Store, id: ChunkId, right: ChunkId, bytes: &[u8]) {
+    let shared = Arc::clone(store.shared());
+    let before = store.find(&id);
+    let slot = store
+        .take_free(0)
+        .expect("nobody reads, so a slot comes free at once");
+    // Taking a slot may have pushed this very chunk out.
+    let there = store.find(&id);
+    assert!(there.is_none() || there == before);
+    let fits = (1..=CHUNK_BYTES_MAX).contains(&bytes.len());
+    match slot.write(&shared, id, bytes) {
+        Err(slot) => {
+            assert!(!fits, "{} bytes were refused", bytes.len());
+            store.put_back(slot);
+            assert_eq!(store.find(&id), there);
+        }
+        Ok(written) => {
+            assert!(fits, "{} bytes were written", bytes.len());
+            match written.verify(&shared) {
+                Ok(verified) => {
+                    assert_eq!(id, right, "I4: other bytes than the id names");
+                    let stay = store.publish(verified);
+                    assert_eq!(stay.chunk_bytes as usize, bytes.len());
+                    assert_eq!(store.find(&id), Some(stay));
+                }
+                Err(slot) => {
+                    assert_ne!(id, right, "right bytes were refused");
+                    store.put_back(slot);
+                    assert_eq!(store.find(&id), there);
+                }
+            }
+        }
+    }
+    let counts = store.counts();
+    let slots = counts.resident + counts.free + counts.withdrawn;
+    assert_eq!(slots, u64::from(SLOTS), "a slot was lost");
+}
