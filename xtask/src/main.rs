@@ -38,6 +38,8 @@ mod fuzz;
 
 /// Files, sealed and fetched.
 mod objects;
+/// Where demo and scenarios play.
+mod stage;
 /// One running `edged`.
 mod daemon;
 /// What a run borrows from the machine and gives back.

@@ -6,19 +6,16 @@ mod report;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use self::report::{Cold, Fetched, Hot, Report};
-use crate::build;
 use crate::clock;
-use crate::daemon::{self, Counts, Daemon, Settings};
-use crate::ground::{self, Ground};
+use crate::daemon::{Counts, Daemon};
 use crate::machine::Machine;
 use crate::objects::{self, Sealed, files};
-use crate::place;
 use crate::process;
-use crate::rights;
+use crate::stage::{self, Stage};
 use crate::stop::{self, Stop};
 
 /// Reasons for which the XDP program leaves a good GET to the kernel.
@@ -28,96 +25,50 @@ const TO_KERNEL: &[&str] = &["miss", "no_socket", "no_metadata"];
 pub(crate) struct Demo {
     /// What to send; three files of this machine when none is named
     files: Vec<PathBuf>,
-    /// Write one JSON object, and nothing else, to standard output
-    #[arg(long)]
-    json: bool,
-    /// How the edge sends its replies
-    #[arg(long, default_value = "gso")]
-    sender: String,
+    #[command(flatten)]
+    stage: stage::Options,
 }
 
 pub(crate) fn demo(options: &Demo) -> Result<()> {
-    rights::need_root(
+    stage::perform(
+        &options.stage,
         "demo makes network namespaces, loads an XDP program and reserves hugepages; it",
-    )?;
-    build::build()?;
-    let mut machine = Machine::borrow()?;
-    let report = play(options, &mut machine)?;
-    machine.give_back()?;
-    if options.json {
-        println!("{}", report.to_json());
-    } else {
-        println!("{}", report.story());
-    }
-    if !report.ok() {
-        bail!("the demo did not keep its promises, see above");
-    }
-    Ok(())
+        "the demo did not keep its promises",
+        |machine| play(options, machine),
+    )
 }
 
 fn play(options: &Demo, machine: &mut Machine) -> Result<Report> {
-    let folder = machine.folder()?;
-    let objects = files::choose(&options.files, &folder)?;
-    let origin = folder.join("origin");
-    std::fs::create_dir(&origin)?;
-    let sealed = objects::seal(objects, &folder, &origin)?;
-    let distinct_chunks = files::count(&origin.join("chunks"))?;
-
-    let ground = Ground::named_after_this_process();
-    let settings = Settings {
-        interface: ground.edge.link.into(),
-        queues: 1,
-        listen: objects::addresses(&ground)?.to_vec(),
-        origin,
-        socket: folder.join("admin.sock"),
-        arena_bytes: objects::arena_bytes(distinct_chunks),
-        sender: options.sender.clone(),
-        xdp: "native".into(),
-        bind: "copy".into(),
-    };
-    machine.hugepages(settings.hugepage_bytes())?;
-    let ground = machine.ground(&place::xdp().join("edge-pass"))?;
-    let config = folder.join("edged.toml");
-    daemon::write_config(&settings, &config)?;
-    let mut edged = Daemon::start(
-        ground::inside(&ground.edge, &place::release("edged"))
-            .arg("--config")
-            .arg(&config),
-    )?;
-
-    let run = Run {
-        ground,
-        folder: &folder,
-        socket: &settings.socket,
-    };
-    let report = run.phases(sealed, distinct_chunks, &mut edged)?;
+    let choose = |folder: &Path| files::choose(&options.files, folder);
+    let stage = Stage::set(&options.stage, machine, choose)?;
+    let mut edged = stage.start_edge()?;
+    let report = Run { stage: &stage }.phases(&mut edged)?;
     edged.stop()?;
     Ok(report)
 }
 
 /// The time when the edge runs.
 struct Run<'a> {
-    ground: &'a Ground,
-    folder: &'a Path,
-    socket: &'a Path,
+    stage: &'a Stage<'a>,
 }
 
 impl Run<'_> {
-    fn phases(
-        &self,
-        sealed: Vec<Sealed>,
-        distinct_chunks: u64,
-        edged: &mut Daemon,
-    ) -> Result<Report> {
-        let [ipv4, ipv6] = objects::addresses(self.ground)?;
-        let mut fetched: Vec<(Sealed, String)> =
-            sealed.into_iter().map(|one| (one, String::new())).collect();
-        let start = Counts::read(self.socket)?;
+    fn phases(&self, edged: &mut Daemon) -> Result<Report> {
+        let Stage {
+            ground,
+            sealed,
+            settings,
+            ..
+        } = self.stage;
+        let [ipv4, ipv6] = objects::addresses(ground)?;
+        let mut fetched: Vec<(&Sealed, String)> =
+            sealed.iter().map(|one| (one, String::new())).collect();
+        let start = Counts::read(&settings.socket)?;
         let cold_seconds = self.fetch_all(&mut fetched, ipv4, edged)?;
-        let cold_end = Counts::read(self.socket)?;
+        let cold_end = Counts::read(&settings.socket)?;
         let hot_seconds = self.fetch_all(&mut fetched, ipv4, edged)?
             + self.fetch_all(&mut fetched, ipv6, edged)?;
-        let hot_end = Counts::read(self.socket)?;
+        let hot_end = Counts::read(&settings.socket)?;
 
         let bytes: u64 = fetched.iter().map(|(one, _)| one.object.size).sum();
         let since = |reasons: &[&str]| {
@@ -130,7 +81,7 @@ impl Run<'_> {
                 origin_fetches: cold_end
                     .origin_fetches()
                     .saturating_sub(start.origin_fetches()),
-                distinct_chunks,
+                distinct_chunks: self.stage.distinct_chunks,
                 seconds: cold_seconds,
                 bytes,
             },
@@ -147,7 +98,7 @@ impl Run<'_> {
             objects: fetched
                 .into_iter()
                 .map(|(one, sha256_out)| Fetched {
-                    object: one.object,
+                    object: one.object.clone(),
                     sha256_out,
                 })
                 .collect(),
@@ -158,14 +109,14 @@ impl Run<'_> {
     /// wrong once stays in the report.
     fn fetch_all(
         &self,
-        fetched: &mut [(Sealed, String)],
+        fetched: &mut [(&Sealed, String)],
         edge: SocketAddr,
         edged: &mut Daemon,
     ) -> Result<f64> {
         let mut seconds = 0.0;
         for (one, sha256_out) in fetched {
-            let out = self.folder.join("out");
-            let mut get = objects::get(&self.ground.reader, &one.ticket, edge, &out);
+            let out = self.stage.folder.join("out");
+            let mut get = objects::get(&self.stage.ground.reader, &one.ticket, edge, &out);
             let begin = clock::now();
             let result = process::run(&mut get);
             seconds += begin.elapsed().as_secs_f64();

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::objects::files::Object;
+use crate::stage::Outcome;
 
 /// One object, and the hash of what came back; the last wrong one if any was wrong.
 pub(crate) struct Fetched {
@@ -36,9 +37,8 @@ pub(crate) struct Report {
     pub(crate) mode: Value,
 }
 
-impl Report {
-    /// Each promise of the demo, and whether it was kept.
-    pub(crate) fn promises(&self) -> Vec<(bool, String)> {
+impl Outcome for Report {
+    fn promises(&self) -> Vec<(bool, String)> {
         let Self {
             objects,
             cold,
@@ -78,11 +78,7 @@ impl Report {
         ]
     }
 
-    pub(crate) fn ok(&self) -> bool {
-        self.promises().iter().all(|(kept, _)| *kept)
-    }
-
-    pub(crate) fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         let objects: Vec<Value> = self
             .objects
             .iter()
@@ -127,32 +123,46 @@ impl Report {
     }
 
     /// For somebody who sees this project for the first time.
-    pub(crate) fn story(&self) -> String {
-        let mut story = String::from("\nWhat happened\n");
+    fn story(&self) -> String {
+        let mut story = String::from(
+            "
+What happened
+",
+        );
         let mut say = |text: &str| writeln!(story, "{text}").expect("a String grows");
         for Fetched { object, .. } in &self.objects {
             say(&format!("  {} ({})", object.name, size(object.size)));
         }
         say(&format!(
-            "Each file was encrypted and cut into chunks named by their own hash: {} chunks.\n\
-             The key went into a ticket that only the reader got. The edge saw chunk names and\n\
-             ciphertext, never a key.\n",
+            "Each file was encrypted and cut into chunks named by their own hash: {} chunks.
+\
+             The key went into a ticket that only the reader got. The edge saw chunk names and
+\
+             ciphertext, never a key.
+",
             self.cold.distinct_chunks
         ));
         say(&format!(
-            "Cold, over IPv4: the edge had nothing. It fetched {} chunks from the origin, checked\n\
-             the hash of each, kept them as ready-made packets in hugepages, and answered.\n\
-             {} in {:.2} s ({}).\n",
+            "Cold, over IPv4: the edge had nothing. It fetched {} chunks from the origin, checked
+\
+             the hash of each, kept them as ready-made packets in hugepages, and answered.
+\
+             {} in {:.2} s ({}).
+",
             self.cold.origin_fetches,
             size(self.cold.bytes),
             self.cold.seconds,
             speed(self.cold.bytes, self.cold.seconds),
         ));
         say(&format!(
-            "Hot, once over IPv4 and once over IPv6: of {} requests the XDP program handed {}\n\
-             straight to a worker, past the kernel's network stack; {} went through the kernel\n\
-             and {} chunks came from the origin.\n\
-             {} in {:.2} s ({}). Speeds are for information: both sides share this machine.\n",
+            "Hot, once over IPv4 and once over IPv6: of {} requests the XDP program handed {}
+\
+             straight to a worker, past the kernel's network stack; {} went through the kernel
+\
+             and {} chunks came from the origin.
+\
+             {} in {:.2} s ({}). Speeds are for information: both sides share this machine.
+",
             self.hot.gets_xdp + self.hot.gets_kernel,
             self.hot.gets_xdp,
             self.hot.gets_kernel,
@@ -162,7 +172,8 @@ impl Report {
             speed(self.hot.bytes, self.hot.seconds),
         ));
         say(&format!(
-            "Mode in use: XDP {}, AF_XDP {}, hugepages {}, sender {}.\n",
+            "Mode in use: XDP {}, AF_XDP {}, hugepages {}, sender {}.
+",
             word(&self.mode["xdp"]),
             word(&self.mode["bind"]),
             word(&self.mode["hugepages"]),

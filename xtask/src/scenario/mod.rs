@@ -3,6 +3,9 @@
 /// Looks for keys and plaintext wherever the edge could have them.
 mod blind;
 
+/// The reader in the background.
+mod load;
+
 use anyhow::Result;
 use clap::Subcommand;
 

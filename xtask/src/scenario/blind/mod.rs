@@ -10,8 +10,6 @@ mod secrets;
 mod search;
 /// The memory of a process.
 mod memory;
-/// The reader in the background.
-mod load;
 /// A file of text to publish.
 mod prose;
 /// Asks the edge for its numbers.
@@ -32,17 +30,16 @@ use clap::Args;
 use serde_json::Value;
 
 use self::hunt::Hunt;
-use self::load::Load;
 use self::memory::Layout;
 use self::report::Report;
-use crate::build;
+use super::load::Load;
 use crate::clock;
-use crate::daemon::{self, Counts, Daemon, METRICS, Settings};
-use crate::ground::{self, Ground};
+use crate::daemon::{Counts, Daemon, METRICS};
+use crate::ground;
 use crate::machine::Machine;
-use crate::objects::{self, Sealed, files};
+use crate::objects::{Sealed, files};
 use crate::place;
-use crate::rights;
+use crate::stage::{self, Stage};
 
 /// Everything is fetched so often before the memory is searched for good: once cold, then hot.
 const ROUNDS: u64 = 3;
@@ -53,78 +50,34 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Blind {
     /// What to publish; three files of this machine and one of text when none is named
     files: Vec<PathBuf>,
-    /// Write one JSON object, and nothing else, to standard output
-    #[arg(long)]
-    json: bool,
-    /// How the edge sends its replies
-    #[arg(long, default_value = "gso")]
-    sender: String,
+    #[command(flatten)]
+    stage: stage::Options,
     /// Chooses the places whose bytes are looked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 pub(super) fn blind(options: &Blind) -> Result<()> {
-    rights::need_root(
+    stage::perform(
+        &options.stage,
         "the scenario makes network namespaces, loads an XDP program and reads the memory of \
          another process; it",
-    )?;
-    build::build()?;
-    let mut machine = Machine::borrow()?;
-    let report = play(options, &mut machine)?;
-    machine.give_back()?;
-    if options.json {
-        println!("{}", report.to_json());
-    } else {
-        println!("{}", report.story());
-    }
-    if !report.ok() {
-        bail!("the edge is not proven blind, see above");
-    }
-    Ok(())
+        "the edge is not proven blind",
+        |machine| play(options, machine),
+    )
 }
 
 fn play(options: &Blind, machine: &mut Machine) -> Result<Report> {
-    let folder = machine.folder()?;
-    let origin = folder.join("origin");
-    fs::create_dir(&origin)?;
-    let chosen = published(&options.files, &folder)?;
-    let sealed = objects::seal(chosen, &folder, &origin)?;
-
-    let ground = Ground::named_after_this_process();
-    let settings = Settings {
-        interface: ground.edge.link.into(),
-        queues: 1,
-        listen: objects::addresses(&ground)?.to_vec(),
-        origin,
-        socket: folder.join("admin.sock"),
-        arena_bytes: objects::arena_bytes(files::count(&folder.join("origin/chunks"))?),
-        sender: options.sender.clone(),
-        xdp: "native".into(),
-        bind: "copy".into(),
-    };
-    machine.hugepages(settings.hugepage_bytes())?;
-    let ground = machine.ground(&place::xdp().join("edge-pass"))?;
-    let config = folder.join("edged.toml");
-    daemon::write_config(&settings, &config)?;
-    let edged = Daemon::start(
-        ground::inside(&ground.edge, &place::release("edged"))
-            .arg("--config")
-            .arg(&config),
-    )?;
+    let choose = |folder: &Path| published(&options.files, folder);
+    let stage = Stage::set(&options.stage, machine, choose)?;
+    let edged = stage.start_edge()?;
 
     let own = Layout::of(edged.id())?.files();
     if !own.iter().any(|file| *file == place::release("edged")) {
         bail!("process {} is not edged: it maps {own:?}", edged.id());
     }
-    let hunt = Hunt::prepare(&sealed, &settings.origin, &own, options.seed)?;
-    let search = Search {
-        ground,
-        settings: &settings,
-        config: &config,
-        out: folder.join("out"),
-        sealed: &sealed,
-    };
+    let hunt = Hunt::prepare(&stage.sealed, &stage.settings.origin, &own, options.seed)?;
+    let search = Search { stage: &stage };
     search.run(hunt, edged, options.seed)
 }
 
@@ -141,11 +94,7 @@ fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
 
 /// The time when the edge runs.
 struct Search<'a> {
-    ground: &'a Ground,
-    settings: &'a Settings,
-    config: &'a Path,
-    out: PathBuf,
-    sealed: &'a [Sealed],
+    stage: &'a Stage<'a>,
 }
 
 /// What the edge says and is told, in words.
@@ -154,8 +103,7 @@ type Texts = BTreeMap<&'static str, Vec<u8>>;
 impl Search<'_> {
     fn run(&self, mut hunt: Hunt, mut edged: Daemon, seed: u64) -> Result<Report> {
         let begin = clock::now();
-        let services = objects::addresses(self.ground)?;
-        let load = Load::new(&self.ground.reader, services, self.sealed, &self.out);
+        let load = Load::new(self.stage)?;
         let mut texts = Texts::new();
         let (fetches, mode) = thread::scope(|scope| {
             let reader = scope.spawn(|| load.run());
@@ -188,7 +136,7 @@ impl Search<'_> {
     }
 
     fn each<T>(&self, of: impl Fn(&Sealed) -> T) -> Vec<T> {
-        self.sealed.iter().map(of).collect()
+        self.stage.sealed.iter().map(of).collect()
     }
 
     /// While the reader reads. Returns how many objects it fetched during the searches, and the
@@ -210,18 +158,18 @@ impl Search<'_> {
         let layout = Layout::of(edged.id())?;
         hunt.search_memory(report::ARENA, edged.id(), layout.arena)?;
         hunt.search_memory("memory besides the arena", edged.id(), layout.others)?;
-        hunt.search_files(report::ORIGIN, &files::under(&self.settings.origin)?)?;
-        texts.insert("configuration", fs::read(self.config)?);
+        hunt.search_files(report::ORIGIN, &files::under(&self.stage.settings.origin)?)?;
+        texts.insert("configuration", fs::read(&self.stage.config)?);
         texts.insert("admin answer", self.admin_answer()?);
         texts.insert("metrics", self.metrics()?);
-        let mode = Counts::read(&self.settings.socket)?.mode().clone();
+        let mode = Counts::read(&self.stage.settings.socket)?.mode().clone();
         // The reader was at work all the time: what it had begun then has come since.
         load.wait_for_fetches(before + 1, edged)?;
         Ok((load.fetches() - before, mode))
     }
 
     fn admin_answer(&self) -> Result<Vec<u8>> {
-        let socket = &self.settings.socket;
+        let socket = &self.stage.settings.socket;
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("cannot reach {}", socket.display()))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -229,7 +177,7 @@ impl Search<'_> {
     }
 
     fn metrics(&self) -> Result<Vec<u8>> {
-        ground::visit(&self.ground.edge, || {
+        ground::visit(&self.stage.ground.edge, || {
             let stream =
                 TcpStream::connect(METRICS).with_context(|| format!("cannot reach {METRICS}"))?;
             stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -239,7 +187,7 @@ impl Search<'_> {
 
     /// Texts in which the reader's address stands.
     fn client_in(&self, texts: &Texts) -> Vec<String> {
-        let client = [self.ground.reader.ipv4, self.ground.reader.ipv6];
+        let client = [self.stage.ground.reader.ipv4, self.stage.ground.reader.ipv6];
         let names = |text: &[u8]| {
             client.iter().any(|ip| {
                 let ip = ip.as_bytes();

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::hunt::{Hunt, Place, RUNS, What};
 use super::secrets::Form;
 use crate::objects::files::Object;
+use crate::stage::Outcome;
 
 /// Where ciphertext must be found, or the search itself is blind.
 pub(super) const ARENA: &str = "arena";
@@ -33,8 +34,7 @@ pub(super) struct Report {
     pub(super) mode: Value,
 }
 
-impl Report {
-    /// Each thing that must be so, and whether it is.
+impl Outcome for Report {
     fn promises(&self) -> Vec<(bool, String)> {
         let keys = self.where_met(|what| matches!(what, What::Key(_)));
         let plaintext = self.where_met(|what| what == What::Plaintext);
@@ -71,6 +71,91 @@ impl Report {
         ]
     }
 
+    fn to_json(&self) -> Value {
+        let objects = self.objects.iter().enumerate();
+        let searched = self.hunt.places.iter().map(|place| {
+            let count = |wanted: fn(What) -> bool| {
+                let found = place.found.iter();
+                found
+                    .filter(|number| wanted(self.hunt.quarries[**number].what))
+                    .count()
+            };
+            json!({
+                "place": place.name,
+                "bytes": place.bytes,
+                "keys": count(|what| matches!(what, What::Key(_))),
+                "plaintext": count(|what| what == What::Plaintext),
+                "ciphertext": count(|what| what == What::Ciphertext),
+            })
+        });
+        let promises = self.promises().into_iter();
+        json!({
+            "ok": self.ok(),
+            "objects": objects.map(|(n, object)| self.object_json(n, object)).collect::<Vec<_>>(),
+            "searched": searched.collect::<Vec<_>>(),
+            "unread": self.hunt.unread,
+            "client_address_in": self.client_in,
+            "wrong": promises.filter(|(kept, _)| !kept).map(|(_, told)| told).collect::<Vec<_>>(),
+            "fetches": self.fetches,
+            "seed": self.seed,
+            "seconds": self.seconds,
+            "mode": self.mode,
+        })
+    }
+
+    /// For somebody who sees this project for the first time.
+    fn story(&self) -> String {
+        let mut story = String::from("\nIs the edge blind?\n");
+        let mut say = |text: &str| writeln!(story, "{text}").expect("a String grows");
+        say("An edge hands out files it must not be able to read. These were encrypted, given to");
+        say("it, and fetched through it again and again. Meanwhile everything it has was searched");
+        say("for their keys (raw, hex, base64) and for runs of 64 bytes of their plaintext. Runs");
+        say(
+            "of ciphertext, chosen the same way, must be found, or the search would prove nothing.\n",
+        );
+        for (number, object) in self.objects.iter().enumerate() {
+            let count = |what| self.hunt.of(number, |one| one == what).count();
+            say(&format!(
+                "  {} ({} bytes): {} plaintext runs of {} distinct values or more, {} ciphertext runs",
+                object.name,
+                object.size,
+                count(What::Plaintext),
+                self.hunt.distinct[number],
+                count(What::Ciphertext),
+            ));
+        }
+        say("\n  searched                         bytes   keys   plaintext   ciphertext");
+        for place in &self.hunt.places {
+            let count = |wanted: &dyn Fn(What) -> bool| {
+                let found = place.found.iter();
+                found
+                    .filter(|number| wanted(self.hunt.quarries[**number].what))
+                    .count()
+            };
+            say(&format!(
+                "  {:24} {:>13} {:>6} {:>11} {:>12}",
+                place.name,
+                place.bytes,
+                count(&|what| matches!(what, What::Key(_))),
+                count(&|what| what == What::Plaintext),
+                count(&|what| what == What::Ciphertext),
+            ));
+        }
+        say(&format!(
+            "\nIt took {:.1} s. The places were chosen by seed {}.",
+            self.seconds, self.seed
+        ));
+        for (kept, promise) in self.promises() {
+            say(&format!(
+                "  {}  {promise}",
+                if kept { "ok   " } else { "WRONG" }
+            ));
+        }
+        story
+    }
+}
+
+impl Report {
     fn search_sees_ciphertext(&self) -> (bool, String) {
         let ciphertext = |what| what == What::Ciphertext;
         let missed: usize = [ARENA, ORIGIN]
@@ -129,10 +214,6 @@ impl Report {
             unread.is_empty(),
             format!("memory that could not be read: {}", listed(&unread)),
         )
-    }
-
-    pub(super) fn ok(&self) -> bool {
-        self.promises().iter().all(|(kept, _)| *kept)
     }
 
     fn place(&self, name: &str) -> Option<&Place> {
@@ -202,89 +283,6 @@ impl Report {
             "ciphertext_runs": count(What::Ciphertext),
             "ciphertext_found": {"arena": in_arena, "origin": at_origin},
         })
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let objects = self.objects.iter().enumerate();
-        let searched = self.hunt.places.iter().map(|place| {
-            let count = |wanted: fn(What) -> bool| {
-                let found = place.found.iter();
-                found
-                    .filter(|number| wanted(self.hunt.quarries[**number].what))
-                    .count()
-            };
-            json!({
-                "place": place.name,
-                "bytes": place.bytes,
-                "keys": count(|what| matches!(what, What::Key(_))),
-                "plaintext": count(|what| what == What::Plaintext),
-                "ciphertext": count(|what| what == What::Ciphertext),
-            })
-        });
-        let promises = self.promises().into_iter();
-        json!({
-            "ok": self.ok(),
-            "objects": objects.map(|(n, object)| self.object_json(n, object)).collect::<Vec<_>>(),
-            "searched": searched.collect::<Vec<_>>(),
-            "unread": self.hunt.unread,
-            "client_address_in": self.client_in,
-            "wrong": promises.filter(|(kept, _)| !kept).map(|(_, told)| told).collect::<Vec<_>>(),
-            "fetches": self.fetches,
-            "seed": self.seed,
-            "seconds": self.seconds,
-            "mode": self.mode,
-        })
-    }
-
-    /// For somebody who sees this project for the first time.
-    pub(super) fn story(&self) -> String {
-        let mut story = String::from("\nIs the edge blind?\n");
-        let mut say = |text: &str| writeln!(story, "{text}").expect("a String grows");
-        say("An edge hands out files it must not be able to read. These were encrypted, given to");
-        say("it, and fetched through it again and again. Meanwhile everything it has was searched");
-        say("for their keys (raw, hex, base64) and for runs of 64 bytes of their plaintext. Runs");
-        say(
-            "of ciphertext, chosen the same way, must be found, or the search would prove nothing.\n",
-        );
-        for (number, object) in self.objects.iter().enumerate() {
-            let count = |what| self.hunt.of(number, |one| one == what).count();
-            say(&format!(
-                "  {} ({} bytes): {} plaintext runs of {} distinct values or more, {} ciphertext runs",
-                object.name,
-                object.size,
-                count(What::Plaintext),
-                self.hunt.distinct[number],
-                count(What::Ciphertext),
-            ));
-        }
-        say("\n  searched                         bytes   keys   plaintext   ciphertext");
-        for place in &self.hunt.places {
-            let count = |wanted: &dyn Fn(What) -> bool| {
-                let found = place.found.iter();
-                found
-                    .filter(|number| wanted(self.hunt.quarries[**number].what))
-                    .count()
-            };
-            say(&format!(
-                "  {:24} {:>13} {:>6} {:>11} {:>12}",
-                place.name,
-                place.bytes,
-                count(&|what| matches!(what, What::Key(_))),
-                count(&|what| what == What::Plaintext),
-                count(&|what| what == What::Ciphertext),
-            ));
-        }
-        say(&format!(
-            "\nIt took {:.1} s. The places were chosen by seed {}.",
-            self.seconds, self.seed
-        ));
-        for (kept, promise) in self.promises() {
-            say(&format!(
-                "  {}  {promise}",
-                if kept { "ok   " } else { "WRONG" }
-            ));
-        }
-        story
     }
 }
 

@@ -1,7 +1,7 @@
 //! A reader that fetches everything again and again while the search goes on.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,19 +10,18 @@ use anyhow::{Result, bail};
 
 use crate::clock;
 use crate::daemon::Daemon;
-use crate::ground::Side;
-use crate::objects::{self, Sealed, files};
+use crate::objects::{self, files};
 use crate::process;
+use crate::stage::Stage;
 use crate::stop::{self, Stop};
 
 /// How long three rounds may take; they take a few seconds.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(super) struct Load<'a> {
-    reader: &'a Side,
+    stage: &'a Stage<'a>,
     edges: [SocketAddr; 2],
-    sealed: &'a [Sealed],
-    out: &'a Path,
+    out: PathBuf,
     enough: AtomicBool,
     failed: AtomicBool,
     fetches: AtomicU64,
@@ -38,21 +37,15 @@ impl Drop for Leash<'_> {
 }
 
 impl<'a> Load<'a> {
-    pub(super) fn new(
-        reader: &'a Side,
-        edges: [SocketAddr; 2],
-        sealed: &'a [Sealed],
-        out: &'a Path,
-    ) -> Self {
-        Self {
-            reader,
-            edges,
-            sealed,
-            out,
+    pub(super) fn new(stage: &'a Stage<'a>) -> Result<Self> {
+        Ok(Self {
+            stage,
+            edges: objects::addresses(stage.ground)?,
+            out: stage.folder.join("out"),
             enough: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
-        }
+        })
     }
 
     pub(super) fn leash(&'a self) -> Leash<'a> {
@@ -66,7 +59,7 @@ impl<'a> Load<'a> {
 
     /// Until everything was fetched so often since the start.
     pub(super) fn wait_for_rounds(&self, rounds: u64, edged: &mut Daemon) -> Result<()> {
-        let objects = u64::try_from(self.sealed.len())?;
+        let objects = u64::try_from(self.stage.sealed.len())?;
         self.wait_for_fetches(rounds * objects, edged)
     }
 
@@ -93,18 +86,19 @@ impl<'a> Load<'a> {
 
     fn rounds(&self) -> Result<()> {
         for edge in self.edges.iter().cycle() {
-            for one in self.sealed {
-                let mut get = objects::get(self.reader, &one.ticket, *edge, self.out);
+            for one in &self.stage.sealed {
+                let mut get =
+                    objects::get(&self.stage.ground.reader, &one.ticket, *edge, &self.out);
                 let Some(status) = self.wait(&mut get)? else {
                     return Ok(());
                 };
                 if !status.success() {
                     bail!("failed ({status}): {}", process::line(&get));
                 }
-                if files::sha256(self.out)? != one.object.sha256 {
+                if files::sha256(&self.out)? != one.object.sha256 {
                     bail!("{} came back altered", one.object.name);
                 }
-                std::fs::remove_file(self.out)?;
+                std::fs::remove_file(&self.out)?;
                 self.fetches.fetch_add(1, Ordering::Relaxed);
             }
         }
