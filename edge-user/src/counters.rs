@@ -115,6 +115,74 @@ impl Snapshot {
             .map(|count| count.packets)
             .sum()
     }
+
+    /// What does not add up (I2, I10). Datagrams on their way are counted at one stage and not yet
+    /// at the next, so a busy edge may need a moment of rest until this is empty.
+    pub fn unbalanced(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut equal = |what: &str, left: u64, right: u64| {
+            if left != right {
+                found.push(format!("{what}: {left} and {right}"));
+            }
+        };
+        let mut from_rings = 0;
+        let mut bounced = 0;
+        for worker in &self.workers {
+            let queue = worker.queue;
+            equal(
+                &format!("received by the worker of queue {queue}, and its reasons"),
+                worker.received,
+                sum(&worker.reasons),
+            );
+            equal(
+                &format!("frames missing from the umem of queue {queue}, and none"),
+                worker.frames_missing,
+                0,
+            );
+            let xsk = &worker.xsk;
+            from_rings +=
+                worker.received + xsk.rx_dropped + xsk.rx_ring_full + xsk.rx_invalid_descs;
+            bounced += packets(&worker.reasons, Reason::Bounced);
+        }
+        equal(
+            "steered, and received by workers or dropped at their rings",
+            self.xdp_packets(Reason::Steered),
+            from_rings,
+        );
+        let socket = &self.socket;
+        equal(
+            "received by the socket, and its reasons",
+            socket.received,
+            sum(&socket.reasons),
+        );
+        equal(
+            "bounced by workers, and taken by the miss path",
+            bounced,
+            socket.bounced,
+        );
+        equal(
+            "taken by the miss path from workers, and what came of it",
+            socket.bounced,
+            sum(&socket.bounce_reasons),
+        );
+        let store = &self.store;
+        equal(
+            "slots, and those resident, free, withdrawn or being filled",
+            store.slots,
+            store.resident + store.free + store.withdrawn,
+        );
+        found
+    }
+}
+
+/// Packets of one reason.
+pub fn packets(reasons: &ReasonCounts, reason: Reason) -> u64 {
+    reasons.get(reason.label()).map_or(0, |count| count.packets)
+}
+
+/// Packets of all reasons.
+pub fn sum(reasons: &ReasonCounts) -> u64 {
+    reasons.values().map(|count| count.packets).sum()
 }
 
 /// The mode that really is in use.
@@ -142,6 +210,8 @@ pub struct WorkerCounts {
     pub queue: u32,
     /// Frames taken from the RX ring; the reasons sum to it.
     pub received: u64,
+    /// Frames of the umem that neither kernel nor worker has; always 0.
+    pub frames_missing: u64,
     pub reasons: ReasonCounts,
     pub sends: SendCounts,
     /// The `AF_XDP` socket's own drop counters.
@@ -220,4 +290,64 @@ pub struct OriginCounts {
     pub corrupt_total: u64,
     /// Waiters whose deadline passed before the chunk came.
     pub unanswered_waiters_total: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Loss = fn(&mut Snapshot);
+
+    fn one_of(reason: Reason) -> ReasonCounts {
+        let count = Count {
+            packets: 1,
+            bytes: 92,
+        };
+        ReasonCounts::from([(reason.label().to_owned(), count)])
+    }
+
+    /// One GET that was steered, bounced, and answered by the miss path.
+    fn balanced() -> Snapshot {
+        Snapshot {
+            xdp: BTreeMap::from([(0, one_of(Reason::Steered))]),
+            workers: vec![WorkerCounts {
+                received: 1,
+                reasons: one_of(Reason::Bounced),
+                ..WorkerCounts::default()
+            }],
+            socket: SocketCounts {
+                bounced: 1,
+                bounce_reasons: one_of(Reason::Served),
+                ..SocketCounts::default()
+            },
+            ..Snapshot::default()
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_is_lost_between_two_counts_is_found() {
+        assert_eq!(balanced().unbalanced(), [""; 0]);
+        let losses: [(&str, Loss); 7] = [
+            ("steered", |seen| seen.workers[0].xsk.rx_dropped = 1),
+            ("received by the worker of queue 0", |seen| {
+                seen.workers[0].reasons.clear();
+            }),
+            ("frames missing", |seen| seen.workers[0].frames_missing = 1),
+            ("received by the socket", |seen| seen.socket.received = 1),
+            ("bounced by workers", |seen| seen.socket.bounced = 2),
+            ("taken by the miss path", |seen| {
+                seen.socket.bounce_reasons.clear();
+            }),
+            ("slots", |seen| seen.store.slots = 1),
+        ];
+        for (what, lose) in losses {
+            let mut seen = balanced();
+            lose(&mut seen);
+            let found = seen.unbalanced();
+            assert!(
+                found.iter().any(|line| line.starts_with(what)),
+                "{what}: {found:?}"
+            );
+        }
+    }
 }

@@ -40,6 +40,7 @@ impl Observer {
             WorkerCounts {
                 queue,
                 received: cells.received.get(),
+                frames_missing: cells.frames_missing.get(),
                 reasons: cells.reasons.snapshot(),
                 sends: cells.sends.snapshot(),
                 xsk: XskCounts {

@@ -238,6 +238,9 @@ const GAUGES: &[Plain] = &[
     ("store_resident_slots", "Slots whose chunk is served.", |all| all.store.resident),
     ("store_free_slots", "Slots that can be written.", |all| all.store.free),
     ("store_withdrawn_slots", "Slots no longer served, maybe still read.", |all| all.store.withdrawn),
+    ("umem_frames_missing", "Frames of the umems that nobody has; always 0.", |all| {
+        all.workers.iter().map(|worker| worker.frames_missing).sum()
+    }),
     ("origin_in_flight", "Fetches under way.", |all| all.origin.in_flight),
 ];
 
@@ -320,6 +323,7 @@ mod tests {
             snapshot.workers.push(WorkerCounts {
                 queue,
                 received: 5,
+                frames_missing: 0,
                 reasons: reasons(&[(Reason::Served, 4), (Reason::Bounced, 1)]),
                 sends: sends(100),
                 xsk: XskCounts {
@@ -357,6 +361,7 @@ mod tests {
             r#"sealedge_sent_datagrams_total{path="xdp",queue="0"} 100"#,
             r#"sealedge_sent_bytes_total{path="socket"} 11088"#,
             r#"sealedge_send_failures_total{path="socket",cause="failed"} 2"#,
+            "sealedge_umem_frames_missing 0",
             "sealedge_store_slots 124",
             "sealedge_store_evicted_total 17",
             "sealedge_origin_fetches_total 1",

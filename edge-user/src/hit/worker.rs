@@ -31,6 +31,8 @@ const RETRY_SEND: Timespec = Timespec {
 #[derive(Debug, Default)]
 pub struct WorkerCells {
     pub received: Cell,
+    /// Frames of the umem without an owner, as of the last time there was nothing to do (I2).
+    pub frames_missing: Cell,
     pub reasons: Reasons,
     pub sends: Arc<Sends>,
 }
@@ -122,6 +124,8 @@ impl Worker {
             std::hint::spin_loop();
             return Some(since);
         }
+        let missing = self.xsk.frames_missing();
+        self.cells.frames_missing.set(missing.into());
         let holds_slots = self.out.holds_slots();
         if !holds_slots {
             // Asleep is quiescent; the loop announces anew, and then reads anew.

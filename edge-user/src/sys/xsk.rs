@@ -66,11 +66,40 @@ pub struct Xsk {
     fill: Ring<u64, Producing>,
     rx: Ring<libc::xdp_desc, Consuming>,
     umem: Slab,
-    /// Tokens of the frames that the kernel holds, by frame.
-    in_kernel: Vec<Option<Piece>>,
+    in_kernel: InKernel,
     /// Frames to receive into that are ours and not yet back in the fill ring.
     free: Vec<Piece>,
     transmit: Option<Transmit>,
+}
+
+/// Tokens of the frames that the kernel holds.
+#[derive(Debug)]
+struct InKernel {
+    by_frame: Vec<Option<Piece>>,
+    count: u32,
+}
+
+impl InKernel {
+    fn none_of(frames: u32) -> Self {
+        let mut by_frame = Vec::new();
+        by_frame.resize_with(frames as usize, || None);
+        Self { by_frame, count: 0 }
+    }
+
+    fn put(&mut self, piece: Piece) {
+        let index = piece.index() as usize;
+        // I2: there is one token for each frame, so the place is empty.
+        debug_assert!(self.by_frame[index].is_none(), "a frame has one owner");
+        self.by_frame[index] = Some(piece);
+        self.count += 1;
+    }
+
+    /// The frame a descriptor or a completion names, if the kernel held it.
+    fn take(&mut self, index: usize) -> Option<Piece> {
+        let piece = self.by_frame.get_mut(index).and_then(Option::take)?;
+        self.count -= 1;
+        Some(piece)
+    }
 }
 
 /// The sending half.
@@ -164,14 +193,12 @@ impl Xsk {
             None
         };
 
-        let mut in_kernel = Vec::new();
-        in_kernel.resize_with(frame_count as usize, || None);
         let mut xsk = Self {
             fd: Arc::new(fd),
             fill,
             rx,
             umem,
-            in_kernel,
+            in_kernel: InKernel::none_of(frame_count),
             free,
             transmit,
         };
@@ -263,7 +290,7 @@ impl Xsk {
         fill.produce(std::iter::from_fn(|| {
             let piece = free.pop()?;
             let index = piece.index();
-            in_kernel[index as usize] = Some(piece);
+            in_kernel.put(piece);
             Some(u64::from(index) * frame_bytes)
         }));
         // I2: the ring has room for all frames, so none is left over and none is lost.
@@ -289,7 +316,7 @@ impl Xsk {
             let done = completion.consume(u32::MAX, |address| {
                 let index = usize::try_from(address / frame_bytes).unwrap_or(usize::MAX);
                 // An address that names no frame of ours in the kernel's hands frees nothing.
-                free.extend(in_kernel.get_mut(index).and_then(Option::take));
+                free.extend(in_kernel.take(index));
             });
             transmit.under_way = transmit.under_way.saturating_sub(done);
         }
@@ -312,7 +339,7 @@ impl Xsk {
             len: u32::try_from(len_bytes).expect("a frame is a page"),
             options: 0,
         };
-        self.in_kernel[index as usize] = Some(frame.0);
+        self.in_kernel.put(frame.0);
         let queued = transmit.ring.produce(std::iter::once(desc));
         // I2: the ring has a place for every frame there is to send from.
         assert!(queued == 1, "the TX ring holds every frame");
@@ -351,9 +378,13 @@ impl Xsk {
         (self.transmit.as_ref()).is_some_and(|transmit| !transmit.ring.is_empty())
     }
 
-    /// Frames in the kernel's hands; with none held by the caller this is all of them (I2).
-    pub fn frames_in_kernel(&self) -> usize {
-        self.in_kernel.iter().flatten().count()
+    /// Frames that have no owner any more (I2), when the caller holds none.
+    pub fn frames_missing(&self) -> u32 {
+        let to_send = (self.transmit.as_ref()).map_or(0, |transmit| transmit.free.len());
+        let ours = u32::try_from(self.free.len() + to_send).unwrap_or(u32::MAX);
+        (self.umem.piece_count())
+            .saturating_sub(self.in_kernel.count)
+            .saturating_sub(ours)
     }
 }
 
@@ -366,7 +397,7 @@ impl AsFd for Xsk {
 /// The only place a kernel descriptor becomes a frame.
 fn claim(
     umem: &Slab,
-    in_kernel: &mut [Option<Piece>],
+    in_kernel: &mut InKernel,
     desc: libc::xdp_desc,
 ) -> Result<RxFrame, BadDescriptor> {
     let frame_bytes = umem.piece_bytes() as u64;
@@ -376,10 +407,7 @@ fn claim(
     if start + len_bytes > umem.piece_bytes() {
         return Err(BadDescriptor);
     }
-    let piece = in_kernel
-        .get_mut(index)
-        .and_then(Option::take)
-        .ok_or(BadDescriptor)?;
+    let piece = in_kernel.take(index).ok_or(BadDescriptor)?;
     Ok(RxFrame {
         piece,
         start,

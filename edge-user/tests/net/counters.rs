@@ -4,10 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use edge_ebpf::reason::Reason;
-use edge_user::counters::Snapshot;
+use edge_user::counters::{Snapshot, packets, sum};
 
 use crate::amplification::{answers, cookie};
-use crate::daemon::{Edged, Setup, packets, sum, sums_wrong};
+use crate::daemon::{Edged, Setup};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::objects::Object;
 use crate::trace::{Bait, rows};
@@ -44,7 +44,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
         end.1 - start.1,
         "frames the link delivered, and the program counted"
     );
-    assert_eq!(sums_wrong(&end.0), [""; 0]);
+    assert_eq!(end.0.unbalanced(), [""; 0]);
 
     // What the trace must have left behind, wherever it was counted.
     let socket = |reason| packets(&end.0.socket.reasons, reason);

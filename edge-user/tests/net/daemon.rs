@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use edge_ebpf::reason::Reason;
-use edge_user::counters::{ReasonCounts, Snapshot};
+use edge_user::counters::Snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ground::{Ground, program};
@@ -152,12 +152,12 @@ impl Edged {
             let now = self.stat();
             let rests = now.xdp == last.xdp && now.socket == last.socket;
             last = now;
-            (rests && sums_wrong(&last).is_empty()).then_some(())
+            (rests && last.unbalanced().is_empty()).then_some(())
         });
         assert!(
             settled.is_some(),
             "I10: {}\n{last:#?}",
-            sums_wrong(&last).join("; ")
+            last.unbalanced().join("; ")
         );
         last
     }
@@ -189,14 +189,6 @@ impl Drop for Edged {
     }
 }
 
-pub(crate) fn sum(reasons: &ReasonCounts) -> u64 {
-    reasons.values().map(|count| count.packets).sum()
-}
-
-pub(crate) fn packets(reasons: &ReasonCounts, reason: Reason) -> u64 {
-    reasons.get(reason.label()).map_or(0, |count| count.packets)
-}
-
 /// GETs the program handed to workers, and good GETs it left to the kernel.
 pub(crate) fn gets(snapshot: &Snapshot) -> (u64, u64) {
     let to_kernel = [Reason::Miss, Reason::NoSocket, Reason::NoMetadata];
@@ -205,51 +197,4 @@ pub(crate) fn gets(snapshot: &Snapshot) -> (u64, u64) {
         .iter()
         .sum();
     (snapshot.xdp_packets(Reason::Steered), to_kernel)
-}
-
-/// Which sums of a snapshot do not add up (I10).
-pub(crate) fn sums_wrong(snapshot: &Snapshot) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut equal = |what: &str, left: u64, right: u64| {
-        if left != right {
-            wrong.push(format!("{what}: {left} and {right}"));
-        }
-    };
-    let mut received = 0;
-    for worker in &snapshot.workers {
-        equal(
-            "received by a worker, and its reasons",
-            worker.received,
-            sum(&worker.reasons),
-        );
-        let xsk = &worker.xsk;
-        received += worker.received + xsk.rx_dropped + xsk.rx_ring_full + xsk.rx_invalid_descs;
-    }
-    let steered = snapshot.xdp_packets(Reason::Steered);
-    equal(
-        "steered, and received by workers or dropped at their rings",
-        steered,
-        received,
-    );
-    let socket = &snapshot.socket;
-    equal(
-        "received by the socket, and its reasons",
-        socket.received,
-        sum(&socket.reasons),
-    );
-    equal(
-        "bounced, and what came of it",
-        socket.bounced,
-        sum(&socket.bounce_reasons),
-    );
-    let bounced = snapshot
-        .workers
-        .iter()
-        .map(|worker| packets(&worker.reasons, Reason::Bounced));
-    equal(
-        "bounced by workers, and taken by the miss path",
-        bounced.sum(),
-        socket.bounced,
-    );
-    wrong
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::reason::Reason;
-use edge_user::counters::{ReasonCounts, Snapshot};
+use edge_user::counters::{ReasonCounts, Snapshot, sum};
 
-use crate::daemon::{Edged, Setup, sum};
+use crate::daemon::{Edged, Setup};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::tap::Tap;
 use crate::wait;

@@ -4,10 +4,10 @@ use aya::maps::{HashMap, Map, MapData, MapInfo};
 use aya::programs::loaded_programs;
 use edge_ebpf::maps::{RESIDENT, Resident};
 use edge_ebpf::reason::Reason;
-use edge_user::counters::Snapshot;
+use edge_user::counters::{Snapshot, packets, sum};
 use edge_user::limits::XSK;
 
-use crate::daemon::{Edged, Setup, packets, sum};
+use crate::daemon::{Edged, Setup};
 use crate::ground::{Ground, Plan};
 use crate::objects::Object;
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Cookie, Get, HELLO_BYTES_MIN, Hello, Nack, NackCode, Welcome};
 
-use crate::daemon::{Edged, Setup, packets};
+use edge_user::counters::packets;
+
+use crate::daemon::{Edged, Setup};
 use crate::ground::Ground;
 use crate::objects::Object;
 use crate::wait;

@@ -313,15 +313,37 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
     let place = Place::new(0);
     let output = place.edge(&["stat", "--socket", "none.sock"]);
     assert!(refusal(&output, 1).contains("none.sock"));
-    let listener = UnixListener::bind(place.path().join("admin.sock")).unwrap();
     let snapshot = Snapshot {
         interface: "eth7".to_owned(),
         ..Snapshot::default()
     };
-    let body = serde_json::to_string(&snapshot).unwrap();
-    let server = thread::spawn(move || {
-        for _ in 0..2 {
-            let (mut stream, _) = listener.accept().unwrap();
+    answer_with(&place, &snapshot);
+    let stat = json(&place.edge(&["stat", "--socket", "admin.sock", "--json"]));
+    assert_eq!(stat, serde_json::to_value(&snapshot).unwrap());
+    let table = place.edge(&["stat", "--socket", "admin.sock"]);
+    assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
+    let checked = place.edge(&["stat", "--socket", "admin.sock", "--check"]);
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn counters_that_do_not_add_up_fail_the_audit() {
+    let place = Place::new(0);
+    let mut snapshot = Snapshot::default();
+    snapshot.socket.received = 1;
+    answer_with(&place, &snapshot);
+    let checked = place.edge(&["stat", "--socket", "admin.sock", "--check"]);
+    let message = refusal(&checked, 1);
+    assert!(message.contains("received by the socket"), "{message}");
+}
+
+/// An admin socket that tells this to everybody who asks.
+fn answer_with(place: &Place, snapshot: &Snapshot) {
+    let listener = UnixListener::bind(place.path().join("admin.sock")).unwrap();
+    let body = serde_json::to_string(snapshot).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
             let mut request = [0; 1024];
             let read = stream.read(&mut request).unwrap();
             assert!(request[..read].starts_with(b"GET /v1/stat HTTP/1.1\r\n"));
@@ -329,11 +351,6 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
             write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
         }
     });
-    let stat = json(&place.edge(&["stat", "--socket", "admin.sock", "--json"]));
-    assert_eq!(stat, serde_json::to_value(&snapshot).unwrap());
-    let table = place.edge(&["stat", "--socket", "admin.sock"]);
-    assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
-    server.join().unwrap();
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use edge_user::client::stat::snapshot;
 use edge_user::counters::{ReasonCounts, SendCounts, Snapshot};
 use tokio::runtime;
+use tokio::time::interval;
 
 use crate::failed::Failed;
 use crate::{print_json, print_text, progress};
@@ -22,14 +24,28 @@ pub(crate) struct Arguments {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Fail unless everything received was counted once at each stage and no frame is lost. An edge
+    /// that is busy all the time never looks balanced: some datagrams are always on their way.
+    #[arg(long)]
+    check: bool,
 }
+
+/// How long a datagram may be on its way from one stage to the next.
+const SETTLE: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::new(format!("cannot start: {error}")))?;
-    let snapshot = runtime.block_on(snapshot(&arguments.socket))?;
+    let snapshot = runtime.block_on(async {
+        if arguments.check {
+            balanced(&arguments.socket).await
+        } else {
+            Ok(snapshot(&arguments.socket).await?)
+        }
+    })?;
     if arguments.json {
         let value = serde_json::to_value(&snapshot)
             .map_err(|error| Failed::new(format!("cannot print the counters: {error}")))?;
@@ -38,6 +54,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let mut text = String::new();
     table(&mut text, &snapshot).expect("a string grows");
     print_text(&text)
+}
+
+/// The counters, once they add up.
+async fn balanced(socket: &Path) -> Result<Snapshot, Failed> {
+    let mut interval = interval(LOOK_AGAIN);
+    let mut rounds = SETTLE.as_millis() / LOOK_AGAIN.as_millis();
+    loop {
+        interval.tick().await;
+        let seen = snapshot(socket).await?;
+        let unbalanced = seen.unbalanced();
+        if unbalanced.is_empty() {
+            return Ok(seen);
+        }
+        rounds = rounds.saturating_sub(1);
+        if rounds == 0 {
+            return Err(Failed::new(format!(
+                "the counters do not add up: {}",
+                unbalanced.join("; ")
+            )));
+        }
+    }
 }
 
 /// In the order a request passes.
@@ -93,6 +130,13 @@ fn datagrams(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
             "  queue {:<3} received {}, dropped by its socket {lost} (fill ring empty {})",
             worker.queue, worker.received, drops.rx_fill_ring_empty
         )?;
+        if worker.frames_missing > 0 {
+            writeln!(
+                out,
+                "  {} frames of its umem are lost",
+                worker.frames_missing
+            )?;
+        }
         sends(out, &worker.sends)?;
     }
     let socket = &snapshot.socket;
