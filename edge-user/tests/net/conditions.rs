@@ -27,7 +27,7 @@ fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
 #[test]
 fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
     let Some(ground) = light() else { return };
-    let good = || Setup::of(&ground);
+    let good = || Setup::of(&ground, "gso");
 
     let large = Setup {
         size: "64GiB",
@@ -99,7 +99,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
 fn what_somebody_else_holds_is_named_and_worth_another_try() {
     let Some(ground) = light() else { return };
     let object = Object::seal(&ground, "held", 100_000);
-    let setup = Setup::of(&ground);
+    let setup = Setup::of(&ground, "gso");
     let pass = bpf_object("edge-pass").display().to_string();
     let link = [
         "-n",
@@ -140,7 +140,7 @@ fn edged_without_rights_says_which_it_needs() {
     let copy = ground.folder().join("edged");
     fs::copy(program("edged"), &copy).unwrap();
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    let setup = Setup::of(&ground);
+    let setup = Setup::of(&ground, "gso");
     let file = ground.folder().join("edged.toml");
     fs::write(&file, setup.text()).unwrap();
     let mut command = ground.edge.inside("setpriv");
@@ -155,7 +155,7 @@ fn a_get_that_cannot_succeed_says_why() {
     let Some(ground) = light() else { return };
     let object = Object::seal(&ground, "asked-for", 100_000);
     let other = Object::seal(&ground, "asked-of-nobody", 100_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
     let get = |ticket: &str, edge: &str| {
         let mut command: Command = ground.reader.inside(program("edge"));
         command

@@ -13,8 +13,9 @@ use crate::objects::Object;
 use crate::trace::{Bait, rows};
 use crate::wait;
 
-#[test]
-fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
+with_each_sender!(every_frame_of_a_mixed_load_is_counted_once_at_every_stage);
+
+fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static str) {
     let Some(ground) = Ground::with(&Plan {
         queues: 2,
         mtu_bytes: FULL_MTU_BYTES,
@@ -23,7 +24,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage() {
         return;
     };
     let object = Object::seal(&ground, "mixed", 5_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     let start = at_rest(&edged);
 
     object.fetch_by_many(&ground, 4);

@@ -28,15 +28,15 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Native XDP, gathered sends, both addresses, 64 MiB.
-    pub(crate) fn of(ground: &Ground) -> Self {
+    /// Native XDP, both addresses, 64 MiB.
+    pub(crate) fn of(ground: &Ground, sender: &'static str) -> Self {
         let origin = ground.folder().join("origin");
         fs::create_dir_all(&origin).unwrap();
         Self {
             interface: ground.edge.link.to_owned(),
             listen: vec![ground.service_v4(), ground.service_v6()],
             xdp: "native",
-            sender: "gso",
+            sender,
             size: "64MiB",
             hugepages: "prefer",
             origin,

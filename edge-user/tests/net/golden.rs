@@ -13,17 +13,20 @@ use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-#[test]
-fn golden_packets_end_as_named_on_a_wire_with_the_native_program() {
-    golden_packets_end_as_named_on_a_wire("native");
+with_each_sender!(
+    golden_packets_end_as_named_on_a_wire_with_the_native_program,
+    golden_packets_end_as_named_on_a_wire_with_the_generic_program
+);
+
+fn golden_packets_end_as_named_on_a_wire_with_the_native_program(sender: &'static str) {
+    golden_packets_end_as_named_on_a_wire("native", sender);
 }
 
-#[test]
-fn golden_packets_end_as_named_on_a_wire_with_the_generic_program() {
-    golden_packets_end_as_named_on_a_wire("generic");
+fn golden_packets_end_as_named_on_a_wire_with_the_generic_program(sender: &'static str) {
+    golden_packets_end_as_named_on_a_wire("generic", sender);
 }
 
-fn golden_packets_end_as_named_on_a_wire(xdp: &'static str) {
+fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str) {
     let Some(ground) = Ground::with(&Plan {
         golden: true,
         mtu_bytes: FULL_MTU_BYTES,
@@ -35,7 +38,7 @@ fn golden_packets_end_as_named_on_a_wire(xdp: &'static str) {
         &ground,
         &Setup {
             xdp,
-            ..Setup::of(&ground)
+            ..Setup::of(&ground, sender)
         },
     );
     let tap = Tap::on(&ground.reader);

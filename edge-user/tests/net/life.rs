@@ -11,11 +11,16 @@ use crate::ground::Ground;
 use crate::objects::Object;
 use crate::wait::{self, pause};
 
-#[test]
-fn an_idle_edged_uses_less_than_a_hundredth_of_a_core() {
+with_each_sender!(
+    an_idle_edged_uses_less_than_a_hundredth_of_a_core,
+    a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program,
+    an_edged_that_is_told_to_stop_while_it_serves_stops
+);
+
+fn an_idle_edged_uses_less_than_a_hundredth_of_a_core(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "once", 3_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     object.fetch(&ground, ground.service_v4());
     edged.settled();
     pause(Duration::from_secs(1));
@@ -36,11 +41,12 @@ fn cpu_ticks(pid: u32) -> u64 {
         .sum()
 }
 
-#[test]
-fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program() {
+fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program(
+    sender: &'static str,
+) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "again", 2_000_000);
-    let setup = Setup::of(&ground);
+    let setup = Setup::of(&ground, sender);
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
         let mut edged = Edged::start(&ground, &setup);
         assert!(ground.has_program());
@@ -69,15 +75,14 @@ fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program()
     edged.stop();
 }
 
-#[test]
-fn an_edged_that_is_told_to_stop_while_it_serves_stops() {
+fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "cut-short", 200_000_000);
     let mut edged = Edged::start(
         &ground,
         &Setup {
             size: "16MiB",
-            ..Setup::of(&ground)
+            ..Setup::of(&ground, sender)
         },
     );
     let mut get = object.get(&ground, ground.service_v4(), 0);

@@ -14,11 +14,12 @@ use crate::objects::Object;
 const LOSS_PERCENT: u64 = 5;
 const SEED: u64 = 0x5eed;
 
-#[test]
-fn a_file_gets_through_a_path_that_loses_one_datagram_in_twenty() {
+with_each_sender!(a_file_gets_through_a_path_that_loses_one_datagram_in_twenty);
+
+fn a_file_gets_through_a_path_that_loses_one_datagram_in_twenty(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "lossy", 20_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     let path = Path::new(&ground, ground.service_v4());
     thread::scope(|scope| {
         scope.spawn(|| path.run());

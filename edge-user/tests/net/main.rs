@@ -3,6 +3,18 @@
 #![cfg(all(feature = "server", feature = "reader"))]
 #![expect(clippy::print_stderr, reason = "a test says why it does not run")]
 
+/// Makes a test of each function for each sender: what happens behind `Out` differs in all of it.
+macro_rules! with_each_sender {
+    ($($name:ident),+) => {
+        mod gso {
+            $(#[test] fn $name() { super::$name("gso"); })+
+        }
+        mod xsk {
+            $(#[test] fn $name() { super::$name("xsk"); })+
+        }
+    };
+}
+
 /// From sealed file to opened file.
 mod whole_way;
 /// The same by the reader in Python, written from the documents alone.

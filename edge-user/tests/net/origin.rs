@@ -36,12 +36,13 @@ fn change(path: &Path, act: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-#[test]
-fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served() {
+with_each_sender!(a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served);
+
+fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let healthy = Object::seal(&ground, "healthy", 3_000_000);
     let objects = DAMAGES.map(|(name, ..)| Object::seal(&ground, name, 300_000));
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     let edge = ground.service_v4();
     let mut saved = Vec::new();
     for (number, ((_, damage, _), object)) in DAMAGES.iter().zip(&objects).enumerate() {

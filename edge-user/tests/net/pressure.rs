@@ -11,8 +11,14 @@ use crate::daemon::{Edged, Setup};
 use crate::ground::{Ground, Plan};
 use crate::objects::Object;
 
-#[test]
-fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
+with_each_sender!(
+    eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once,
+    an_object_much_larger_than_the_arena_reaches_four_readers_at_once,
+    an_object_of_two_index_levels_comes_back,
+    a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right
+);
+
+fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static str) {
     let Some(ground) = Ground::with(&Plan {
         queues: 2,
         ..Plan::default()
@@ -20,7 +26,7 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
         return;
     };
     let object = Object::seal(&ground, "wanted", 12_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     assert_eq!(edged.stat().queues, 2);
     object.fetch_by_many(&ground, 8);
     let counts = edged.settled();
@@ -29,23 +35,12 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once() {
     edged.stop();
 }
 
-#[test]
-fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once() {
-    an_object_much_larger_than_the_arena_arrives("gso", 200_000_000);
-}
-
-#[test]
-fn an_object_much_larger_than_the_arena_reaches_four_readers_by_frames() {
-    an_object_much_larger_than_the_arena_arrives("xsk", 60_000_000);
-}
-
-fn an_object_much_larger_than_the_arena_arrives(sender: &'static str, size_bytes: usize) {
+fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "stream", size_bytes);
+    let object = Object::seal(&ground, "stream", 200_000_000);
     let setup = Setup {
         size: "16MiB",
-        sender,
-        ..Setup::of(&ground)
+        ..Setup::of(&ground, sender)
     };
     let edged = Edged::start(&ground, &setup);
     object.fetch_by_many(&ground, 4);
@@ -57,8 +52,7 @@ fn an_object_much_larger_than_the_arena_arrives(sender: &'static str, size_bytes
     edged.stop();
 }
 
-#[test]
-fn an_object_of_two_index_levels_comes_back() {
+fn an_object_of_two_index_levels_comes_back(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     // An index chunk lists 4096 chunks of 128 KiB: 512 MiB.
     let object = Object::seal(&ground, "large", 540_000_000);
@@ -67,31 +61,17 @@ fn an_object_of_two_index_levels_comes_back() {
         4120 + 2 + 1,
         "data, index, and an index of these"
     );
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     object.fetch(&ground, ground.service_v4());
     assert!(edged.settled().origin.fetches_total >= object.chunks.len() as u64);
     edged.stop();
 }
 
-#[test]
-fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right() {
-    a_chunk_withdrawn_meanwhile_is_bounced("gso");
-}
-
-#[test]
-fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right_with_frames() {
-    a_chunk_withdrawn_meanwhile_is_bounced("xsk");
-}
-
-fn a_chunk_withdrawn_meanwhile_is_bounced(sender: &'static str) {
+fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "moved", 40_000_000);
     let chunks = object.chunks.len() as u64;
-    let setup = Setup {
-        sender,
-        ..Setup::of(&ground)
-    };
-    let edged = Edged::start(&ground, &setup);
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     let edge = ground.service_v4();
     object.fetch(&ground, edge);
     let mut map = resident_map(ground.program_number());

@@ -29,14 +29,15 @@ fn every_vector_of_the_documents_is_what_a_second_implementation_computes() {
     assert!(wait::said(&output).contains("vectors of WIRE.md"));
 }
 
+with_each_sender!(a_second_implementation_reads_what_was_sealed_from_a_running_edged);
+
 /// Cold, then hot, over IPv4 and IPv6.
-#[test]
-fn a_second_implementation_reads_what_was_sealed_from_a_running_edged() {
+fn a_second_implementation_reads_what_was_sealed_from_a_running_edged(sender: &'static str) {
     if !python_is_there() {
         return;
     }
     let Some(ground) = Ground::new() else { return };
-    let setup = Setup::of(&ground);
+    let setup = Setup::of(&ground, sender);
     let rows = [("v4", ground.service_v4()), ("v6", ground.service_v6())];
     let mut known = 0;
     let sealed = rows.map(|(name, edge)| {

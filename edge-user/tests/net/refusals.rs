@@ -68,13 +68,14 @@ impl Asker {
     }
 }
 
-#[test]
-fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again() {
+with_each_sender!(what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again);
+
+fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let here = Object::seal(&ground, "here", 200_000);
     let damaged = Object::seal(&ground, "damaged", 100_000);
     fs::write(&damaged.chunks[0], b"something else").unwrap();
-    let edged = Edged::start(&ground, &Setup::of(&ground));
+    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
     here.fetch(&ground, ground.service_v4());
     let start = edged.settled();
     let asker = Asker::greet(&ground, ground.service_v4());

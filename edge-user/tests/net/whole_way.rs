@@ -6,29 +6,22 @@ use crate::daemon::{Edged, Setup, gets};
 use crate::ground::Ground;
 use crate::objects::{Object, chunk_files};
 
-#[test]
-fn a_file_goes_the_whole_way_past_the_kernel_with_the_native_program() {
-    a_file_goes_the_whole_way("native", "gso");
+with_each_sender!(
+    a_file_goes_the_whole_way_past_the_kernel_with_the_native_program,
+    a_file_goes_the_whole_way_past_the_kernel_with_the_generic_program
+);
+
+fn a_file_goes_the_whole_way_past_the_kernel_with_the_native_program(sender: &'static str) {
+    a_file_goes_the_whole_way("native", sender);
 }
 
-#[test]
-fn a_file_goes_the_whole_way_past_the_kernel_with_the_generic_program() {
-    a_file_goes_the_whole_way("generic", "gso");
+fn a_file_goes_the_whole_way_past_the_kernel_with_the_generic_program(sender: &'static str) {
+    a_file_goes_the_whole_way("generic", sender);
 }
 
 #[test]
 fn a_file_goes_the_whole_way_through_the_kernel_without_a_program() {
     a_file_goes_the_whole_way("off", "gso");
-}
-
-#[test]
-fn a_file_goes_the_whole_way_by_frames_with_the_native_program() {
-    a_file_goes_the_whole_way("native", "xsk");
-}
-
-#[test]
-fn a_file_goes_the_whole_way_by_frames_with_the_generic_program() {
-    a_file_goes_the_whole_way("generic", "xsk");
 }
 
 /// Cold, then hot, over IPv4 and IPv6, with the checksum offload of the reader's sends on and off.
@@ -43,8 +36,7 @@ fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
     let objects = rows.map(|(name, ..)| Object::seal(&ground, name, 6_000_000));
     let setup = Setup {
         xdp,
-        sender,
-        ..Setup::of(&ground)
+        ..Setup::of(&ground, sender)
     };
     let edged = Edged::start(&ground, &setup);
     let mode = edged.stat().mode;
