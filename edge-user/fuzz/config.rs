@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use edge_user::config::{Config, LISTEN_COUNT_MAX, MAX_BURST, SEGMENT_BYTES, STORE_SIZE_BYTES_MIN};
+use edge_user::terminal::one_line;
 
 use crate::input::Input;
 
@@ -96,11 +97,19 @@ fn accepted(config: &Config) {
 }
 
 fn refused(message: &str, text: &str, variables: &[(String, String)]) {
-    assert_eq!(message.lines().count(), 1, "{message:?}");
-    assert!(message.len() < 2000 + 2 * text.len(), "{message:?}");
+    let acts = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{2028}'..='\u{202e}' | '\u{200e}'..='\u{200f}' | '\u{2066}'..='\u{2069}')
+    };
+    assert!(
+        !message.is_empty() && !message.contains(acts),
+        "{message:?}"
+    );
+    // What acts on a terminal is written out, in six bytes for one, and may be quoted twice.
+    assert!(message.len() < 2000 + 12 * text.len(), "{message:?}");
     if variables
         .iter()
-        .any(|(name, _)| message.starts_with(name.as_str()))
+        .any(|(name, _)| message.starts_with(&one_line(name)))
     {
         return;
     }

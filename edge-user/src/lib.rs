@@ -36,6 +36,8 @@ pub mod client;
 pub mod seal;
 /// Where a chunk lies at an origin.
 pub mod layout;
+/// Foreign text, as it may stand on a terminal.
+pub mod terminal;
 /// What happened so far, as the operator sees it.
 pub mod counters;
 /// Every bound, related to the others by assertions.

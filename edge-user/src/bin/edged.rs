@@ -16,6 +16,7 @@ use edge_user::config::{self, Config, ConfigError, LogFormat};
 use edge_user::counters::Snapshot;
 use edge_user::edge::{Edge, StartError};
 use edge_user::front::{Front, FrontError};
+use edge_user::terminal::one_line;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -91,7 +92,8 @@ fn main() -> ExitCode {
     match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            error!(target: LIFE_TARGET, "{failure}");
+            // Paths and names in it are an operator's, or a file's.
+            error!(target: LIFE_TARGET, "{}", one_line(&failure.to_string()));
             ExitCode::from(failure.exit_code())
         }
     }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::terminal::one_line;
+
 /// Where each value came from, so that an error can point at it.
 mod source;
 /// One value at a time: words, sizes, paths, addresses.
@@ -221,7 +223,7 @@ impl Config {
             .iter()
             .map(|origin| origin.url.to_string())
             .collect();
-        format!(
+        one_line(&format!(
             "{} on {}, xdp {}, bind {}, sender {}, store {} MiB {}, hugepages {}, origin {}",
             listen.join(" "),
             self.service.interfaces.join(" "),
@@ -232,7 +234,7 @@ impl Config {
             self.store.arena,
             self.store.hugepages,
             origins.join(" "),
-        )
+        ))
     }
 }
 

@@ -9,6 +9,8 @@ use std::str::ParseBoolError;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use crate::terminal::one_line;
+
 /// Variables begin so; then the section, two underscores, the key.
 const PREFIX: &str = "SEALEDGE_";
 
@@ -25,11 +27,11 @@ impl ConfigError {
     pub const EXIT_CODE: u8 = 78;
 
     pub(super) fn new(place: &str, message: &str) -> Self {
-        // An operator greps for one line, so one line it is, whatever a parser says.
+        // An operator greps for one line, so one line it is, whatever a parser says or quotes.
         let lines: Vec<_> = message.lines().map(str::trim).collect();
         Self {
-            place: String::from(place),
-            message: lines.join("; "),
+            place: one_line(place),
+            message: one_line(&lines.join("; ")),
         }
     }
 }
@@ -165,7 +167,7 @@ impl Source {
         let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
         let keys: Vec<_> = KEYS.iter().filter(|known| known.0 == section).collect();
         if keys.is_empty() {
-            self.ignored.push(String::from(variable));
+            self.ignored.push(one_line(variable));
             return Ok(());
         }
         let Some((_, _, kind)) = keys.iter().find(|known| known.1 == key) else {

@@ -280,6 +280,44 @@ fn what_the_file_names_must_be_there() {
     assert!(refused(config("lo", "", &in_a_file)).contains("admin.socket"));
 }
 
+/// What a value can do to a terminal: colour it, go back in the line, end it in ways of its own,
+/// and turn the direction of reading.
+const ACTING: &str = "a\u{1b}[31mb\rc\u{7f}\u{9b}2J\u{85}\u{2028}\u{2029}\u{202e}\u{2066}d";
+
+#[test]
+fn nothing_in_an_error_does_more_to_a_terminal_than_stand_there() {
+    let escaped = "a\\u{1b}[31mb\\rc\\u{7f}\\u{9b}2J\\u{85}\\u{2028}\\u{2029}\\u{202e}\\u{2066}d";
+    let quoted = "a\\u001b[31mb\\rc\\u007f\\u009b2J\\u0085\\u2028\\u2029\\u202e\\u2066d";
+    for text in [
+        format!("[xdp]\nmode = \"{quoted}\"\n"),
+        format!("[service]\ninterfaces = [\"{quoted}\"]\n"),
+        format!("[xdp]\n\"{quoted}\" = 1\n"),
+        format!("\"{quoted}\" = 1\n"),
+    ] {
+        let message = parse(&text).unwrap_err().to_string();
+        assert!(message.contains(escaped), "{text}: {message:?}");
+    }
+    let variable = format!("SEALEDGE_XDP__{ACTING}");
+    for (name, value) in [("SEALEDGE_XDP__MODE", ACTING), (variable.as_str(), "off")] {
+        let message = parse_with(&[(name, value)]).unwrap_err().to_string();
+        assert!(message.contains("\\u{1b}["), "{message:?}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+        assert!(!message.contains(['\u{2028}', '\u{202e}']), "{message:?}");
+    }
+    let named = Config::parse(&format!("{ACTING}.toml"), "?", &[]).unwrap_err();
+    assert!(named.to_string().starts_with(escaped), "{named}");
+    let unread = Config::load(Path::new(&format!("/{ACTING}"))).unwrap_err();
+    assert!(unread.to_string().contains(escaped), "{unread}");
+    let strange = format!("SEALEDGE_{ACTING}__X");
+    let config = parse_with(&[
+        (&strange, "1"),
+        ("SEALEDGE_ORIGIN__URL", "file:///a\u{1b}b"),
+    ]);
+    let config = config.unwrap();
+    assert!(!config.ignored_variables()[0].contains(char::is_control));
+    assert!(config.summary().contains("file:///a\\u{1b}b"));
+}
+
 #[test]
 fn a_missing_file_is_one_line() {
     let error = Config::load(Path::new("/nowhere/edged.toml"))

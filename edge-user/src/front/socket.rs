@@ -14,6 +14,7 @@ use rustix::net::{
 use tokio::net::UnixListener;
 
 use super::FrontError;
+use crate::terminal::one_line;
 
 /// Owner and group may ask; the rest of the machine may not.
 const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o660);
@@ -66,7 +67,8 @@ impl Drop for AdminSocket {
         if identity(&self.path).is_ok_and(|identity| identity == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!("{} stays behind: {error}", self.path.display());
+            let path = one_line(&self.path.display().to_string());
+            tracing::warn!("{path} stays behind: {error}");
         }
     }
 }
