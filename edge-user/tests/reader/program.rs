@@ -145,6 +145,82 @@ fn no_command_prints_the_key() {
 }
 
 #[test]
+fn no_refusal_repeats_a_ticket_wherever_it_was_typed() {
+    let place = Place::new(10);
+    fs::write(place.path().join("t"), VECTOR).unwrap();
+    let (head, tail) = VECTOR.split_at(70);
+    let (at, flag, equals) = (
+        format!("@{VECTOR}"),
+        format!("--ticket={VECTOR}"),
+        format!("--output={VECTOR}"),
+    );
+    let without_prefix = &VECTOR["edge1:".len()..];
+    let origin = ["--origin", "origin", "--ticket-out"];
+    for arguments in [
+        &["get", "@t", VECTOR, "--edge", "::1", "-o", "out"][..],
+        &["get", "@t", tail, "--edge", "::1", "-o", "out"],
+        &["get", head, tail, "--edge", "::1", "-o", "out"],
+        &["get", &at, "--edge", "::1", "-o", "out"],
+        &["get", without_prefix, "--edge", "::1", "-o", "out"],
+        &["get", &flag, "--edge", "::1", "-o", "out"],
+        &["get", "@t", "--edge", VECTOR, "-o", "out"],
+        &["get", "@t", "--edge", tail, "-o", "out"],
+        &["get", "@t", "--edge", "::1", "-o", VECTOR],
+        &["get", "@t", "--edge", "::1", &equals],
+        &["get", "@t", "--edge", "::1", "-o", &format!("none/{tail}")],
+        &[VECTOR],
+        &["ping", VECTOR],
+        &["ping", "::1", "--count", VECTOR],
+        &["stat", "--socket", VECTOR],
+        &["stat", "--socket", tail],
+        &["inspect", &format!("@{tail}")],
+        &["inspect", &VECTOR.replacen('O', "!", 1)],
+        &["seal", VECTOR, origin[0], origin[1], origin[2], "u"],
+        &["seal", tail, origin[0], origin[1], origin[2], "u"],
+        &["seal", "file", origin[0], VECTOR, origin[2], "u"],
+        &["seal", "file", origin[0], tail, origin[2], "u"],
+        &["seal", "file", origin[0], origin[1], origin[2], VECTOR],
+    ] {
+        let output = place.edge(arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(
+            !output.status.success() && !said.is_empty(),
+            "{arguments:?}"
+        );
+        for at in 6..VECTOR.len() - 20 {
+            let piece = &VECTOR[at..at + 20];
+            assert!(!said.contains(piece), "{arguments:?}: {said}");
+        }
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn what_was_typed_does_nothing_to_the_terminal() {
+    let place = Place::new(10);
+    fs::write(place.path().join("a\u{1b}[2Jb\u{9b}\u{202e}"), "x").unwrap();
+    let name = "a\u{1b}[2Jb\u{9b}\u{202e}";
+    let seal = ["seal", name, "--origin", "origin", "--ticket-out"];
+    let missing = format!("@{name}c");
+    let outputs = [
+        place.edge(&[&seal[..], &["t"]].concat()),
+        place.edge(&[&seal[..], &["u", "--json"]].concat()),
+        place.edge(&["inspect", &missing]),
+        place.edge(&[name]),
+        place.edge(&["ping", name]),
+    ];
+    for output in &outputs {
+        let said = [&output.stdout[..], &output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.contains("9b"), "{said:?}");
+        let acts = |char: char| char != '\n' && char.is_control() || char == '\u{202e}';
+        assert!(!said.contains(acts), "{said:?}");
+    }
+    assert_eq!(json(&outputs[1])["name"], name);
+}
+
+#[test]
 fn an_existing_ticket_is_not_overwritten_unless_forced() {
     let place = Place::new(10);
     let seal = ["seal", "file", "--origin", "origin", "--ticket-out", "t"];

@@ -5,12 +5,17 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use edge_ebpf::wire::SERVICE_PORT;
 
 use crate::failed::Failed;
+use crate::ticket::hidden;
 
 /// Understands `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
 /// `name:7347`.
 pub(crate) fn resolve(text: &str) -> Result<SocketAddr, Failed> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(address);
+    }
+    // Asking for it would hand it to every name server on the way.
+    if hidden(text) != text {
+        return Err(Failed::usage("a ticket is not the address of an edge"));
     }
     let bare = text
         .strip_prefix('[')

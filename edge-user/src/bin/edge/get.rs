@@ -16,7 +16,8 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::{address, interrupt, print_json, progress, ticket};
+use crate::said::{print_json, say};
+use crate::{address, interrupt, progress, ticket};
 
 /// Fetch an object through an edge, check every chunk of it, and decrypt it.
 ///
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR")]
     edge: String,
     /// Where to write the object.
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = ticket::path())]
     output: PathBuf,
     /// Print one JSON object, with the SHA-256 of what was written.
     #[arg(long)]

@@ -5,7 +5,8 @@ use edge_user::seal::ticket::AnyTicket;
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::{print_json, progress, ticket};
+use crate::said::{print_json, say};
+use crate::{progress, ticket};
 
 /// Show what a ticket says about its object. Never shows the key.
 #[derive(Args)]

@@ -1,19 +1,10 @@
 //! `edge`: what publishers, readers and operators type.
-#![expect(clippy::print_stderr, reason = "a program talks to its user")]
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
 /// File to chunks and a ticket.
-/// A line on standard output.
-macro_rules! say {
-    ($($words:tt)*) => {
-        $crate::print_text(&format!("{}\n", format_args!($($words)*)))
-    };
-}
-
 mod seal;
 /// Ticket to file.
 mod get;
@@ -33,7 +24,10 @@ mod interrupt;
 mod progress;
 /// Why a command failed, and its exit code.
 mod failed;
+/// What the program says.
+mod said;
 
+use edge_user::terminal::one_line;
 use failed::Failed;
 
 #[global_allocator]
@@ -57,7 +51,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(refusal) => return answer(&refusal),
+    };
+    let outcome = match arguments.command {
         Command::Seal(arguments) => seal::run(&arguments),
         Command::Get(arguments) => get::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
@@ -67,22 +65,24 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            eprintln!("edge: {failed}");
+            said::complain(&format!("edge: {}", one_line(&failed.to_string())));
             failed.exit_code()
         }
     }
 }
 
-/// The one object that `--json` prints.
-fn print_json(value: &serde_json::Value) -> Result<(), Failed> {
-    print_text(&format!("{value}\n"))
-}
-
-/// Whoever closed the other end has read enough; that is no error.
-fn print_text(text: &str) -> Result<(), Failed> {
-    use std::io::{ErrorKind, Write};
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(Failed::output),
+/// Help and version as clap prints them; what was typed wrong without the tickets in it.
+fn answer(refusal: &clap::Error) -> ExitCode {
+    if refusal.use_stderr() {
+        said::complain(&refusal.render().to_string());
+        return u8::try_from(refusal.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
+    match refusal.print() {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let failed = Failed::output(error);
+            said::complain(&format!("edge: {failed}"));
+            failed.exit_code()
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
 }

@@ -7,7 +7,8 @@ use edge_user::client::ping::{Pong, ping};
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::{address, interrupt, print_json};
+use crate::said::{print_json, say};
+use crate::{address, interrupt};
 
 /// Greet an edge and measure how long its answer takes.
 #[derive(Args)]

@@ -10,8 +10,9 @@ use edge_user::seal::ticket::PublicTicket;
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::ticket::{TicketFile, guard_memory};
-use crate::{interrupt, print_json, progress};
+use crate::said::{print_json, say};
+use crate::ticket::{TicketFile, guard_memory, path, text};
+use crate::{interrupt, progress};
 
 /// Encrypt a file under a new key, upload it to an origin, and write its ticket.
 ///
@@ -20,15 +21,16 @@ use crate::{interrupt, print_json, progress};
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The file to seal.
+    #[arg(value_parser = path())]
     file: PathBuf,
     /// The origin: an existing directory, or file:// and its absolute path.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = text())]
     origin: String,
     /// Where to write the ticket (mode 0600).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     ticket_out: PathBuf,
     /// Where to write the public ticket, which has no key and is what operators need.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     public_ticket_out: Option<PathBuf>,
     /// Overwrite ticket files that exist.
     #[arg(long)]

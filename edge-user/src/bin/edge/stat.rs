@@ -13,13 +13,15 @@ use tokio::runtime;
 use tokio::time::interval;
 
 use crate::failed::Failed;
-use crate::{print_json, print_text, progress};
+use crate::progress;
+use crate::said::{print_json, print_text};
+use crate::ticket::path;
 
 /// Show what the edge on this machine has counted.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The admin socket of edged.
-    #[arg(long, value_name = "PATH", default_value = "/run/sealedge/admin.sock")]
+    #[arg(long, value_name = "PATH", value_parser = path(), default_value = "/run/sealedge/admin.sock")]
     socket: PathBuf,
     /// Print one JSON object.
     #[arg(long)]

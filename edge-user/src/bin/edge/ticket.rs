@@ -1,15 +1,24 @@
 //! Tickets, as they are given on a command line: `-`, `@FILE`, or bare.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 use edge_user::seal::ticket::TEXT_BYTES_MAX;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
 use crate::failed::Failed;
+use crate::said::complain;
+
+const PREFIX: &str = "edge1:";
+/// What stands in an error for what may be a ticket.
+const HIDDEN: &str = "(not shown: it may be a ticket)";
+/// A piece of a ticket that is shorter than this leaves more than half of the key to be guessed.
+const PIECE_BYTES: usize = 20;
 
 /// The text of a ticket, from where the argument says.
 pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
@@ -17,7 +26,7 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         return read_text(io::stdin().lock(), Path::new("standard input"));
     }
     if let Some(path) = argument.strip_prefix('@') {
-        if path.starts_with("edge1:") {
+        if path.starts_with(PREFIX) {
             // Not quoted: an error ends up in logs.
             return Err(Failed::usage(
                 "behind @ stands the name of a file, not a ticket".to_owned(),
@@ -27,10 +36,10 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         let file = File::open(path).map_err(|error| Failed::file("read", path, &error))?;
         return read_text(file, path);
     }
-    if argument.starts_with("edge1:") {
-        eprintln!(
+    if argument.starts_with(PREFIX) {
+        complain(
             "edge: warning: a ticket on the command line can be read by everybody on this \
-             machine (`ps`); use @FILE or - (standard input)"
+             machine (`ps`); use @FILE or - (standard input)",
         );
     } else if Path::new(argument).exists() {
         return Err(Failed::usage(format!(
@@ -38,6 +47,59 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         )));
     }
     Ok(Zeroizing::new(argument.trim().to_owned()))
+}
+
+/// The text without what may be a ticket or a piece of one. Errors end up in logs, and whoever
+/// pastes a ticket in the wrong place, cut in two or with a typo, must not find it there.
+pub(crate) fn hidden(text: &str) -> String {
+    let in_ticket = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(in_ticket) {
+        let (before, run) = rest.split_at(start);
+        out.push_str(before);
+        let end = run.find(|char| !in_ticket(char)).unwrap_or(run.len());
+        let (run, behind) = run.split_at(end);
+        let behind_prefix = out
+            .get(out.len().saturating_sub(PREFIX.len())..)
+            .is_some_and(|before| before.eq_ignore_ascii_case(PREFIX));
+        out.push_str(if behind_prefix || is_mixed(run) {
+            HIDDEN
+        } else {
+            run
+        });
+        rest = behind;
+    }
+    out + rest
+}
+
+/// Whether it looks like base64: words and hex digits never have so many letters of both cases so
+/// close to each other.
+fn is_mixed(run: &str) -> bool {
+    let count = |piece: &[u8], is: fn(&u8) -> bool| piece.iter().filter(|byte| is(byte)).count();
+    run.as_bytes().windows(PIECE_BYTES).any(|piece| {
+        count(piece, u8::is_ascii_uppercase) >= 4 && count(piece, u8::is_ascii_lowercase) >= 4
+    })
+}
+
+/// For arguments that name something else: a ticket there would become the name of a file.
+fn no_ticket<T: AsRef<OsStr>>(argument: T) -> Result<T, &'static str> {
+    let text = argument.as_ref().to_string_lossy();
+    let prefix = text.to_ascii_lowercase().contains(PREFIX);
+    if prefix && hidden(&text) != text {
+        return Err("a ticket does not belong here");
+    }
+    Ok(argument)
+}
+
+/// How the name of a file is taken.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(no_ticket)
+}
+
+/// How the name of something else is taken.
+pub(crate) fn text() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().try_map(no_ticket)
 }
 
 fn read_text(source: impl Read, name: &Path) -> Result<Zeroizing<String>, Failed> {
@@ -148,5 +210,64 @@ pub(crate) fn guard_memory() {
         },
     ) {
         Ok(()) | Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VECTOR: &str = "edge1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh_w8fLz9PX29_j5-vt5WBe8";
+
+    fn assert_hidden(text: &str) {
+        let shown = hidden(text);
+        for at in 6..VECTOR.len() - PIECE_BYTES {
+            let piece = &VECTOR[at..at + PIECE_BYTES];
+            assert!(!shown.contains(piece), "{text} became {shown}");
+        }
+    }
+
+    #[test]
+    fn no_piece_of_a_ticket_is_shown_however_it_was_cut_or_wrapped() {
+        for at in 0..VECTOR.len() {
+            let (head, tail) = VECTOR.split_at(at);
+            assert_hidden(head);
+            assert_hidden(tail);
+            assert_hidden(&format!("cannot read {head}!{tail}/x.txt: no"));
+            assert_hidden(&format!("@{head}\n{tail}"));
+        }
+        for change in [
+            VECTOR.replace("edge1", "EDGE1"),
+            VECTOR.replace("edge1:", "edge:"),
+            format!("--ticket={VECTOR}"),
+            format!("{VECTOR:?} ü"),
+        ] {
+            assert_hidden(&change);
+        }
+    }
+
+    #[test]
+    fn what_errors_have_to_name_stays() {
+        for text in [
+            "no origin of the edge has chunk \
+             6da1259bbbbe89a1b731518d29616c44cf8a969d194d21b7daa82cd4cea4a990",
+            "a ticket begins with `edge1:` (or `edgepub1:`)",
+            "cannot read /srv/Holiday-Pictures-From-Rome/2026-11-22-backup_of_everything.tar.zst",
+            "unexpected argument '--public-ticket-outt' found",
+            "[2001:db8::1]:7347: größe",
+            "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "",
+        ] {
+            assert_eq!(hidden(text), text);
+        }
+    }
+
+    #[test]
+    fn a_file_may_be_called_what_it_likes_but_for_a_ticket() {
+        assert!(no_ticket(VECTOR).is_err() && no_ticket(format!("@{VECTOR}")).is_err());
+        let hash = "6da1259bbbbe89a1b731518d29616c44cf8a969d194d21b7daa82cd4cea4a990";
+        for name in [hash, "edge1:", "edge1.ticket", "aBcDeFgHiJkLmNoPqRsTuVwXyZ"] {
+            assert!(no_ticket(name).is_ok(), "{name}");
+        }
     }
 }
