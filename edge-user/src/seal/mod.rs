@@ -13,6 +13,8 @@ pub mod publish;
 pub mod open;
 /// The reader's file: under a temporary name until it is whole.
 pub mod output;
+/// Files that were begun and may never be finished.
+pub mod unfinished;
 
 #[cfg(test)]
 mod vector;

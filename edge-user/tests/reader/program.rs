@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -241,6 +241,46 @@ fn an_existing_ticket_is_not_overwritten_unless_forced() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_forced_ticket_takes_the_place_of_the_old_one_and_never_spoils_it() {
+    let place = Place::new(10);
+    let path = place.path();
+    place.seal();
+    let old = fs::read_to_string(path.join("t")).unwrap();
+    let mut held = fs::File::open(path.join("t")).unwrap();
+    symlink("t", path.join("link")).unwrap();
+    let seal = |ticket: &str, public: &str| {
+        let mut arguments = vec!["seal", "file", "--origin", "origin", "--force"];
+        arguments.extend(["--ticket-out", ticket]);
+        if !public.is_empty() {
+            arguments.extend(["--public-ticket-out", public]);
+        }
+        place.edge(&arguments)
+    };
+    assert!(seal("link", "p").status.success());
+    let new = fs::read_to_string(path.join("t")).unwrap();
+    assert!(new != old && new.len() == old.len() && path.join("link").is_symlink());
+    // Whoever has the old file open still has all of it: nothing was written into it.
+    let mut still = String::new();
+    held.read_to_string(&mut still).unwrap();
+    assert_eq!(still, old);
+
+    for (ticket, public) in [("t", "./t"), ("t", "link"), ("u", "u"), ("u", "./u")] {
+        assert!(refusal(&seal(ticket, public), 2).contains("the key would be lost"));
+    }
+    for (ticket, public) in [("file", ""), ("./file", "p"), ("t", "./file")] {
+        assert!(refusal(&seal(ticket, public), 2).contains("the file that is sealed"));
+    }
+    assert_eq!(fs::read_to_string(path.join("t")).unwrap(), new);
+    assert_eq!(fs::read(path.join("file")).unwrap(), plaintext(10));
+    let mut left: Vec<_> = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["file", "link", "origin", "p", "t"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use edge_user::client::stat::StatError;
 use edge_user::seal::output::OutputError;
 use edge_user::seal::publish::PublishError;
 use edge_user::seal::ticket::TicketError;
+use edge_user::seal::unfinished::PlaceError;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -77,6 +78,12 @@ impl From<TicketError> for Failed {
 
 impl From<PublishError> for Failed {
     fn from(error: PublishError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<PlaceError> for Failed {
+    fn from(error: PlaceError) -> Self {
         Self::new(error.to_string())
     }
 }

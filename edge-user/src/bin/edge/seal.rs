@@ -56,18 +56,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let size_bytes = found.len();
     let origin = open_origin(&arguments.origin)?;
-    if arguments.public_ticket_out.as_deref() == Some(arguments.ticket_out.as_path()) {
-        return Err(Failed::usage(
-            "--ticket-out and --public-ticket-out name one file: the key would be lost".to_owned(),
-        ));
-    }
+    let stop = interrupt::stop_on_signal()?;
     // Before the work, so that it is not done for a ticket that cannot be written.
     let ticket_file = TicketFile::create(&arguments.ticket_out, arguments.force, 0o600)?;
+    if ticket_file.would_replace(path) {
+        return Err(Failed::usage(
+            "the ticket would take the place of the file that is sealed: name another file",
+        ));
+    }
     let public_file = match &arguments.public_ticket_out {
-        Some(path) => Some(TicketFile::create(path, arguments.force, 0o644)?),
+        Some(public) if ticket_file.would_replace(public) => {
+            return Err(Failed::usage(
+                "--ticket-out and --public-ticket-out name one file: the key would be lost",
+            ));
+        }
+        Some(public) => Some(TicketFile::create(public, arguments.force, 0o644)?),
         None => None,
     };
-    let stop = interrupt::stop_on_signal()?;
+    if public_file
+        .as_ref()
+        .is_some_and(|file| file.would_replace(path))
+    {
+        return Err(Failed::usage(
+            "the public ticket would take the place of the file that is sealed: name another file",
+        ));
+    }
     let bar = progress::bar(size_bytes, arguments.json);
     let ticket = publish(
         file,

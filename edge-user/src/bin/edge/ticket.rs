@@ -1,13 +1,14 @@
 //! Tickets, as they are given on a command line: `-`, `@FILE`, or bare.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 use edge_user::seal::ticket::TEXT_BYTES_MAX;
+use edge_user::seal::unfinished::{Beside, Unfinished};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
@@ -117,83 +118,89 @@ fn read_text(source: impl Read, name: &Path) -> Result<Zeroizing<String>, Failed
 }
 
 /// A file that waits for its ticket. Dropped before that, a new one is removed again.
-pub(crate) struct TicketFile {
-    file: File,
-    path: PathBuf,
-    /// Made by this run, and still without a ticket.
-    hollow: bool,
+pub(crate) enum TicketFile {
+    /// The ticket comes beside what is there, and takes its place when it is on the disk. A name
+    /// that was free is held meanwhile by an empty file.
+    Beside(Beside, Option<Unfinished>),
+    /// A pipe or a device, which nothing can take the place of.
+    Other(File, PathBuf),
 }
 
 impl TicketFile {
-    /// Opens it with this mode. One that is there already is only taken with `force`: it may hold
-    /// the only key to something.
+    /// Makes it with this mode. One that is there already is only replaced with `force`: it may
+    /// hold the only key to something.
     pub(crate) fn create(path: &Path, force: bool, mode: u32) -> Result<Self, Failed> {
-        let mut options = OpenOptions::new();
-        options.write(true).mode(mode);
-        let created = options.create_new(true).open(path);
-        let hollow = created.is_ok();
-        let opened = match created {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && force => {
-                options.create_new(false).open(path)
+        let failed = |error| Failed::file("write", path, &error);
+        let held = match Unfinished::create(path, mode) {
+            Ok(held) => Some(held),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(error));
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(_) if force => None,
+            Err(_) => {
                 return Err(Failed::new(format!(
                     "{} exists and may hold the only key to something: name another file, or \
                      --force",
                     path.display()
                 )));
             }
-            other => other,
         };
-        let file = opened.map_err(|error| Failed::file("write", path, &error))?;
-        let this = Self {
-            file,
-            path: path.to_owned(),
-            hollow,
-        };
-        if this.is_regular() {
-            // One that was there keeps its mode unless it is told.
-            this.file
-                .set_permissions(Permissions::from_mode(mode))
-                .map_err(|error| Failed::file("protect", path, &error))?;
+        let place = real(path);
+        if place.metadata().is_ok_and(|found| !found.is_file()) {
+            let file = OpenOptions::new().write(true).open(&place);
+            return Ok(Self::Other(file.map_err(failed)?, place));
         }
-        Ok(this)
+        let beside = Beside::create(&place, mode).map_err(failed)?;
+        // The umask may have taken something away that readers of a public ticket need.
+        let protected = beside.file().set_permissions(Permissions::from_mode(mode));
+        protected.map_err(|error| Failed::file("protect", path, &error))?;
+        Ok(Self::Beside(beside, held))
     }
 
-    fn is_regular(&self) -> bool {
-        self.file.metadata().is_ok_and(|found| found.is_file())
+    /// Whether this path leads to where the ticket will stand.
+    pub(crate) fn would_replace(&self, path: &Path) -> bool {
+        real(path) == self.place()
+    }
+
+    fn place(&self) -> &Path {
+        match self {
+            Self::Beside(beside, _) => beside.place(),
+            Self::Other(_, place) => place,
+        }
     }
 
     /// Writes the ticket and sees it to the disk: without it the sealed object is lost.
-    pub(crate) fn write(mut self, text: &str) -> Result<(), Failed> {
-        self.write_all(text)
-            .map_err(|error| Failed::file("write", &self.path, &error))?;
-        self.hollow = false;
-        Ok(())
-    }
-
-    fn write_all(&mut self, text: &str) -> io::Result<()> {
-        let regular = self.is_regular();
-        if regular {
-            self.file.set_len(0)?;
-        }
-        self.file.write_all(text.as_bytes())?;
-        self.file.write_all(b"\n")?;
-        if regular {
-            self.file.sync_all()
-        } else {
-            Ok(())
+    pub(crate) fn write(self, text: &str) -> Result<(), Failed> {
+        let written = match &self {
+            Self::Beside(beside, _) => beside.file(),
+            Self::Other(file, _) => file,
+        };
+        let write = |mut file: &File| {
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")
+        };
+        write(written).map_err(|error| Failed::file("write", self.place(), &error))?;
+        match self {
+            Self::Beside(beside, _held) => Ok(beside.finish()?),
+            Self::Other(..) => Ok(()),
         }
     }
 }
 
-impl Drop for TicketFile {
-    fn drop(&mut self) {
-        if self.hollow {
-            // Left behind it would only be an empty file.
-            drop(fs::remove_file(&self.path));
-        }
-    }
+/// What a path leads to: not the link is meant, but what it leads to.
+fn real(path: &Path) -> PathBuf {
+    let through_folder = || {
+        let folder = path.parent()?;
+        let here = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        Some(here.canonicalize().ok()?.join(path.file_name()?))
+    };
+    let real = path.canonicalize().ok();
+    real.or_else(through_folder)
+        .unwrap_or_else(|| path.to_owned())
 }
 
 /// From here on this process leaves no core dump and cannot be traced: it holds a key.
