@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -24,6 +25,11 @@ const RECEIVES_MAX: u32 = 8;
 
 /// Where checked data chunks go, in nearly their order.
 pub trait Sink: Send {
+    /// Is told which bytes of the object will come, once their ids are known and before they do.
+    fn expect(&mut self, _bytes: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Uses the data chunk with this index; gives its memory back.
     fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>>;
 }
@@ -73,6 +79,12 @@ impl Clock {
     }
 }
 
+/// For the thread that has the sink.
+enum Task {
+    Expect(Range<u64>),
+    Check(Complete),
+}
+
 /// What became of a data chunk.
 enum Checked {
     Used(Wanted, Vec<u8>),
@@ -95,17 +107,18 @@ pub fn fetch(
             source: io::Error::other(error),
         })?;
     thread::scope(|scope| {
-        // Neither queue can grow beyond the transfer's buffers: each entry holds one of them.
-        let (to_check, unchecked) = channel();
+        // Neither queue can grow beyond the transfer's buffers: each entry holds one of them, or
+        // came with one of the 64 index chunks that list data.
+        let (tasks_in, tasks) = channel();
         let (to_transfer, checked) = channel();
-        scope.spawn(move || check(&unchecked, &to_transfer, sink, &stop.bell));
+        scope.spawn(move || check(&tasks, &to_transfer, sink, &stop.bell));
         let driver = Driver {
             edge,
             transfer: Transfer::new(ticket, seed),
             clock: Clock::start(),
             socket: None,
             trouble: None,
-            to_check,
+            tasks: tasks_in,
             checked,
             stop,
         };
@@ -113,13 +126,19 @@ pub fn fetch(
     })
 }
 
-fn check(
-    unchecked: &Receiver<Complete>,
-    to_transfer: &Sender<Checked>,
-    sink: &mut impl Sink,
-    bell: &Bell,
-) {
-    for complete in unchecked {
+fn check(tasks: &Receiver<Task>, to_transfer: &Sender<Checked>, sink: &mut impl Sink, bell: &Bell) {
+    for task in tasks {
+        let complete = match task {
+            Task::Check(complete) => complete,
+            Task::Expect(bytes) => match sink.expect(bytes) {
+                Ok(()) => continue,
+                Err(error) => {
+                    let (Ok(()) | Err(_)) = to_transfer.send(Checked::Failed(error));
+                    bell.ring();
+                    return;
+                }
+            },
+        };
         let outcome = match complete.check() {
             Err(complete) => Checked::Altered(complete),
             Ok((wanted, verified)) => match sink.take(wanted.place.index, verified) {
@@ -142,7 +161,7 @@ struct Driver<'a> {
     socket: Option<EdgeSocket>,
     /// What the kernel last said against sending, which explains a silence better than we can.
     trouble: Option<Failure>,
-    to_check: Sender<Complete>,
+    tasks: Sender<Task>,
     checked: Receiver<Checked>,
     stop: &'a Stop,
 }
@@ -207,15 +226,25 @@ impl Driver<'_> {
 
     fn check(&mut self, complete: Complete) {
         if complete.wanted().place.level == 0 {
-            // Fails only once the checking thread has ended, and it says why before it does.
-            drop(self.to_check.send(complete));
+            self.hand_over(Task::Check(complete));
             return;
         }
         // Index chunks are few, and the next requests depend on them.
         match complete.check() {
-            Ok((wanted, verified)) => self.transfer.learn(&wanted, verified),
+            Ok((wanted, verified)) => {
+                let listed = self.transfer.shape().bytes_listed(wanted.place);
+                if !listed.is_empty() {
+                    self.hand_over(Task::Expect(listed));
+                }
+                self.transfer.learn(&wanted, verified);
+            }
             Err(complete) => self.transfer.reject(complete),
         }
+    }
+
+    fn hand_over(&self, task: Task) {
+        // Fails only once the other thread has ended, and it says why before it does.
+        drop(self.tasks.send(task));
     }
 
     fn wait(&mut self, until: Duration, inbox: &mut Inbox) {

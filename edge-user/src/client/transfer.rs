@@ -16,7 +16,7 @@ use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step, is_welcome};
 use super::pace::{Trips, Window};
 use super::walk::{Walk, Wanted};
 use crate::seal::ticket::PublicTicket;
-use crate::seal::tree::Verified;
+use crate::seal::tree::{Shape, Verified};
 
 /// Chunks that may be in memory at once, under way or being checked: 8 MiB.
 const BUFFERS: usize = 64;
@@ -151,6 +151,10 @@ impl Transfer {
             failure: None,
             cost: Cost::default(),
         }
+    }
+
+    pub fn shape(&self) -> &Shape {
+        self.walk.shape()
     }
 
     pub fn cost(&self) -> Cost {

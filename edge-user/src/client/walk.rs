@@ -50,6 +50,10 @@ impl Walk {
         }
     }
 
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
     /// The next chunk to fetch, if one is known.
     pub fn take_next(&mut self) -> Option<Wanted> {
         let due = (1..self.levels.len()).find(|&level| {

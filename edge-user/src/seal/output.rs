@@ -2,17 +2,23 @@
 //! checked, so that nobody ever finds half an object under the name of a whole one.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use edge_ebpf::wire::CHUNK_BYTES_MAX;
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+use super::unfinished::{Beside, PlaceError};
+
+/// What a new file may be used for, less what the umask forbids.
+const MODE: u32 = 0o666;
 
 #[derive(Debug, Error)]
 pub enum OutputError {
@@ -20,29 +26,19 @@ pub enum OutputError {
     NotAFile(PathBuf),
     #[error("cannot create a file beside {path}: {source}")]
     Create { path: PathBuf, source: io::Error },
-    #[error("not enough room for {size_bytes} bytes at {path}: {source}")]
-    Room {
-        path: PathBuf,
-        size_bytes: u64,
-        source: io::Error,
-    },
-    #[error("the file for {path} cannot be brought to the disk: {source}")]
-    Sync { path: PathBuf, source: io::Error },
-    #[error("cannot put the file in its place at {path}: {source}")]
-    Rename { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Place(#[from] PlaceError),
 }
 
 /// A file that is being put together. Dropped before `finish`, it leaves nothing behind.
 pub struct Output {
-    file: File,
-    temporary: PathBuf,
-    place: PathBuf,
+    beside: Beside,
     digest: Option<RunningDigest>,
 }
 
 impl Output {
     /// Opens a temporary file beside `place`. With `digest` the plaintext is hashed on the way.
-    pub fn create(place: &Path, size_bytes: u64, digest: bool) -> Result<Self, OutputError> {
+    pub fn create(place: &Path, digest: bool) -> Result<Self, OutputError> {
         // What a link leads to is meant, not the link.
         let real = place.canonicalize().unwrap_or_else(|_| place.to_owned());
         let place = real.as_path();
@@ -53,79 +49,50 @@ impl Output {
         if is_other || place.file_name().is_none() {
             return Err(OutputError::NotAFile(place.to_owned()));
         }
-        // Short, so that it is not too long where the file's own name is not, and not only the
-        // process id, which a container gives out again.
-        let hidden = format!(".edge-{:016x}.part", rand::random::<u64>());
-        let temporary = place.with_file_name(hidden);
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&temporary);
-        let file = opened.map_err(|source| OutputError::Create {
+        let beside = Beside::create(place, MODE).map_err(|source| OutputError::Create {
             path: place.to_owned(),
             source,
         })?;
         if let Some(found) = found {
-            let (Ok(()) | Err(_)) = file.set_permissions(found.permissions());
+            let (Ok(()) | Err(_)) = beside.file().set_permissions(found.permissions());
         }
-        let output = Self {
-            file,
-            temporary,
-            place: place.to_owned(),
+        Ok(Self {
+            beside,
             digest: digest.then(RunningDigest::default),
-        };
-        output.reserve(size_bytes)?;
-        Ok(output)
+        })
     }
 
-    /// A full disk is better met before the transfer than at its end.
-    fn reserve(&self, size_bytes: u64) -> Result<(), OutputError> {
-        if size_bytes == 0 {
+    /// Takes room for bytes that will come: a full disk is better met before them than at the end.
+    /// Only for bytes whose ids are known: what a ticket alone says takes no room on a disk.
+    pub fn reserve(&self, bytes: Range<u64>) -> io::Result<()> {
+        let Some(len) = bytes.end.checked_sub(bytes.start).filter(|len| *len > 0) else {
             return Ok(());
-        }
-        match fallocate(&self.file, FallocateFlags::empty(), 0, size_bytes) {
+        };
+        let file = self.beside.file();
+        match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), bytes.start, len)) {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(source) => Err(OutputError::Room {
-                path: self.place.clone(),
-                size_bytes,
-                source: source.into(),
-            }),
+            Err(errno) => {
+                let cause = io::Error::from(errno);
+                let message = format!("no room for {len} more bytes: {cause}");
+                Err(io::Error::new(cause.kind(), message))
+            }
         }
     }
 
     /// Writes the plaintext of one data chunk where it belongs.
     pub fn write(&mut self, index: u64, plaintext: &[u8]) -> io::Result<()> {
-        self.file
-            .write_all_at(plaintext, index * u64::from(CHUNK_BYTES_MAX))?;
+        let file = self.beside.file();
+        file.write_all_at(plaintext, index * u64::from(CHUNK_BYTES_MAX))?;
         match &mut self.digest {
             None => Ok(()),
-            Some(digest) => digest.add(index, plaintext, &self.file),
+            Some(digest) => digest.add(index, plaintext, file),
         }
     }
 
     /// Puts the whole file in its place; gives its SHA-256 if that was asked for.
-    pub fn finish(mut self) -> Result<Option<[u8; 32]>, OutputError> {
-        // Some errors of writing come only now, and a name must not outlive its bytes.
-        self.file.sync_all().map_err(|source| OutputError::Sync {
-            path: self.place.clone(),
-            source,
-        })?;
-        fs::rename(&self.temporary, &self.place).map_err(|source| OutputError::Rename {
-            path: self.place.clone(),
-            source,
-        })?;
-        self.temporary.clear();
-        Ok(self.digest.take().map(RunningDigest::finish))
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        if !self.temporary.as_os_str().is_empty() {
-            // Nothing better can be done about a file that cannot be removed while failing.
-            drop(fs::remove_file(&self.temporary));
-        }
+    pub fn finish(self) -> Result<Option<[u8; 32]>, OutputError> {
+        self.beside.finish()?;
+        Ok(self.digest.map(RunningDigest::finish))
     }
 }
 
@@ -181,6 +148,9 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     const CHUNK: usize = CHUNK_BYTES_MAX as usize;
@@ -192,7 +162,7 @@ mod tests {
         let plain: Vec<u8> = (0..3 * CHUNK + 77)
             .map(|at| u8::try_from(at / 1000 % 251).unwrap())
             .collect();
-        let mut output = Output::create(&place, plain.len() as u64, true).unwrap();
+        let mut output = Output::create(&place, true).unwrap();
         for index in [1, 3, 0, 2] {
             output
                 .write(index as u64, plain.chunks(CHUNK).nth(index).unwrap())
@@ -209,16 +179,29 @@ mod tests {
     fn a_file_that_is_not_finished_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("out");
-        let mut output = Output::create(&place, 5, false).unwrap();
+        let mut output = Output::create(&place, false).unwrap();
         output.write(0, b"hello").unwrap();
         drop(output);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
+    fn a_file_takes_room_when_its_bytes_are_known_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Output::create(&folder.path().join("out"), false).unwrap();
+        let found = || output.beside.file().metadata().unwrap();
+        assert_eq!((found().len(), found().blocks()), (0, 0));
+        output.reserve(CHUNK as u64..3 * CHUNK as u64).unwrap();
+        output.reserve(7..7).unwrap();
+        assert!([0, 3 * CHUNK as u64].contains(&found().len()));
+        let refused = output.reserve(0..1 << 62).unwrap_err().to_string();
+        assert!(refused.contains("no room for 4611686018427387904 more"));
+    }
+
+    #[test]
     fn devices_and_folders_are_not_replaced() {
         for place in ["/dev/null", "/tmp", "/"] {
-            let refused = Output::create(Path::new(place), 0, false);
+            let refused = Output::create(Path::new(place), false);
             assert!(
                 matches!(refused.err(), Some(OutputError::NotAFile(_))),
                 "{place}"

@@ -2,6 +2,7 @@
 //! each is; the ids then hang from one root.
 
 use std::mem;
+use std::ops::Range;
 
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
 use sha2::{Digest, Sha256};
@@ -134,6 +135,17 @@ impl Shape {
         };
         let rest = level_bytes - place.index * u64::from(CHUNK_BYTES_MAX);
         u32::try_from(rest).map_or(CHUNK_BYTES_MAX, |rest| rest.min(CHUNK_BYTES_MAX))
+    }
+
+    /// The bytes of the object whose chunks the chunk at a place lists, or none where it lists
+    /// others or is data itself.
+    pub fn bytes_listed(&self, place: Place) -> Range<u64> {
+        if place.level != 1 {
+            return 0..0;
+        }
+        let all = IDS_PER_INDEX * u64::from(CHUNK_BYTES_MAX);
+        let start = place.index * all;
+        start..(start + all).min(self.size_bytes)
     }
 
     /// Where the first chunk stands that the index chunk at a place lists.
@@ -269,6 +281,10 @@ mod tests {
             }
         );
         assert_eq!((shape.depth(), shape.index_chunks()), (2, 3));
+        let listed = |level, index| shape.bytes_listed(Place { level, index });
+        assert_eq!(listed(1, 0), 0..4096 * CHUNK);
+        assert_eq!(listed(1, 1), 4096 * CHUNK..4097 * CHUNK + 5);
+        assert!(listed(2, 0).is_empty() && listed(0, 1).is_empty());
     }
 
     /// A name for the n-th data chunk, and the ids and lengths a reader finds from the root down.

@@ -1,6 +1,7 @@
 //! What a reader makes of edges, over sockets.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -165,6 +166,36 @@ fn a_sink_that_fails_ends_the_transfer() {
     let stop = Stop::new().unwrap();
     let failure = fetch(serving.address, object.ticket.public(), &mut Full, &stop).unwrap_err();
     assert!(matches!(failure, Failure::Sink(_)), "{failure}");
+}
+
+#[test]
+fn a_sink_expects_what_a_checked_index_chunk_lists_and_nothing_a_ticket_claims() {
+    #[derive(Default)]
+    struct Expecting(Vec<Range<u64>>);
+    impl Sink for Expecting {
+        fn expect(&mut self, bytes: Range<u64>) -> std::io::Result<()> {
+            self.0.push(bytes);
+            Ok(())
+        }
+
+        fn take(&mut self, _: u64, chunk: Verified) -> std::io::Result<Vec<u8>> {
+            assert_eq!(self.0.as_slice(), std::slice::from_ref(&(0..600_000)));
+            Ok(chunk.into_bytes())
+        }
+    }
+    let object = Object::sealed(600_000);
+    for altered in [0, 2] {
+        let manners = Manners {
+            altered: [(object.ticket.public().root(), altered)].into(),
+            ..Manners::default()
+        };
+        let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
+        let mut sink = Expecting::default();
+        let stop = Stop::new().unwrap();
+        let outcome = fetch(serving.address, object.ticket.public(), &mut sink, &stop);
+        assert_eq!(outcome.is_ok(), altered == 0);
+        assert_eq!(sink.0.len(), usize::from(altered == 0));
+    }
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use edge_user::client::drive::{Sink, fetch};
+use edge_user::client::failure::Failure;
 use edge_user::seal::open::Opener;
 use edge_user::seal::output::Output;
 use edge_user::seal::ticket::Ticket;
@@ -47,12 +49,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let stop = interrupt::stop_on_signal()?;
     let mut reader = Reader {
         opener: Opener::new(&ticket),
-        output: Output::create(&arguments.output, shape.size_bytes(), arguments.json)?,
+        output: Output::create(&arguments.output, arguments.json)?,
         bar: progress::bar(shape.size_bytes(), arguments.json),
     };
     let cost = fetch(edge, ticket.public(), &mut reader, &stop);
     reader.bar.finish_and_clear();
-    let cost = cost.map_err(|failure| Failed::with_edge(&failure, edge))?;
+    let cost = cost.map_err(|failure| {
+        if let Failure::Sink(error) = &failure {
+            // No fault of the edge's.
+            Failed::file("write", &arguments.output, error)
+        } else {
+            Failed::with_edge(&failure, edge)
+        }
+    })?;
     let digest = reader.output.finish()?;
 
     let seconds = start.elapsed().as_secs_f64();
@@ -111,6 +120,10 @@ struct Reader<'ticket> {
 }
 
 impl Sink for Reader<'_> {
+    fn expect(&mut self, bytes: Range<u64>) -> io::Result<()> {
+        self.output.reserve(bytes)
+    }
+
     fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>> {
         let plaintext = self.opener.open(index, chunk);
         self.output.write(index, &plaintext)?;
