@@ -6,10 +6,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
+use std::time::Duration;
 
 use edge_ebpf::wire::{ChunkId, NackCode};
 use edge_user::counters::Snapshot;
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -384,6 +387,44 @@ fn an_interrupted_get_leaves_no_file() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert!(refusal(&child.wait_with_output().unwrap(), 1).contains("interrupted"));
     assert_eq!(count(), 3);
+}
+
+#[test]
+fn a_second_signal_ends_a_command_whose_output_nobody_takes() {
+    let place = Place::new(1000);
+    place.seal();
+    let serving = place.serve(Manners::default());
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let (stuck, full) = std::io::pipe().unwrap();
+        ioctl_fionbio(&full, true).unwrap();
+        while (&full).write(&[b'x'; 4096]).is_ok() {}
+        ioctl_fionbio(&full, false).unwrap();
+        let out = format!("out{code}");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_edge"))
+            .args(["get", "@t", "--json", "-o", &out, "--edge"])
+            .arg(serving.address.to_string())
+            .current_dir(place.path())
+            .stdout(full)
+            .spawn()
+            .unwrap();
+        // Once the file is there, there is only the line left to print.
+        while !place.path().join(&out).exists() {
+            thread::yield_now();
+        }
+        let (_open, never) = channel::<()>();
+        let mut ended = None;
+        for _ in 0..2000 {
+            ended = child.try_wait().unwrap();
+            if ended.is_some() {
+                break;
+            }
+            kill_process(Pid::from_child(&child), signal).unwrap();
+            never.recv_timeout(Duration::from_millis(10)).unwrap_err();
+        }
+        child.kill().unwrap();
+        assert_eq!(ended.and_then(|status| status.code()), Some(code));
+        drop(stuck);
+    }
 }
 
 #[test]
