@@ -14,7 +14,8 @@ use rand::rngs::SysRng;
 
 use super::failure::Failure;
 use super::greeting::DATAGRAM_BYTES_MAX;
-use super::socket::{Bell, EdgeSocket, Inbox, Received, Sent};
+use super::line::Line;
+use super::socket::{Bell, Inbox};
 use super::transfer::{Action, Complete, Cost, Transfer};
 use super::walk::Wanted;
 use crate::seal::ticket::PublicTicket;
@@ -113,11 +114,9 @@ pub fn fetch(
         let (to_transfer, checked) = channel();
         scope.spawn(move || check(&tasks, &to_transfer, sink, &stop.bell));
         let driver = Driver {
-            edge,
+            line: Line::new(edge),
             transfer: Transfer::new(ticket, seed),
             clock: Clock::start(),
-            socket: None,
-            trouble: None,
             tasks: tasks_in,
             checked,
             stop,
@@ -155,12 +154,9 @@ fn check(tasks: &Receiver<Task>, to_transfer: &Sender<Checked>, sink: &mut impl 
 }
 
 struct Driver<'a> {
-    edge: SocketAddr,
+    line: Line,
     transfer: Transfer,
     clock: Clock,
-    socket: Option<EdgeSocket>,
-    /// What the kernel last said against sending, which explains a silence better than we can.
-    trouble: Option<Failure>,
     tasks: Sender<Task>,
     checked: Receiver<Checked>,
     stop: &'a Stop,
@@ -176,19 +172,19 @@ impl Driver<'_> {
             }
             self.take_back()?;
             match self.transfer.act(self.clock.now(), &mut out) {
-                Action::Open => {
-                    let socket = EdgeSocket::connect(self.edge)?;
-                    self.transfer.opened(socket.segments_held());
-                    self.socket = Some(socket);
+                Action::Open => match self.line.open()? {
+                    Some(segments_held) => self.transfer.opened(segments_held),
+                    None => self.transfer.unsent(self.clock.now()),
+                },
+                Action::Send(len_bytes) => {
+                    if !self.line.send(&out[..len_bytes])? {
+                        self.transfer.unsent(self.clock.now());
+                    }
                 }
-                Action::Send(len_bytes) => self.send(&out[..len_bytes])?,
                 Action::Check(complete) => self.check(complete),
                 Action::Wait(until) => self.wait(until, &mut inbox),
                 Action::Done => return Ok(self.transfer.cost()),
-                Action::Failed(Failure::Unanswered) => {
-                    return Err(self.trouble.unwrap_or(Failure::Unanswered));
-                }
-                Action::Failed(failure) => return Err(failure),
+                Action::Failed(failure) => return Err(self.line.explain(failure)),
             }
         }
     }
@@ -199,26 +195,6 @@ impl Driver<'_> {
                 Checked::Used(wanted, buffer) => self.transfer.accept(&wanted, buffer),
                 Checked::Altered(complete) => self.transfer.reject(complete),
                 Checked::Failed(error) => return Err(Failure::Sink(error)),
-            }
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, datagram: &[u8]) -> Result<(), Failure> {
-        let socket = self
-            .socket
-            .as_ref()
-            .expect("a transfer opens before it sends");
-        match socket.send(datagram) {
-            Sent::Gone => {}
-            Sent::Refused => self.trouble = Some(Failure::Refused),
-            Sent::TooLong => return Err(Failure::PathTooNarrow(datagram.len())),
-            Sent::Lost(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Sent::Lost(source) => {
-                self.trouble = Some(Failure::Socket {
-                    action: "cannot send to the edge",
-                    source,
-                });
             }
         }
         Ok(())
@@ -248,17 +224,15 @@ impl Driver<'_> {
     }
 
     fn wait(&mut self, until: Duration, inbox: &mut Inbox) {
-        let socket = self
-            .socket
-            .as_ref()
-            .expect("a transfer opens before it waits");
-        socket.wait(&self.stop.bell, until.saturating_sub(self.clock.now()));
+        let most = until.saturating_sub(self.clock.now());
+        self.line.wait(&self.stop.bell, most);
         for _ in 0..RECEIVES_MAX {
-            let now = self.clock.now();
-            match socket.receive(inbox, |datagram| self.transfer.hear(now, datagram)) {
-                Received::Some => {}
-                Received::Nothing => break,
-                Received::Refused => self.trouble = Some(Failure::Refused),
+            let (now, transfer) = (self.clock.now(), &mut self.transfer);
+            if !self
+                .line
+                .receive(inbox, |datagram| transfer.hear(now, datagram))
+            {
+                break;
             }
         }
     }

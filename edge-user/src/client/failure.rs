@@ -1,6 +1,9 @@
-//! Why a transfer ended without its object. Each message names what the user can do.
+//! Why a transfer ended without its object. Each message says what was seen, and what the user can
+//! do about it.
 
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use edge_ebpf::wire::ChunkId;
 use thiserror::Error;
@@ -8,36 +11,78 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Failure {
     #[error(
-        "the edge does not answer (3 tries): is edged running there, does a firewall let UDP through, and is this another host than the edge's own, whose addresses it never answers?"
+        "the edge does not answer: nothing at all came back to 3 greetings; is edged running there, does a firewall let UDP through both ways, and is this another host than the edge's own, whose addresses it never answers?"
     )]
     Unanswered,
-    #[error("nothing listens at this address and port: is edged running there?")]
-    Refused,
     #[error(
-        "the path does not carry datagrams of {0} bytes: lower service.segment_bytes of the edge"
+        "the edge does not answer any more, and did before: did edged stop, or the network between?"
+    )]
+    Gone,
+    #[error(
+        "nothing listens at this address and port, says the host there (ICMP): is edged running there, and on this port?"
+    )]
+    Refused,
+    #[error("something answers at this address and port that is no edge: {0}; is the port right?")]
+    Strange(Strange),
+    #[error(
+        "the answer comes from {0} instead, and such a one is not heard: name that address, or see who rewrites addresses on the way"
+    )]
+    Elsewhere(SocketAddr),
+    #[error(
+        "this host cannot send to the edge: {0}; is the interface up, and does `ip route get` know a way to this address?"
+    )]
+    Network(#[source] io::Error),
+    #[error(
+        "an interface of this host takes no datagram of {0} bytes: raise its MTU (`ip link`); 1500 is always enough"
+    )]
+    MtuTooSmall(usize),
+    #[error(
+        "the edge answers shorter greetings, and none of {0} bytes, which its segments need: the path is too narrow for them; lower service.segment_bytes of the edge"
     )]
     PathTooNarrow(usize),
     #[error("the edge speaks protocol version {0}, this program version 1: update the older one")]
     Version(u8),
-    #[error("the edge greets with {field} = {value}, which version 1 does not allow: it is broken")]
-    BadWelcome { field: &'static str, value: u32 },
     #[error(
-        "the edge refuses the cookies it gives: do the edges behind this address share their secret?"
+        "the edge greets with {field} = {value}, and version 1 allows {allowed}: it is broken, or no edge"
+    )]
+    BadWelcome {
+        field: &'static str,
+        value: u32,
+        allowed: &'static str,
+    },
+    #[error(
+        "the edge refuses the cookies it gives: do the edges behind this address share cookie.secret_file and the time of day?"
     )]
     CookieRefused,
-    #[error("the edge greets, but sends no data: see `edge stat` there")]
+    #[error(
+        "the edge answers greetings, and no request for data (3 times 3 s): does the firewall there let UDP to this port in, and what does `edge stat` count there?"
+    )]
     Silent,
-    #[error("no origin of the edge has chunk {0}: was the object sealed to that origin?")]
+    #[error(
+        "the edge sends chunk {id} with {edge_bytes} bytes, where the ticket makes it {ticket_bytes}: the ticket is wrong, or the edge is broken"
+    )]
+    Misfit {
+        id: ChunkId,
+        edge_bytes: u32,
+        ticket_bytes: u32,
+    },
+    #[error(
+        "no origin of the edge has chunk {0}: was the object sealed to that origin, and is all of it there?"
+    )]
     Absent(ChunkId),
-    #[error("the edge says that chunk {0} is shorter than the ticket makes it: it is broken")]
+    #[error(
+        "the edge says that chunk {0} is shorter than the ticket makes it: the ticket is wrong, or the edge is broken"
+    )]
     Range(ChunkId),
-    #[error("the edge is over its limits; try again later")]
+    #[error("the edge says that it is over its limits (BUSY); try again later")]
     Busy,
     #[error(
         "the edge cannot get chunk {0} from its origin (unreachable, or the chunk is damaged there); try again later"
     )]
     Origin(ChunkId),
-    #[error("the edge has been fetching chunk {0} for too long; try again later")]
+    #[error(
+        "the edge has been fetching chunk {0} for 30 s: does its origin answer? Try again later"
+    )]
     Pending(ChunkId),
     #[error(
         "chunk {0} came altered twice: the edge, or somebody on the way, changes data; use another edge"
@@ -52,6 +97,34 @@ pub enum Failure {
     },
     #[error("interrupted")]
     Interrupted,
+}
+
+/// What came instead of a WELCOME to our HELLO.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strange {
+    NotWelcome { bytes: usize },
+    OtherNonce,
+    OtherLength { sent: usize, came: usize },
+    Malformed,
+}
+
+impl fmt::Display for Strange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotWelcome { bytes } => {
+                write!(
+                    out,
+                    "it sent {bytes} bytes that are no WELCOME to our HELLO"
+                )
+            }
+            Self::OtherNonce => out.write_str("its WELCOME answers somebody else's HELLO"),
+            Self::OtherLength { sent, came } => write!(
+                out,
+                "its WELCOME has {came} bytes, our HELLO had {sent}, and both must have as many"
+            ),
+            Self::Malformed => out.write_str("its WELCOME sets bytes that version 1 reserves"),
+        }
+    }
 }
 
 impl Failure {

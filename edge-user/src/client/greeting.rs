@@ -6,11 +6,11 @@ use std::time::Duration;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{
     Cookie, HELLO_BYTES_MAX, HELLO_BYTES_MIN, HELLO_HEADER_BYTES, Hello, Kind, MAGIC,
-    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX, VERSION,
+    SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX,
     WELCOME_HEADER_BYTES, Welcome,
 };
 
-use super::failure::Failure;
+use super::failure::{Failure, Strange};
 
 /// Longest datagram either side ever sends.
 pub const DATAGRAM_BYTES_MAX: usize = HELLO_BYTES_MAX;
@@ -19,6 +19,10 @@ pub const HELLO_BYTES_DEFAULT: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAUL
 /// HELLOs sent in vain before the edge counts as dead.
 const TRIES: u8 = 3;
 const WAIT_FIRST: Duration = Duration::from_millis(500);
+/// What the network refuses costs no round trip, so it is tried again sooner than what it lost.
+const BLOCKED_WAIT: Duration = Duration::from_millis(100);
+/// For as long as three HELLOs are waited for in vain.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// What to do next about the greeting.
 #[derive(Debug)]
@@ -59,9 +63,16 @@ pub struct Session {
 struct Asking {
     nonce: [u8; 8],
     len_bytes: usize,
-    sent_at: Option<Duration>,
+    sent_at: Duration,
     /// Whether this nonce went out more than once, so that its answer measures nothing.
     again: bool,
+}
+
+/// The network of this host lets nothing out.
+#[derive(Clone, Copy, Debug)]
+struct Blocked {
+    since: Duration,
+    retry_at: Duration,
 }
 
 #[derive(Debug)]
@@ -70,8 +81,13 @@ pub struct Greeting {
     asking: Option<Asking>,
     session: Option<Session>,
     unanswered: u8,
+    blocked: Option<Blocked>,
     /// The length a HELLO must have had before the edge is asked for data.
     len_bytes: usize,
+    /// The longest HELLO that was ever answered, if any was.
+    proved_bytes: usize,
+    /// What last came instead of a WELCOME; explains a failure, and nothing else.
+    strange: Option<Strange>,
 }
 
 impl Default for Greeting {
@@ -81,7 +97,10 @@ impl Default for Greeting {
             asking: None,
             session: None,
             unanswered: 0,
+            blocked: None,
             len_bytes: HELLO_BYTES_DEFAULT,
+            proved_bytes: 0,
+            strange: None,
         }
     }
 }
@@ -104,6 +123,8 @@ impl Greeting {
     pub fn reopen(&mut self) {
         *self = Self {
             len_bytes: self.len_bytes,
+            proved_bytes: self.proved_bytes,
+            strange: self.strange,
             ..Self::default()
         };
     }
@@ -113,6 +134,20 @@ impl Greeting {
         self.open = true;
     }
 
+    /// The network refused the new socket, or what was to be sent. A HELLO is tried again from
+    /// another port; with a session at hand it is as good as lost on the way.
+    pub fn unsent(&mut self, now: Duration) {
+        if self.session.is_some() {
+            return;
+        }
+        self.blocked = Some(Blocked {
+            since: self.blocked.map_or(now, |blocked| blocked.since),
+            retry_at: now + BLOCKED_WAIT,
+        });
+        self.open = false;
+        self.asking = None;
+    }
+
     /// What to do now; a HELLO is written to `out` with a nonce from `random`.
     pub fn step(
         &mut self,
@@ -120,6 +155,17 @@ impl Greeting {
         out: &mut [u8; DATAGRAM_BYTES_MAX],
         random: &mut dyn FnMut() -> [u8; 8],
     ) -> Step {
+        if self.asking.is_some() {
+            self.blocked = None;
+        }
+        if let Some(blocked) = self.blocked {
+            if now < blocked.retry_at {
+                return Step::Wait(blocked.retry_at);
+            }
+            if now >= blocked.since + BLOCKED_PATIENCE {
+                return Step::Failed(self.failure());
+            }
+        }
         if !self.open {
             return Step::Open;
         }
@@ -131,17 +177,11 @@ impl Greeting {
         }
         let wait = WAIT_FIRST * (1 << self.unanswered.min(TRIES));
         let (nonce, again) = match &self.asking {
-            Some(Asking {
-                sent_at: Some(sent_at),
-                ..
-            }) if now < *sent_at + wait => {
-                return Step::Wait(*sent_at + wait);
+            Some(asking) if now < asking.sent_at + wait => {
+                return Step::Wait(asking.sent_at + wait);
             }
-            Some(Asking {
-                sent_at: Some(_),
-                nonce,
-                ..
-            }) => {
+            Some(asking) => {
+                let nonce = asking.nonce;
                 self.unanswered += 1;
                 if self.unanswered >= TRIES {
                     return self.give_up();
@@ -152,14 +192,8 @@ impl Greeting {
                     self.asking = None;
                     return Step::Open;
                 }
-                (*nonce, true)
+                (nonce, true)
             }
-            Some(Asking {
-                sent_at: None,
-                nonce,
-                again,
-                ..
-            }) => (*nonce, *again),
             None => (random(), false),
         };
         let len_bytes = self.len_bytes;
@@ -168,7 +202,7 @@ impl Greeting {
         self.asking = Some(Asking {
             nonce,
             len_bytes,
-            sent_at: Some(now),
+            sent_at: now,
             again,
         });
         Step::Send(len_bytes)
@@ -180,47 +214,56 @@ impl Greeting {
             self.reopen();
             return Step::Open;
         }
-        Step::Failed(if self.len_bytes > HELLO_BYTES_DEFAULT {
-            Failure::PathTooNarrow(self.len_bytes)
-        } else {
-            Failure::Unanswered
-        })
+        Step::Failed(self.failure())
     }
 
-    /// Takes in a datagram that begins like a WELCOME of any version.
+    /// Why nobody can be greeted.
+    fn failure(&self) -> Failure {
+        match (self.proved_bytes, self.strange) {
+            (0, None) => Failure::Unanswered,
+            (0, Some(strange)) => Failure::Strange(strange),
+            (proved, _) if proved < self.len_bytes => Failure::PathTooNarrow(self.len_bytes),
+            (_, _) => Failure::Gone,
+        }
+    }
+
+    /// Takes in a datagram that is no answer to a GET: a WELCOME, of whatever version, or what
+    /// comes instead.
     pub fn hear(&mut self, now: Duration, datagram: &[u8]) -> Heard {
         let Some(asking) = &self.asking else {
             return Heard::Nothing;
         };
-        let Some(sent_at) = asking.sent_at else {
-            return Heard::Nothing;
+        let (sent_at, sent) = (asking.sent_at, asking.len_bytes);
+        let came = datagram.len();
+        let Some(header) = datagram
+            .first_chunk::<WELCOME_HEADER_BYTES>()
+            .filter(|_| is_welcome(datagram))
+        else {
+            return self.ignore(Strange::NotWelcome { bytes: came });
         };
-        let Some(header) = datagram.first_chunk::<WELCOME_HEADER_BYTES>() else {
-            return Heard::Nothing;
-        };
-        if datagram.len() != asking.len_bytes {
-            return Heard::Nothing;
+        if came != sent {
+            return self.ignore(Strange::OtherLength { sent, came });
         }
         let welcome = match Welcome::decode(header) {
             Ok(welcome) => welcome,
             Err(Reason::BadVersion) if header[8..16] == asking.nonce => {
                 return Heard::Failed(Failure::Version(header[1] >> 4));
             }
-            Err(_) => return Heard::Nothing,
+            Err(_) => return self.ignore(Strange::Malformed),
         };
         if welcome.nonce != asking.nonce {
-            return Heard::Nothing;
+            return self.ignore(Strange::OtherNonce);
         }
         if let Err(failure) = check(&welcome) {
             return Heard::Failed(failure);
         }
         let rtt = (!asking.again).then(|| now.saturating_sub(sent_at));
-        let proved = asking.len_bytes;
         self.asking = None;
         self.unanswered = 0;
+        self.proved_bytes = self.proved_bytes.max(sent);
         let full = HELLO_HEADER_BYTES + usize::from(welcome.segment_bytes);
         self.len_bytes = full.max(HELLO_BYTES_MIN);
-        if full > proved {
+        if full > sent {
             self.session = None;
             return Heard::More;
         }
@@ -232,27 +275,43 @@ impl Greeting {
         });
         Heard::Welcome { rtt }
     }
+
+    fn ignore(&mut self, strange: Strange) -> Heard {
+        self.strange = Some(strange);
+        Heard::Nothing
+    }
 }
 
 /// Whether a datagram is a WELCOME, of whatever version.
-pub fn is_welcome(datagram: &[u8]) -> bool {
+pub(super) fn is_welcome(datagram: &[u8]) -> bool {
     matches!(datagram, [MAGIC, kind, ..] if kind & 0x0f == Kind::Welcome as u8)
 }
 
 fn check(welcome: &Welcome) -> Result<(), Failure> {
-    let bad = |field, value| Err(Failure::BadWelcome { field, value });
+    let bad = |field, value, allowed| {
+        Err(Failure::BadWelcome {
+            field,
+            value,
+            allowed,
+        })
+    };
     if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&welcome.segment_bytes) {
-        return bad("segment_bytes", welcome.segment_bytes.into());
+        return bad(
+            "segment_bytes",
+            welcome.segment_bytes.into(),
+            "1024 to 1440",
+        );
     }
     if welcome.max_burst == 0 || u32::from(welcome.max_burst) > SEGMENTS_MAX {
-        return bad("max_burst", welcome.max_burst.into());
+        return bad("max_burst", welcome.max_burst.into(), "1 to 128");
     }
     if welcome.lifetime_seconds < 2 {
-        return bad("cookie lifetime", welcome.lifetime_seconds.into());
+        let lifetime = welcome.lifetime_seconds.into();
+        return bad("cookie lifetime", lifetime, "2 seconds or more");
     }
     if welcome.cookie.value == [0; 8] {
-        // What an edge gives to a version it does not know, under our version: nonsense.
-        return Err(Failure::Version(VERSION));
+        // What an edge gives to a version it does not know, under our version.
+        return bad("cookie", 0, "any other");
     }
     Ok(())
 }
@@ -396,6 +455,10 @@ mod tests {
             (
                 welcome(1232, |welcome| welcome.lifetime_seconds = 0),
                 "lifetime",
+            ),
+            (
+                welcome(1232, |welcome| welcome.cookie = Cookie::default()),
+                "cookie = 0",
             ),
         ] {
             match hear(&mut asking(), 1, &datagram) {

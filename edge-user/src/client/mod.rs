@@ -18,6 +18,10 @@ pub mod transfer;
 pub mod failure;
 /// A UDP socket that only hears its edge, and a bell to wake who waits on it.
 pub mod socket;
+/// The way to an edge: one socket at a time, and what the network says against it.
+mod line;
+/// Whether a silent edge's answers come from elsewhere.
+mod stray;
 /// Socket, clock and threads around a transfer.
 pub mod drive;
 /// Round trips, measured by greeting.

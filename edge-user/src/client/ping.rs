@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::drive::Stop;
 use super::failure::Failure;
-use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Session, Step, is_welcome};
-use super::socket::{EdgeSocket, Inbox, Received, Sent};
+use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Session, Step};
+use super::line::Line;
+use super::socket::Inbox;
 
 /// What one greeting gave.
 pub struct Pong {
@@ -24,40 +25,28 @@ pub struct Pong {
 pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
     let start = Instant::now();
     let mut greeting = Greeting::default();
-    let mut socket = None;
-    let mut refused = false;
+    let mut line = Line::new(edge);
     let mut inbox = Inbox::default();
     let mut out = [0; DATAGRAM_BYTES_MAX];
     while !stop.asked().load(Ordering::Relaxed) {
         match greeting.step(start.elapsed(), &mut out, &mut rand::random) {
-            Step::Open => {
-                socket = Some(EdgeSocket::connect(edge)?);
-                greeting.opened();
-            }
+            Step::Open => match line.open()? {
+                Some(_) => greeting.opened(),
+                None => greeting.unsent(start.elapsed()),
+            },
             Step::Send(len_bytes) => {
-                let socket = socket.as_ref().expect("a greeting opens before it sends");
-                match socket.send(&out[..len_bytes]) {
-                    Sent::Gone => {}
-                    Sent::Refused => refused = true,
-                    Sent::TooLong => return Err(Failure::PathTooNarrow(len_bytes)),
-                    Sent::Lost(source) => {
-                        return Err(Failure::Socket {
-                            action: "cannot send to the edge",
-                            source,
-                        });
-                    }
+                if !line.send(&out[..len_bytes])? {
+                    greeting.unsent(start.elapsed());
                 }
             }
             Step::Wait(until) => {
-                let socket = socket.as_ref().expect("a greeting opens before it waits");
-                socket.wait(stop.bell(), until.saturating_sub(start.elapsed()));
+                line.wait(stop.bell(), until.saturating_sub(start.elapsed()));
                 let mut heard = Heard::Nothing;
-                let received = socket.receive(&mut inbox, |datagram| {
-                    if is_welcome(datagram) && matches!(heard, Heard::Nothing) {
+                line.receive(&mut inbox, |datagram| {
+                    if matches!(heard, Heard::Nothing) {
                         heard = greeting.hear(start.elapsed(), datagram);
                     }
                 });
-                refused |= matches!(received, Received::Refused);
                 match heard {
                     Heard::Nothing | Heard::More => {}
                     Heard::Failed(failure) => return Err(failure),
@@ -70,8 +59,7 @@ pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
                     }
                 }
             }
-            Step::Failed(Failure::Unanswered) if refused => return Err(Failure::Refused),
-            Step::Failed(failure) => return Err(failure),
+            Step::Failed(failure) => return Err(line.explain(failure)),
         }
     }
     Err(Failure::Interrupted)

@@ -120,18 +120,7 @@ impl EdgeSocket {
 
     /// Waits until a datagram comes, the bell rings, or the time is over.
     pub fn wait(&self, bell: &Bell, most: Duration) {
-        let mut watched = [
-            PollFd::new(&self.socket, PollFlags::IN),
-            PollFd::new(&bell.0, PollFlags::IN),
-        ];
-        let most = Timespec::try_from(most).ok();
-        // Interrupted by a signal or not: the caller looks at everything again.
-        match poll(&mut watched, most.as_ref()) {
-            Ok(_) | Err(_) => {}
-        }
-        if !watched[1].revents().is_empty() {
-            bell.hush();
-        }
+        bell.wait_with(Some(&self.socket), most);
     }
 }
 
@@ -150,6 +139,27 @@ impl Bell {
         // Fails only when it has rung billions of times and nobody came: then it still rings.
         match rustix::io::write(self.0.as_fd(), &[0, 0, 0, 1, 0, 0, 0, 0]) {
             Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Waits until it rings, or the time is over.
+    pub fn wait(&self, most: Duration) {
+        self.wait_with(None, most);
+    }
+
+    fn wait_with(&self, socket: Option<&UdpSocket>, most: Duration) {
+        let other = socket.map_or(self.0.as_fd(), AsFd::as_fd);
+        let mut watched = [
+            PollFd::new(&self.0, PollFlags::IN),
+            PollFd::from_borrowed_fd(other, PollFlags::IN),
+        ];
+        let most = Timespec::try_from(most).ok();
+        // Interrupted by a signal or not: the caller looks at everything again.
+        match poll(&mut watched, most.as_ref()) {
+            Ok(_) | Err(_) => {}
+        }
+        if !watched[0].revents().is_empty() {
+            self.hush();
         }
     }
 

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use super::assembly::{Arrival, Assembly};
 use super::failure::Failure;
-use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step, is_welcome};
+use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step};
 use super::pace::{Trips, Window};
 use super::walk::{Walk, Wanted};
 use crate::seal::ticket::PublicTicket;
@@ -125,6 +125,9 @@ pub struct Transfer {
 
     random: StdRng,
     failure: Option<Failure>,
+    /// A chunk came with a length that is not the ticket's. Such DATA is ignored, as anybody may
+    /// have sent it; when nothing else comes, it is the explanation.
+    misfit: Option<Failure>,
     cost: Cost,
 }
 
@@ -149,6 +152,7 @@ impl Transfer {
             refusals_counted_until: Duration::ZERO,
             random: StdRng::from_seed(seed),
             failure: None,
+            misfit: None,
             cost: Cost::default(),
         }
     }
@@ -169,6 +173,12 @@ impl Transfer {
         self.cost.ports += 1;
         self.cookie_before = None;
         self.greeting.opened();
+    }
+
+    /// The network of this host refused the new socket, or the datagram that was to be sent: that
+    /// is loss, and nothing that was asked for stays unasked.
+    pub fn unsent(&mut self, now: Duration) {
+        self.greeting.unsent(now);
     }
 
     /// What to do now. A datagram to send is written to `out`.
@@ -244,7 +254,7 @@ impl Transfer {
             self.owes_since = None;
             self.silences += 1;
             if self.silences >= SILENCES {
-                return Err(Failure::Silent);
+                return Err(self.misfit.take().unwrap_or(Failure::Silent));
             }
             self.greeting.reopen();
         }
@@ -332,7 +342,7 @@ impl Transfer {
             && let Ok(nack) = Nack::decode(nack)
         {
             self.hear_nack(now, &nack);
-        } else if is_welcome(datagram) {
+        } else {
             self.hear_welcome(now, datagram);
         }
     }
@@ -367,6 +377,14 @@ impl Transfer {
         for at in 0..self.active.len() {
             let chunk = &mut self.active[at];
             if chunk.wanted().id.tag() != header.tag {
+                continue;
+            }
+            if header.chunk_bytes != chunk.wanted().chunk_bytes {
+                self.misfit = Some(Failure::Misfit {
+                    id: chunk.wanted().id,
+                    edge_bytes: header.chunk_bytes,
+                    ticket_bytes: chunk.wanted().chunk_bytes,
+                });
                 continue;
             }
             match chunk.take(now, header, payload, &mut self.trips) {

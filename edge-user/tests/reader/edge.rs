@@ -18,6 +18,8 @@ pub(crate) struct Manners {
     pub(crate) version: u8,
     /// HELLOs that go unanswered, counted down.
     pub(crate) deaf_hellos: u32,
+    /// Nothing is answered any more after this many GETs.
+    pub(crate) dies_after: u64,
     /// GETs that go unanswered, counted down.
     pub(crate) deaf_gets: u32,
     /// GETs that are refused with this code, counted down.
@@ -44,6 +46,7 @@ impl Default for Manners {
             lifetime_seconds: 240,
             version: 1,
             deaf_hellos: 0,
+            dies_after: u64::MAX,
             deaf_gets: 0,
             refusals: 0,
             refusal: NackCode::Pending,
@@ -99,6 +102,9 @@ impl Edge {
     }
 
     pub(crate) fn answer(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
+        if self.gets > self.manners.dies_after {
+            return Vec::new();
+        }
         if datagram[..2] == opening(Kind::Hello) {
             self.answer_hello(port, datagram)
         } else {

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::time::Duration;
 
 use edge_ebpf::wire::ChunkId;
@@ -16,7 +17,7 @@ use crate::edge::Edge;
 use crate::object::{Memory, Object};
 
 /// What the path does, each way.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Path {
     pub(crate) delay: Duration,
     /// Up to this much more, for each datagram anew: that reorders.
@@ -25,6 +26,8 @@ pub(crate) struct Path {
     pub(crate) repeats: f64,
     /// How fast the edge's end puts datagrams on it; the rest waits in a queue without end.
     pub(crate) bytes_per_second: u64,
+    /// While the client's interface is down, the network refuses its sockets and datagrams.
+    pub(crate) down: Range<Duration>,
 }
 
 impl Default for Path {
@@ -35,6 +38,7 @@ impl Default for Path {
             loss: 0.0,
             repeats: 0.0,
             bytes_per_second: 125_000_000,
+            down: Duration::ZERO..Duration::ZERO,
         }
     }
 }
@@ -123,6 +127,7 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
             "the transfer does not come to an end"
         );
         match transfer.act(now, &mut out) {
+            Action::Open | Action::Send(_) if link.path.down.contains(&now) => transfer.unsent(now),
             Action::Open => {
                 port += 1;
                 transfer.opened(4000);
@@ -142,7 +147,9 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
                 now = now.max(at);
                 match end {
                     // What comes for a port that was left is heard by nobody.
-                    End::Client if from_port == port => transfer.hear(now, &datagram),
+                    End::Client if from_port == port && !link.path.down.contains(&now) => {
+                        transfer.hear(now, &datagram);
+                    }
                     End::Client => {}
                     End::Edge => {
                         for answer in edge.answer(from_port, &datagram) {

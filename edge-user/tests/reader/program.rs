@@ -466,6 +466,27 @@ fn ping_prints_its_round_trips() {
 }
 
 #[test]
+fn a_network_that_is_down_is_waited_for_and_then_named() {
+    let place = Place::new(10);
+    place.seal();
+    for arguments in [
+        &["ping", "192.0.2.1"][..],
+        &["get", "@t", "--edge", "192.0.2.1", "-o", "out"],
+    ] {
+        // A namespace of its own, where even the loopback interface is down.
+        let output = Command::new("unshare")
+            .args(["--map-root-user", "--net", env!("CARGO_BIN_EXE_edge")])
+            .args(arguments)
+            .current_dir(place.path())
+            .output()
+            .unwrap();
+        let error = refusal(&output, 1);
+        assert!(error.contains("Network is unreachable"), "{error}");
+        assert!(error.contains("ip route get"), "{error}");
+    }
+}
+
+#[test]
 fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_there() {
     let place = Place::new(0);
     let output = place.edge(&["stat", "--socket", "none.sock"]);

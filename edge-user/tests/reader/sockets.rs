@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use edge_user::client::drive::{Sink, Stop, fetch};
-use edge_user::client::failure::Failure;
+use edge_user::client::failure::{Failure, Strange};
 use edge_user::client::ping::ping;
 use edge_user::seal::tree::Verified;
 
@@ -132,6 +132,57 @@ fn a_port_where_nothing_listens_is_told_from_silence() {
         fails(&object, silent.local_addr().unwrap()),
         Failure::Unanswered
     ));
+}
+
+/// Something that is no edge: what it answers to a HELLO, and whether from another port.
+fn fails_at(answer: impl Fn(&[u8]) -> Vec<u8> + Sync, elsewhere: bool) -> (Failure, SocketAddr) {
+    let object = Object::sealed(1000);
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (asked, other) = (bind(), bind());
+    let timeout = Duration::from_millis(20);
+    asked.set_read_timeout(Some(timeout)).unwrap();
+    let (edge, from) = (asked.local_addr().unwrap(), other.local_addr().unwrap());
+    let stop = AtomicBool::new(false);
+    let failure = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; 2048];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((len, client)) = asked.recv_from(&mut buffer) {
+                    let socket = if elsewhere { &other } else { &asked };
+                    socket.send_to(&answer(&buffer[..len]), client).unwrap();
+                }
+            }
+        });
+        let failure = fails(&object, edge);
+        let pinged = ping(edge, &Stop::new().unwrap()).err().unwrap();
+        assert_eq!(failure.to_string(), pinged.to_string());
+        stop.store(true, Ordering::Relaxed);
+        failure
+    });
+    (failure, from)
+}
+
+fn welcome(hello: &[u8]) -> Vec<u8> {
+    let object = Object::sealed(0);
+    let mut edge = Edge::new(object.chunks, Manners::default());
+    edge.answer(1, hello).remove(0)
+}
+
+#[test]
+fn what_answers_and_is_no_edge_is_told_from_silence() {
+    let (echo, _) = fails_at(<[u8]>::to_vec, false);
+    let no_welcome = Strange::NotWelcome { bytes: 1232 };
+    assert!(matches!(echo, Failure::Strange(what) if what == no_welcome));
+    let (cut, _) = fails_at(|hello| welcome(hello)[..1000].to_vec(), false);
+    let (sent, came) = (1232, 1000);
+    let cut_off = Strange::OtherLength { sent, came };
+    assert!(matches!(cut, Failure::Strange(what) if what == cut_off));
+}
+
+#[test]
+fn answers_from_another_address_are_named_and_not_heard() {
+    let (failure, other) = fails_at(welcome, true);
+    assert!(matches!(failure, Failure::Elsewhere(from) if from == other));
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::time::Duration;
 use edge_ebpf::wire::NackCode;
 use edge_user::client::failure::Failure;
 use edge_user::client::transfer::Cost;
+use edge_user::seal::cipher::{Key, Nonce};
+use edge_user::seal::ticket::{PublicTicket, Ticket};
+use edge_user::seal::tree::Shape;
 use proptest::prelude::*;
 
 use crate::edge::{Edge, Manners};
@@ -196,6 +199,71 @@ fn a_lost_hello_is_repeated_from_a_new_port() {
     };
     let (_, _, edge) = comes_whole(&object, manners, Path::default());
     assert_eq!(edge.ports.len(), 3);
+}
+
+#[test]
+fn an_interface_that_is_down_for_a_while_costs_that_while() {
+    let object = Object::sealed(2_000_000);
+    for (from, until) in [(0, 3000), (5, 1000), (300, 1000), (300, 5000), (500, 6000)] {
+        let path = Path {
+            bytes_per_second: 2_000_000,
+            down: MS * from..MS * until,
+            ..Path::default()
+        };
+        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        // A silence is waited for before the network is asked again; then the window grows anew.
+        let most = MS * until.max(from + 3000) + MS * 2500;
+        assert!(took < most, "down {from} to {until} ms: took {took:?}");
+    }
+}
+
+#[test]
+fn an_interface_that_stays_down_ends_the_transfer_within_ten_seconds() {
+    let object = Object::sealed(2_000_000);
+    for from in [0, 300] {
+        let path = Path {
+            bytes_per_second: 2_000_000,
+            down: MS * from..Duration::MAX,
+            ..Path::default()
+        };
+        let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+        let Outcome { result, took, .. } = fetch(&object, &mut edge, path, 7);
+        let failure = result.unwrap_err();
+        assert!(
+            matches!(failure, Failure::Unanswered | Failure::Gone),
+            "{failure}"
+        );
+        assert_eq!(edge.ports.is_empty(), from == 0);
+        assert!(took < MS * 10_000, "took {took:?}");
+    }
+}
+
+#[test]
+fn an_edge_that_dies_is_told_from_one_that_never_was_and_from_a_narrow_path() {
+    let object = Object::sealed(2_000_000);
+    for segment_bytes in [1216, 1400] {
+        let manners = Manners {
+            segment_bytes,
+            dies_after: 10,
+            ..Manners::default()
+        };
+        let (failure, took) = fails(&object, manners);
+        assert!(matches!(failure, Failure::Gone), "{failure}");
+        assert!(took < MS * 10_000, "took {took:?}");
+    }
+}
+
+#[test]
+fn a_ticket_that_makes_a_chunk_longer_than_it_is_is_told_from_silence() {
+    let mut object = Object::sealed(1000);
+    let root = object.ticket.public().root();
+    let lie = PublicTicket::new(Shape::of(1100).unwrap(), root).unwrap();
+    object.ticket = Ticket::new(lie, Key::generate().unwrap(), Nonce::generate().unwrap());
+    let (failure, _) = fails(&object, Manners::default());
+    assert!(
+        matches!(failure, Failure::Misfit { id, edge_bytes: 1000, ticket_bytes: 1100 } if id == root),
+        "{failure}"
+    );
 }
 
 #[test]
@@ -400,12 +468,13 @@ proptest! {
             loss,
             repeats,
             bytes_per_second: kilobytes_per_second * 1000,
+            ..Path::default()
         };
         let outcome = fetch(&object, &mut edge, path, seed);
         match outcome.result {
             Ok(_) => prop_assert!(outcome.plaintext == object.plaintext),
             // Three greetings lost in a row: possible at this loss, and the right answer then.
-            Err(Failure::Unanswered) => prop_assert!(loss > 0.05),
+            Err(Failure::Unanswered | Failure::Gone) => prop_assert!(loss > 0.05),
             Err(failure) => panic!("{failure}"),
         }
     }
