@@ -1,14 +1,16 @@
 //! File to chunks at the origin: one thread reads, several encrypt, name and upload, the caller's
 //! hangs the ids into the tree. What is in memory is what is between them, whatever the size.
 //!
-//! An interrupted run leaves chunks that no ticket names: ciphertext whose key is gone. Starting
-//! again makes a new key and new chunks; going on where the first run stopped is not built yet.
+//! An interrupted run leaves chunks that no ticket names: ciphertext whose key is gone. It cannot be
+//! gone on with, by design: that would take a key that is kept beside the file, or one that follows
+//! from its content, which tells whoever can guess the file that it was sealed.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -58,8 +60,30 @@ pub enum PublishError {
     Runtime(#[source] io::Error),
     #[error(transparent)]
     Ticket(#[from] TicketError),
-    #[error("interrupted; the origin may hold a few chunks that no ticket names")]
+    #[error("interrupted")]
     Interrupted,
+}
+
+/// Why nothing was published, and what was uploaded before.
+#[derive(Debug, Error)]
+pub struct Unpublished {
+    #[source]
+    pub cause: PublishError,
+    pub chunks: u64,
+}
+
+impl fmt::Display for Unpublished {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cause, chunks } = self;
+        match chunks {
+            0 => write!(out, "{cause}"),
+            _ => write!(
+                out,
+                "{cause}; nothing was published, and at the origin stay {chunks} chunks that no \
+                 ticket names; seal it again, from the start: each time has a key of its own"
+            ),
+        }
+    }
 }
 
 /// Opens the origin an operator names: a directory, or `file://` and its absolute path.
@@ -101,9 +125,28 @@ pub fn publish(
     store: &dyn ObjectStore,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
-) -> Result<Ticket, PublishError> {
-    let (key, nonce) = (Key::generate()?, Nonce::generate()?);
-    publish_under(key, nonce, source, size_bytes, store, stop, progress)
+) -> Result<Ticket, Unpublished> {
+    let uploaded = AtomicU64::new(0);
+    let made = || Ok((Key::generate()?, Nonce::generate()?));
+    made()
+        .and_then(|(key, nonce)| {
+            let origin = Origin {
+                store,
+                uploaded: &uploaded,
+            };
+            publish_under(key, nonce, source, size_bytes, origin, stop, progress)
+        })
+        .map_err(|cause| Unpublished {
+            cause,
+            chunks: uploaded.into_inner(),
+        })
+}
+
+/// Where chunks go, and how many have gone there.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    store: &'a dyn ObjectStore,
+    uploaded: &'a AtomicU64,
 }
 
 /// The same under a given key. Only the vectors may choose one, so it stays in this module.
@@ -112,13 +155,13 @@ fn publish_under(
     nonce: Nonce,
     source: impl Read + Send,
     size_bytes: u64,
-    store: &dyn ObjectStore,
+    origin: Origin<'_>,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Ticket, PublishError> {
     let shape = Shape::of(size_bytes).ok_or(PublishError::TooLarge(size_bytes))?;
     let upload = Upload {
-        store,
+        origin,
         // The store's own blocking threads do the work; one thread is enough to drive them.
         runtime: runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -253,7 +296,7 @@ fn hang(
 }
 
 struct Upload<'a> {
-    store: &'a dyn ObjectStore,
+    origin: Origin<'a>,
     runtime: Runtime,
 }
 
@@ -264,8 +307,9 @@ impl Upload<'_> {
         let payload = PutPayload::from(bytes);
         let path = chunk_path(&id);
         let kept = self.runtime.block_on(async {
-            self.store.put(&path, payload.clone()).await?;
-            self.store.get(&path).await?.bytes().await
+            self.origin.store.put(&path, payload.clone()).await?;
+            self.origin.uploaded.fetch_add(1, Ordering::Relaxed);
+            self.origin.store.get(&path).await?.bytes().await
         });
         let kept = kept.map_err(|source| PublishError::Upload { id, source })?;
         // The payload was made from one piece, so it is compared as one.
@@ -308,7 +352,10 @@ mod tests {
             vector::NONCE,
             plain.as_slice(),
             vector::SIZE_BYTES,
-            &store,
+            Origin {
+                store: &store,
+                uploaded: &AtomicU64::new(0),
+            },
             &AtomicBool::new(false),
             &mut |bytes| told += bytes,
         )
@@ -347,6 +394,7 @@ mod tests {
             publish(source, size, &store, &stop, &mut |_| {})
                 .err()
                 .unwrap()
+                .cause
         };
         assert!(matches!(publish(300_001), PublishError::Changed(300_001)));
         assert!(matches!(publish(299_999), PublishError::Changed(299_999)));
@@ -361,7 +409,47 @@ mod tests {
         let store = InMemory::new();
         let stop = AtomicBool::new(true);
         let outcome = publish([1_u8; 9].as_slice(), 9, &store, &stop, &mut |_| {});
-        assert!(matches!(outcome.err(), Some(PublishError::Interrupted)));
+        let Unpublished { cause, chunks } = outcome.err().unwrap();
+        assert!(matches!(cause, PublishError::Interrupted) && chunks == 0);
+    }
+
+    fn files_under(folder: &Path) -> u64 {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths
+            .map(|path| if path.is_dir() { files_under(&path) } else { 1 })
+            .sum()
+    }
+
+    #[test]
+    fn a_run_that_fails_counts_what_it_leaves_and_says_that_the_next_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open_origin(folder.path().to_str().unwrap()).unwrap();
+        let stop = AtomicBool::new(false);
+        let mut told = 0;
+        let outcome = publish(
+            io::repeat(3),
+            32 << 20,
+            store.as_ref(),
+            &stop,
+            &mut |bytes| {
+                told += bytes;
+                stop.store(true, Ordering::Relaxed);
+            },
+        );
+        let failure = outcome.err().unwrap();
+        assert!(told > 0 && failure.chunks < 256);
+        assert_eq!(failure.chunks, files_under(folder.path()));
+        let message = failure.to_string();
+        let left = format!(
+            "interrupted; nothing was published, and at the origin stay {}",
+            failure.chunks
+        );
+        assert!(message.starts_with(&left), "{message}");
+        assert!(
+            message.contains("seal it again, from the start"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use edge_user::client::failure::Failure;
 use edge_user::client::stat::StatError;
 use edge_user::seal::output::OutputError;
-use edge_user::seal::publish::PublishError;
+use edge_user::seal::publish::{PublishError, Unpublished};
 use edge_user::seal::ticket::TicketError;
 use edge_user::seal::unfinished::PlaceError;
 
@@ -46,6 +46,12 @@ impl Failed {
         Self::new(format!("cannot write to standard output: {error}"))
     }
 
+    /// The same, and what follows from it.
+    pub(crate) fn and(mut self, consequence: &str) -> Self {
+        self.message.push_str(consequence);
+        self
+    }
+
     /// Names the edge in front of what went wrong with it.
     pub(crate) fn with_edge(failure: &Failure, edge: std::net::SocketAddr) -> Self {
         let code = if failure.is_temporary() {
@@ -67,6 +73,12 @@ impl Failed {
 impl fmt::Display for Failed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.message)
+    }
+}
+
+impl From<Unpublished> for Failed {
+    fn from(error: Unpublished) -> Self {
+        Self::new(error.to_string())
     }
 }
 

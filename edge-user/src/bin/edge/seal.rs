@@ -93,9 +93,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     );
     bar.finish_and_clear();
     let ticket = ticket?;
+    let unread = "; the chunks are at the origin, and without a ticket nobody can read them: seal \
+                  the file again";
     make_durable(&arguments.origin)
-        .map_err(|error| Failed::file("sync", Path::new(&arguments.origin), &error))?;
-    ticket_file.write(&ticket.encode())?;
+        .map_err(|error| Failed::file("sync", Path::new(&arguments.origin), &error).and(unread))?;
+    ticket_file
+        .write(&ticket.encode())
+        .map_err(|failed| failed.and(unread))?;
     if let Some(file) = public_file {
         file.write(&ticket.public().encode())?;
     }
