@@ -6,28 +6,38 @@ use ctr::Ctr32BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use rand::TryRng;
 use rand::rngs::{SysError, SysRng};
-use zeroize::ZeroizeOnDrop;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::tree::OBJECT_BYTES_MAX;
 
 const BLOCK_BYTES: u64 = 16;
 
 /// The key of one object. It has no `Debug`, no `Display` and no `Clone`, so that it cannot slip
-/// into a log or outlive its owner, and it is wiped when dropped.
-#[derive(ZeroizeOnDrop)]
-pub struct Key([u8; 32]);
+/// into a log or outlive its owner. It lies in one place, so that handing it on leaves no copy
+/// behind, and is wiped there when dropped.
+pub struct Key(Box<[u8; 32]>);
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for Key {}
 
 impl Key {
     /// A new key, straight from the kernel.
     pub fn generate() -> Result<Self, SysError> {
-        let mut key = Self([0; 32]);
-        SysRng.try_fill_bytes(&mut key.0)?;
+        let mut key = Self(Box::default());
+        SysRng.try_fill_bytes(key.0.as_mut_slice())?;
         Ok(key)
     }
 
     /// Only a ticket holds a key that was made before.
-    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub(super) fn from_bytes(bytes: &[u8; 32]) -> Self {
+        let mut key = Self(Box::default());
+        key.0.copy_from_slice(bytes);
+        key
     }
 
     pub(super) fn bytes(&self) -> &[u8; 32] {
@@ -97,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_last_block_of_the_largest_object_has_a_counter_of_its_own() {
-        let key = Key::from_bytes([7; 32]);
+        let key = Key::from_bytes(&[7; 32]);
         let cipher = Cipher::new(&key, Nonce([9; 12]));
         let (mut first, mut last) = ([0; 16], [0; 16]);
         cipher.apply(0, &mut first);
@@ -108,7 +118,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "counters would repeat")]
     fn a_byte_behind_the_largest_object_is_refused() {
-        Cipher::new(&Key::from_bytes([7; 32]), Nonce([9; 12])).apply(OBJECT_BYTES_MAX, &mut [0; 1]);
+        Cipher::new(&Key::from_bytes(&[7; 32]), Nonce([9; 12]))
+            .apply(OBJECT_BYTES_MAX, &mut [0; 1]);
     }
 
     proptest! {
@@ -118,7 +129,7 @@ mod tests {
             cut in 0_usize..2000,
             base in 0_u64..2_000_000_000,
         ) {
-            let key = Key::from_bytes([7; 32]);
+            let key = Key::from_bytes(&[7; 32]);
             let cipher = Cipher::new(&key, Nonce([9; 12]));
             let base = base * 16;
             let mut sealed = plain.clone();

@@ -132,9 +132,15 @@ impl Ticket {
         bytes.extend_from_slice(&self.nonce.0);
         let check = check_of(&bytes);
         bytes.extend_from_slice(&check);
+        // Straight to where it is wiped: what grows or goes by way of the stack leaves copies.
+        let mut body = Zeroizing::new([0; TEXT_BYTES_MAX]);
+        let len = URL_SAFE_NO_PAD
+            .encode_slice(bytes.as_slice(), body.as_mut_slice())
+            .expect("a ticket is shorter than the longest");
+        let body = str::from_utf8(&body[..len]).expect("base64 is ASCII");
         let mut text = Zeroizing::new(String::with_capacity(TEXT_BYTES_MAX));
         text.push_str(PREFIX);
-        URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
+        text.push_str(body);
         text
     }
 
@@ -178,8 +184,10 @@ impl AnyTicket {
         if prefix == PUBLIC_PREFIX {
             return Ok(Self::Public(public));
         }
-        let (key, nonce) = body[FACTS_BYTES..].split_at(KEY_BYTES);
-        let key = Key::from_bytes(array(key));
+        let (key, nonce) = body[FACTS_BYTES..]
+            .split_first_chunk()
+            .expect("as long as a private ticket");
+        let key = Key::from_bytes(key);
         Ok(Self::Private(Ticket::new(public, key, Nonce(array(nonce)))))
     }
 
@@ -215,10 +223,14 @@ fn binary(
         });
     }
     // Alphabet and length are right, so what is left to fault are the trailing bits.
-    let decoded = URL_SAFE_NO_PAD.decode(body);
-    decoded
-        .map(Zeroizing::new)
-        .or(Err(TicketError::LastCharacter))
+    let mut bytes = Zeroizing::new(vec![0; expected_bytes]);
+    match URL_SAFE_NO_PAD.decode_slice(body, &mut bytes) {
+        Ok(len) => {
+            assert_eq!(len, expected_bytes, "the length of the text was right");
+            Ok(bytes)
+        }
+        Err(_) => Err(TicketError::LastCharacter),
+    }
 }
 
 fn check_of(body: &[u8]) -> [u8; CHECK_BYTES] {
@@ -347,7 +359,7 @@ mod tests {
             size in 1..=OBJECT_BYTES_MAX, root: [u8; 32], key: [u8; 32], nonce: [u8; 12],
         ) {
             let public = PublicTicket::new(Shape::of(size).unwrap(), ChunkId(root)).unwrap();
-            let ticket = Ticket::new(public, Key::from_bytes(key), Nonce(nonce));
+            let ticket = Ticket::new(public, Key::from_bytes(&key), Nonce(nonce));
             let again = Ticket::decode(&ticket.encode()).unwrap();
             prop_assert_eq!(again.public(), ticket.public());
             prop_assert_eq!(again.key().bytes(), &key);

@@ -25,7 +25,7 @@ pub(super) const PUBLIC_TICKET: &str =
     "edgepub1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQLY7aDQ";
 
 pub(super) fn key() -> Key {
-    Key::from_bytes(std::array::from_fn(|at| u8::try_from(at).unwrap()))
+    Key::from_bytes(&std::array::from_fn(|at| u8::try_from(at).unwrap()))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

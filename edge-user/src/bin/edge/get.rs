@@ -44,6 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     ticket::guard_memory();
     let start = Instant::now();
     let ticket = Ticket::decode(&ticket::read(&arguments.ticket)?)?;
+    if ticket::is_in(&arguments.ticket, &arguments.output) {
+        return Err(Failed::usage(
+            "the object would take the place of its ticket: name another file with -o",
+        ));
+    }
     let edge = address::resolve(&arguments.edge)?;
     let shape = ticket.public().shape();
     let stop = interrupt::stop_on_signal()?;

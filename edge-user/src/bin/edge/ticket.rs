@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,10 +25,14 @@ const PIECE_BYTES: usize = 20;
 /// The text of a ticket, from where the argument says.
 pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
     if argument == "-" {
-        return read_text(io::stdin().lock(), Path::new("standard input"));
+        let name = Path::new("standard input");
+        // Not through the buffer of `stdin()`, which nobody wipes.
+        let source = io::stdin().as_fd().try_clone_to_owned();
+        let source = source.map_err(|error| Failed::file("read", name, &error))?;
+        return read_text(File::from(source), name);
     }
     if let Some(path) = argument.strip_prefix('@') {
-        if path.starts_with(PREFIX) {
+        if path.trim_start().starts_with(PREFIX) {
             // Not quoted: an error ends up in logs.
             return Err(Failed::usage(
                 "behind @ stands the name of a file, not a ticket".to_owned(),
@@ -37,7 +42,7 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         let file = File::open(path).map_err(|error| Failed::file("read", path, &error))?;
         return read_text(file, path);
     }
-    if argument.starts_with(PREFIX) {
+    if argument.trim_start().starts_with(PREFIX) {
         complain(
             "edge: warning: a ticket on the command line can be read by everybody on this \
              machine (`ps`); use @FILE or - (standard input)",
@@ -48,6 +53,12 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
         )));
     }
     Ok(Zeroizing::new(argument.trim().to_owned()))
+}
+
+/// Whether the ticket is read from the file this path leads to.
+pub(crate) fn is_in(argument: &str, path: &Path) -> bool {
+    let file = argument.strip_prefix('@').map(Path::new);
+    file.is_some_and(|file| real(file) == real(path))
 }
 
 /// The text without what may be a ticket or a piece of one. Errors end up in logs, and whoever
