@@ -390,6 +390,48 @@ fn an_interrupted_get_leaves_no_file() {
 }
 
 #[test]
+fn signals_that_were_ignored_stay_ignored() {
+    let place = Place::new(1000);
+    place.seal();
+    let serving = place.serve(Manners {
+        deaf_gets: u32::MAX,
+        ..Manners::default()
+    });
+    let mut child = Command::new("env")
+        .args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_edge")])
+        .args(["get", "@t", "-o", "out", "--edge"])
+        .arg(serving.address.to_string())
+        .current_dir(place.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The temporary file shows that it listens to signals already.
+    while fs::read_dir(place.path()).unwrap().count() < 4 {
+        thread::yield_now();
+    }
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+    };
+    let bit = |signal: Signal| 1 << (signal.as_raw() - 1);
+    assert_ne!(mask("SigIgn:") & bit(Signal::HUP), 0);
+    assert_ne!(mask("SigCgt:") & bit(Signal::INT), 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn an_object_does_not_take_the_place_of_its_ticket() {
+    let place = Place::new(10);
+    place.seal();
+    let ticket = fs::read(place.path().join("t")).unwrap();
+    let output = place.edge(&["get", "@t", "--edge", "192.0.2.1", "-o", "./t"]);
+    assert!(refusal(&output, 2).contains("its ticket"));
+    assert_eq!(fs::read(place.path().join("t")).unwrap(), ticket);
+}
+
+#[test]
 fn a_second_signal_ends_a_command_whose_output_nobody_takes() {
     let place = Place::new(1000);
     place.seal();

@@ -2,6 +2,8 @@
 //! removes what it began. A second such signal ends the process at once: a disk, a network file
 //! system or a pipe that does not answer would hold the first one up for ever.
 
+use std::fs;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -52,28 +54,51 @@ pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
     Ok(stop)
 }
 
+/// Those that this process was not told to ignore: `nohup` and a script's `&` mean what they say.
 struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
+        let ignored = ignored();
+        let listen = |kind: SignalKind| {
+            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+            (!is_ignored).then(|| signal(kind)).transpose()
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
     async fn next(&mut self) -> SignalKind {
         tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt(),
-            _ = self.terminate.recv() => SignalKind::terminate(),
-            _ = self.hangup.recv() => SignalKind::hangup(),
+            () = came(&mut self.interrupt) => SignalKind::interrupt(),
+            () = came(&mut self.terminate) => SignalKind::terminate(),
+            () = came(&mut self.hangup) => SignalKind::hangup(),
         }
     }
+}
+
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
+    }
+}
+
+/// The signals this process ignores, one bit each from signal 1 up; none where nobody can tell.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0)
 }
 
 /// With the exit code of a process that this signal ended.
