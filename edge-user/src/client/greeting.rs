@@ -163,7 +163,11 @@ impl Greeting {
                 return Step::Wait(blocked.retry_at);
             }
             if now >= blocked.since + BLOCKED_PATIENCE {
-                return Step::Failed(self.failure());
+                // Whoever refused it says more; no path is too narrow, and nobody strange answers.
+                return Step::Failed(match self.proved_bytes {
+                    0 => Failure::Unanswered,
+                    _ => Failure::Gone,
+                });
             }
         }
         if !self.open {
@@ -415,6 +419,35 @@ mod tests {
                 Step::Failed(other) => panic!("{other}"),
             }
         }
+    }
+
+    #[test]
+    fn a_network_that_lets_nothing_out_is_asked_again_soon_and_blamed_in_the_end() {
+        let mut greeting = asking();
+        let larger = welcome(1232, |welcome| welcome.segment_bytes = 1400);
+        assert!(matches!(hear(&mut greeting, 0, &larger), Heard::More));
+        let (mut tries, mut now) = (0, 0);
+        loop {
+            match step(&mut greeting, now) {
+                // First the datagram is refused, then each new socket.
+                Step::Send(1416) if tries == 0 => greeting.unsent(Duration::ZERO),
+                Step::Open => greeting.unsent(Duration::from_millis(now)),
+                Step::Wait(until) => now = u64::try_from(until.as_millis()).unwrap(),
+                Step::Failed(failure) => break assert!(matches!(failure, Failure::Gone)),
+                Step::Send(len) => panic!("{len} bytes without a socket"),
+            }
+            tries += 1;
+        }
+        assert!((3000..4000).contains(&now), "gave up after {now} ms");
+        assert!(tries > 50);
+
+        let mut greeting = asking();
+        greeting.unsent(Duration::ZERO);
+        assert!(matches!(step(&mut greeting, 100), Step::Open));
+        greeting.opened();
+        assert!(matches!(step(&mut greeting, 100), Step::Send(1232)));
+        let heard = hear(&mut greeting, 107, &welcome(1232, |_| {}));
+        assert!(matches!(heard, Heard::Welcome { rtt: Some(rtt) } if rtt.as_millis() == 7));
     }
 
     #[test]

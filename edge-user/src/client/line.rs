@@ -50,6 +50,7 @@ impl Line {
         match socket.send(datagram) {
             Sent::Gone => Ok(true),
             Sent::Refused => {
+                // Said of an earlier datagram, and this one stayed here: it is as good as lost.
                 self.trouble = Some(Failure::Refused);
                 Ok(true)
             }

@@ -229,10 +229,8 @@ fn an_interface_that_stays_down_ends_the_transfer_within_ten_seconds() {
         let mut edge = Edge::new(object.chunks.clone(), Manners::default());
         let Outcome { result, took, .. } = fetch(&object, &mut edge, path, 7);
         let failure = result.unwrap_err();
-        assert!(
-            matches!(failure, Failure::Unanswered | Failure::Gone),
-            "{failure}"
-        );
+        // The driver then says what the network said.
+        assert_eq!(matches!(failure, Failure::Gone), from > 0, "{failure}");
         assert_eq!(edge.ports.is_empty(), from == 0);
         assert!(took < MS * 10_000, "took {took:?}");
     }
