@@ -116,6 +116,8 @@ struct Play {
     asked_at_once: u32,
     actions: u32,
     last: Vec<u8>,
+    /// The reader's own network lets nothing out.
+    down: bool,
     over: bool,
 }
 
@@ -135,6 +137,7 @@ pub(crate) fn run(data: &[u8]) {
         asked_at_once: 0,
         actions: 0,
         last: Vec::new(),
+        down: false,
         over: false,
     };
     play.act();
@@ -148,7 +151,12 @@ pub(crate) fn run(data: &[u8]) {
 impl Play {
     /// One thing that happens to the reader.
     fn step(&mut self, input: &mut Input<'_>) {
-        match input.byte() % 12 {
+        let what = input.byte();
+        if what == u8::MAX {
+            self.down = !self.down;
+            return self.happened();
+        }
+        match what % 12 {
             0 => self.pass(Duration::from_millis(input.byte().into())),
             1 => self.pass(Duration::from_millis(input.u16().into())),
             2 => self.pass(self.wake.saturating_sub(self.now)),
@@ -308,6 +316,7 @@ impl Play {
             // A chunk each for 64 buffers, a GET each for 64 segments, a greeting.
             assert!(self.actions < 200, "the reader does not come to rest");
             match self.transfer.act(self.now, &mut out) {
+                Action::Open | Action::Send(_) if self.down => self.transfer.unsent(self.now),
                 Action::Open => {
                     // What was on its way to the old port is heard by nobody.
                     self.gets.clear();
@@ -372,6 +381,7 @@ impl Play {
 
     /// From here on the edge is honest, and the network good.
     fn come_to_an_end(&mut self) {
+        self.down = false;
         let end = self.now + PATIENCE;
         for _ in 0..ACTIONS_MAX {
             if self.over {

@@ -211,7 +211,7 @@ fn what_was_typed_does_nothing_to_the_terminal() {
         place.edge(&[&seal[..], &["u", "--json"]].concat()),
         place.edge(&["inspect", &missing]),
         place.edge(&[name]),
-        place.edge(&["ping", name]),
+        place.edge(&["stat", "--socket", name]),
     ];
     for output in &outputs {
         let said = [&output.stdout[..], &output.stderr].concat();
