@@ -5,7 +5,6 @@
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::reason::Reason;
 
-use crate::limits::INBOX;
 use crate::reply::Request;
 use crate::sys::receive::Wake;
 
@@ -16,9 +15,10 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    pub fn new(wake: Wake) -> Self {
+    /// For at most `most` requests.
+    pub fn new(most: usize, wake: Wake) -> Self {
         Self {
-            queue: ArrayQueue::new(INBOX),
+            queue: ArrayQueue::new(most),
             wake,
         }
     }
@@ -35,6 +35,11 @@ impl Inbox {
         self.wake.wake();
     }
 
+    /// How many requests it holds at most.
+    pub fn most(&self) -> usize {
+        self.queue.capacity()
+    }
+
     pub fn take(&self) -> Option<Request> {
         self.queue.pop()
     }
@@ -43,13 +48,14 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::INBOX;
     use crate::reply::peer::Peer;
     use edge_ebpf::wire::{ChunkId, Cookie, Get};
 
     #[test]
     fn a_full_inbox_is_a_reason_and_loses_nothing_that_is_in_it() {
         // I9
-        let inbox = Inbox::new(Wake::new().unwrap());
+        let inbox = Inbox::new(INBOX, Wake::new().unwrap());
         let request = |want| Request {
             peer: Peer {
                 socket: 0,

@@ -10,11 +10,13 @@ use edge_ebpf::golden;
 use edge_ebpf::wire::{ChunkId, DataHeader, SEGMENT_BYTES_DEFAULT};
 use edge_user::counters::Sends;
 use edge_user::hit::answer::{Answer, answer};
+use edge_user::limits::SENDS;
 use edge_user::reply::gso::Sender;
 use edge_user::reply::peer::{Peer, Services};
 use edge_user::store::publish::Publisher;
 use edge_user::store::{Shared, Store};
 use edge_user::sys::mapping::Mapping;
+use edge_user::sys::send::SendRing;
 use edge_user::sys::socket::ServiceSocket;
 use sha2::{Digest, Sha256};
 
@@ -45,7 +47,8 @@ fn a_serving_worker_does_not_allocate() {
         client: client.local_addr().unwrap(),
     };
     let counters = Arc::new(Sends::default());
-    let mut sender = Sender::new(Arc::clone(&shared), sockets, Arc::clone(&counters), 53).unwrap();
+    let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), sockets).unwrap();
+    let mut sender = Sender::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
     let reader = shared.epochs.reader(0);
     let services = Services::new(&["192.0.2.10:7347".parse().unwrap()], 1);
     let case = golden::all()

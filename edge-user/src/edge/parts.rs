@@ -16,19 +16,20 @@ use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Mode, Sends};
 use crate::hit::frames::FrameSender;
 use crate::hit::out::Out;
-use crate::hit::worker::{Worker, WorkerCells};
+use crate::hit::worker::{Bench, Worker, WorkerCells};
 use crate::inbox::Inbox;
-use crate::limits::RECEIVE_BUFFERS;
+use crate::limits::{BATCH, INBOX, RECEIVE_BUFFERS, SENDS};
 use crate::miss::cookies::CookieJar;
 use crate::miss::desk::{Complaints, Desk, MissCells};
 use crate::miss::flight::Flights;
 use crate::miss::origin::Origins;
-use crate::miss::path::MissPath;
+use crate::miss::path::{MissPath, Round};
 use crate::reply::gso::Sender;
 use crate::reply::peer::Services;
 use crate::store::publish::Publisher;
 use crate::store::{Shared, Store, slot_bytes};
 use crate::sys::receive::{ReceiveRing, Wake};
+use crate::sys::send::SendRing;
 use crate::sys::socket::ServiceSocket;
 
 pub(super) struct Parts {
@@ -94,7 +95,7 @@ impl Parts {
             services: Services::new(&config.service.listen, host::interface_index(interface)?),
             sockets,
             shared,
-            inbox: Arc::new(Inbox::new(wake.clone())),
+            inbox: Arc::new(Inbox::new(INBOX, wake.clone())),
             stop: Arc::new(AtomicBool::new(false)),
             wake,
             stop_wake: system("a wake-up", Wake::new())?,
@@ -105,19 +106,19 @@ impl Parts {
         let mut observed = Vec::new();
         for queue in 0..queues {
             let worker = common.worker(queue)?;
-            hugepages &= worker.xsk.hugepages();
-            let socket = worker.xsk.share_fd();
+            hugepages &= worker.bench.xsk.hugepages();
+            let socket = worker.bench.xsk.share_fd();
             if let Some(program) = &mut program {
                 program.set_socket(queue, Arc::clone(&socket))?;
             }
-            observed.push((Arc::clone(&worker.cells), socket));
+            observed.push((Arc::clone(&worker.bench.cells), socket));
             workers.push(worker);
         }
         let miss = Arc::new(MissCells::default());
         let (publisher, cookies, counters) = match maps {
             Some(maps) => (
                 Publisher::to(maps.resident),
-                CookieJar::new(config.read_secret()?, Some(maps.cookies)),
+                CookieJar::new(config.read_secret()?, Some(Box::new(maps.cookies))),
                 Some(Mutex::new(maps.counters)),
             ),
             None => (
@@ -157,13 +158,16 @@ impl Common<'_> {
         Ok(Worker {
             cpu: host::worker_cpu(queue),
             busy_poll: self.config.xdp.busy_poll,
-            xsk: host::xsk(self.config, self.interface, queue)?,
-            shared: Arc::clone(&self.shared),
-            reader: self.shared.epochs.reader(queue as usize),
-            services: self.services.clone(),
-            out: self.out(&cells.sends)?,
-            inbox: Arc::clone(&self.inbox),
-            cells,
+            bench: Bench {
+                xsk: host::xsk(self.config, self.interface, queue)?,
+                shared: Arc::clone(&self.shared),
+                reader: self.shared.epochs.reader(queue as usize),
+                services: self.services.clone(),
+                out: self.out(&cells.sends)?,
+                inbox: Arc::clone(&self.inbox),
+                cells,
+                batch: Vec::with_capacity(BATCH as usize),
+            },
             stop: Arc::clone(&self.stop),
             stop_wake: self.stop_wake.clone(),
         })
@@ -186,18 +190,20 @@ impl Common<'_> {
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(MissPath {
             receive: system("io_uring", receive)?,
-            inbox: Arc::clone(&self.inbox),
-            desk: Desk {
-                settings,
-                cookies,
-                store,
-                flights: Flights::default(),
-                origin: origins.start(runtime, self.wake.clone()),
-                sender: self.sender(&cells.sends)?,
-                cells: Arc::clone(cells),
-                parked: None,
-                complaints: Complaints::default(),
-            },
+            round: Round::new(
+                Desk {
+                    settings,
+                    cookies,
+                    store,
+                    flights: Flights::default(),
+                    origin: origins.start(runtime, self.wake.clone()),
+                    sender: self.sender(&cells.sends)?,
+                    cells: Arc::clone(cells),
+                    parked: None,
+                    complaints: Complaints::default(),
+                },
+                Arc::clone(&self.inbox),
+            ),
             stop: Arc::clone(&self.stop),
         })
     }
@@ -216,13 +222,14 @@ impl Common<'_> {
     }
 
     fn sender(&self, counters: &Arc<Sends>) -> Result<Sender, StartError> {
-        let sender = Sender::new(
+        let (memory, sockets) = (Arc::clone(&self.shared.slab), Arc::clone(&self.sockets));
+        let ring = system("io_uring", SendRing::new(SENDS, memory, sockets))?;
+        Ok(Sender::new(
+            ring,
             Arc::clone(&self.shared),
-            Arc::clone(&self.sockets),
             Arc::clone(counters),
             self.config.service.max_burst,
-        );
-        system("io_uring", sender)
+        ))
     }
 }
 

@@ -128,7 +128,9 @@ impl Out for FrameSender {
             };
             let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
             let offset = stride.saturating_mul(usize::from(index));
-            let write = |payload: &mut [u8]| self.shared.slab.copy(stay.slot, offset, payload);
+            let slab = &self.shared.slab;
+            let span = slab.span(stay.slot, offset, len_bytes);
+            let write = |payload: &mut [u8]| slab.copy(span, payload);
             if !self.datagram(xsk, &way, len_bytes, write) {
                 // The ring is full: send what is there, and leave the rest to the next request.
                 xsk.kick();

@@ -6,6 +6,7 @@ use edge_ebpf::reason::Reason;
 use crate::reply::Request;
 use crate::reply::gso::Sender;
 use crate::store::Stay;
+use crate::sys::send::SendQueue;
 use crate::sys::xsk::{RxFrame, Xsk};
 
 pub trait Out: Send {
@@ -30,7 +31,7 @@ pub trait Out: Send {
 }
 
 /// By the kernel's stack, gathered from the arena.
-impl Out for Sender {
+impl<Q: SendQueue + Send> Out for Sender<Q> {
     fn answer(
         &mut self,
         _xsk: &mut Xsk,

@@ -41,6 +41,14 @@ pub struct WorkerCells {
 pub struct Worker {
     pub cpu: usize,
     pub busy_poll: bool,
+    pub bench: Bench,
+    pub stop: Arc<AtomicBool>,
+    /// Ends a sleep when it is time to stop.
+    pub stop_wake: Wake,
+}
+
+/// What it serves with. Knows no clock, and does not sleep.
+pub struct Bench {
     pub xsk: Xsk,
     pub shared: Arc<Shared>,
     pub services: Services,
@@ -49,9 +57,8 @@ pub struct Worker {
     pub reader: Reader,
     pub inbox: Arc<Inbox>,
     pub cells: Arc<WorkerCells>,
-    pub stop: Arc<AtomicBool>,
-    /// Ends a sleep when it is time to stop.
-    pub stop_wake: Wake,
+    /// Empty between two turns.
+    pub batch: Vec<Result<RxFrame, BadDescriptor>>,
 }
 
 impl Worker {
@@ -62,31 +69,58 @@ impl Worker {
         if let Err(error) = sched_setaffinity(None, &cpus) {
             tracing::warn!(cpu = self.cpu, %error, "a worker could not be pinned");
         }
-        let mut batch = Vec::with_capacity(BATCH as usize);
         let mut idle_since: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
-            if !self.out.holds_slots() {
-                // I6: no slot is held here, and no send names one.
-                self.reader.quiescent();
-            }
-            self.xsk.receive(BATCH, &mut batch);
-            if batch.is_empty() {
-                self.out.flush(&mut self.xsk);
-                idle_since = self.rest(idle_since);
-                continue;
-            }
-            idle_since = None;
-            self.serve(&mut batch);
+            idle_since = if self.bench.turn() {
+                None
+            } else {
+                self.rest(idle_since)
+            };
         }
         // A send that is still queued names a slot: it ends before this worker counts as gone.
-        let Self { out, reader, .. } = self;
+        let Bench { out, reader, .. } = self.bench;
         drop(out);
         reader.offline();
     }
 
-    fn serve(&mut self, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {
+    /// Spins a little, then sleeps until a packet is there or it is time to stop.
+    fn rest(&mut self, idle_since: Option<Instant>) -> Option<Instant> {
+        let now = clock::now();
+        let since = idle_since.unwrap_or(now);
+        if self.busy_poll || now.saturating_duration_since(since) < SPIN {
+            std::hint::spin_loop();
+            return Some(since);
+        }
+        let soon = self.bench.lie_down().then_some(RETRY_SEND);
+        let mut fds = [
+            PollFd::new(&self.bench.xsk, PollFlags::IN),
+            PollFd::new(self.stop_wake.fd(), PollFlags::IN),
+        ];
+        // An error, such as an interrupt, means the same as success: look again.
+        let (Ok(_) | Err(_)) = poll(&mut fds, soon.as_ref());
+        None
+    }
+}
+
+impl Bench {
+    /// Serves what has come; says whether that was anything.
+    pub fn turn(&mut self) -> bool {
+        if !self.out.holds_slots() {
+            // I6: no slot is held here, and no send names one.
+            self.reader.quiescent();
+        }
+        self.xsk.receive(BATCH, &mut self.batch);
+        let any = !self.batch.is_empty();
+        if any {
+            self.serve();
+        }
+        self.out.flush(&mut self.xsk);
+        any
+    }
+
+    fn serve(&mut self) {
         let mut bounced = false;
-        for frame in batch.drain(..) {
+        for frame in self.batch.drain(..) {
             self.cells.received.add(1);
             let Ok(frame) = frame else {
                 self.cells.reasons.count(Reason::BadDescriptor, 0);
@@ -113,32 +147,18 @@ impl Worker {
         if bounced {
             self.inbox.wake();
         }
-        self.out.flush(&mut self.xsk);
     }
 
-    /// Spins a little, then sleeps until a packet is there or it is time to stop.
-    fn rest(&mut self, idle_since: Option<Instant>) -> Option<Instant> {
-        let now = clock::now();
-        let since = idle_since.unwrap_or(now);
-        if self.busy_poll || now.saturating_duration_since(since) < SPIN {
-            std::hint::spin_loop();
-            return Some(since);
-        }
-        let missing = self.xsk.frames_missing();
-        self.cells.frames_missing.set(missing.into());
-        let holds_slots = self.out.holds_slots();
-        if !holds_slots {
-            // Asleep is quiescent; the loop announces anew, and then reads anew.
+    /// What is due before a sleep. Says whether it has to end soon by itself: what the kernel
+    /// could not take just now is handed over again.
+    pub fn lie_down(&mut self) -> bool {
+        self.cells
+            .frames_missing
+            .set(self.xsk.frames_missing().into());
+        if !self.out.holds_slots() {
+            // Asleep is quiescent; the next turn announces anew, and then reads anew.
             self.reader.offline();
         }
-        // What the kernel could not take just now is handed over again soon.
-        let soon = self.out.has_unsent(&self.xsk).then_some(RETRY_SEND);
-        let mut fds = [
-            PollFd::new(&self.xsk, PollFlags::IN),
-            PollFd::new(self.stop_wake.fd(), PollFlags::IN),
-        ];
-        // An error, such as an interrupt, means the same as success: look again.
-        let (Ok(_) | Err(_)) = poll(&mut fds, soon.as_ref());
-        None
+        self.out.has_unsent(&self.xsk)
     }
 }

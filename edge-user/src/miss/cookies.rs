@@ -8,12 +8,23 @@ use sha2::Sha256;
 
 use crate::sys::bpf::CookiesValue;
 
+/// The program's COOKIES map.
+pub trait CookieMap: Send {
+    fn set(&mut self, cookies: Cookies) -> Result<(), MapError>;
+}
+
+impl CookieMap for Array<MapData, CookiesValue> {
+    fn set(&mut self, cookies: Cookies) -> Result<(), MapError> {
+        Self::set(self, 0, CookiesValue(cookies), 0)
+    }
+}
+
 /// The secret and what follows from it now.
 pub struct CookieJar {
     secret: Vec<u8>,
     cookies: Cookies,
     /// The program's copy, unless XDP is off.
-    map: Option<Array<MapData, CookiesValue>>,
+    map: Option<Box<dyn CookieMap>>,
     /// Whether there are keys yet, and whether the program has them too.
     made: bool,
     told: bool,
@@ -29,7 +40,7 @@ impl std::fmt::Debug for CookieJar {
 
 impl CookieJar {
     /// Without a secret to share with other edges, one is made.
-    pub fn new(secret: Option<Vec<u8>>, map: Option<Array<MapData, CookiesValue>>) -> Self {
+    pub fn new(secret: Option<Vec<u8>>, map: Option<Box<dyn CookieMap>>) -> Self {
         let secret = secret.unwrap_or_else(|| rand::random::<[u8; 32]>().to_vec());
         Self {
             secret,
@@ -56,7 +67,7 @@ impl CookieJar {
         if let Some(map) = &mut self.map
             && !self.told
         {
-            map.set(0, CookiesValue(self.cookies), 0)?;
+            map.set(self.cookies)?;
         }
         self.told = true;
         Ok(())

@@ -18,6 +18,7 @@ use crate::reply::gso::Sender;
 use crate::reply::peer::{Peer, endpoint};
 use crate::store::Store;
 use crate::sys::receive::Received;
+use crate::sys::send::{SendQueue, SendRing};
 
 /// What the miss path counts. Every datagram ends in one reason (I10).
 #[derive(Debug, Default)]
@@ -55,13 +56,13 @@ impl MissCells {
 
 /// The miss path's state, all but the ring it sleeps on.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Desk<Q = SendRing> {
     pub settings: Settings,
     pub cookies: CookieJar,
     pub store: Store,
     pub flights: Flights,
     pub origin: OriginDesk,
-    pub sender: Sender,
+    pub sender: Sender<Q>,
     pub cells: Arc<MissCells>,
     /// A fetched chunk that waits for a slot; those behind it wait in the origin's queue.
     pub parked: Option<Fetched>,
@@ -90,7 +91,7 @@ impl Complaints {
     }
 }
 
-impl Desk {
+impl<Q: SendQueue> Desk<Q> {
     /// A datagram from the kernel.
     pub fn datagram(&mut self, received: &Received<'_>, now: Instant) {
         let payload_bytes = received.payload.len();
@@ -151,7 +152,7 @@ impl Desk {
         }
         let (reason, code, retry_ms) = match self.flights.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
-            Outcome::Start => match self.origin.ask(request.get.id) {
+            Outcome::Start => match self.origin.ask(request.get.id, now) {
                 Ok(()) => {
                     self.cells.fetches.add(1);
                     (Reason::FetchStarted, NackCode::Pending, RETRY_MS)

@@ -15,7 +15,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant as Deadline, timeout_at};
 
-use crate::clock;
 use crate::layout::chunk_path;
 use crate::limits::{CHUNK_BYTES, FETCH_DEADLINE, FETCHES, FLIGHTS};
 use crate::sys::receive::Wake;
@@ -42,7 +41,7 @@ pub enum FetchResult {
 #[derive(Debug)]
 pub struct OriginDesk {
     requests: mpsc::Sender<(ChunkId, Instant)>,
-    fetched: Arc<ArrayQueue<Fetched>>,
+    fetched: Results,
 }
 
 /// An origin cannot be used.
@@ -80,9 +79,7 @@ impl Origins {
 
     /// Starts fetching whatever the returned desk asks for.
     pub fn start(self, runtime: &Handle, wake: Wake) -> OriginDesk {
-        let (requests, mut asked) = mpsc::channel(FLIGHTS);
-        let fetched = Arc::new(ArrayQueue::new(FLIGHTS));
-        let results = Arc::clone(&fetched);
+        let (desk, mut asked, results) = OriginDesk::new(FLIGHTS);
         runtime.spawn(async move {
             let permits = Arc::new(Semaphore::new(FETCHES));
             while let Some((id, asked_at)) = asked.recv().await {
@@ -105,7 +102,7 @@ impl Origins {
                 });
             }
         });
-        OriginDesk { requests, fetched }
+        desk
     }
 
     /// Asks one origin after the other, each for its share of the time.
@@ -174,10 +171,23 @@ async fn fetch_from(store: &dyn ObjectStore, path: &ObjectPath) -> FetchResult {
     }
 }
 
+/// What is asked for, and when it was, in order.
+pub type Asked = mpsc::Receiver<(ChunkId, Instant)>;
+/// Where what came of it goes.
+pub type Results = Arc<ArrayQueue<Fetched>>;
+
 impl OriginDesk {
+    /// A desk, and the far ends of its queues, for at most this many chunks.
+    pub fn new(most: usize) -> (Self, Asked, Results) {
+        let (requests, asked) = mpsc::channel(most);
+        let results = Arc::new(ArrayQueue::new(most));
+        let fetched = Arc::clone(&results);
+        (Self { requests, fetched }, asked, results)
+    }
+
     /// Asks for a chunk. Refused when more are waiting than there can be flights.
-    pub fn ask(&self, id: ChunkId) -> Result<(), ChunkId> {
-        self.requests.try_send((id, clock::now())).or(Err(id))
+    pub fn ask(&self, id: ChunkId, now: Instant) -> Result<(), ChunkId> {
+        self.requests.try_send((id, now)).or(Err(id))
     }
 
     pub fn next(&self) -> Option<Fetched> {
@@ -188,6 +198,7 @@ impl OriginDesk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use std::fs;
     use std::time::Duration;
 
@@ -210,7 +221,7 @@ mod tests {
             let _inside = runtime.enter();
             origins.start(runtime.handle(), wake)
         };
-        desk.ask(id).unwrap();
+        desk.ask(id, clock::now()).unwrap();
         runtime.block_on(async {
             loop {
                 if let Some(fetched) = desk.next() {

@@ -10,8 +10,9 @@ use edge_ebpf::cookie::epoch_at;
 use super::desk::Desk;
 use crate::clock;
 use crate::inbox::Inbox;
-use crate::limits::{INBOX, TICK};
+use crate::limits::TICK;
 use crate::sys::receive::ReceiveRing;
+use crate::sys::send::{SendQueue, SendRing};
 
 /// How soon to look again for a slot that a worker has yet to let go.
 const SLOT_WAIT: Duration = Duration::from_millis(1);
@@ -20,47 +21,75 @@ const SLOT_WAIT: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct MissPath {
     pub receive: ReceiveRing,
-    pub inbox: Arc<Inbox>,
-    pub desk: Desk,
+    pub round: Round,
     pub stop: Arc<AtomicBool>,
+}
+
+/// What is done before and after each sleep. Knows no clock.
+#[derive(Debug)]
+pub struct Round<Q = SendRing> {
+    pub desk: Desk<Q>,
+    inbox: Arc<Inbox>,
+    next_turn: Option<Instant>,
+    waits_for_slot: bool,
+    more_bounced: bool,
 }
 
 impl MissPath {
     /// Runs until told to stop.
     pub fn run(mut self) -> io::Result<()> {
-        let mut next_turn: Option<Instant> = None;
-        let mut waits_for_slot = false;
-        let mut more_bounced = false;
         while !self.stop.load(Ordering::Acquire) {
-            let now = clock::now();
-            if next_turn.is_none_or(|due| due <= now) {
-                self.desk.turn(epoch_at(clock::unix_seconds()), now);
-                next_turn = Some(now + TICK);
-            }
-            self.desk.sender.flush();
-            self.desk.report();
-            let sleep = if more_bounced {
-                Duration::ZERO
-            } else if waits_for_slot {
-                SLOT_WAIT
-            } else {
-                TICK
-            };
-            let Self { receive, desk, .. } = &mut self;
-            receive.wait(sleep, |datagram| desk.datagram(&datagram, clock::now()))?;
-            let awake = clock::now();
-            // As many as the inbox holds: workers may fill it as fast as it is emptied (I9).
-            let mut room = INBOX;
-            while room > 0
-                && let Some(request) = self.inbox.take()
-            {
-                self.desk.bounced(&request, awake);
-                room -= 1;
-            }
-            more_bounced = room == 0;
-            waits_for_slot = self.desk.settle(awake);
+            let sleep = self.round.begin(clock::now(), clock::unix_seconds());
+            let Self { receive, round, .. } = &mut self;
+            receive.wait(sleep, |datagram| {
+                round.desk.datagram(&datagram, clock::now());
+            })?;
+            self.round.end(clock::now());
+        }
+        self.round.desk.sender.flush();
+        Ok(())
+    }
+}
+
+impl<Q: SendQueue> Round<Q> {
+    pub const fn new(desk: Desk<Q>, inbox: Arc<Inbox>) -> Self {
+        Self {
+            desk,
+            inbox,
+            next_turn: None,
+            waits_for_slot: false,
+            more_bounced: false,
+        }
+    }
+
+    /// What is due, before a sleep; says how long that may be at most.
+    pub fn begin(&mut self, now: Instant, unix_seconds: u64) -> Duration {
+        if self.next_turn.is_none_or(|due| due <= now) {
+            self.desk.turn(epoch_at(unix_seconds), now);
+            self.next_turn = Some(now + TICK);
         }
         self.desk.sender.flush();
-        Ok(())
+        self.desk.report();
+        if self.more_bounced {
+            Duration::ZERO
+        } else if self.waits_for_slot {
+            SLOT_WAIT
+        } else {
+            TICK
+        }
+    }
+
+    /// What has come meanwhile, but for datagrams.
+    pub fn end(&mut self, now: Instant) {
+        // As many as the inbox holds: workers may fill it as fast as it is emptied (I9).
+        let mut room = self.inbox.most();
+        while room > 0
+            && let Some(request) = self.inbox.take()
+        {
+            self.desk.bounced(&request, now);
+            room -= 1;
+        }
+        self.more_bounced = room == 0;
+        self.waits_for_slot = self.desk.settle(now);
     }
 }

@@ -1,7 +1,6 @@
 //! The `gso` sender: one send gathers the wanted segments from the arena, and the kernel cuts it
 //! into datagrams (`UDP_SEGMENT`).
 
-use std::io;
 use std::sync::Arc;
 
 use edge_ebpf::reason::Reason;
@@ -11,11 +10,10 @@ use super::Request;
 use super::peer::Peer;
 use super::plan::{Run, plan};
 use crate::counters::Sends;
-use crate::limits::{SEND_BYTES_MAX, SENDS};
+use crate::limits::SEND_BYTES_MAX;
 use crate::store::{Shared, Stay};
-use crate::sys::send::{Full, SPANS_MAX, SendEnd, SendRing, Sent};
+use crate::sys::send::{Full, SPANS_MAX, SendEnd, SendQueue, SendRing, Sent};
 use crate::sys::slab::Span;
-use crate::sys::socket::ServiceSocket;
 
 /// Sends a burst can take: 128 segments, at least 44 of them in each.
 const SENDS_PER_BURST: usize = 3;
@@ -23,8 +21,8 @@ const _: () = assert!(SENDS_PER_BURST * (SEND_BYTES_MAX / (1440 + DATA_HEADER_BY
 
 /// Sends for one thread.
 #[derive(Debug)]
-pub struct Sender {
-    ring: SendRing,
+pub struct Sender<Q = SendRing> {
+    ring: Q,
     shared: Arc<Shared>,
     counters: Arc<Sends>,
     /// Bytes of a full DATA datagram, and how many of them one send holds.
@@ -42,25 +40,19 @@ pub enum NoData {
     Full,
 }
 
-impl Sender {
-    pub fn new(
-        shared: Arc<Shared>,
-        sockets: Arc<[ServiceSocket]>,
-        counters: Arc<Sends>,
-        max_burst: u8,
-    ) -> io::Result<Self> {
-        let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), sockets)?;
+impl<Q: SendQueue> Sender<Q> {
+    pub fn new(ring: Q, shared: Arc<Shared>, counters: Arc<Sends>, max_burst: u8) -> Self {
         let header = u16::try_from(DATA_HEADER_BYTES).expect("16");
         let stride = shared.segment_bytes + header;
         let segments_per_send = SEND_BYTES_MAX / usize::from(stride);
-        Ok(Self {
+        Self {
             ring,
             shared,
             counters,
             stride,
             segments_per_send,
             max_burst,
-        })
+        }
     }
 
     /// Answers a GET for a resident chunk, and says how that ended.
@@ -160,10 +152,10 @@ impl Sender {
     }
 
     fn make_room(&mut self, sends: usize) -> Result<(), NoData> {
-        if self.ring.in_flight() + sends > SENDS as usize {
+        if self.ring.room() < sends {
             self.flush();
         }
-        if self.ring.in_flight() + sends > SENDS as usize {
+        if self.ring.room() < sends {
             Err(NoData::Full)
         } else {
             Ok(())

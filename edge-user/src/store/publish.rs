@@ -1,15 +1,33 @@
 //! Into the program's map, and out of it.
 
-use aya::maps::{HashMap, MapData};
+use std::fmt::Debug;
+
+use aya::maps::{HashMap, MapData, MapError};
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::ChunkId;
 
 use crate::sys::bpf::{ChunkIdKey, ResidentValue};
 
+/// The program's RESIDENT map.
+pub trait ResidentMap: Debug + Send {
+    fn insert(&mut self, id: &ChunkId, resident: Resident) -> Result<(), MapError>;
+    fn remove(&mut self, id: &ChunkId) -> Result<(), MapError>;
+}
+
+impl ResidentMap for HashMap<MapData, ChunkIdKey, ResidentValue> {
+    fn insert(&mut self, id: &ChunkId, resident: Resident) -> Result<(), MapError> {
+        Self::insert(self, ChunkIdKey(*id), ResidentValue(resident), 0)
+    }
+
+    fn remove(&mut self, id: &ChunkId) -> Result<(), MapError> {
+        Self::remove(self, &ChunkIdKey(*id))
+    }
+}
+
 /// The program's RESIDENT map, or nothing when XDP is off.
 #[derive(Debug)]
 pub struct Publisher {
-    map: Option<HashMap<MapData, ChunkIdKey, ResidentValue>>,
+    map: Option<Box<dyn ResidentMap>>,
     failures: u64,
 }
 
@@ -21,9 +39,9 @@ impl Publisher {
         }
     }
 
-    pub const fn to(map: HashMap<MapData, ChunkIdKey, ResidentValue>) -> Self {
+    pub fn to(map: impl ResidentMap + 'static) -> Self {
         Self {
-            map: Some(map),
+            map: Some(Box::new(map)),
             failures: 0,
         }
     }
@@ -31,9 +49,7 @@ impl Publisher {
     /// A chunk that does not get in is served all the same, by the socket path; it is counted.
     pub(super) fn insert(&mut self, id: &ChunkId, resident: Resident) {
         if let Some(map) = &mut self.map
-            && map
-                .insert(ChunkIdKey(*id), ResidentValue(resident), 0)
-                .is_err()
+            && map.insert(id, resident).is_err()
         {
             self.failures += 1;
         }
@@ -42,7 +58,7 @@ impl Publisher {
     /// An entry that stays behind is a hint that no slot confirms (I5).
     pub(super) fn remove(&mut self, id: &ChunkId) {
         if let Some(map) = &mut self.map
-            && map.remove(&ChunkIdKey(*id)).is_err()
+            && map.remove(id).is_err()
         {
             self.failures += 1;
         }

@@ -35,6 +35,17 @@ impl Mapping {
         if hugepages {
             options.huge(Some(HUGEPAGE_BITS));
         }
+        Self::map(&options, len_bytes, hugepages)
+    }
+
+    /// The same in small pages, present only where it is touched: for who makes many of these and
+    /// uses little of each.
+    pub fn sparse(len_bytes: usize) -> io::Result<Self> {
+        let len_bytes = len_bytes.next_multiple_of(HUGEPAGE_BYTES);
+        Self::map(MmapOptions::new().len(len_bytes), len_bytes, false)
+    }
+
+    fn map(options: &MmapOptions, len_bytes: usize, hugepages: bool) -> io::Result<Self> {
         let mut map = options.map_anon()?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
@@ -47,6 +58,11 @@ impl Mapping {
 
     pub(in crate::sys) const fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// As a number, for the kernel.
+    pub(in crate::sys) fn address(&self) -> usize {
+        self.base.as_ptr().expose_provenance()
     }
 
     pub const fn len_bytes(&self) -> usize {

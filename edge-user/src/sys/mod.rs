@@ -10,8 +10,10 @@
 pub mod mapping;
 /// A mapping cut into pieces, each with one owner.
 pub mod slab;
-/// One direction of an AF_XDP ring.
+/// One direction of an AF_XDP ring: who may touch which entry when.
 pub mod ring;
+/// Where a ring lies.
+pub mod ring_memory;
 /// An AF_XDP socket that receives.
 pub mod xsk;
 /// The service's UDP sockets.

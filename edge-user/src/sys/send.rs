@@ -52,6 +52,37 @@ pub enum SendEnd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
+/// What takes sends and says later how they ended.
+pub trait SendQueue {
+    /// Sends that were queued and whose end was not told yet.
+    fn in_flight(&self) -> usize;
+
+    /// Sends that can be queued now.
+    fn room(&self) -> usize;
+
+    /// Queues one send of these spans, to be cut into datagrams of `segment_bytes`, the last of
+    /// which may be shorter.
+    fn queue_spans(
+        &mut self,
+        socket: usize,
+        to: &SocketAddr,
+        spans: impl Iterator<Item = Span>,
+        segment_bytes: u16,
+    ) -> Result<(), Full>;
+
+    /// Queues one datagram: these bytes, then zeros up to `len_bytes`.
+    fn queue_bytes(
+        &mut self,
+        socket: usize,
+        to: &SocketAddr,
+        bytes: &[u8],
+        len_bytes: usize,
+    ) -> Result<(), Full>;
+
+    /// Hands over everything queued, and tells the ends there are.
+    fn flush(&mut self, each: impl FnMut(Sent, SendEnd)) -> io::Result<()>;
+}
+
 /// An `io_uring` that only sends, with its pool of operations.
 pub struct SendRing {
     ring: IoUring,
@@ -95,14 +126,47 @@ impl SendRing {
         })
     }
 
-    /// Sends that were queued and have not been reaped.
-    pub fn in_flight(&self) -> usize {
+    fn submit_later(
+        &mut self,
+        index: usize,
+        socket: usize,
+        to: &SocketAddr,
+        span_count: usize,
+        control_bytes: usize,
+    ) {
+        let operation = &mut self.operations[index];
+        let (name, name_bytes) = socket_address(to);
+        operation.name = name;
+        operation.header.msg_name = (&raw mut operation.name).cast();
+        operation.header.msg_namelen = name_bytes;
+        operation.header.msg_iov = operation.spans.as_mut_ptr();
+        operation.header.msg_iovlen = span_count;
+        operation.header.msg_control = (&raw mut operation.control).cast();
+        operation.header.msg_controllen = control_bytes;
+        let fd = types::Fd(self.sockets[socket].raw());
+        let entry = opcode::SendMsg::new(fd, &raw const operation.header)
+            .flags(libc::MSG_DONTWAIT.cast_unsigned())
+            .build()
+            .user_data(index as u64);
+        // SAFETY: all that the entry points to lives in the operation, which is neither
+        // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
+        // mapped; the socket is kept open by `self`.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // The ring has as many places as there are operations.
+        assert!(pushed.is_ok(), "the submission queue holds every operation");
+    }
+}
+
+impl SendQueue for SendRing {
+    fn in_flight(&self) -> usize {
         self.operations.len() - self.free.len()
     }
 
-    /// Queues one send of these spans, cut by the kernel into datagrams of `segment_bytes`, the
-    /// last of which may be shorter.
-    pub fn queue_spans(
+    fn room(&self) -> usize {
+        self.free.len()
+    }
+
+    fn queue_spans(
         &mut self,
         socket: usize,
         to: &SocketAddr,
@@ -134,8 +198,7 @@ impl SendRing {
         Ok(())
     }
 
-    /// Queues one datagram: these bytes, then zeros up to `len_bytes`.
-    pub fn queue_bytes(
+    fn queue_bytes(
         &mut self,
         socket: usize,
         to: &SocketAddr,
@@ -164,39 +227,9 @@ impl SendRing {
         Ok(())
     }
 
-    fn submit_later(
-        &mut self,
-        index: usize,
-        socket: usize,
-        to: &SocketAddr,
-        span_count: usize,
-        control_bytes: usize,
-    ) {
-        let operation = &mut self.operations[index];
-        let (name, name_bytes) = socket_address(to);
-        operation.name = name;
-        operation.header.msg_name = (&raw mut operation.name).cast();
-        operation.header.msg_namelen = name_bytes;
-        operation.header.msg_iov = operation.spans.as_mut_ptr();
-        operation.header.msg_iovlen = span_count;
-        operation.header.msg_control = (&raw mut operation.control).cast();
-        operation.header.msg_controllen = control_bytes;
-        let fd = types::Fd(self.sockets[socket].raw());
-        let entry = opcode::SendMsg::new(fd, &raw const operation.header)
-            .flags(libc::MSG_DONTWAIT.cast_unsigned())
-            .build()
-            .user_data(index as u64);
-        // SAFETY: all that the entry points to lives in the operation, which is neither
-        // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
-        // mapped; the socket is kept open by `self`.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
-        // The ring has as many places as there are operations.
-        assert!(pushed.is_ok(), "the submission queue holds every operation");
-    }
-
     /// Hands everything queued to the kernel, and reaps what is done. Sends do not wait, so a
     /// queued send is normally done when this returns.
-    pub fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
+    fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
         if self.in_flight() == 0 {
             return Ok(());
         }

@@ -50,6 +50,10 @@ impl Span {
         address: 0,
         len_bytes: 0,
     };
+
+    pub const fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
 }
 
 impl Slab {
@@ -75,10 +79,6 @@ impl Slab {
 
     pub(in crate::sys) const fn number(&self) -> u64 {
         self.number
-    }
-
-    pub(in crate::sys) fn address(&self) -> usize {
-        self.mapping.base().as_ptr().expose_provenance()
     }
 
     pub const fn piece_bytes(&self) -> usize {
@@ -127,13 +127,14 @@ impl Slab {
         unsafe { slice::from_raw_parts_mut(start, self.piece_bytes) }
     }
 
-    /// Copies part of a piece out, for a thread that does not own it and has reason to know that it
+    /// Copies a span out, for a thread that does not own the piece and has reason to know that it
     /// is not being written: the slot table confirmed it, and it passes no quiescent state before
     /// this returns (I6).
-    pub fn copy(&self, index: u32, offset_bytes: usize, out: &mut [u8]) {
-        let span = self.span(index, offset_bytes, out.len());
+    pub fn copy(&self, span: Span, out: &mut [u8]) {
+        assert!(span.slab == self.number, "the span is of this slab");
+        assert!(span.len_bytes == out.len(), "there is just room for it");
         let start: *const u8 = ptr::with_exposed_provenance(span.address);
-        // SAFETY: `span` checked that the part lies in the mapping; `out` is ours alone, so the
+        // SAFETY: a span of this slab lies in its mapping, see `span`; `out` is ours alone, so the
         // two do not overlap; nobody writes the piece meanwhile, which `store::reclaim` keeps.
         unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
     }
@@ -146,7 +147,7 @@ impl Slab {
             end.is_some_and(|end| end <= self.piece_bytes),
             "the part lies in its piece"
         );
-        let address = self.address() + index as usize * self.piece_bytes + offset_bytes;
+        let address = self.mapping.address() + index as usize * self.piece_bytes + offset_bytes;
         Span {
             slab: self.number,
             address,

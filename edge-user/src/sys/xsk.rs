@@ -12,7 +12,8 @@ use edge_ebpf::maps::Resident;
 use memmap2::MmapOptions;
 
 use super::mapping::Mapping;
-use super::ring::{Consuming, Entry, Producing, Ring, RingOffsets};
+use super::ring::{Consuming, Producing, Ring};
+use super::ring_memory::{Entry, RingMemory, RingOffsets};
 use super::slab::{Piece, Slab};
 use super::socket::socklen;
 
@@ -39,6 +40,15 @@ impl XskSizes {
     pub const fn umem_bytes(&self) -> usize {
         self.frame_bytes as usize * (self.rx_frames as usize + self.tx_frames as usize)
     }
+}
+
+/// Our ends of one socket's rings.
+#[derive(Debug)]
+pub struct XskRings {
+    pub fill: Ring<u64, Producing>,
+    pub rx: Ring<libc::xdp_desc, Consuming>,
+    /// TX and completion, of a socket that sends.
+    pub transmit: Option<(Ring<libc::xdp_desc, Producing>, Ring<u64, Consuming>)>,
 }
 
 /// A frame to send from: ours until it is sent or put back.
@@ -127,6 +137,54 @@ pub struct XskStatistics {
 impl Xsk {
     /// A socket with its memory, not yet bound to a queue. `umem` is as large as `sizes` say.
     pub fn new(umem: Mapping, sizes: XskSizes) -> io::Result<Self> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just made, and owned by nobody else.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let raw = fd.as_raw_fd();
+
+        // SAFETY: plain data, for which zeros are a value.
+        let mut region: libc::xdp_umem_reg = unsafe { zeroed() };
+        region.addr = umem.address() as u64;
+        region.len = sizes.umem_bytes() as u64;
+        region.chunk_size = sizes.frame_bytes;
+        set_option(raw, libc::XDP_UMEM_REG, &region)?;
+        set_option(raw, libc::XDP_UMEM_FILL_RING, &sizes.fill_ring)?;
+        let completion = libc::XDP_UMEM_COMPLETION_RING;
+        set_option(raw, completion, &sizes.completion_ring)?;
+        set_option(raw, libc::XDP_RX_RING, &sizes.rx_ring)?;
+        if sizes.tx_frames > 0 {
+            set_option(raw, libc::XDP_TX_RING, &sizes.tx_ring)?;
+        }
+
+        // SAFETY: plain data, for which zeros are a value.
+        let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
+        get_option(raw, libc::XDP_MMAP_OFFSETS, &mut offsets)?;
+        let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING;
+        let rx_page = u64::try_from(libc::XDP_PGOFF_RX_RING).unwrap_or(0);
+        let rings = XskRings {
+            fill: map_ring(&fd, fill_page, &offsets.fr, sizes.fill_ring)?,
+            rx: map_ring(&fd, rx_page, &offsets.rx, sizes.rx_ring)?,
+            transmit: if sizes.tx_frames > 0 {
+                let tx_page = u64::try_from(libc::XDP_PGOFF_TX_RING).unwrap_or(0);
+                let done_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
+                Some((
+                    map_ring(&fd, tx_page, &offsets.tx, sizes.tx_ring)?,
+                    map_ring(&fd, done_page, &offsets.cr, sizes.completion_ring)?,
+                ))
+            } else {
+                None
+            },
+        };
+        Ok(Self::over(fd, rings, umem, sizes))
+    }
+
+    /// A socket whose rings are mapped and whose `umem` is registered, in these sizes. Every frame
+    /// to receive into goes to the kernel.
+    pub fn over(fd: OwnedFd, rings: XskRings, umem: Mapping, sizes: XskSizes) -> Self {
         let frame_count = sizes.rx_frames + sizes.tx_frames;
         let (umem, mut free) = Slab::cut(umem, sizes.frame_bytes as usize, frame_count);
         assert!(
@@ -142,68 +200,22 @@ impl Xsk {
             "every frame may be in the TX ring, and in the completion ring"
         );
         let tx_free = free.split_off(sizes.rx_frames as usize);
-
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, and owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-
-        // SAFETY: plain data, for which zeros are a value.
-        let mut region: libc::xdp_umem_reg = unsafe { zeroed() };
-        region.addr = umem.address() as u64;
-        region.len = sizes.umem_bytes() as u64;
-        region.chunk_size = sizes.frame_bytes;
-        set_option(fd.as_raw_fd(), libc::XDP_UMEM_REG, &region)?;
-        set_option(fd.as_raw_fd(), libc::XDP_UMEM_FILL_RING, &sizes.fill_ring)?;
-        set_option(
-            fd.as_raw_fd(),
-            libc::XDP_UMEM_COMPLETION_RING,
-            &sizes.completion_ring,
-        )?;
-        set_option(fd.as_raw_fd(), libc::XDP_RX_RING, &sizes.rx_ring)?;
-        if sizes.tx_frames > 0 {
-            set_option(fd.as_raw_fd(), libc::XDP_TX_RING, &sizes.tx_ring)?;
-        }
-
-        // SAFETY: plain data, for which zeros are a value.
-        let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
-        get_option(fd.as_raw_fd(), libc::XDP_MMAP_OFFSETS, &mut offsets)?;
-        let fill = map_ring(
-            &fd,
-            libc::XDP_UMEM_PGOFF_FILL_RING,
-            &offsets.fr,
-            sizes.fill_ring,
-        )?;
-        let rx_page = u64::try_from(libc::XDP_PGOFF_RX_RING).unwrap_or(0);
-        let rx = map_ring(&fd, rx_page, &offsets.rx, sizes.rx_ring)?;
-
-        let transmit = if sizes.tx_frames > 0 {
-            let tx_page = u64::try_from(libc::XDP_PGOFF_TX_RING).unwrap_or(0);
-            let done_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING;
-            Some(Transmit {
-                ring: map_ring(&fd, tx_page, &offsets.tx, sizes.tx_ring)?,
-                completion: map_ring(&fd, done_page, &offsets.cr, sizes.completion_ring)?,
-                free: tx_free,
-                under_way: 0,
-            })
-        } else {
-            None
-        };
-
         let mut xsk = Self {
             fd: Arc::new(fd),
-            fill,
-            rx,
+            fill: rings.fill,
+            rx: rings.rx,
             umem,
             in_kernel: InKernel::none_of(frame_count),
             free,
-            transmit,
+            transmit: rings.transmit.map(|(ring, completion)| Transmit {
+                ring,
+                completion,
+                free: tx_free,
+                under_way: 0,
+            }),
         };
         xsk.feed();
-        Ok(xsk)
+        xsk
     }
 
     /// Binds to a queue, in copy mode.
@@ -270,6 +282,13 @@ impl Xsk {
         let start = frame.start.checked_sub(Resident::METADATA_BYTES)?;
         let bytes = self.umem.bytes(&frame.piece).get(start..frame.start)?;
         Some(Resident::from_metadata(bytes.try_into().ok()?))
+    }
+
+    /// A frame that the kernel holds, for who stands in for the kernel.
+    pub fn kernels_frame(&mut self, address: u64) -> Option<&mut [u8]> {
+        let index = usize::try_from(address / self.umem.piece_bytes() as u64).ok()?;
+        let piece = self.in_kernel.by_frame.get_mut(index)?.as_mut()?;
+        Some(self.umem.bytes_mut(piece))
     }
 
     /// Gives a frame back; it goes to the kernel with the next [`Self::feed`].
@@ -451,7 +470,7 @@ fn map_ring<T: Entry, Side>(
             .populate()
             .map_mut(fd)
     }?;
-    Ok(Ring::new(map, offsets, len))
+    Ok(Ring::new(RingMemory::new(map, offsets, len)))
 }
 
 fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
