@@ -1,0 +1,101 @@
+//! The whole system in one thread: workers, miss path, store, origin, program, kernel, network,
+//! readers and strangers, in virtual time. One seed is one run, the same each time; each run has
+//! conditions of its own (delays, losses, small rings, a bad origin), and each step checks the
+//! invariants.
+//!
+//! The parts are the product's own; only what it borrows from the kernel is stood in for: the
+//! program's maps, the rings' other ends, sockets, `io_uring`, the origin's disk, and the clocks.
+//!
+//! - `SEALEDGE_SIM_SEEDS=100000` tries that many seeds instead of 10,000.
+//! - `SEALEDGE_SIM_SEED=7` runs this one alone and prints each step.
+//!
+//! What threads do to each other inside of one step is not tried here, but in `orders/`.
+#![cfg(all(feature = "server", feature = "reader"))]
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sim::world::World;
+
+/// In a folder of this name.
+mod sim {
+    /// The seed's randomness.
+    pub(crate) mod chance;
+    /// What a seed is tried under.
+    pub(crate) mod conditions;
+    /// Every chunk there is.
+    pub(crate) mod catalog;
+    /// What both paths borrow from the kernel: sends that end late, and not always well.
+    pub(crate) mod kernel;
+    /// What stands in for the XDP program and its maps.
+    pub(crate) mod program;
+    /// A worker, with the kernel's ends of its rings.
+    pub(crate) mod hand;
+    /// An origin that is slow, out of order, and not always right.
+    pub(crate) mod origin;
+    /// Who got how much from the edge (I14).
+    pub(crate) mod ledger;
+    /// A reader.
+    pub(crate) mod reader;
+    /// Who sends what no reader would.
+    pub(crate) mod stranger;
+    /// All of them, and what happens next.
+    pub(crate) mod world;
+}
+
+const SEEDS: u64 = 10_000;
+
+#[test]
+fn every_invariant_holds_at_every_step_of_every_seed() {
+    if let Some(seed) = number("SEALEDGE_SIM_SEED") {
+        World::new(seed, true).run();
+        return;
+    }
+    let seeds = number("SEALEDGE_SIM_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let failed: Mutex<Option<(u64, String)>> = Mutex::new(None);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds || failed.lock().unwrap().is_some() {
+                        return;
+                    }
+                    let run = AssertUnwindSafe(|| World::new(seed, false).run());
+                    if let Err(panic) = catch_unwind(run) {
+                        failed.lock().unwrap().get_or_insert((seed, words(&*panic)));
+                    }
+                }
+            });
+        }
+    });
+    if let Some((seed, words)) = failed.into_inner().unwrap() {
+        panic!(
+            "seed {seed}: {words}\n\
+             again, step by step: SEALEDGE_SIM_SEED={seed} cargo test -p edge-user --test sim \
+             every_invariant"
+        );
+    }
+}
+
+#[test]
+fn a_seed_makes_the_same_run_each_time() {
+    for seed in 0..20 {
+        let runs = [(); 2].map(|()| World::new(seed, false).run());
+        assert_eq!(runs[0], runs[1], "seed {seed}");
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number"))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    (text.or_else(|| panic.downcast_ref::<String>().cloned())).unwrap_or_default()
+}

@@ -1,0 +1,239 @@
+//! What both paths borrow from the kernel: sends that end late, and not always well. While a send
+//! is under way the bytes it names must stay as they were (I6).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use edge_user::sys::send::{Full, SendEnd, SendQueue, Sent};
+use edge_user::sys::slab::{Slab, Span};
+
+use super::chance::Chance;
+use super::conditions::Conditions;
+
+/// A datagram that leaves the edge.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) to: SocketAddr,
+    pub(crate) payload: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) now: Duration,
+    pub(crate) leaving: Vec<Leaving>,
+    /// Datagrams that left, by sender.
+    pub(crate) left: Vec<u64>,
+    sends: Vec<Send>,
+    slab: Arc<Slab>,
+    chance: Chance,
+    conditions: Conditions,
+}
+
+#[derive(Debug)]
+struct Send {
+    sender: usize,
+    to: SocketAddr,
+    spans: Vec<Span>,
+    /// What the spans held when the send was queued.
+    bytes: Vec<u8>,
+    segment_bytes: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Stage {
+    Queued,
+    UnderWay(Duration),
+    Over(SendEnd),
+}
+
+impl Kernel {
+    pub(crate) fn new(slab: Arc<Slab>, senders: usize, chance: Chance, with: &Conditions) -> Self {
+        Self {
+            now: Duration::ZERO,
+            leaving: Vec::new(),
+            left: vec![0; senders],
+            sends: Vec::new(),
+            slab,
+            chance,
+            conditions: with.clone(),
+        }
+    }
+
+    fn of(&self, sender: usize) -> usize {
+        let mine = self.sends.iter().filter(|send| send.sender == sender);
+        mine.count()
+    }
+
+    /// When the next send ends.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        let due = self.sends.iter().filter_map(|send| match send.stage {
+            Stage::UnderWay(until) => Some(until),
+            Stage::Queued | Stage::Over(_) => None,
+        });
+        due.min()
+    }
+
+    /// Ends the sends that are due.
+    pub(crate) fn act(&mut self) {
+        for at in 0..self.sends.len() {
+            if matches!(self.sends[at].stage, Stage::UnderWay(until) if until <= self.now) {
+                self.end(at);
+            }
+        }
+    }
+
+    fn end(&mut self, at: usize) {
+        self.check(at);
+        let send = &mut self.sends[at];
+        let end = if self.chance.permille(self.conditions.send_fails) {
+            self.chance
+                .one_of(&[SendEnd::WouldBlock, SendEnd::Failed(113)])
+        } else {
+            for payload in send.bytes.chunks(send.segment_bytes) {
+                self.leaving.push(Leaving {
+                    to: send.to,
+                    payload: payload.to_vec(),
+                });
+                self.left[send.sender] += 1;
+            }
+            SendEnd::Done
+        };
+        send.stage = Stage::Over(end);
+    }
+
+    /// I6: what a send names is not rewritten before it is done.
+    fn check(&self, at: usize) {
+        let send = &self.sends[at];
+        let mut from = 0;
+        for span in &send.spans {
+            let mut part = vec![0; span.len_bytes()];
+            self.slab.copy(*span, &mut part);
+            let before = &send.bytes[from..from + part.len()];
+            assert!(before == part, "I6: a slot was rewritten under a send");
+            from += part.len();
+        }
+    }
+
+    pub(crate) fn check_all(&self) {
+        for (at, send) in self.sends.iter().enumerate() {
+            if !matches!(send.stage, Stage::Over(_)) {
+                self.check(at);
+            }
+        }
+    }
+
+    /// Sends that nobody was told the end of.
+    pub(crate) fn under_way(&self) -> usize {
+        self.sends.len()
+    }
+}
+
+/// One thread's `io_uring`.
+#[derive(Clone, Debug)]
+pub(crate) struct Sends {
+    pub(crate) sender: usize,
+    pub(crate) kernel: Arc<Mutex<Kernel>>,
+}
+
+impl Sends {
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self, to: SocketAddr, spans: Vec<Span>, bytes: Vec<u8>, segment_bytes: usize) {
+        self.kernel().sends.push(Send {
+            sender: self.sender,
+            to,
+            spans,
+            bytes,
+            segment_bytes,
+            stage: Stage::Queued,
+        });
+    }
+}
+
+impl SendQueue for Sends {
+    fn in_flight(&self) -> usize {
+        self.kernel().of(self.sender)
+    }
+
+    fn room(&self) -> usize {
+        let kernel = self.kernel();
+        kernel.conditions.sends - kernel.of(self.sender)
+    }
+
+    fn queue_spans(
+        &mut self,
+        _socket: usize,
+        to: &SocketAddr,
+        spans: impl Iterator<Item = Span>,
+        segment_bytes: u16,
+    ) -> Result<(), Full> {
+        if self.room() == 0 {
+            return Err(Full);
+        }
+        let spans: Vec<Span> = spans.collect();
+        let mut bytes = vec![0; spans.iter().map(Span::len_bytes).sum()];
+        let mut from = 0;
+        for span in &spans {
+            let part = &mut bytes[from..from + span.len_bytes()];
+            self.kernel().slab.copy(*span, part);
+            from += span.len_bytes();
+        }
+        self.queue(*to, spans, bytes, segment_bytes.into());
+        Ok(())
+    }
+
+    fn queue_bytes(
+        &mut self,
+        _socket: usize,
+        to: &SocketAddr,
+        bytes: &[u8],
+        len_bytes: usize,
+    ) -> Result<(), Full> {
+        if self.room() == 0 {
+            return Err(Full);
+        }
+        let mut datagram = bytes.to_vec();
+        datagram.resize(len_bytes, 0);
+        self.queue(*to, Vec::new(), datagram, len_bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
+        let mut kernel = self.kernel();
+        for at in 0..kernel.sends.len() {
+            if kernel.sends[at].sender != self.sender || kernel.sends[at].stage != Stage::Queued {
+                continue;
+            }
+            let late = kernel.conditions.late;
+            if kernel.chance.permille(late / 10) {
+                // Short of memory: what is left stays queued.
+                break;
+            }
+            if kernel.chance.permille(late) {
+                let most = kernel.conditions.late_by;
+                let until = kernel.now + kernel.chance.time(most);
+                kernel.sends[at].stage = Stage::UnderWay(until);
+            } else {
+                kernel.end(at);
+            }
+        }
+        kernel.sends.retain(|send| {
+            let Stage::Over(end) = send.stage else {
+                return true;
+            };
+            if send.sender != self.sender {
+                return true;
+            }
+            let bytes = u32::try_from(send.bytes.len()).expect("below 64 KiB");
+            let datagrams = bytes.div_ceil(u32::try_from(send.segment_bytes).expect("a datagram"));
+            each(Sent { datagrams, bytes }, end);
+            false
+        });
+        Ok(())
+    }
+}

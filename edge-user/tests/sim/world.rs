@@ -1,0 +1,791 @@
+//! All of them, and what happens next. Whoever is due first acts; how long each takes is chance.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use edge_ebpf::cookie::{EPOCH_SECONDS, epoch_at};
+use edge_ebpf::frame::{Family, Parsed, parse};
+use edge_ebpf::golden::build;
+use edge_ebpf::maps::Resident;
+use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::{ChunkId, Kind, SEGMENT_BYTES_DEFAULT, opening};
+use edge_user::client::failure::Failure;
+use edge_user::clock;
+use edge_user::counters::{Count, ReasonCounts, SocketCounts};
+use edge_user::hit::frames::FrameSender;
+use edge_user::hit::out::Out;
+use edge_user::hit::worker::{Bench, WorkerCells};
+use edge_user::inbox::Inbox;
+use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
+use edge_user::miss::cookies::CookieJar;
+use edge_user::miss::desk::{Complaints, Desk, MissCells};
+use edge_user::miss::flight::Flights;
+use edge_user::miss::origin::OriginDesk;
+use edge_user::miss::path::Round;
+use edge_user::reply::gso::Sender;
+use edge_user::reply::peer::Services;
+use edge_user::store::publish::Publisher;
+use edge_user::store::{Shared, Store, slot_bytes};
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::receive::{Received, Wake};
+
+use super::catalog::CATALOG;
+use super::chance::Chance;
+use super::conditions::Conditions;
+use super::hand::{self, Hand, total};
+use super::kernel::{Kernel, Leaving, Sends};
+use super::ledger::Ledger;
+use super::origin::Origin;
+use super::program::{Fate, Program};
+use super::reader::Reader;
+use super::stranger::Stranger;
+
+const US: Duration = Duration::from_micros(1);
+const MAX_BURST: u8 = 53;
+/// More than any run has needed.
+const STEPS_MAX: u64 = 400_000;
+/// How soon a chunk that waits for a slot, or a send that is not done, is looked at again.
+const SOON: Duration = Duration::from_millis(10);
+/// Longer than every wait of the edge's.
+const REST: Duration = Duration::from_secs(30);
+
+/// One for all runs: what counts is what is added to it.
+static START: LazyLock<Instant> = LazyLock::new(clock::now);
+
+/// A datagram on its way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Flying {
+    ToEdge {
+        from: SocketAddr,
+        payload: Vec<u8>,
+        options: bool,
+    },
+    ToClient {
+        to: SocketAddr,
+        payload: Vec<u8>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Actor {
+    Network,
+    Sends,
+    Completions(usize),
+    Worker(usize),
+    Filler,
+    Origin,
+    Reader(usize),
+    Stranger,
+    Clock,
+}
+
+/// What a run came to; the same for the same seed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    steps: u64,
+    took: Duration,
+    fetched: u64,
+    failed: usize,
+    served: u64,
+    bounced: u64,
+}
+
+pub(crate) struct World {
+    with: Conditions,
+    chance: Chance,
+    trace: bool,
+    now: Duration,
+    steps: u64,
+    listen: [SocketAddr; 2],
+
+    flying: BinaryHeap<Reverse<(Duration, u64, Flying)>>,
+    flown: u64,
+    kernel: Arc<Mutex<Kernel>>,
+    program: Program,
+    ledger: Ledger,
+    shared: Arc<Shared>,
+    hands: Vec<Hand>,
+
+    /// Datagrams in the service's socket.
+    socket: VecDeque<(SocketAddr, Vec<u8>)>,
+    round: Round<Sends>,
+    wake: Wake,
+    filler_next: Duration,
+    fills: u64,
+    origin: Origin,
+    unix_seconds: u64,
+    clock_steps: Vec<(Duration, i64)>,
+
+    readers: Vec<Reader>,
+    stranger: Stranger,
+}
+
+impl World {
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one order of making, easier to check whole"
+    )]
+    pub(crate) fn new(seed: u64, trace: bool) -> Self {
+        let mut chance = Chance::new(seed);
+        let with = Conditions::draw(&mut chance);
+        let listen = ["192.0.2.10:7347", "[2001:db8::10]:7347"].map(|at| at.parse().unwrap());
+        let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
+        let arena = Mapping::sparse(arena_bytes).unwrap();
+        let (shared, pieces) = Shared::new(
+            arena,
+            arena_bytes as u64,
+            SEGMENT_BYTES_DEFAULT,
+            with.workers,
+        )
+        .unwrap();
+        let slab = Arc::clone(&shared.slab);
+        let kernel = Kernel::new(slab, with.workers + 1, chance.split(), &with);
+        let kernel = Arc::new(Mutex::new(kernel));
+        let program = Program::new(with.map_refuses, chance.split());
+        let wake = Wake::new().unwrap();
+        let inbox = Arc::new(Inbox::new(with.inbox, wake.clone()));
+        let sender = |sender: usize, counters| {
+            let kernel = Arc::clone(&kernel);
+            Sender::new(
+                Sends { sender, kernel },
+                Arc::clone(&shared),
+                counters,
+                MAX_BURST,
+            )
+        };
+
+        let services = Services::new(&listen, 1);
+        let hands = (0..with.workers).map(|queue| {
+            let (xsk, kernel) = hand::socket(&with);
+            let cells = Arc::new(WorkerCells::default());
+            let counters = Arc::clone(&cells.sends);
+            let out: Box<dyn Out> = if with.by_frames {
+                Box::new(FrameSender::new(Arc::clone(&shared), counters, MAX_BURST))
+            } else {
+                Box::new(sender(queue + 1, counters))
+            };
+            let bench = Bench {
+                xsk,
+                shared: Arc::clone(&shared),
+                services: services.clone(),
+                out,
+                reader: shared.epochs.reader(queue),
+                inbox: Arc::clone(&inbox),
+                cells,
+                batch: Vec::new(),
+            };
+            Hand {
+                bench,
+                kernel,
+                next: Some(Duration::ZERO),
+                asleep: false,
+            }
+        });
+        let hands: Vec<Hand> = hands.collect();
+
+        let (publisher, map) = if with.workers == 0 {
+            (Publisher::none(), None)
+        } else {
+            let map: Box<dyn edge_user::miss::cookies::CookieMap> =
+                Box::new(program.shared.clone());
+            (Publisher::to(program.shared.clone()), Some(map))
+        };
+        let (origin_desk, asked, results) = OriginDesk::new(with.asks);
+        let cells = Arc::new(MissCells::default());
+        let desk = Desk {
+            settings: program.shared.maps().settings,
+            cookies: CookieJar::new(Some(vec![7; 32]), map),
+            store: Store::new(Arc::clone(&shared), pieces, publisher),
+            flights: Flights::default(),
+            origin: origin_desk,
+            sender: sender(0, Arc::clone(&cells.sends)),
+            cells,
+            parked: None,
+            complaints: Complaints::default(),
+        };
+
+        let readers = (0..with.readers).map(|number| {
+            let host = u8::try_from(20 + number).expect("few");
+            let address: IpAddr = if number % 2 == 0 {
+                [192, 0, 2, host].into()
+            } else {
+                [0x2001, 0xdb8, 0, 0, 0, 0, 0, host.into()].into()
+            };
+            let mut objects: VecDeque<_> = (0..with.objects_each)
+                .map(|_| &CATALOG.small[chance.index(with.objects)])
+                .collect();
+            if with.large && number < 2 {
+                objects.push_back(&CATALOG.large);
+            }
+            let starts = chance.time(Duration::from_millis(20));
+            Reader::new(address, objects, starts, chance.split())
+        });
+        let readers: Vec<Reader> = readers.collect();
+        let unix_seconds = 1_700_000_000 + chance.below(EPOCH_SECONDS);
+        let clock_steps = (0..with.clock_steps)
+            .map(|_| {
+                let by = chance.one_of(&[-100_000, -130, 130, 260, 5000]);
+                (chance.time(Duration::from_millis(300)), by)
+            })
+            .collect();
+        let origin = Origin::new(asked, results, wake.clone(), chance.split(), &with);
+        let stranger = Stranger::new(with.strangers, chance.split());
+        let mut world = Self {
+            with,
+            chance,
+            trace,
+            now: Duration::ZERO,
+            steps: 0,
+            listen,
+            flying: BinaryHeap::new(),
+            flown: 0,
+            kernel,
+            program,
+            ledger: Ledger::default(),
+            shared,
+            hands,
+            socket: VecDeque::new(),
+            round: Round::new(desk, inbox),
+            wake,
+            filler_next: Duration::ZERO,
+            fills: 0,
+            origin,
+            unix_seconds,
+            clock_steps,
+            readers,
+            stranger,
+        };
+        world.fill_up();
+        world
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            #[expect(clippy::print_stderr, reason = "this is what the trace is for")]
+            {
+                eprintln!("{:>12?}  {}", self.now, what());
+            }
+        }
+    }
+
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts into the store what is there from the start: first, and so the first to be pushed out,
+    /// some of what readers ask for.
+    fn fill_up(&mut self) {
+        let epoch = self.epoch();
+        let (Ok(()) | Err(_)) = self.round.desk.cookies.turn_to(epoch);
+        let hot = self
+            .chance
+            .index(self.with.objects.min(self.with.resident) + 1);
+        let wanted = CATALOG.small[..hot].iter().map(|object| object.ids[0]);
+        let others = CATALOG.fillers.iter().copied();
+        let store = &mut self.round.desk.store;
+        for id in wanted.chain(others).take(self.with.resident) {
+            let slot = store.take_free(0).expect("there is room");
+            let bytes = CATALOG.chunk(&id).expect("in the catalog");
+            let written = slot.write(&self.shared, id, bytes).expect("a chunk");
+            store.publish(written.verify(&self.shared).expect("is what it says"));
+        }
+        self.check_store();
+    }
+
+    /// Runs until everybody is done and everything has come to rest.
+    pub(crate) fn run(mut self) -> Outcome {
+        self.say(|| format!("{:#?}", self.with));
+        let mut rest = None;
+        loop {
+            let (at, actor) = self.next();
+            if self.readers.iter().all(|reader| reader.next.is_none())
+                && self.stranger.next.is_none()
+            {
+                let until = *rest.get_or_insert(self.now + REST);
+                if self.now > until && self.is_idle() {
+                    break;
+                }
+                assert!(self.now < until * 2, "the edge does not come to rest");
+            }
+            self.steps += 1;
+            assert!(self.steps < STEPS_MAX, "too many steps");
+            self.now = self.now.max(at);
+            self.kernel().now = self.now;
+            self.act(actor);
+        }
+        self.check_end()
+    }
+
+    /// Who is due first, and when.
+    fn next(&self) -> (Duration, Actor) {
+        let mut first = (self.filler_next, Actor::Filler);
+        let mut offer = |at: Option<Duration>, actor| {
+            if let Some(at) = at
+                && at < first.0
+            {
+                first = (at, actor);
+            }
+        };
+        let network = self.flying.peek().map(|Reverse((at, ..))| *at);
+        offer(network, Actor::Network);
+        offer(self.kernel().next(), Actor::Sends);
+        for (queue, hand) in self.hands.iter().enumerate() {
+            offer(hand.next, Actor::Worker(queue));
+            offer(hand.next_completion(), Actor::Completions(queue));
+        }
+        offer(self.origin.next(), Actor::Origin);
+        for (number, reader) in self.readers.iter().enumerate() {
+            offer(reader.next, Actor::Reader(number));
+        }
+        offer(self.stranger.next, Actor::Stranger);
+        offer(
+            self.clock_steps.iter().map(|(at, _)| *at).min(),
+            Actor::Clock,
+        );
+        first
+    }
+
+    fn act(&mut self, actor: Actor) {
+        match actor {
+            Actor::Network => {
+                if let Some(Reverse((.., flying))) = self.flying.pop() {
+                    self.arrive(flying);
+                }
+            }
+            Actor::Sends => {
+                self.say(|| "kernel: sends end".to_owned());
+                self.kernel().act();
+            }
+            Actor::Completions(queue) => {
+                self.say(|| format!("kernel: frames of queue {queue} are sent"));
+                self.hands[queue].complete(self.now);
+            }
+            Actor::Worker(queue) => self.work(queue),
+            Actor::Filler => self.fill(),
+            Actor::Origin => {
+                self.say(|| "origin: fetches end".to_owned());
+                self.origin.act(self.now);
+                self.check_flights();
+            }
+            Actor::Reader(number) => {
+                let sent = self.readers[number].act(self.now);
+                for (from, payload) in sent {
+                    self.say(|| format!("reader {from} sends {}", name(&payload)));
+                    self.fly(from, payload);
+                }
+                let until = self.stall("the reader");
+                let next = &mut self.readers[number].next;
+                *next = next.map(|next| next.max(until));
+            }
+            Actor::Stranger => {
+                let readers: Vec<_> = self.readers.iter().map(Reader::socket).collect();
+                let (from, payload) = self.stranger.act(self.now, &readers, &self.ledger);
+                self.say(|| format!("stranger as {from} sends {}", name(&payload)));
+                self.fly(from, payload);
+            }
+            Actor::Clock => {
+                let first = self.clock_steps.iter().map(|(at, _)| *at).min();
+                let at = (self.clock_steps.iter()).position(|(at, _)| Some(*at) == first);
+                let (_, by) = self.clock_steps.remove(at.expect("it was due"));
+                self.say(|| format!("the wall clock steps by {by} s"));
+                self.unix_seconds = self.unix_seconds.saturating_add_signed(by);
+            }
+        }
+        let leaving = std::mem::take(&mut self.kernel().leaving);
+        for Leaving { to, payload } in leaving {
+            self.leave(to, payload);
+        }
+        if self.rung() {
+            self.wake_filler();
+        }
+    }
+
+    fn rung(&self) -> bool {
+        rustix::io::read(self.wake.fd(), &mut [0_u8; 8]).is_ok()
+    }
+
+    fn wake_filler(&mut self) {
+        let soon = self.now + self.chance.time(20 * US);
+        self.filler_next = self.filler_next.min(soon);
+    }
+
+    fn epoch(&self) -> u32 {
+        epoch_at(self.unix_seconds + self.now.as_secs())
+    }
+
+    // --- network --------------------------------------------------------------------------
+
+    fn put(&mut self, flying: &Flying) {
+        let copies = 1 + u32::from(self.chance.permille(self.with.repeats));
+        for _ in 0..copies {
+            if self.chance.permille(self.with.loss) {
+                continue;
+            }
+            let at = self.now + self.with.delay + self.chance.time(self.with.delay);
+            self.flown += 1;
+            self.flying.push(Reverse((at, self.flown, flying.clone())));
+        }
+    }
+
+    fn fly(&mut self, from: SocketAddr, payload: Vec<u8>) {
+        let options = self.chance.permille(self.with.options);
+        self.put(&Flying::ToEdge {
+            from,
+            payload,
+            options,
+        });
+    }
+
+    /// A datagram leaves the edge.
+    fn leave(&mut self, to: SocketAddr, payload: Vec<u8>) {
+        self.say(|| format!("edge sends {to} {}", name(&payload)));
+        self.ledger.sent(to, &payload);
+        if payload[..2] == opening(Kind::Data) {
+            // I4, I5, I6: whatever went wrong in between, no wrong byte leaves.
+            assert!(CATALOG.is_true(&payload), "DATA that is not what it says");
+        }
+        self.put(&Flying::ToClient { to, payload });
+    }
+
+    fn leave_as_frame(&mut self, frame: &[u8]) {
+        let Parsed::Udp(headers) = parse(frame) else {
+            panic!("the edge sent a frame that is not UDP");
+        };
+        let address = headers.destination.address.bytes();
+        let [.., a, b, c, d] = address;
+        let to: IpAddr = match headers.family {
+            Family::V4 => [a, b, c, d].into(),
+            Family::V6 => address.into(),
+        };
+        let len = headers.payload_bytes(frame.len()).expect("a whole frame");
+        let payload = frame[headers.payload_at()..][..len].to_vec();
+        self.leave((to, headers.destination.port).into(), payload);
+    }
+
+    fn arrive(&mut self, flying: Flying) {
+        match flying {
+            Flying::ToClient { to, payload } => {
+                for reader in &mut self.readers {
+                    if reader.socket() == to {
+                        reader.deliver(to, payload, self.now);
+                        return;
+                    }
+                }
+            }
+            Flying::ToEdge {
+                from,
+                payload,
+                options,
+            } => {
+                if self.hands.is_empty() {
+                    self.enter_socket(from, payload);
+                    return;
+                }
+                let build = match from.ip() {
+                    IpAddr::V4(ip) => build::v4(payload.clone()).source(&ip.octets(), from.port()),
+                    IpAddr::V6(ip) => build::v6(payload.clone()).source(&ip.octets(), from.port()),
+                };
+                let build = match (options, from.is_ipv4()) {
+                    (false, _) => build,
+                    (true, true) => build.extra(0, &[1; 4]),
+                    (true, false) => build.extra(60, &[1, 4, 0, 0, 0, 0]),
+                };
+                self.through_program(from, payload, build.frame());
+            }
+        }
+    }
+
+    fn through_program(&mut self, from: SocketAddr, payload: Vec<u8>, frame: Vec<u8>) {
+        let fate = self.program.run(frame.clone());
+        let judged = !matches!(fate, Fate::Kernel);
+        if judged {
+            let epoch = self.program.shared.maps().cookies.epoch;
+            self.ledger.received(from, &payload, epoch);
+        }
+        match fate {
+            Fate::Kernel => self.enter_socket(from, payload),
+            Fate::Dropped => self.say(|| format!("program drops a datagram of {from}")),
+            Fate::Reply(frame) => self.leave_as_frame(&frame),
+            Fate::Steered(resident) => self.steer(from, &frame, resident),
+        }
+    }
+
+    fn steer(&mut self, from: SocketAddr, frame: &[u8], resident: Resident) {
+        let queue = usize::from(from.port()) % self.hands.len();
+        let bad = self.chance.permille(self.with.bad_descriptor);
+        let hand = &mut self.hands[queue];
+        let got_in = hand.receive(frame, resident, bad);
+        let soon = self.now + self.chance.time(20 * US);
+        hand.next = Some(
+            hand.next
+                .map_or(soon, |next| if hand.asleep { next.min(soon) } else { next }),
+        );
+        self.say(|| format!("steered {from} to queue {queue}, {resident:?}: {got_in}"));
+    }
+
+    fn enter_socket(&mut self, from: SocketAddr, payload: Vec<u8>) {
+        let fits = self.socket.len() < self.with.socket_datagrams;
+        self.say(|| format!("to the socket from {from}: {fits}"));
+        if fits {
+            self.socket.push_back((from, payload));
+            self.wake_filler();
+        }
+    }
+
+    // --- workers --------------------------------------------------------------------------
+
+    fn work(&mut self, queue: usize) {
+        let hand = &mut self.hands[queue];
+        let any = hand.bench.turn();
+        hand.asleep = false;
+        hand.check();
+        let packets = hand.transmit(self.now, &mut self.chance, &self.with);
+        hand.next = Some(self.now + US + self.chance.time(20 * US));
+        if !any && self.chance.permille(500) {
+            let again = hand.bench.lie_down();
+            hand.asleep = true;
+            let retry = Duration::from_nanos(SEND_RETRY_NS.unsigned_abs());
+            hand.next = again.then_some(self.now + retry);
+            if hand.waiting() {
+                hand.next = Some(self.now);
+            }
+        }
+        let asleep = hand.asleep;
+        for packet in packets {
+            self.leave_as_frame(&packet);
+        }
+        self.say(|| format!("worker {queue}: any {any}, asleep {asleep}"));
+        let until = self.stall("the worker");
+        let next = &mut self.hands[queue].next;
+        *next = next.map(|next| next.max(until));
+    }
+
+    /// Now and then somebody is not run for a while: until this moment.
+    fn stall(&mut self, who: &str) -> Duration {
+        if !self.chance.permille(self.with.stalls) {
+            return Duration::ZERO;
+        }
+        let until = self.now + self.chance.time(self.with.stall);
+        self.say(|| format!("{who} is not run until {until:?}"));
+        until
+    }
+
+    // --- miss path ------------------------------------------------------------------------
+
+    fn fill(&mut self) {
+        let now = *START + self.now;
+        self.wake.clear();
+        // A part of what is there, as io_uring hands it over.
+        for _ in 0..self.socket.len().min(64) {
+            let Some((source, payload)) = self.socket.pop_front() else {
+                break;
+            };
+            let epoch = self.round.desk.cookies.cookies().epoch;
+            self.ledger.received(source, &payload, epoch);
+            let socket = self
+                .listen
+                .iter()
+                .position(|at| at.is_ipv4() == source.is_ipv4());
+            let received = Received {
+                socket: socket.expect("both families are served"),
+                source,
+                payload: &payload,
+                truncated: false,
+            };
+            self.round.desk.datagram(&received, now);
+        }
+        self.round.end(now);
+        let sleep = self
+            .round
+            .begin(now, self.unix_seconds + self.now.as_secs());
+        self.origin.hear(self.now);
+        self.filler_next = self.now + sleep.max(US);
+        let parked = self.round.desk.parked.is_some();
+        self.say(|| format!("filler: sleeps {sleep:?}, parked {parked}"));
+        // Every wait has a bound (I9).
+        assert!(sleep <= if parked { SOON } else { TICK }, "slept {sleep:?}");
+        if !self.socket.is_empty() {
+            self.wake_filler();
+        }
+        self.check_filler();
+        self.filler_next = self.stall("the filler").max(self.filler_next);
+    }
+
+    // --- what always holds ----------------------------------------------------------------
+
+    fn check_filler(&mut self) {
+        let cells = &self.round.desk.cells;
+        assert_eq!(
+            cells.received.get(),
+            total(&cells.reasons),
+            "I10: the socket"
+        );
+        let bounced = total(&cells.bounce_reasons);
+        assert_eq!(cells.bounced.get(), bounced, "I10: bounced requests");
+        self.check_flights();
+        self.check_store();
+    }
+
+    fn check_flights(&self) {
+        let desk = &self.round.desk;
+        assert_eq!(
+            desk.flights.in_flight(),
+            self.origin.under_way() + usize::from(desk.parked.is_some()),
+            "I8: a flight for each fetch, and a fetch for each flight"
+        );
+    }
+
+    fn check_store(&mut self) {
+        let counts = self.round.desk.store.counts();
+        let slots = counts.resident + counts.free + counts.withdrawn;
+        assert_eq!(slots, counts.slots, "a slot is in one state");
+        let cells = &self.round.desk.cells;
+        let fills = counts.published_total + cells.corrupt.get();
+        if fills == self.fills {
+            return;
+        }
+        self.fills = fills;
+        self.kernel().check_all();
+        let fresh = std::mem::take(&mut self.program.shared.maps().fresh);
+        for (id, resident) in fresh {
+            self.check_stay(&id, resident);
+        }
+    }
+
+    /// I4: what can be found is what its name says.
+    fn check_stay(&self, id: &ChunkId, resident: Resident) {
+        let Some(chunk_bytes) = self.shared.table.confirm(resident, id) else {
+            // Published and pushed out again in one step.
+            return;
+        };
+        let chunk = CATALOG.chunk(id).expect("I4: nobody made this chunk");
+        assert_eq!(chunk.len(), chunk_bytes as usize, "I4: a length");
+        let full = usize::from(SEGMENT_BYTES_DEFAULT);
+        let slab = &self.shared.slab;
+        let mut slot = vec![0; chunk.len() + 16 * chunk.len().div_ceil(full)];
+        slab.copy(slab.span(resident.slot, 0, slot.len()), &mut slot);
+        for (segment, datagram) in chunk.chunks(full).zip(slot.chunks(16 + full)) {
+            let datagram = &datagram[..16 + segment.len()];
+            assert!(CATALOG.is_true(datagram), "I4: a slot holds other bytes");
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.hands.iter().all(Hand::is_idle)
+            && self.flying.is_empty()
+            && self.socket.is_empty()
+            && self.kernel().under_way() == 0
+    }
+
+    /// Everything has come back to where it belongs.
+    fn check_end(mut self) -> Outcome {
+        for reader in &self.readers {
+            for failure in &reader.failures {
+                self.check_failure(failure);
+            }
+        }
+        for hand in &mut self.hands {
+            hand.check();
+        }
+        self.check_sums();
+        let desk = &mut self.round.desk;
+        assert_eq!(desk.flights.in_flight(), 0, "I8: a flight was left behind");
+        assert!(desk.parked.is_none(), "a fetched chunk was left behind");
+        assert_eq!(desk.sender.in_flight(), 0, "a send was left behind");
+        // All slots can be had: nobody holds one any more.
+        let slots = desk.store.counts().slots;
+        let free = (0..slots).filter_map(|_| desk.store.take_free(0)).count();
+        assert_eq!(free as u64, slots, "I6: a slot was lost");
+        Outcome {
+            steps: self.steps,
+            took: self.now,
+            fetched: self.readers.iter().map(|reader| reader.fetched).sum(),
+            failed: self
+                .readers
+                .iter()
+                .map(|reader| reader.failures.len())
+                .sum(),
+            served: (self.hands.iter())
+                .map(|hand| hand.bench.cells.reasons.packets(Reason::Served))
+                .sum(),
+            bounced: self.round.desk.cells.bounced.get(),
+        }
+    }
+
+    /// I10, as the operator would check it.
+    fn check_sums(&self) {
+        let program: u64 = self.program.reasons.iter().sum();
+        assert_eq!(program, self.program.packets, "I10: the program");
+        let strays: u64 = self.hands.iter().map(Hand::strays).sum();
+        let steered = Count {
+            packets: self.program.reasons[Reason::Steered as usize] + strays,
+            bytes: 0,
+        };
+        let steered = ReasonCounts::from([(Reason::Steered.label().to_owned(), steered)]);
+        let cells = &self.round.desk.cells;
+        let mut snapshot = hand::snapshot(&self.hands);
+        snapshot.xdp.insert(0, steered);
+        snapshot.socket = SocketCounts {
+            received: cells.received.get(),
+            reasons: cells.reasons.snapshot(),
+            bounced: cells.bounced.get(),
+            bounce_reasons: cells.bounce_reasons.snapshot(),
+            sends: cells.sends.snapshot(),
+        };
+        snapshot.store = self.round.desk.store.counts();
+        assert_eq!(snapshot.unbalanced(), [""; 0], "I10");
+        let mut senders = vec![cells.sends.datagrams.get()];
+        for hand in &self.hands {
+            senders.push(hand.bench.cells.sends.datagrams.get());
+        }
+        for (sender, left) in self.kernel().left.iter().enumerate() {
+            if sender == 0 || !self.with.by_frames {
+                assert_eq!(senders[sender], *left, "I10: datagrams of sender {sender}");
+            }
+        }
+    }
+
+    /// A reader that ends without its object must have been told why, and it must be true.
+    fn check_failure(&self, failure: &Failure) {
+        let rough = self.with.is_rough();
+        let true_cause = match failure {
+            Failure::Absent(id) => self.origin.absent.contains(id),
+            Failure::Origin(id) => self.origin.failed.contains(id),
+            Failure::Pending(id) => rough || self.origin.failed.contains(id),
+            Failure::Busy => rough,
+            Failure::Unanswered | Failure::Silent => rough || self.with.loss > 0,
+            Failure::CookieRefused => self.with.clock_steps > 0,
+            Failure::Refused
+            | Failure::PathTooNarrow(_)
+            | Failure::Version(_)
+            | Failure::BadWelcome { .. }
+            | Failure::Range(_)
+            | Failure::Altered(_)
+            | Failure::Sink(_)
+            | Failure::Socket { .. }
+            | Failure::Interrupted => false,
+        };
+        assert!(true_cause, "a reader failed without cause: {failure}");
+    }
+}
+
+/// What a datagram is, in a word.
+fn name(payload: &[u8]) -> String {
+    let kind = match payload.get(1).map(|kind| kind & 0x0f) {
+        Some(1) => "HELLO",
+        Some(2) => "WELCOME",
+        Some(3) => "GET",
+        Some(4) => "DATA",
+        Some(5) => "NACK",
+        _ => "something",
+    };
+    let more = match kind {
+        "NACK" => format!(" code {}", payload[2]),
+        "DATA" => format!(" {} of {}", payload[2], payload[3]),
+        _ => String::new(),
+    };
+    format!("{kind}{more}, {} bytes", payload.len())
+}
