@@ -43,6 +43,9 @@ pub mod counters;
 /// Every bound, related to the others by assertions.
 #[cfg(feature = "server")]
 pub mod limits;
+/// The atomics that order what threads share.
+#[cfg(feature = "server")]
+mod sync;
 /// The two clocks.
 #[cfg(feature = "server")]
 pub mod clock;

@@ -8,10 +8,10 @@
 //! worker announces, fences, reads the stay. One of the two sees the other.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam::utils::CachePadded;
 
+use crate::sync::{AtomicU64, Ordering, fence};
 use crate::sys::slab::Piece;
 
 /// What a worker announces while it sleeps: it holds nothing, whatever the epoch.

@@ -4,10 +4,10 @@
 //! element it came from may have been reused while it was read. Only what this table confirms is
 //! served.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::ChunkId;
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Odd while a chunk is resident, even while not; one up with each change.
 #[derive(Debug, Default)]

@@ -10,10 +10,14 @@ const UNSAFE: &[&str] = &[
     "edge-ebpf/src/main.rs",
     "edge-ebpf/src/cursor.rs",
     PASS,
+    ORDERS,
 ];
 
 /// Has attributes that are called unsafe, for the loader, and no unsafe code.
 const PASS: &str = "edge-ebpf/src/pass.rs";
+
+/// Stands in for `edge-user/src/sys` under loom.
+const ORDERS: &str = "orders/src/sys";
 
 /// Code in `place`, save in `except`, must not name `module`; `advice` says what to do instead.
 struct Border {

@@ -1,0 +1,15 @@
+//! In place of `edge-user/src/sys`: memory that loom watches.
+#![expect(unsafe_code, reason = "as in the product: what memory is made of")]
+
+/// One direction of an AF_XDP ring: the product's own.
+#[path = "../../../edge-user/src/sys/ring.rs"]
+pub mod ring;
+/// The program's map types: the product's own.
+#[path = "../../../edge-user/src/sys/bpf.rs"]
+pub mod bpf;
+/// Where a ring lies.
+pub mod ring_memory;
+/// Pieces of memory, each with one owner.
+pub mod slab;
+/// Memory by its size.
+pub mod mapping;
