@@ -54,7 +54,9 @@ pub(crate) struct Conditions {
     pub(crate) origin_fails: u64,
     pub(crate) origin_alters: u64,
 
+    /// Datagrams of theirs, and whether they are a crowd that may ask.
     pub(crate) strangers: u64,
+    pub(crate) crowd: bool,
     /// Times at which the edge's wall clock is set forward or back.
     pub(crate) clock_steps: u64,
 }
@@ -93,7 +95,8 @@ impl Conditions {
             origin_absent: chance.one_of(&[0, 0, 0, 0, 50]),
             origin_fails: chance.one_of(&[0, 0, 0, 0, 100, 500]),
             origin_alters: chance.one_of(&[0, 0, 0, 0, 100, 500]),
-            strangers: chance.one_of(&[0, 0, 20, 60]),
+            strangers: chance.one_of(&[0, 20, 60, 200]),
+            crowd: chance.permille(500),
             clock_steps: chance.one_of(&[0, 0, 0, 2]),
         }
     }

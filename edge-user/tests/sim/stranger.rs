@@ -1,5 +1,6 @@
 //! Who sends what no reader would: from addresses that are not its own, with cookies that are
-//! somebody else's, too old or made up, and datagrams that are none.
+//! somebody else's, too old or made up, and datagrams that are none. Or a crowd in one: with a good
+//! cookie, for all chunks there are, so that they push each other out all the time.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,15 +14,21 @@ use super::ledger::Ledger;
 pub(crate) struct Stranger {
     pub(crate) next: Option<Duration>,
     left: u64,
+    crowd: bool,
     chance: Chance,
 }
 
+const CROWD_PAUSE: Duration = Duration::from_millis(1);
+/// Where the crowd is.
+const CROWD: ([u8; 4], u16) = ([192, 0, 2, 97], 3000);
+
 impl Stranger {
-    pub(crate) fn new(datagrams: u64, mut chance: Chance) -> Self {
+    pub(crate) fn new(datagrams: u64, crowd: bool, mut chance: Chance) -> Self {
         let first = chance.time(Duration::from_millis(50));
         Self {
             next: (datagrams > 0).then_some(first),
             left: datagrams,
+            crowd,
             chance,
         }
     }
@@ -33,6 +40,10 @@ impl Stranger {
         ledger: &Ledger,
     ) -> (SocketAddr, Vec<u8>) {
         self.left -= 1;
+        if self.crowd {
+            self.next = (self.left > 0).then_some(now + self.chance.time(CROWD_PAUSE));
+            return self.as_crowd(ledger);
+        }
         let pause = self.chance.one_of(&[1, 20, 1000]);
         let pause = self.chance.time(Duration::from_millis(pause));
         self.next = (self.left > 0).then_some(now + pause);
@@ -95,6 +106,24 @@ impl Stranger {
                 (own, vec![self.chance.bytes::<1>()[0]; len])
             }
         }
+    }
+
+    fn as_crowd(&mut self, ledger: &Ledger) -> (SocketAddr, Vec<u8>) {
+        let own: SocketAddr = CROWD.into();
+        let of_own = |(owner, _): &&(SocketAddr, Cookie)| *owner == own;
+        let Some((_, cookie)) = ledger.issued.iter().rev().find(of_own) else {
+            return (own, self.hello());
+        };
+        let (small, fillers) = (&CATALOG.small, &CATALOG.fillers);
+        let which = self.chance.index(small.len() + fillers.len());
+        let id =
+            (fillers.get(which).copied()).unwrap_or_else(|| small[which - fillers.len()].ids[0]);
+        let get = Get {
+            cookie: *cookie,
+            id,
+            want: 1,
+        };
+        (own, get.encode().to_vec())
     }
 
     fn hello(&mut self) -> Vec<u8> {

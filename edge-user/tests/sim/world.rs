@@ -232,7 +232,7 @@ impl World {
             })
             .collect();
         let origin = Origin::new(asked, results, wake.clone(), chance.split(), &with);
-        let stranger = Stranger::new(with.strangers, chance.split());
+        let stranger = Stranger::new(with.strangers, with.crowd, chance.split());
         let mut world = Self {
             with,
             chance,
