@@ -80,16 +80,15 @@ fn id_of(content: u8) -> ChunkId {
 }
 
 /// What a worker does with a steered request: only what is confirmed is read.
-fn serve(shared: &Shared, known: &Known) -> bool {
+fn serve(shared: &Shared, known: &Known) {
     let Some(chunk_bytes) = shared.table.confirm(known.mark, &known.id) else {
-        return false;
+        return;
     };
     assert_eq!(chunk_bytes as usize, known.bytes.len());
     let mut read = vec![0; known.bytes.len()];
     let slab = &shared.slab;
     slab.copy(slab.span(known.mark.slot, 16, read.len()), &mut read);
     assert_eq!(read, known.bytes);
-    true
 }
 
 /// A worker against a filler that pushes a chunk out and puts another into its slot. `between` is
@@ -117,6 +116,8 @@ fn worker_against_filler(between: fn(&Reader)) {
                     reader.quiescent();
                     serve(&shared, &old);
                     serve(&shared, &new);
+                    // A pair that belongs to another chunk.
+                    assert_eq!(shared.table.confirm(old.mark, &new.id), None);
                     between(&reader);
                 }
             }

@@ -43,6 +43,8 @@ pub(crate) struct Conditions {
     pub(crate) send_fails: u64,
     /// The program's maps refuse a change.
     pub(crate) map_refuses: u64,
+    /// The program reads a map element that is reused meanwhile: any pair may come of it.
+    pub(crate) map_lies: u64,
     /// A descriptor that names no frame of ours.
     pub(crate) bad_descriptor: u64,
     /// A thread is not run for a while.
@@ -88,6 +90,7 @@ impl Conditions {
             late_by: chance.one_of(&[MS / 10, MS * 5, MS * 100]),
             send_fails: chance.one_of(&[0, 0, 0, 50]),
             map_refuses: chance.one_of(&[0, 0, 0, 200]),
+            map_lies: chance.one_of(&[0, 0, 0, 200]),
             bad_descriptor: chance.one_of(&[0, 0, 0, 20]),
             stalls: chance.one_of(&[0, 0, 5, 20]),
             stall: chance.one_of(&[MS, MS * 20, MS * 300]),

@@ -129,6 +129,10 @@ impl Hand {
         self.kernel.put > self.bench.cells.received.get()
     }
 
+    pub(crate) fn bounced(&self) -> u64 {
+        self.bench.cells.reasons.packets(Reason::Bounced)
+    }
+
     /// What is true between two turns.
     pub(crate) fn check(&mut self) {
         let cells = &self.bench.cells;

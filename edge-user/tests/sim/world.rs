@@ -398,13 +398,9 @@ impl World {
         for Leaving { to, payload } in leaving {
             self.leave(to, payload);
         }
-        if self.rung() {
+        if rung(&self.wake) {
             self.wake_filler();
         }
-    }
-
-    fn rung(&self) -> bool {
-        rustix::io::read(self.wake.fd(), &mut [0_u8; 8]).is_ok()
     }
 
     fn wake_filler(&mut self) {
@@ -513,7 +509,13 @@ impl World {
         }
     }
 
-    fn steer(&mut self, from: SocketAddr, frame: &[u8], resident: Resident) {
+    fn steer(&mut self, from: SocketAddr, frame: &[u8], mut resident: Resident) {
+        if self.chance.permille(self.with.map_lies) {
+            resident = Resident {
+                slot: self.chance.one_of(&[0, 1, 62, 63, 64, u32::MAX]),
+                generation: self.chance.one_of(&[0, 1, 1, 2, 3]),
+            };
+        }
         let queue = usize::from(from.port()) % self.hands.len();
         let bad = self.chance.permille(self.with.bad_descriptor);
         let hand = &mut self.hands[queue];
@@ -539,7 +541,13 @@ impl World {
 
     fn work(&mut self, queue: usize) {
         let hand = &mut self.hands[queue];
+        let bounced = hand.bounced();
         let any = hand.bench.turn();
+        if hand.bounced() > bounced {
+            assert!(rung(&self.wake), "I9: a bounced request waits for nobody");
+            self.wake_filler();
+        }
+        let hand = &mut self.hands[queue];
         hand.asleep = false;
         hand.check();
         let packets = hand.transmit(self.now, &mut self.chance, &self.with);
@@ -770,6 +778,11 @@ impl World {
         };
         assert!(true_cause, "a reader failed without cause: {failure}");
     }
+}
+
+/// Whether somebody rang since the last time.
+fn rung(wake: &Wake) -> bool {
+    rustix::io::read(wake.fd(), &mut [0_u8; 8]).is_ok()
 }
 
 /// What a datagram is, in a word.
