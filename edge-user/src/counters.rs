@@ -97,6 +97,8 @@ pub struct Snapshot {
     /// Interface name, and how many RX queues it has.
     pub interface: String,
     pub queues: u32,
+    /// Whether it is there and carries packets.
+    pub interface_up: bool,
     pub listen: Vec<String>,
     /// Counted by the XDP program, by queue; frame bytes. Empty when XDP is off.
     pub xdp: BTreeMap<u32, ReasonCounts>,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use edge_user::config::{self, Config, ConfigError, LogFormat};
 use edge_user::counters::Snapshot;
-use edge_user::edge::{Edge, StartError};
+use edge_user::edge::{Broken, Edge, StartError};
 use edge_user::front::{Front, FrontError};
 use edge_user::terminal::one_line;
 use sd_notify::NotifyState;
@@ -60,8 +60,8 @@ enum Failure {
     Start(#[from] StartError),
     #[error("the runtime does not start: {0}")]
     Runtime(#[from] std::io::Error),
-    #[error("a thread of the data plane ended by itself; the lines above say why")]
-    Ended,
+    #[error(transparent)]
+    Broken(#[from] Broken),
 }
 
 impl Failure {
@@ -70,7 +70,7 @@ impl Failure {
             Self::Config(_) => ConfigError::EXIT_CODE,
             Self::Front(error) => error.exit_code(),
             Self::Start(error) => error.exit_code(),
-            Self::Runtime(_) | Self::Ended => 1,
+            Self::Runtime(_) | Self::Broken(_) => 1,
         }
     }
 }
@@ -140,7 +140,7 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     let signals = Signals::listen(runtime)?;
     // The door first: a second edged, or a taken port, is found out before the interface is touched.
     let front = Front::open(config, runtime.handle())?;
-    let edge = match Edge::start(config, runtime.handle()) {
+    let mut edge = match Edge::start(config, runtime.handle()) {
         Ok(edge) => edge,
         Err(error) => {
             front.close(runtime.handle());
@@ -153,12 +153,12 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     info!(target: LIFE_TARGET, "ready: {modes}");
     notify(NotifyState::Ready);
 
-    let end = runtime.block_on(signals.wait(|| edge.has_failed()));
-    match end {
+    let end = runtime.block_on(signals.wait(|| edge.look_after()));
+    match &end {
         End::Signal(name) => {
             info!(target: LIFE_TARGET, "stopping: {name} came; a second one ends me at once");
         }
-        End::Failed => error!(target: LIFE_TARGET, "stopping: the data plane failed"),
+        End::Broken(_) => error!(target: LIFE_TARGET, "stopping: the data plane failed"),
     }
     notify(NotifyState::Stopping);
     front.closing();
@@ -166,7 +166,7 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     front.close(runtime.handle());
     match end {
         End::Signal(_) => Ok(()),
-        End::Failed => Err(Failure::Ended),
+        End::Broken(broken) => Err(broken.into()),
     }
 }
 
@@ -224,23 +224,24 @@ impl Signals {
         Ok(Self { first })
     }
 
-    /// Until a signal comes, or `failed` says that there is nothing left to wait for.
-    async fn wait(mut self, failed: impl Fn() -> bool) -> End {
+    /// Until a signal comes, or `look` finds that there is nothing left to wait for.
+    async fn wait(mut self, mut look: impl FnMut() -> Result<(), Broken>) -> End {
         loop {
-            match timeout(LOOK_EVERY, &mut self.first).await {
-                Ok(name) => return End::Signal(name.unwrap_or("the end of the listener")),
-                Err(_elapsed) if failed() => return End::Failed,
-                Err(_elapsed) => {}
+            if let Ok(name) = timeout(LOOK_EVERY, &mut self.first).await {
+                return End::Signal(name.unwrap_or("the end of the listener"));
+            }
+            if let Err(broken) = look() {
+                return End::Broken(broken);
             }
         }
     }
 }
 
 /// Why the daemon stops.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum End {
     Signal(&'static str),
-    Failed,
+    Broken(Broken),
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

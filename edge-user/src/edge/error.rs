@@ -96,6 +96,18 @@ impl StartError {
     }
 }
 
+/// Why a daemon that served does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("a thread of the data plane ended by itself; the lines above say why")]
+    Thread,
+    #[error(
+        "the interface {interface} was removed while it was served; start edged again when it is \
+         back (`ip link`)"
+    )]
+    InterfaceGone { interface: String },
+}
+
 /// An error of something every Linux has.
 pub(super) fn system<T>(what: &'static str, result: io::Result<T>) -> Result<T, StartError> {
     result.map_err(|error| StartError::System { what, error })

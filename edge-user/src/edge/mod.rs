@@ -9,6 +9,8 @@
 mod error;
 /// What the host gives.
 mod host;
+/// Looks after the interface.
+mod link;
 /// What is made from it.
 mod parts;
 /// Reads all counters.
@@ -22,9 +24,10 @@ use std::thread::{self, JoinHandle};
 use edge_ebpf::maps::Settings;
 use tokio::runtime::Handle;
 
-pub use self::error::StartError;
+pub use self::error::{Broken, StartError};
 
 use self::error::system;
+use self::link::State;
 use self::observe::Observer;
 use self::parts::Parts;
 use crate::attach::Program;
@@ -40,6 +43,8 @@ pub struct Edge {
     stop: Arc<AtomicBool>,
     wakes: Vec<Wake>,
     observer: Arc<Observer>,
+    /// The interface when it was last looked at.
+    link: State,
 }
 
 impl Edge {
@@ -62,6 +67,7 @@ impl Edge {
             miss_path: system("the thread of the miss path", filler)?,
             stop,
             wakes,
+            link: State::expected(&observer.interface),
             observer: Arc::new(observer),
         };
         for (worker, queue) in workers.into_iter().zip(0..) {
@@ -89,9 +95,28 @@ impl Edge {
         Arc::new(move || observer.snapshot())
     }
 
-    /// Whether a thread has ended that should run as long as the daemon does.
-    pub fn has_failed(&self) -> bool {
-        self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished)
+    /// Tells the log what became of the interface, and its caller what there is no going on with:
+    /// a thread that ended and should run as long as the daemon does, or a program whose interface
+    /// is gone.
+    pub fn look_after(&mut self) -> Result<(), Broken> {
+        if self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished) {
+            return Err(Broken::Thread);
+        }
+        match self.observer.link.state() {
+            Some(now) => {
+                for news in self.link.news(&now) {
+                    tracing::warn!("{news}");
+                }
+                self.link = now;
+            }
+            // Without a program the sockets go on by whatever interface has their addresses.
+            None if self.program.is_none() => {}
+            None => {
+                let interface = self.observer.interface.clone();
+                return Err(Broken::InterfaceGone { interface });
+            }
+        }
+        Ok(())
     }
 
     /// Stops serving, and leaves nothing on the interface.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use edge_ebpf::maps::QUEUES_MAX;
 
+use super::link::Link;
 use crate::attach::ProgramCounters;
 use crate::clock;
 use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
@@ -18,6 +19,7 @@ pub(super) struct Observer {
     pub(super) started: Instant,
     pub(super) mode: Mode,
     pub(super) interface: String,
+    pub(super) link: Link,
     pub(super) queues: u32,
     pub(super) listen: Vec<String>,
     pub(super) program: Option<Mutex<ProgramCounters>>,
@@ -60,6 +62,7 @@ impl Observer {
                 .as_secs(),
             mode: self.mode.clone(),
             interface: self.interface.clone(),
+            interface_up: self.link.state().is_some_and(|state| state.up),
             queues: self.queues,
             listen: self.listen.clone(),
             xdp: xdp.unwrap_or_default(),

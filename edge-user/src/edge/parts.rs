@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 
 use super::error::{StartError, system};
 use super::host;
+use super::link::Link;
 use super::observe::Observer;
 use crate::attach::{AttachError, Maps, Program, queue_count};
 use crate::clock;
@@ -101,6 +102,7 @@ impl Parts {
             stop_wake: system("a wake-up", Wake::new())?,
         };
         let settings = host::settings(config, interface)?;
+        let link = Link::new(host::interface_index(interface)?);
 
         let mut workers = Vec::new();
         let mut observed = Vec::new();
@@ -138,6 +140,7 @@ impl Parts {
                 started: clock::now(),
                 mode: mode(config, hugepages),
                 interface: interface.to_owned(),
+                link: system("a look at the interface", link)?,
                 queues,
                 listen: (config.service.listen.iter())
                     .map(ToString::to_string)

@@ -231,6 +231,7 @@ type Plain = (&'static str, &'static str, fn(&Snapshot) -> u64);
 const GAUGES: &[Plain] = &[
     ("uptime_seconds", "Time since the start.", |all| all.uptime_seconds),
     ("queues", "Receive queues of the interface.", |all| u64::from(all.queues)),
+    ("interface_up", "Whether the interface carries packets.", |all| u64::from(all.interface_up)),
     ("segment_bytes", "Payload of a full DATA datagram.", |all| u64::from(all.store.segment_bytes)),
     ("store_arena_bytes", "Size of the arena.", |all| all.store.arena_bytes),
     ("store_slot_bytes", "Size of a slot, room for one chunk.", |all| all.store.slot_bytes),
@@ -294,6 +295,7 @@ mod tests {
             uptime_seconds: 61,
             interface: "eth0".to_owned(),
             queues: 2,
+            interface_up: true,
             mode: Mode {
                 xdp: "native".to_owned(),
                 bind: "copy".to_owned(),
@@ -347,6 +349,7 @@ mod tests {
             r#"sealedge_mode_info{interface="eth0",xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
             "sealedge_uptime_seconds 61",
             "sealedge_queues 2",
+            "sealedge_interface_up 1",
             r#"sealedge_xdp_packets_total{queue="0",reason="nack_cookie"} 3"#,
             r#"sealedge_xdp_packets_total{queue="1",reason="steered"} 7"#,
             r#"sealedge_xdp_bytes_total{queue="0",reason="steered"} 500"#,

@@ -1,18 +1,20 @@
 //! Where chunks come from. Runs on the tokio runtime, apart from the data plane: ids go in by a
 //! bounded channel, what was fetched comes out by a bounded queue and a wake-up.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
+use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant as Deadline, timeout_at};
 
 use crate::layout::chunk_path;
@@ -54,7 +56,7 @@ pub struct OriginError {
 
 /// The origins, in the order they are asked.
 #[derive(Clone, Debug)]
-pub struct Origins(Arc<[Arc<dyn ObjectStore>]>);
+pub struct Origins(Arc<[Arc<LocalFileSystem>]>);
 
 impl Origins {
     /// Local directories.
@@ -71,8 +73,7 @@ impl Origins {
                 reason: cause.to_string(),
                 path,
             })?;
-            let store: Arc<dyn ObjectStore> = Arc::new(store);
-            Ok(store)
+            Ok(Arc::new(store))
         };
         Ok(Self(directories.map(open).collect::<Result<_, _>>()?))
     }
@@ -148,7 +149,15 @@ fn late() -> FetchResult {
     FetchResult::Failed(format!("no answer within {seconds} s"))
 }
 
-async fn fetch_from(store: &dyn ObjectStore, path: &ObjectPath) -> FetchResult {
+async fn fetch_from(store: &LocalFileSystem, path: &ObjectPath) -> FetchResult {
+    // To open a pipe is to wait until somebody writes into it, and a place among the fetches would
+    // be lost to that. What cannot be looked at cannot be opened either, which says why.
+    if let Ok(file) = store.path_to_filesystem(path)
+        && let Ok(Ok(meta)) = spawn_blocking(|| fs::metadata(file)).await
+        && !meta.is_file()
+    {
+        return FetchResult::Failed("is not a file".to_owned());
+    }
     let failed = |error: object_store::Error| {
         if matches!(error, object_store::Error::NotFound { .. }) {
             FetchResult::Absent
@@ -199,7 +208,7 @@ impl OriginDesk {
 mod tests {
     use super::*;
     use crate::clock;
-    use std::fs;
+    use rustix::fs::{CWD, Mode, mkfifoat};
     use std::time::Duration;
 
     /// Two origins; what stands in each as the chunk, if anything.
@@ -251,6 +260,31 @@ mod tests {
         // A lie is handed on, for the fill to count, when there is nothing better.
         let lie = ask(Some(b"other"), None, id);
         assert!(matches!(lie, FetchResult::Bytes(bytes) if bytes == b"other"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = ChunkId([7; 32]);
+        let path = folder.path().join(chunk_path(&id).to_string());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let origins = Origins::open([folder.path().to_owned()].into_iter()).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let refused = |what: &str| {
+            let place = chunk_path(&id);
+            let asked = fetch_from(&origins.0[0], &place);
+            let got = runtime
+                .block_on(async { tokio::time::timeout(Duration::from_secs(2), asked).await });
+            assert!(
+                matches!(&got, Ok(FetchResult::Failed(why)) if why == "is not a file"),
+                "{what}: {got:?}"
+            );
+        };
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        refused("a pipe nobody writes into");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused("a directory");
     }
 
     #[test]

@@ -103,10 +103,15 @@ fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "service   {} on {} ({} queues)",
+        "service   {} on {} ({} queues{})",
         snapshot.listen.join(" "),
         snapshot.interface,
-        snapshot.queues
+        snapshot.queues,
+        if snapshot.interface_up {
+            ""
+        } else {
+            ", link down"
+        },
     )?;
     writeln!(out)
 }
