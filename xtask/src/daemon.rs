@@ -3,11 +3,12 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::clock;
@@ -145,13 +146,37 @@ impl Daemon {
 
     /// Whether it still runs; shows what it said meanwhile.
     pub(crate) fn runs(&mut self) -> Result<()> {
-        while let Ok(line) = self.stderr.try_recv() {
-            self.hear(line);
-        }
+        self.said();
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("ended by itself ({status}): {}", self.line),
         }
+    }
+
+    /// All it said so far.
+    pub(crate) fn said(&mut self) -> &[String] {
+        while let Ok(line) = self.stderr.try_recv() {
+            self.hear(line);
+        }
+        &self.said
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        process::signal(&self.child, signal)
+    }
+
+    /// Waits for an end nobody asks for, and hands over how it ended and all it said.
+    pub(crate) fn ended(mut self, within: Duration) -> Result<(ExitStatus, Vec<String>)> {
+        let child = &mut self.child;
+        let status = clock::poll(within, || child.try_wait().transpose());
+        let Some(status) = status else {
+            let seconds = within.as_secs();
+            bail!("still runs after {seconds} s: {}", self.line);
+        };
+        while let Ok(line) = self.stderr.recv_timeout(LAST_WORDS_WITHIN) {
+            self.hear(line);
+        }
+        Ok((status?, std::mem::take(&mut self.said)))
     }
 
     /// Asks it to stop, insists on a clean end, and hands over all it said.
@@ -183,11 +208,26 @@ pub(crate) struct Counts(Value);
 
 impl Counts {
     pub(crate) fn read(socket: &Path) -> Result<Self> {
+        Self::ask(socket, &[])
+    }
+
+    fn ask(socket: &Path, more: &[&str]) -> Result<Self> {
         let mut command = Command::new(place::release("edge"));
         command.args(["stat", "--json", "--socket"]).arg(socket);
+        command.args(more);
         let text = process::output(&mut command)?;
         let value = serde_json::from_str(&text).context("`edge stat --json` wrote no JSON")?;
         Ok(Self(value))
+    }
+
+    /// The counts of an edge at rest, which must add up (I2, I10).
+    pub(crate) fn audited(socket: &Path) -> Result<Self> {
+        Self::ask(socket, &["--check"])
+    }
+
+    /// All of it, as the edge tells it.
+    pub(crate) fn all(&self) -> &Value {
+        &self.0
     }
 
     /// Fetches from the origin.

@@ -67,6 +67,11 @@ impl Ground {
         for side in [&self.edge, &self.reader] {
             process::run(ip().args(["netns", "add", &side.namespace]))?;
         }
+        self.link(pass)
+    }
+
+    /// The link between the namespaces, with all that is on it.
+    pub(crate) fn link(&self, pass: &Path) -> Result<()> {
         let (edge, reader) = (&self.edge, &self.reader);
         process::run(
             ip().args([
@@ -211,7 +216,7 @@ pub(crate) fn netns_mounted() -> Result<bool> {
 }
 
 /// `ip` stands where not every user's PATH leads.
-fn ip() -> Command {
+pub(crate) fn ip() -> Command {
     Command::new(process::find("ip").unwrap_or_else(|| "ip".into()))
 }
 
@@ -246,7 +251,7 @@ fn inhabitants(name: &str) -> Vec<i32> {
 }
 
 /// A link is of use when the kernel says `UP` for its operational state, a moment after `set up`.
-fn link_is_up(side: &Side) -> Result<()> {
+pub(crate) fn link_is_up(side: &Side) -> Result<()> {
     let up = clock::poll(Duration::from_secs(5), || {
         let mut command = ip();
         command.args([

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::clock;
 use crate::stop::{self, Stop};
@@ -91,6 +91,31 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     let stderr = stderr.join().unwrap_or_default();
     succeeded(command, status, stderr.trim_end())?;
     Ok(stdout.join().unwrap_or_default())
+}
+
+/// How a child ended that was free to fail.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    /// What it wrote to its standard error.
+    pub(crate) said: String,
+}
+
+/// Waits for the end of a child, whatever end that is; none when it was ended because that is
+/// enough. Its standard error is a pipe.
+pub(crate) fn watch(mut child: Child, enough: impl Fn() -> bool) -> Result<Option<Ended>> {
+    let said = collect(child.stderr.take());
+    loop {
+        if let Some(status) = child.try_wait().context("lost sight of a child process")? {
+            let code = status.code();
+            let said = said.join().unwrap_or_default().trim_end().to_owned();
+            return Ok(Some(Ended { code, said }));
+        }
+        if enough() || stop::came() {
+            end(&mut child);
+            return Ok(None);
+        }
+        clock::pause();
+    }
 }
 
 /// Runs to the end, hands over each line of standard output as it comes, and tells how it ended.
@@ -188,6 +213,13 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
         }
         clock::pause();
     }
+}
+
+/// For children that are not to end, or not in good order.
+pub(crate) fn signal(child: &Child, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.context("a child has a number")?;
+    kill_process(pid, signal).with_context(|| format!("cannot signal process {}", child.id()))
 }
 
 fn signal_group(child: &Child, signal: Signal) {

@@ -1,16 +1,18 @@
-//! A reader that fetches everything again and again while the search goes on.
+//! Readers as users run them: one in the background that fetches everything again and again, and
+//! single ones whose end matters.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
 use crate::clock;
 use crate::daemon::Daemon;
-use crate::objects::{self, files};
+use crate::objects::{self, Sealed, files};
 use crate::process;
 use crate::stage::Stage;
 use crate::stop::{self, Stop};
@@ -18,10 +20,49 @@ use crate::stop::{self, Stop};
 /// How long three rounds may take; they take a few seconds.
 const PATIENCE: Duration = Duration::from_mins(3);
 
+/// How a reader's run ended.
+pub(super) enum End {
+    /// With the very bytes that were published.
+    Whole,
+    /// With this exit code and these words.
+    Failed { code: Option<i32>, said: String },
+}
+
+/// Runs `edge get` once, and compares what came of it; none when that is enough. Other bytes than
+/// those published are an error, whoever asks.
+pub(super) fn fetch(
+    stage: &Stage<'_>,
+    one: &Sealed,
+    edge: SocketAddr,
+    out: &PathBuf,
+    enough: impl Fn() -> bool,
+) -> Result<Option<End>> {
+    let mut get = objects::get(&stage.ground.reader, &one.ticket, edge, out);
+    let child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    let Some(ended) = process::watch(child, enough)? else {
+        return Ok(None);
+    };
+    if ended.code != Some(0) {
+        if out.exists() {
+            bail!("a reader failed and left a file: {}", process::line(&get));
+        }
+        let process::Ended { code, said } = ended;
+        return Ok(Some(End::Failed { code, said }));
+    }
+    if files::sha256(out)? != one.object.sha256 {
+        bail!("{} came back altered", one.object.name);
+    }
+    std::fs::remove_file(out)?;
+    Ok(Some(End::Whole))
+}
+
 pub(super) struct Load<'a> {
     stage: &'a Stage<'a>,
     edges: [SocketAddr; 2],
     out: PathBuf,
+    /// With which words a reader may fail.
+    excuses: &'a [&'a str],
+    excused: Mutex<Vec<String>>,
     enough: AtomicBool,
     failed: AtomicBool,
     fetches: AtomicU64,
@@ -42,10 +83,17 @@ impl<'a> Load<'a> {
             stage,
             edges: objects::addresses(stage.ground)?,
             out: stage.folder.join("out"),
+            excuses: &[],
+            excused: Mutex::default(),
             enough: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
         })
+    }
+
+    /// A reader that fails with one of these words tries again.
+    pub(super) fn excused_by(self, excuses: &'a [&'a str]) -> Self {
+        Self { excuses, ..self }
     }
 
     pub(super) fn leash(&'a self) -> Leash<'a> {
@@ -55,6 +103,12 @@ impl<'a> Load<'a> {
     /// Objects that came back whole so far.
     pub(super) fn fetches(&self) -> u64 {
         self.fetches.load(Ordering::Relaxed)
+    }
+
+    /// What readers said that failed for a good reason.
+    pub(super) fn excused(&self) -> Vec<String> {
+        let excused = self.excused.lock();
+        excused.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Until everything was fetched so often since the start.
@@ -85,38 +139,28 @@ impl<'a> Load<'a> {
     }
 
     fn rounds(&self) -> Result<()> {
+        let enough = || self.enough.load(Ordering::Relaxed);
         for edge in self.edges.iter().cycle() {
             for one in &self.stage.sealed {
-                let mut get =
-                    objects::get(&self.stage.ground.reader, &one.ticket, *edge, &self.out);
-                let Some(status) = self.wait(&mut get)? else {
-                    return Ok(());
-                };
-                if !status.success() {
-                    bail!("failed ({status}): {}", process::line(&get));
+                match fetch(self.stage, one, *edge, &self.out, enough)? {
+                    None => return Ok(()),
+                    Some(End::Whole) => {
+                        self.fetches.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Some(End::Failed { said, .. }) if self.excuses(&said) => {
+                        let excused = self.excused.lock();
+                        excused.unwrap_or_else(PoisonError::into_inner).push(said);
+                    }
+                    Some(End::Failed { code, said }) => {
+                        bail!("a reader failed with exit code {code:?}: {said}")
+                    }
                 }
-                if files::sha256(&self.out)? != one.object.sha256 {
-                    bail!("{} came back altered", one.object.name);
-                }
-                std::fs::remove_file(&self.out)?;
-                self.fetches.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(())
     }
 
-    /// How a child ended; none when it was ended because that is enough.
-    fn wait(&self, command: &mut Command) -> Result<Option<ExitStatus>> {
-        let mut child = process::spawn(command.stdout(Stdio::null()))?;
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if self.enough.load(Ordering::Relaxed) || stop::came() {
-                process::end(&mut child);
-                return Ok(None);
-            }
-            clock::pause();
-        }
+    fn excuses(&self, said: &str) -> bool {
+        self.excuses.iter().any(|excuse| said.contains(excuse))
     }
 }

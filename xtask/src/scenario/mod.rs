@@ -2,6 +2,8 @@
 
 /// Looks for keys and plaintext wherever the edge could have them.
 mod blind;
+/// Breaks one thing after the other under an edge at work.
+mod faults;
 
 /// The reader in the background.
 mod load;
@@ -13,10 +15,13 @@ use clap::Subcommand;
 pub(crate) enum Scenario {
     /// Searches a busy edge for keys and plaintext: memory, log, configuration, answers, origin
     Blind(blind::Blind),
+    /// Breaks one thing after the other under an edge at work, and tells how that went
+    Faults(faults::Faults),
 }
 
 pub(crate) fn scenario(which: &Scenario) -> Result<()> {
     match which {
         Scenario::Blind(options) => blind::blind(options),
+        Scenario::Faults(options) => faults::faults(options),
     }
 }

@@ -1,0 +1,81 @@
+//! Asks for chunks without waiting for them. Written from docs/WIRE.md.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ground::{self, Side};
+
+const HELLO_BYTES: usize = 1232;
+const GET_BYTES: usize = 64;
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// A socket on the reader's side with a cookie the edge accepts.
+pub(super) struct Flood {
+    socket: UdpSocket,
+    cookie: [u8; 12],
+}
+
+impl Flood {
+    pub(super) fn greet(reader: &Side, edge: SocketAddr) -> Result<Self> {
+        ground::visit(reader, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(edge)?;
+            socket.set_read_timeout(Some(ANSWER_WITHIN))?;
+            let mut hello = [0; HELLO_BYTES];
+            hello[..2].copy_from_slice(&[0xed, 0x11]);
+            hello[8..16].copy_from_slice(b"faults!!");
+            socket.send(&hello)?;
+            let mut welcome = [0; HELLO_BYTES];
+            let length = socket.recv(&mut welcome).context("no answer to a HELLO")?;
+            if length != HELLO_BYTES || welcome[..2] != [0xed, 0x12] {
+                bail!("the edge does not say WELCOME");
+            }
+            let mut cookie = [0; 12];
+            let (epoch, value) = cookie.split_at_mut(4);
+            epoch.copy_from_slice(&welcome[16..20]);
+            value.copy_from_slice(&welcome[24..32]);
+            Ok(Self { socket, cookie })
+        })
+    }
+
+    /// So many GETs for these segments of a chunk.
+    pub(super) fn pour(&self, chunk: &Path, want: u128, count: u64) -> Result<()> {
+        let mut get = [0; GET_BYTES];
+        get[..2].copy_from_slice(&[0xed, 0x13]);
+        get[4..16].copy_from_slice(&self.cookie);
+        get[16..48].copy_from_slice(&id(chunk)?);
+        get[48..].copy_from_slice(&want.to_be_bytes());
+        for _ in 0..count {
+            self.socket.send(&get)?;
+        }
+        Ok(())
+    }
+}
+
+/// A chunk's file is called by the hex of its id.
+fn id(chunk: &Path) -> Result<[u8; 32]> {
+    let name = chunk.file_name().and_then(|name| name.to_str());
+    let name = name.filter(|name| name.len() == 64 && name.is_ascii());
+    let name = name.context("a chunk is called by its id")?;
+    let mut id = [0; 32];
+    for (byte, at) in id.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(&name[at..at + 2], 16)?;
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_read_from_the_name_of_its_file() {
+        let name = format!("a/0f{}", "10".repeat(31));
+        let read = id(Path::new(&name)).unwrap();
+        assert_eq!((read[0], read[31]), (15, 16));
+        assert!(id(Path::new("a/0f")).is_err());
+    }
+}
