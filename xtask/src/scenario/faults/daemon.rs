@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use super::play::{Play, WITHIN, run_within};
+use super::play::{Play, WITHIN, run_within, wait};
 use super::{Fault, NOTHING, UNREACHABLE};
 use crate::clock;
 use crate::ground::ip;
@@ -69,16 +69,18 @@ pub(super) const FAULTS: &[Fault] = &[
 ];
 
 /// Long enough to be in the middle of.
-const LARGE_BYTES: u64 = 32 << 20;
+const LARGE_BYTES: u64 = 64 << 20;
 /// The issue's.
 const STOPPED_FOR: Duration = Duration::from_secs(10);
-/// The miss path looks at the clock once a second.
-const CLOCK_SEEN_WITHIN: Duration = Duration::from_secs(3);
+/// The miss path looks at the clock once a second; a reader that was stopped for three greets anew
+/// by itself.
+const CLOCK_SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 fn killed(play: &mut Play<'_>) -> Result<String> {
     let large = play.publish(LARGE_BYTES)?;
     let mut child = play.reader_in_the_middle(&large)?;
     play.signal(Signal::KILL)?;
+    process::signal(&child, Signal::CONT)?;
     play.take_edged()?.ended(WITHIN)?;
     // The kernel takes the program down when the last handle is gone, a moment later.
     let gone = clock::poll(Duration::from_secs(5), || {
@@ -92,7 +94,6 @@ fn killed(play: &mut Play<'_>) -> Result<String> {
     }
     let over = clock::now();
     play.start(&[])?;
-    process::signal(&child, Signal::CONT)?;
     play.good_again(over)?;
     let status = clock::poll(WITHIN, || child.try_wait().transpose());
     let status = status.context("the reader hangs")??;
@@ -106,15 +107,12 @@ fn killed(play: &mut Play<'_>) -> Result<String> {
 fn stopped(play: &mut Play<'_>) -> Result<String> {
     let begin = clock::now();
     play.signal(Signal::STOP)?;
-    let mut stat = Command::new(place::release("edge"));
-    stat.args(["stat", "--socket"])
-        .arg(&play.stage.settings.socket);
-    let stat = run_within(&mut stat, WITHIN)?;
+    let stat = play.stat()?;
     if stat.code != Some(1) || !stat.said.contains("no answer in 5 seconds") {
         bail!("`edge stat` ended with {:?}: {}", stat.code, stat.said);
     }
     let left = STOPPED_FOR.saturating_sub(begin.elapsed());
-    clock::poll(left, || None::<()>);
+    wait(left);
     let over = clock::now();
     play.signal(Signal::CONT)?;
     play.good_again(over)?;
@@ -163,7 +161,7 @@ fn clock_set(play: &mut Play<'_>) -> Result<String> {
         let mut child = play.reader_in_the_middle(&large)?;
         let before = nack_cookie(play)?;
         fs::write(&ahead, seconds)?;
-        clock::poll(CLOCK_SEEN_WITHIN, || None::<()>);
+        wait(CLOCK_SEEN_WITHIN);
         let over = clock::now();
         process::signal(&child, Signal::CONT)?;
         let status = clock::poll(WITHIN, || child.try_wait().transpose());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::play::{Play, WITHIN};
+use super::play::{Play, WITHIN, sentence, wait};
 use super::{Fault, NOTHING, UNREACHABLE};
 use crate::clock;
 use crate::ground;
@@ -45,7 +45,7 @@ fn link_down(play: &mut Play<'_>) -> Result<String> {
     if play.count("/interface_up")? != 0 {
         bail!("`edge stat` does not tell that the interface is down");
     }
-    clock::poll(DOWN_FOR, || None::<()>);
+    wait(DOWN_FOR);
     let over = clock::now();
     play.ip(&["link", "set", "dev", edge.link, "up"])?;
     // The kernel takes IPv6 addresses away with the link, and whoever set them sets them again.
@@ -82,5 +82,5 @@ fn link_removed(play: &mut Play<'_>) -> Result<String> {
     ground.link(&place::xdp().join("edge-pass"))?;
     play.start(&[])?;
     play.good_again(over)?;
-    Ok(format!("{last}; a start without it: {missing}"))
+    Ok(format!("{}; a start without it: {missing}", sentence(last)))
 }

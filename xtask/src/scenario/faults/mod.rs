@@ -21,7 +21,7 @@ mod report;
 use std::path::Path;
 use std::thread;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use self::play::Play;
@@ -147,6 +147,8 @@ fn row(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Row {
     play.seconds = None;
     let seen = under_load(play, fault, report).and_then(|seen| {
         play.audit()?;
+        play.seconds
+            .context("nobody looked whether the service is good again")?;
         Ok(seen)
     });
     let (ok, seen) = match seen {

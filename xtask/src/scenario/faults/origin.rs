@@ -5,12 +5,14 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::play::{Fresh, Play};
+use super::play::{Play, wait};
+use super::report::in_seconds;
 use super::{Fault, NOTHING};
 use crate::clock;
 use crate::process;
@@ -23,6 +25,14 @@ pub(super) const FAULTS: &[Fault] = &[
         expected: "PENDING meanwhile; the reader waits and finishes; others are served",
         excuses: NOTHING,
         play: origin_slow,
+    },
+    Fault {
+        name: "origin-hangs",
+        done: "the same for twelve seconds",
+        expected: "the edge gives a fetch up after ten (failed_total) and says so to the reader \
+                   and in the log; the reader asks again, and finishes when the origin is back",
+        excuses: NOTHING,
+        play: origin_hangs,
     },
     Fault {
         name: "origin-removed",
@@ -82,6 +92,8 @@ const FAILED: &str = "ORIGIN to the reader, who gives up with exit code 75 and n
                       line in the log says why (failed_total); put right, it is served";
 
 const SLOW_FOR: Duration = Duration::from_secs(3);
+/// Longer than the edge waits for an origin.
+const HANGS_FOR: Duration = Duration::from_secs(12);
 
 /// Takes a lease on each file named: the kernel lets nobody else open them until it ends.
 const LEASES: &str = "\
@@ -95,6 +107,33 @@ signal.pause()
 ";
 
 fn origin_slow(play: &mut Play<'_>) -> Result<String> {
+    let started = "/socket/reasons/fetch_started/packets";
+    let before = play.count(started)?;
+    let took = read_while_leased(play, SLOW_FOR)?;
+    let fetches = play.count(started)? - before;
+    Ok(format!(
+        "the reader finished after {}, fetch_started +{fetches}",
+        in_seconds(took.as_secs_f64())
+    ))
+}
+
+fn origin_hangs(play: &mut Play<'_>) -> Result<String> {
+    let from = play.lines()?;
+    let before = play.count("/origin/failed_total")?;
+    let took = read_while_leased(play, HANGS_FOR)?;
+    let failed = play.count("/origin/failed_total")? - before;
+    let heard = play.hear(from, "no answer within 10 s")?;
+    if failed == 0 {
+        bail!("failed_total does not rise");
+    }
+    Ok(format!(
+        "the reader finished after {}, failed_total +{failed}; log: {heard}",
+        in_seconds(took.as_secs_f64())
+    ))
+}
+
+/// Reads an object whose chunks nobody may open for so long, and says how long that took.
+fn read_while_leased(play: &mut Play<'_>, time: Duration) -> Result<Duration> {
     let fresh = play.fresh()?;
     let mut lease = Command::new(PYTHON);
     lease
@@ -103,28 +142,26 @@ fn origin_slow(play: &mut Play<'_>) -> Result<String> {
         .stdout(Stdio::piped());
     let mut lease = process::spawn(&mut lease)?;
     let mut held = [0; 4];
-    let said = lease.stdout.take().context("a pipe")?.read_exact(&mut held);
-    if said.is_err() {
+    // Kept open: whoever writes into a pipe that nobody reads is ended.
+    let mut pipe = lease.stdout.take().context("a pipe")?;
+    if pipe.read_exact(&mut held).is_err() {
         process::end(&mut lease);
         bail!("the leases cannot be had");
     }
-    let asked = |play: &Play<'_>| play.count("/socket/reasons/fetch_started/packets");
-    let before = asked(play)?;
-    let read = std::thread::scope(|scope| {
+    let begin = clock::now();
+    let read = thread::scope(|scope| {
         scope.spawn(|| {
-            clock::poll(SLOW_FOR, || None::<()>);
+            wait(time);
             process::end(&mut lease);
         });
         play.reads_whole(&fresh)
     });
     let took = read?;
-    if took < SLOW_FOR {
+    if took < time {
         bail!("the origin was not slow: {took:.1?}");
     }
-    let fetches = asked(play)? - before;
-    Ok(format!(
-        "the reader finished after {took:.1?}, fetch_started +{fetches}"
-    ))
+    play.good_since(begin + time)?;
+    Ok(took)
 }
 
 fn origin_removed(play: &mut Play<'_>) -> Result<String> {
@@ -153,7 +190,7 @@ fn damaged(
     complaint: &str,
 ) -> Result<String> {
     let fresh = play.fresh()?;
-    let chunk = data_chunk(&fresh)?;
+    let chunk = fresh.data_chunk()?;
     let good = fs::read(chunk)?;
     let counter_at = format!("/origin/{counter}");
     let before = play.count(&counter_at)?;
@@ -175,13 +212,6 @@ fn damaged(
     }
     play.comes(&fresh, over)?;
     Ok(format!("{gave_up}; {counter} +{rose}; log: {heard}"))
-}
-
-/// The largest is a full data chunk.
-fn data_chunk(fresh: &Fresh) -> Result<&Path> {
-    let size = |chunk: &&std::path::PathBuf| chunk.metadata().map_or(0, |meta| meta.len());
-    let largest = fresh.chunks.iter().max_by_key(size);
-    Ok(largest.context("an object has chunks")?)
 }
 
 fn alter(chunk: &Path) -> Result<()> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
+use super::pressure::{self, RX_FRAMES};
 use super::report::in_seconds;
 use crate::clock;
 use crate::daemon::{self, Counts, Daemon};
@@ -26,6 +27,8 @@ use crate::stop::{self, Stop};
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
 /// A program that takes so long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
+/// How often a reader may be too fast to be stopped in the middle.
+const TRIES: u32 = 5;
 /// An object of three data chunks and an index.
 const SMALL_BYTES: u64 = 300_000;
 /// As root but for the right to read what nobody may read, so that a file's mode counts.
@@ -45,6 +48,25 @@ impl Fresh {
             bail!("{} came back altered", out.display());
         }
         Ok(fs::remove_file(&out)?)
+    }
+
+    /// Removes what readers made of it.
+    fn forget(&self) -> Result<()> {
+        let folder = self.out().parent().context("a folder of ours")?.to_owned();
+        for path in half_files(&folder)? {
+            fs::remove_file(path)?;
+        }
+        match fs::remove_file(self.out()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The largest is a full data chunk, not the short last one.
+    pub(super) fn data_chunk(&self) -> Result<&Path> {
+        let size = |chunk: &&PathBuf| chunk.metadata().map_or(0, |meta| meta.len());
+        let largest = self.chunks.iter().max_by_key(size);
+        Ok(largest.context("an object has chunks")?)
     }
 
     pub(super) fn out(&self) -> PathBuf {
@@ -161,6 +183,14 @@ impl<'a> Play<'a> {
 
     // --- what it counts
 
+    /// `edge stat`, as an operator types it.
+    pub(super) fn stat(&self) -> Result<Ended> {
+        let mut stat = Command::new(place::release("edge"));
+        stat.args(["stat", "--socket"])
+            .arg(&self.stage.settings.socket);
+        run_within(&mut stat, WITHIN)
+    }
+
     pub(super) fn counts(&self) -> Result<Counts> {
         Counts::read(&self.stage.settings.socket)
     }
@@ -265,28 +295,34 @@ impl<'a> Play<'a> {
         }
     }
 
-    /// A reader that is in the middle of an object of this many bytes.
+    /// A reader that was stopped in the middle of an object.
     pub(super) fn reader_in_the_middle(&self, fresh: &Fresh) -> Result<Child> {
-        let out = fresh.out();
         let reader = &self.stage.ground.reader;
-        let mut get = objects::get(reader, &fresh.sealed.ticket, self.address()?, &out);
-        let mut child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
-        let begun = clock::poll(WITHIN, || match child.try_wait() {
-            Ok(None) => (written(child.id()) > 1 << 20).then_some(Ok(())),
-            Ok(Some(status)) => Some(Err(status)),
-            Err(_) => None,
-        });
-        match begun {
-            Some(Ok(())) => {
+        let half = fresh.sealed.object.size / 2;
+        let mut get = objects::get(reader, &fresh.sealed.ticket, self.address()?, &fresh.out());
+        get.stdout(Stdio::null()).stderr(Stdio::piped());
+        for _try in 0..TRIES {
+            let mut child = process::spawn(&mut get)?;
+            let begun = clock::poll(WITHIN, || match child.try_wait() {
+                Ok(None) => (written(child.id()) > 1 << 20).then_some(true),
+                Ok(Some(_)) | Err(_) => Some(false),
+            });
+            if begun == Some(true) {
                 process::signal(&child, Signal::STOP)?;
-                Ok(child)
+                if written(child.id()) < half {
+                    return Ok(child);
+                }
+                process::signal(&child, Signal::KILL)?;
             }
-            Some(Err(status)) => bail!("the reader was too fast ({status})"),
-            None => {
-                process::end(&mut child);
-                bail!("the reader does not begin")
+            let ended = process::watch(child, || begun.is_none())?;
+            let ended = ended.context("the reader does not begin")?;
+            match ended.code {
+                // Too fast for us: once more.
+                None | Some(0) => fresh.forget()?,
+                Some(code) => bail!("the reader failed with {code}: {}", ended.said),
             }
         }
+        bail!("no reader could be stopped in the middle")
     }
 
     /// From `since` on the fault is over: asks for an object nobody has asked for until it comes.
@@ -299,13 +335,19 @@ impl<'a> Play<'a> {
     pub(super) fn comes(&mut self, fresh: &Fresh, since: Instant) -> Result<()> {
         loop {
             match self.read(fresh)? {
-                (End::Whole, _) if since.elapsed() <= WITHIN => break,
-                (End::Whole, _) => bail!("good again only after {:.1?}", since.elapsed()),
+                (End::Whole, _) => return self.good_since(since),
                 (End::Failed { said, .. }, _) if since.elapsed() > WITHIN => {
                     bail!("not good again within 10 s: {said}")
                 }
                 (End::Failed { .. }, _) => {}
             }
+        }
+    }
+
+    /// The service is good again now.
+    pub(super) fn good_since(&mut self, since: Instant) -> Result<()> {
+        if since.elapsed() > WITHIN {
+            bail!("good again only after {:.1?}", since.elapsed());
         }
         let seconds = since.elapsed().as_secs_f64();
         self.seconds = Some(self.seconds.unwrap_or(0.0).max(seconds));
@@ -339,6 +381,12 @@ impl<'a> Play<'a> {
     /// Stops the edge; what is not as it should be then.
     pub(super) fn end(&mut self) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
+        let frames = pressure::frames_left(self)?;
+        if frames != RX_FRAMES {
+            wrong.push(format!(
+                "of {RX_FRAMES} frames the kernel has {frames} left (I2)"
+            ));
+        }
         if let Err(error) = self.take_edged()?.stop() {
             wrong.push(format!("{error:#}"));
         }
@@ -363,6 +411,11 @@ pub(super) fn run_within(command: &mut Command, within: Duration) -> Result<Ende
     }
 }
 
+/// Lets time pass, unless the command is to end.
+pub(super) fn wait(time: Duration) {
+    clock::poll(time, || stop::came().then_some(()));
+}
+
 pub(super) fn write_random(path: &Path, bytes: u64) -> Result<()> {
     let mut random = File::open("/dev/urandom")?.take(bytes);
     let mut file =
@@ -382,7 +435,7 @@ pub(super) fn half_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// What a log line says, without time and level.
-fn sentence(line: &str) -> String {
+pub(super) fn sentence(line: &str) -> String {
     let words = line.split_once(": ").map_or(line, |(_, words)| words);
     words.to_owned()
 }

@@ -39,7 +39,7 @@ pub(super) const FAULTS: &[Fault] = &[
     },
 ];
 
-const LARGE_BYTES: u64 = 32 << 20;
+const LARGE_BYTES: u64 = 64 << 20;
 
 /// A process whose file systems are its own, on the reader's side: what is mounted there is seen
 /// nowhere else and goes with it.

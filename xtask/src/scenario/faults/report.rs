@@ -32,12 +32,14 @@ pub(super) struct Report {
 impl Outcome for Report {
     fn promises(&self) -> Vec<(bool, String)> {
         let rows = self.rows.iter().map(|row| {
-            let seconds = row.seconds.map_or("never".to_owned(), in_seconds);
-            let good = format!("{:<18} good again after {seconds}: {}", row.fault, row.seen);
-            (row.ok, good)
+            let told = match row.seconds {
+                Some(seconds) if row.ok => format!("good again after {}", in_seconds(seconds)),
+                Some(_) | None => row.seen.clone(),
+            };
+            (row.ok, format!("{:<18} {told}", row.fault))
         });
         let end = if self.wrong_at_end.is_empty() {
-            "the edge ended with exit code 0 when asked, without a panic, and left nothing attached"
+            "in the end: no frame is missing, the edge stops with exit code 0, nothing is left behind"
                 .to_owned()
         } else {
             self.wrong_at_end.join("; ")
@@ -76,8 +78,8 @@ impl Outcome for Report {
             self.mode["xdp"].as_str().unwrap_or("?"),
         ));
         line(format!(
-            "Meanwhile readers in the background fetched {} objects whole, and {} of them gave up, \
-             each with a sentence that says why.",
+            "Meanwhile readers in the background fetched {} objects whole; {} gave up, each with a \
+             sentence that says why.",
             self.fetches, self.excused
         ));
         for row in &self.rows {
