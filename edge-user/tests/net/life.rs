@@ -7,9 +7,9 @@ use edge_user::clock;
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::Ground;
+use crate::ground::{Ground, ip};
 use crate::objects::Object;
-use crate::wait::{self, pause};
+use crate::wait::{self, ANSWER_TIME_MAX, pause};
 
 with_each_sender!(
     an_idle_edged_uses_less_than_a_hundredth_of_a_core,
@@ -103,4 +103,35 @@ fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
     assert!(busy.is_some(), "the load never came");
     assert_eq!(status.code(), Some(0), "after {took:?}: {}", edged.log());
     assert!(!ground.has_program());
+}
+
+#[test]
+fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "moved", 300_000);
+    let mut edged = Edged::start(&ground, &Setup::of(&ground));
+    let link = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace, "link"], words].concat());
+    let told = |edged: &Edged, words: &str| {
+        let told = wait::until(ANSWER_TIME_MAX, || {
+            edged.log().contains(words).then_some(())
+        });
+        assert!(told.is_some(), "no {words:?} in:\n{}", edged.log());
+    };
+    link(&["set", "dev", "edge0", "name", "other0"]);
+    told(&edged, "edge0 is now called other0");
+    object.fetch(&ground, ground.service_v4());
+    assert!(edged.settled().interface_up);
+
+    link(&["set", "dev", "other0", "down"]);
+    told(&edged, "other0 is down");
+    assert!(!edged.stat().interface_up);
+    link(&["set", "dev", "other0", "up"]);
+    told(&edged, "other0 is up again");
+    object.fetch(&ground, ground.service_v4());
+    edged.settled();
+
+    link(&["delete", "other0"]);
+    let status = edged.end(ANSWER_TIME_MAX);
+    assert_eq!(status.code(), Some(1), "{}", edged.log());
+    told(&edged, "edge0 was removed while it was served");
 }

@@ -27,6 +27,9 @@ use crate::stop::{self, Stop};
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
 /// A program that takes so long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(60);
+/// A link that carried nothing for so long rests; how often that is looked at.
+const REST: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 20;
 /// How often a reader may be too fast to be stopped in the middle.
 const TRIES: u32 = 5;
 /// An object of three data chunks and an index.
@@ -127,6 +130,46 @@ impl<'a> Play<'a> {
 
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
         self.edged()?.signal(signal)
+    }
+
+    /// Stops the edge, and waits until every thread of it stands still.
+    pub(super) fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let threads = format!("/proc/{}/task", self.edged()?.id());
+        let stands = |folder: &Path| {
+            let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        };
+        let all_stand = || {
+            let mut folders = fs::read_dir(&threads).ok()?;
+            let all = folders.all(|folder| folder.is_ok_and(|folder| stands(&folder.path())));
+            all.then_some(())
+        };
+        clock::poll(WITHIN, all_stand).context("edged does not stand still after SIGSTOP")
+    }
+
+    /// Waits until nothing comes in by the edge's interface any more.
+    pub(super) fn link_rests(&self) -> Result<()> {
+        let received = || -> Result<u64> {
+            let edge = &self.stage.ground.edge;
+            let mut command = ip();
+            command.args(["-n", &edge.namespace, "-stats", "-json"]);
+            command.args(["link", "show", "dev", edge.link]);
+            let links: serde_json::Value = serde_json::from_str(&process::output(&mut command)?)?;
+            let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+            packets.context("`ip` does not tell how many packets came")
+        };
+        let mut last = received()?;
+        for _look in 0..LOOKS {
+            wait(REST);
+            let now = received()?;
+            if now == last {
+                return Ok(());
+            }
+            last = now;
+        }
+        bail!("packets come in and come in")
     }
 
     /// Another `edged` with these variables, which must refuse with this exit code and words.
