@@ -25,6 +25,8 @@ pub enum StatError {
     Missing { socket: PathBuf, source: io::Error },
     #[error("{socket}: not allowed; run as the user edged runs as, or as root")]
     NotAllowed { socket: PathBuf },
+    #[error("{socket}: too many ask at once; try again in some seconds")]
+    Busy { socket: PathBuf },
     #[error("{socket}: no answer in {} seconds; is edged stuck?", PATIENCE.as_secs())]
     Silent { socket: PathBuf },
     #[error("{socket}: {source}; is this edged's admin socket?")]
@@ -53,13 +55,12 @@ pub async fn snapshot(socket: &Path) -> Result<Snapshot, StatError> {
 async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
     let name = || socket.to_owned();
     let stream = UnixStream::connect(socket).await.map_err(|source| {
-        if source.kind() == io::ErrorKind::PermissionDenied {
-            StatError::NotAllowed { socket: name() }
-        } else {
-            StatError::Missing {
-                socket: name(),
-                source,
-            }
+        let socket = name();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => StatError::NotAllowed { socket },
+            // The kernel's queue before the door is full, and waiting in line is not to be had.
+            io::ErrorKind::WouldBlock => StatError::Busy { socket },
+            _ => StatError::Missing { socket, source },
         }
     })?;
     let http = |source: hyper::Error| StatError::Http {

@@ -14,7 +14,8 @@ use crate::wait::{self, ANSWER_TIME_MAX, pause};
 with_each_sender!(
     an_idle_edged_uses_less_than_a_hundredth_of_a_core,
     a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program,
-    an_edged_that_is_told_to_stop_while_it_serves_stops
+    an_edged_that_is_told_to_stop_while_it_serves_stops,
+    an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged
 );
 
 fn an_idle_edged_uses_less_than_a_hundredth_of_a_core(sender: &'static str) {
@@ -105,11 +106,10 @@ fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
     assert!(!ground.has_program());
 }
 
-#[test]
-fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged() {
+fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "moved", 300_000);
-    let mut edged = Edged::start(&ground, &Setup::of(&ground));
+    let mut edged = Edged::start(&ground, &Setup::of(&ground, sender));
     let link = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace, "link"], words].concat());
     let told = |edged: &Edged, words: &str| {
         let told = wait::until(ANSWER_TIME_MAX, || {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -544,6 +544,18 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
     assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
     let checked = place.edge(&["stat", "--socket", "admin.sock", "--check"]);
     assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn stat_says_when_too_many_ask_at_once() {
+    let place = Place::new(0);
+    let path = place.path().join("admin.sock");
+    let door = UnixListener::bind(&path).unwrap();
+    // Room for one who waits.
+    rustix::net::listen(&door, 0).unwrap();
+    let _waits = UnixStream::connect(&path).unwrap();
+    let output = place.edge(&["stat", "--socket", "admin.sock"]);
+    assert!(refusal(&output, 75).contains("too many ask at once"));
 }
 
 #[test]

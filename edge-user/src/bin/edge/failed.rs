@@ -110,6 +110,7 @@ impl From<StatError> for Failed {
     fn from(error: StatError) -> Self {
         let code = match &error {
             StatError::NotAllowed { .. } => PRIVILEGE,
+            StatError::Busy { .. } => TRY_AGAIN,
             StatError::Missing { .. }
             | StatError::Silent { .. }
             | StatError::Http { .. }

@@ -185,13 +185,13 @@ fn under_load(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -
     report.fetches += load.fetches();
     let excused = load.excused();
     report.excused += excused.len();
+    let seen = played?;
     Ok(match excused.last() {
         Some(last) => format!(
-            "{}; {} readers gave up, saying: {last}",
-            played?,
+            "{seen}; readers in the background that gave up: {}, the last with \"{last}\"",
             excused.len()
         ),
-        None => played?,
+        None => seen,
     })
 }
 
