@@ -56,11 +56,14 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
     let name = || socket.to_owned();
     let stream = UnixStream::connect(socket).await.map_err(|source| {
         let socket = name();
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => StatError::NotAllowed { socket },
-            // The kernel's queue before the door is full, and waiting in line is not to be had.
-            io::ErrorKind::WouldBlock => StatError::Busy { socket },
-            _ => StatError::Missing { socket, source },
+        let kind = source.kind();
+        if kind == io::ErrorKind::PermissionDenied {
+            StatError::NotAllowed { socket }
+        } else if kind == io::ErrorKind::WouldBlock {
+            // The kernel's queue before the door is full, and there is no waiting in it.
+            StatError::Busy { socket }
+        } else {
+            StatError::Missing { socket, source }
         }
     })?;
     let http = |source: hyper::Error| StatError::Http {

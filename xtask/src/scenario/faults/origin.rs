@@ -242,7 +242,7 @@ fn become_pipe(chunk: &Path) -> Result<()> {
 }
 
 fn forbid(chunk: &Path) -> Result<()> {
-    Ok(fs::set_permissions(chunk, Permissions::from_mode(0))?)
+    Ok(fs::set_permissions(chunk, Permissions::from_mode(0o000))?)
 }
 
 fn remove(chunk: &Path) -> Result<()> {

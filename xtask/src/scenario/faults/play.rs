@@ -26,7 +26,7 @@ use crate::stop::{self, Stop};
 /// The promise: whatever is wrong is said, and whatever was wrong is over, within this time.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
 /// A program that takes so long hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(60);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// A link that carried nothing for so long rests; how often that is looked at.
 const REST: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 20;
