@@ -41,9 +41,8 @@ const LOAD_BYTES: u64 = 3_000_000;
 const UNREACHABLE: &[&str] = &[
     "nothing listens at this address and port",
     "the edge does not answer",
-    "the edge greets, but sends no data",
-    "cannot send to the edge: ",
-    "cannot reach the edge: ",
+    "the edge answers greetings, and no request for data",
+    "this host cannot send to the edge: ",
 ];
 /// Where every reader finishes.
 const NOTHING: &[&str] = &[];
