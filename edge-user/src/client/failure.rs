@@ -88,6 +88,8 @@ pub enum Failure {
         "chunk {0} came altered twice: the edge, or somebody on the way, changes data; use another edge"
     )]
     Altered(ChunkId),
+    #[error("the edge changes the size of its segments again and again: it is broken")]
+    Unsteady,
     #[error("cannot write: {0}")]
     Sink(#[source] io::Error),
     #[error("{action}: {source}")]

@@ -28,6 +28,8 @@ const SILENCES: u8 = 3;
 const STALE_REFUSALS: u32 = 64;
 /// Cookies that may be refused in a row, each just given.
 const COOKIE_REFUSALS: u8 = 3;
+/// How often an edge may change its segment size: each time, incomplete chunks are begun again.
+const REFITS: u8 = 3;
 /// How long an edge may say BUSY or ORIGIN about one chunk.
 const REFUSED_PATIENCE: Duration = Duration::from_secs(6);
 /// How long an edge may say PENDING about one chunk.
@@ -117,6 +119,9 @@ pub struct Transfer {
     /// GETs with that one which were refused since.
     stale_refusals: u32,
     cookie_refusals: u8,
+    /// The segment size of the last WELCOME, and how often it was another than before.
+    segment_bytes: Option<u16>,
+    refits: u8,
     /// Since when the edge has owed an answer and said nothing at all.
     owes_since: Option<Duration>,
     silences: u8,
@@ -147,6 +152,8 @@ impl Transfer {
             cookie_before: None,
             stale_refusals: 0,
             cookie_refusals: 0,
+            segment_bytes: None,
+            refits: 0,
             owes_since: None,
             silences: 0,
             refusals_counted_until: Duration::ZERO,
@@ -364,11 +371,24 @@ impl Transfer {
                     self.trips.first.sample(rtt);
                 }
                 if let Some(session) = self.greeting.session() {
-                    for chunk in &mut self.active {
-                        chunk.refit(session.segment_bytes);
-                    }
+                    self.refit(session.segment_bytes);
                 }
             }
+        }
+    }
+
+    /// The edge has segments of this size from now on.
+    fn refit(&mut self, segment_bytes: u16) {
+        let before = self.segment_bytes.replace(segment_bytes);
+        if before.is_none_or(|before| before == segment_bytes) {
+            return;
+        }
+        self.refits += 1;
+        if self.refits > REFITS {
+            self.failure = Some(Failure::Unsteady);
+        }
+        for chunk in &mut self.active {
+            chunk.refit(segment_bytes);
         }
     }
 

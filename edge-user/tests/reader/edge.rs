@@ -34,6 +34,8 @@ pub(crate) struct Manners {
     pub(crate) forges_nacks: bool,
     /// Cookies older than this many GETs are refused.
     pub(crate) cookie_gets: u32,
+    /// Every WELCOME states another segment size; a GET gets one segment, and its cookie is refused.
+    pub(crate) restless: bool,
     /// How long the first GET for a chunk waits for the origin.
     pub(crate) fill: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Manners {
             forges: false,
             forges_nacks: false,
             cookie_gets: u32::MAX,
+            restless: false,
             fill: Duration::ZERO,
         }
     }
@@ -136,6 +139,9 @@ impl Edge {
         let hello = Hello::decode(datagram.first_chunk().unwrap()).unwrap();
         self.epoch += 1;
         self.gets_with_cookie = 0;
+        if manners.restless {
+            manners.segment_bytes ^= 1;
+        }
         let welcome = Welcome {
             segment_bytes: manners.segment_bytes,
             max_burst: manners.max_burst,
@@ -201,6 +207,12 @@ impl Edge {
             // One waiter per port and chunk: a later GET takes the place of an earlier one.
             self.filling.entry(get.id).or_default().insert(port, *get);
             return Vec::new();
+        }
+        if manners.restless {
+            let mut out = self.data(get);
+            out.truncate(1);
+            out.extend(nack(NackCode::Cookie, 0));
+            return out;
         }
         self.data(get)
     }

@@ -434,6 +434,20 @@ fn an_edge_that_refuses_its_own_cookies_is_named() {
 }
 
 #[test]
+fn an_edge_that_has_everything_begun_again_and_again_is_given_up() {
+    let object = Object::sealed(600_000);
+    let manners = Manners {
+        // Any HELLO proves either size.
+        segment_bytes: 1100,
+        restless: true,
+        ..Manners::default()
+    };
+    let (failure, took) = fails(&object, manners);
+    assert!(matches!(failure, Failure::Unsteady), "{failure}");
+    assert!(took < MS * 1000, "took {took:?}");
+}
+
+#[test]
 fn an_edge_of_another_version_is_named() {
     let object = Object::sealed(1000);
     let (failure, _) = fails(
