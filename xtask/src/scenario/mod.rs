@@ -4,9 +4,13 @@
 mod blind;
 /// Breaks one thing after the other under an edge at work.
 mod faults;
+/// Floods, forgeries and lies, towards the edge and towards its readers.
+mod attack;
 
 /// The reader in the background.
 mod load;
+/// Numbers that nobody chose.
+mod dice;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,11 +21,14 @@ pub(crate) enum Scenario {
     Blind(blind::Blind),
     /// Breaks one thing after the other under an edge at work, and tells how that went
     Faults(faults::Faults),
+    /// Attacks an edge and its readers, and tells what each attack cost and what it changed
+    Attack(attack::Attack),
 }
 
 pub(crate) fn scenario(which: &Scenario) -> Result<()> {
     match which {
         Scenario::Blind(options) => blind::blind(options),
         Scenario::Faults(options) => faults::faults(options),
+        Scenario::Attack(options) => attack::attack(options),
     }
 }

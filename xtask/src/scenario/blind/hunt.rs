@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::memory::{Layout, Mapping, Memory};
-use super::runs::{self, CHUNK_BYTES, DISTINCT, DISTINCT_PLAINTEXT, Dice, Run};
+use super::runs::{self, CHUNK_BYTES, DISTINCT, DISTINCT_PLAINTEXT, Run};
 use super::search::Searcher;
 use super::secrets::{self, Form, Ticket};
 use crate::objects::Sealed;
+use crate::scenario::dice::Dice;
 
 /// Runs of plaintext and of ciphertext for each object.
 pub(super) const RUNS: usize = 16;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
+use crate::scenario::dice::Dice;
+
 /// Length of a run.
 pub(super) const RUN_BYTES: usize = 64;
 /// Distinct values a run of ciphertext must have; most have more.
@@ -19,27 +21,6 @@ const SEGMENT_BYTES: u64 = 1216;
 const TRIES: usize = 50_000;
 
 pub(super) type Run = [u8; RUN_BYTES];
-
-/// Numbers that look random and are the same for the same seed (`SplitMix64`).
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.roll() % end
-    }
-}
 
 /// Different runs of an object of this size, at most so many, each with enough distinct values
 /// and within one segment.

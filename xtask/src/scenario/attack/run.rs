@@ -1,0 +1,393 @@
+//! One attack on an edge of its own, with quiet times between, and a reader in both.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::Play;
+use super::flood::{Attack, Flood};
+use super::line::{self, Mac};
+use super::reader::{End, Fetch};
+use super::report::{Attacker, EdgeCost, Promise, Row};
+use super::scene::Scene;
+use super::tally::Amount;
+use crate::clock;
+use crate::daemon::{Counts, Daemon};
+use crate::objects::Sealed;
+
+/// How often it is quiet, and then not.
+pub(super) const ROUNDS: usize = 2;
+/// Frames between two looks at what came.
+const BATCH: usize = 32;
+/// When nothing came for so long, nothing more will.
+const SILENCE: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Chunks that can be on their way from the origin (`edge-user/src/limits.rs`, FLIGHTS).
+const FLIGHTS: u64 = 1024;
+/// An edge that is told to stop does so in this time.
+const STOPPED_WITHIN: Duration = Duration::from_secs(2);
+/// The kernel's unit for the time a process used.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What goes on now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Now {
+    Rest,
+    Attack,
+    End,
+}
+
+impl Now {
+    /// How long to wait for the link.
+    pub(super) fn patience(self) -> Duration {
+        match self {
+            Self::Attack => Duration::ZERO,
+            Self::Rest => LOOK_AGAIN,
+            Self::End => SILENCE,
+        }
+    }
+}
+
+/// The same, as told to the attacker's thread.
+#[derive(Default)]
+pub(super) struct Phase(AtomicU8);
+
+impl Phase {
+    fn set(&self, now: Now) {
+        self.0.store(now as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn now(&self) -> Now {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Now::Rest,
+            1 => Now::Attack,
+            _ => Now::End,
+        }
+    }
+}
+
+/// Ends the attack when let go of, on every way out.
+struct Leash<'a>(&'a Phase);
+
+impl Drop for Leash<'_> {
+    fn drop(&mut self) {
+        self.0.set(Now::End);
+    }
+}
+
+/// What was measured while the attack went on.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) seconds: f64,
+    pub(super) cpu_seconds: f64,
+    in_flight_max: u64,
+    pub(super) fetches: Vec<Fetch>,
+}
+
+pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
+    let mut edged = play.start_edge()?;
+    play.warm()?;
+    let mut scene = Scene::new(play)?;
+    let mut flood = (attack.make)(&mut scene)?;
+    let before = Counts::read(&play.stage.settings.socket)?;
+    let measured = fight(play, &mut edged, |phase| {
+        strike(&mut scene, &mut flood, phase)
+    })?;
+    let unheard = line::unheard(&play.stage.ground.reader)?;
+    let (counts, mut promises) = audit(play, edged)?;
+
+    let reasons = counts
+        .map(|counts| risen(&before, &counts))
+        .unwrap_or_default();
+    let rose = |label: &str| {
+        let of = reasons.iter();
+        of.filter(|(stage, _)| stage.ends_with(&format!(" {label}")))
+            .count()
+            > 0
+    };
+    let missing: Vec<&str> = attack
+        .reasons
+        .iter()
+        .map(|reason| reason.label())
+        .filter(|label| !rose(label))
+        .collect();
+    promises.push((
+        missing.is_empty(),
+        format!("its frames were counted for what they are{}", but(&missing)),
+    ));
+    let amplified = scene.tally.amplified(&flood.proved);
+    promises.push((
+        amplified.is_empty() && unheard == 0,
+        match (amplified.first(), unheard) {
+            (Some(first), _) => format!("I14 IS BROKEN: {first}"),
+            (None, 0) => String::from("I14: without a good cookie nobody got more than he sent"),
+            (None, lost) => format!("I14 is not shown: the tap missed {lost} frames"),
+        },
+    ));
+    promises.push((
+        measured.in_flight_max <= FLIGHTS,
+        format!(
+            "at most {} chunks under way, of {FLIGHTS}",
+            measured.in_flight_max
+        ),
+    ));
+    promises.extend(fair(&measured.fetches));
+    let spent = scene.tally.spent();
+    promises.push((spent.packets > 0, String::from("there was an attack")));
+    Ok(Row {
+        name: attack.name,
+        does: attack.does,
+        attacker: Attacker {
+            seconds: measured.seconds,
+            spent,
+            answered: scene.tally.answered(),
+            addresses: scene.tally.addresses(),
+        },
+        edge: Some(EdgeCost::new(
+            measured.cpu_seconds,
+            scene.tally.emitted,
+            reasons,
+        )),
+        notes: told(&scene, &flood),
+        reader: measured.fetches,
+        promises,
+    })
+}
+
+/// What the legitimate reader was promised.
+pub(super) fn fair(fetches: &[Fetch]) -> Vec<Promise> {
+    let unfair = fetches.iter().find(|fetch| !fetch.end.is_fair());
+    let last = fetches.iter().rev().find(|fetch| !fetch.attacked);
+    vec![
+        (
+            unfair.is_none(),
+            match unfair {
+                None => String::from("each fetch came back whole or said why not"),
+                Some(fetch) => format!("a reader's file {}", fetch.end.told()),
+            },
+        ),
+        (
+            last.is_none_or(|last| last.end == End::Whole),
+            String::from("afterwards the edge serves as before"),
+        ),
+    ]
+}
+
+/// Quiet and attack in turn; the legitimate reader fetches all the while.
+pub(super) fn fight(
+    play: &Play<'_>,
+    edged: &mut Daemon,
+    attacker: impl FnOnce(&Phase) -> Result<()> + Send,
+) -> Result<Measured> {
+    let phase = Phase::default();
+    thread::scope(|scope| {
+        let attacker = scope.spawn(|| attacker(&phase));
+        let leash = Leash(&phase);
+        let measured = live(play, &phase, edged);
+        drop(leash);
+        let struck = attacker.join();
+        let measured = measured?;
+        struck.map_err(|_panic| anyhow!("the attacker panicked"))??;
+        Ok(measured)
+    })
+}
+
+/// The attacker's thread: sends when told to, and hears whatever the edge's end emits.
+fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<()> {
+    let mut times = vec![0; flood.frames.len()];
+    let mut at = 0;
+    loop {
+        let now = phase.now();
+        if now == Now::Attack {
+            for _ in 0..BATCH {
+                let frame = &mut flood.frames[at];
+                if let Some(vary) = flood.vary {
+                    frame.vary(vary, &mut scene.dice);
+                }
+                times[at] += u64::from(scene.line.send(&frame.bytes)?);
+                at = (at + 1) % flood.frames.len();
+            }
+        }
+        let heard = scene.line.wait(now.patience())?;
+        let Scene { line, tally, .. } = scene;
+        line.drain(|front, length| {
+            tally.hear(front, length);
+            Ok(())
+        })?;
+        if now == Now::End && !heard {
+            break;
+        }
+    }
+    for (frame, times) in flood.frames.iter().zip(times) {
+        scene.tally.sent(frame, times);
+    }
+    Ok(())
+}
+
+/// The legitimate reader, and the clock of the whole.
+fn live(play: &Play<'_>, phase: &Phase, edged: &mut Daemon) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let pid = edged.id();
+    let mut cold = play.cold_objects.iter();
+    let mut family = [0, 1].into_iter().cycle();
+    let mut fetch = |measured: &mut Measured, object: &Sealed, cold, attacked| -> Result<()> {
+        let (seconds, end) = play.fetch(object, family.next().unwrap_or(0))?;
+        edged.runs()?;
+        measured.fetches.push(Fetch {
+            cold,
+            attacked,
+            seconds,
+            end,
+        });
+        Ok(())
+    };
+    for _ in 0..ROUNDS {
+        fetch(&mut measured, play.hot_object, false, false)?;
+        fetch(&mut measured, play.hot_object, false, false)?;
+        fetch(
+            &mut measured,
+            cold.next().context("cold objects")?,
+            true,
+            false,
+        )?;
+        let cpu = cpu_seconds(pid)?;
+        let begin = clock::now();
+        phase.set(Now::Attack);
+        fetch(
+            &mut measured,
+            cold.next().context("cold objects")?,
+            true,
+            true,
+        )?;
+        let mut one = false;
+        while !one || begin.elapsed() < play.slice {
+            fetch(&mut measured, play.hot_object, false, true)?;
+            one = true;
+            let counts = Counts::read(&play.stage.settings.socket)?;
+            let in_flight = counts.all()["origin"]["in_flight"].as_u64().unwrap_or(0);
+            measured.in_flight_max = measured.in_flight_max.max(in_flight);
+        }
+        phase.set(Now::Rest);
+        measured.seconds += begin.elapsed().as_secs_f64();
+        measured.cpu_seconds += cpu_seconds(pid)? - cpu;
+    }
+    fetch(&mut measured, play.hot_object, false, false)?;
+    Ok(measured)
+}
+
+/// The end of an edge: its counts, its log and its stop.
+pub(super) fn audit(play: &Play<'_>, edged: Daemon) -> Result<(Option<Counts>, Vec<Promise>)> {
+    let audited = Counts::audited(&play.stage.settings.socket);
+    let begin = clock::now();
+    let said = edged.stop()?;
+    let took = begin.elapsed();
+    let bad = said
+        .iter()
+        .find(|line| line.contains("panicked") || line.contains("ERROR"));
+    let promises = vec![
+        (
+            audited.is_ok(),
+            match &audited {
+                Ok(_) => String::from("all sums hold, and no frame or slot is lost"),
+                Err(error) => format!("{error:#}"),
+            },
+        ),
+        (
+            took <= STOPPED_WITHIN && bad.is_none(),
+            match bad {
+                None => format!("it stopped in good order, in {:.1} s", took.as_secs_f64()),
+                Some(line) => format!("it says: {line}"),
+            },
+        ),
+    ];
+    Ok((audited.ok(), promises))
+}
+
+/// Time that all threads of a process spent, in user and in kernel mode.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(") ").context("a line of /proc")?.1;
+    let ticks = |at| -> Result<u32> {
+        let field = fields.split(' ').nth(at).context("a field of /proc")?;
+        Ok(field.parse()?)
+    };
+    Ok(f64::from(ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// Reasons that rose, by stage.
+pub(super) fn risen(before: &Counts, after: &Counts) -> BTreeMap<String, u64> {
+    let (before, after) = (by_stage(before), by_stage(after));
+    let rise = after.into_iter().filter_map(|(name, now)| {
+        let rise = now.saturating_sub(before.get(&name).copied().unwrap_or(0));
+        (rise > 0).then_some((name, rise))
+    });
+    rise.collect()
+}
+
+fn by_stage(counts: &Counts) -> BTreeMap<String, u64> {
+    let all = counts.all();
+    let queues = all["xdp"].as_object().into_iter().flatten();
+    let workers = all["workers"].as_array().into_iter().flatten();
+    let stages = queues
+        .map(|(_, reasons)| ("xdp", reasons))
+        .chain(workers.map(|worker| ("worker", &worker["reasons"])))
+        .chain([
+            ("socket", &all["socket"]["reasons"]),
+            ("bounce", &all["socket"]["bounce_reasons"]),
+        ]);
+    let mut sums = BTreeMap::new();
+    for (stage, reasons) in stages {
+        for (reason, count) in reasons.as_object().into_iter().flatten() {
+            let packets = count["packets"].as_u64().unwrap_or(0);
+            *sums.entry(format!("{stage} {reason}")).or_insert(0) += packets;
+        }
+    }
+    let workers = all["workers"].as_array().into_iter().flatten();
+    let lost = workers.flat_map(|worker| {
+        let lost = ["rx_dropped", "rx_ring_full"].map(|cause| worker["xsk"][cause].as_u64());
+        lost.into_iter().flatten()
+    });
+    sums.insert("lost before a worker".into(), lost.sum());
+    sums.insert("origin fetches".into(), counts.origin_fetches());
+    sums
+}
+
+fn told(scene: &Scene<'_>, flood: &Flood) -> Vec<String> {
+    let tell = |(address, what): &(std::net::IpAddr, &str)| {
+        let heard = scene.tally.heard_at(*address);
+        let own = |(mac, amount): &(Mac, Amount)| {
+            let whom = if *mac == scene.line.mac {
+                "his old station"
+            } else {
+                "the new holder"
+            };
+            format!(
+                "{} packets, {} bytes to {whom}",
+                amount.packets, amount.bytes
+            )
+        };
+        let heard: Vec<String> = heard.iter().map(own).collect();
+        format!(
+            "{what}: {}",
+            if heard.is_empty() {
+                "nothing".into()
+            } else {
+                heard.join("; ")
+            }
+        )
+    };
+    flood.told.iter().map(tell).collect()
+}
+
+fn but(missing: &[&str]) -> String {
+    if missing.is_empty() {
+        String::new()
+    } else {
+        format!(", BUT NONE as {}", missing.join(", "))
+    }
+}
