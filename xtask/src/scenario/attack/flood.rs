@@ -280,6 +280,7 @@ fn cookie_guess(scene: &mut Scene<'_>) -> Result<Flood> {
 fn cookie_replay(scene: &mut Scene<'_>) -> Result<Flood> {
     let client = |last| SocketAddr::from((Ipv4Addr::new(10, 71, 0, last), 40_000));
     let (now, one, two) = (client(101), client(102), client(103));
+    scene::wait_for_the_turn()?;
     let own = scene.line.mac;
     for client in [now, one, two] {
         scene.settle(client.ip(), own)?;

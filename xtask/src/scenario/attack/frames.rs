@@ -175,3 +175,55 @@ pub(super) fn guess(epoch: u32, dice: &mut Dice) -> Cookie {
         value: dice.roll().to_be_bytes(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use edge_ebpf::wire::ChunkId;
+
+    use super::*;
+
+    const MACS: (Mac, Mac) = ([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+
+    fn frames() -> [Frame; 2] {
+        let both = [
+            ("198.18.0.1:7", "10.71.0.1:7347"),
+            ("[fd99::1]:7", "[fd71::1]:7347"),
+        ];
+        both.map(|(from, to)| {
+            let payload = build::get(Cookie::default(), ChunkId([0; 32]), u128::MAX);
+            Frame::new(from.parse().unwrap(), to.parse().unwrap(), MACS, payload)
+        })
+    }
+
+    #[test]
+    fn what_varies_leaves_the_checksum_right() {
+        let mut dice = Dice::new(3);
+        for mut frame in frames() {
+            let (at, opposite, len) = (16, 32, 16);
+            frame.vary(Vary { at, opposite, len }, &mut dice);
+            let first = frame.bytes.clone();
+            frame.vary(Vary { at, opposite, len }, &mut dice);
+            assert_ne!(first, frame.bytes);
+            // Built anew from the same payload, checksum and all.
+            let heard = read(&frame.bytes).unwrap();
+            let again = Frame::new(heard.from, heard.to, MACS, heard.payload.to_vec());
+            assert_eq!(again.bytes, frame.bytes);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_made_and_its_beginnings_without_a_panic() {
+        for frame in frames() {
+            let heard = read(&frame.bytes).unwrap();
+            assert_eq!((heard.from.ip(), heard.from.port()), (frame.source, 7));
+            assert_eq!(heard.to.port(), 7347);
+            assert_eq!((heard.from_mac, heard.to_mac), MACS);
+            assert!(heard.udp && is(heard.payload, Kind::Get));
+            for end in 0..frame.bytes.len() {
+                if let Some(heard) = read(&frame.bytes[..end]) {
+                    assert!(heard.payload.len() < 64);
+                }
+            }
+        }
+    }
+}

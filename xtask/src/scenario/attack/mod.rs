@@ -263,3 +263,17 @@ fn noise(
     let written = (0..count).map(write).collect::<Result<Vec<PathBuf>>>()?;
     files::choose(&written, folder)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_attack_has_a_name_of_its_own() {
+        let names: Vec<_> = all().into_iter().map(|(name, _)| name).collect();
+        let mut once = names.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), names.len(), "{names:?}");
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_ebpf::cookie::epoch_at;
+use edge_ebpf::cookie::{EPOCH_SECONDS, epoch_at};
 use edge_ebpf::frame::{Address, Endpoint};
 use edge_ebpf::golden::build;
 use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
@@ -26,6 +26,8 @@ use crate::scenario::dice::Dice;
 
 /// How long an edge may take to greet.
 const GREETED_WITHIN: Duration = Duration::from_secs(3);
+/// How long after an epoch began the edge knows of it.
+const EPOCH_NOTICED_WITHIN: Duration = Duration::from_secs(3);
 /// How long its answers are waited for before the greeting is said again.
 const SILENCE: Duration = Duration::from_millis(50);
 
@@ -154,6 +156,17 @@ fn cookie_in(front: &[u8]) -> Option<(SocketAddr, Cookie)> {
 pub(super) fn epoch() -> Result<u32> {
     let now = clock_gettime(ClockId::Realtime);
     Ok(epoch_at(u64::try_from(now.tv_sec)?))
+}
+
+/// Lets the edge notice that an epoch has just begun; it looks once a second.
+pub(super) fn wait_for_the_turn() -> Result<()> {
+    let begun = epoch()?;
+    let settled = clock::poll(EPOCH_NOTICED_WITHIN * 2, || {
+        let now = clock_gettime(ClockId::Realtime);
+        let into = u64::try_from(now.tv_sec).unwrap_or(0) % EPOCH_SECONDS;
+        (into >= EPOCH_NOTICED_WITHIN.as_secs()).then_some(())
+    });
+    settled.with_context(|| format!("epoch {begun} does not get older"))
 }
 
 /// The key of a cookie epoch (docs/WIRE.md, "Cookie").
