@@ -296,7 +296,7 @@ fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
         let serving = scope.spawn(|| serve(edge, malice, &sockets, &gone));
         let out = play.stage.folder.join(format!("out{port}"));
         let reader = &play.stage.ground.reader;
-        let fetched = reader::fetch(reader, &play.small_object, address, &out);
+        let fetched = reader::fetch(reader, &play.small_object, address, &out, &mut || {});
         gone.store(true, Ordering::Relaxed);
         let sent = serving
             .join()

@@ -6,6 +6,8 @@ mod flood;
 mod side;
 /// One attack beside an honest edge, from start to audit.
 mod run;
+/// The legitimate reader beside it.
+mod life;
 /// Edges that mean harm.
 mod hostile;
 /// What an attacker knows and can do.
@@ -145,7 +147,7 @@ fn play(options: &Attack, machine: &mut Machine) -> Result<Report> {
         let files = noise(&folder, name, bytes, count, &mut dice)?;
         objects::seal(files, &folder, &stage.settings.origin)
     };
-    let cold_objects = seal("cold", COLD_BYTES, 2 * run::ROUNDS)?;
+    let cold_objects = seal("cold", COLD_BYTES, 2 * life::ROUNDS)?;
     let small_object = seal("small", SMALL_BYTES, 1)?.remove(0);
     let mut secret = [0; 32];
     dice.fill(&mut secret);
@@ -213,16 +215,22 @@ impl Play<'_> {
 
     /// Has the edge fetch what attackers ask for.
     fn warm(&self) -> Result<()> {
-        match self.fetch(self.hot_object, 0)? {
+        match self.fetch(self.hot_object, 0, &mut || {})? {
             (_, End::Whole) => Ok(()),
             (_, end) => bail!("before any attack the reader's file {}", end.told()),
         }
     }
 
     /// Fetches an object over IPv4 (0) or IPv6 (1).
-    fn fetch(&self, object: &Sealed, family: usize) -> Result<(f64, End)> {
+    fn fetch(
+        &self,
+        object: &Sealed,
+        family: usize,
+        meanwhile: &mut dyn FnMut(),
+    ) -> Result<(f64, End)> {
         let out = self.stage.folder.join("out");
-        reader::fetch(&self.stage.ground.reader, object, self.edges[family], &out)
+        let reader = &self.stage.ground.reader;
+        reader::fetch(reader, object, self.edges[family], &out, meanwhile)
     }
 }
 

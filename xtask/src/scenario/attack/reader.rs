@@ -88,20 +88,24 @@ impl Fetch {
     }
 }
 
-/// Fetches an object and compares it. An error is an interruption, or none of the reader's doing.
+/// Fetches an object and compares it; calls `meanwhile` again and again. An error is an interruption, or none of the reader's doing.
 pub(super) fn fetch(
     reader: &Side,
     sealed: &Sealed,
     edge: SocketAddr,
     out: &Path,
+    meanwhile: &mut dyn FnMut(),
 ) -> Result<(f64, End)> {
     let mut get = objects::get(reader, &sealed.ticket, edge, out);
     let begin = clock::now();
     let mut child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let said = process::line_by_line(child.stderr.take());
-    let status = clock::poll(PATIENCE, || match child.try_wait() {
-        Ok(None) if !stop::came() => None,
-        ended => Some(ended),
+    let status = clock::poll(PATIENCE, || {
+        meanwhile();
+        match child.try_wait() {
+            Ok(None) if !stop::came() => None,
+            ended => Some(ended),
+        }
     });
     let seconds = begin.elapsed().as_secs_f64();
     let Some(status) = status.transpose()?.flatten() else {

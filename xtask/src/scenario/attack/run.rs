@@ -1,15 +1,15 @@
 //! One attack on an edge of its own, with quiet times between, and a reader in both.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::Play;
 use super::flood::{Attack, Flood};
+use super::life::{Life, Measured};
 use super::line::{self, Mac};
 use super::reader::{End, Fetch};
 use super::report::{Attacker, EdgeCost, Promise, Row};
@@ -17,10 +17,7 @@ use super::scene::Scene;
 use super::tally::Amount;
 use crate::clock;
 use crate::daemon::{Counts, Daemon};
-use crate::objects::Sealed;
 
-/// How often it is quiet, and then not.
-pub(super) const ROUNDS: usize = 2;
 /// Frames between two looks at what came.
 const BATCH: usize = 32;
 /// When nothing came for so long, nothing more will.
@@ -30,8 +27,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 const FLIGHTS: u64 = 1024;
 /// An edge that is told to stop does so in this time.
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
-/// The kernel's unit for the time a process used.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What goes on now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +53,7 @@ impl Now {
 pub(super) struct Phase(AtomicU8);
 
 impl Phase {
-    fn set(&self, now: Now) {
+    pub(super) fn set(&self, now: Now) {
         self.0.store(now as u8, Ordering::Relaxed);
     }
 
@@ -78,15 +73,6 @@ impl Drop for Leash<'_> {
     fn drop(&mut self) {
         self.0.set(Now::End);
     }
-}
-
-/// What was measured while the attack went on.
-#[derive(Default)]
-pub(super) struct Measured {
-    pub(super) seconds: f64,
-    pub(super) cpu_seconds: f64,
-    in_flight_max: u64,
-    pub(super) fetches: Vec<Fetch>,
 }
 
 pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
@@ -153,7 +139,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
             scene.tally.emitted,
             reasons,
         )),
-        notes: told(&scene, &flood),
+        notes: measured.notes(told(&scene, &flood)),
         reader: measured.fetches,
         promises,
     })
@@ -188,7 +174,7 @@ pub(super) fn fight(
     thread::scope(|scope| {
         let attacker = scope.spawn(|| attacker(&phase));
         let leash = Leash(&phase);
-        let measured = live(play, &phase, edged);
+        let measured = Life::new(play, &phase, edged).live();
         drop(leash);
         let struck = attacker.join();
         let measured = measured?;
@@ -229,57 +215,6 @@ fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<()>
     Ok(())
 }
 
-/// The legitimate reader, and the clock of the whole.
-fn live(play: &Play<'_>, phase: &Phase, edged: &mut Daemon) -> Result<Measured> {
-    let mut measured = Measured::default();
-    let pid = edged.id();
-    let mut cold = play.cold_objects.iter();
-    let mut family = [0, 1].into_iter().cycle();
-    let mut fetch = |measured: &mut Measured, object: &Sealed, cold, attacked| -> Result<()> {
-        let (seconds, end) = play.fetch(object, family.next().unwrap_or(0))?;
-        edged.runs()?;
-        measured.fetches.push(Fetch {
-            cold,
-            attacked,
-            seconds,
-            end,
-        });
-        Ok(())
-    };
-    for _ in 0..ROUNDS {
-        fetch(&mut measured, play.hot_object, false, false)?;
-        fetch(&mut measured, play.hot_object, false, false)?;
-        fetch(
-            &mut measured,
-            cold.next().context("cold objects")?,
-            true,
-            false,
-        )?;
-        let cpu = cpu_seconds(pid)?;
-        let begin = clock::now();
-        phase.set(Now::Attack);
-        fetch(
-            &mut measured,
-            cold.next().context("cold objects")?,
-            true,
-            true,
-        )?;
-        let mut one = false;
-        while !one || begin.elapsed() < play.slice {
-            fetch(&mut measured, play.hot_object, false, true)?;
-            one = true;
-            let counts = Counts::read(&play.stage.settings.socket)?;
-            let in_flight = counts.all()["origin"]["in_flight"].as_u64().unwrap_or(0);
-            measured.in_flight_max = measured.in_flight_max.max(in_flight);
-        }
-        phase.set(Now::Rest);
-        measured.seconds += begin.elapsed().as_secs_f64();
-        measured.cpu_seconds += cpu_seconds(pid)? - cpu;
-    }
-    fetch(&mut measured, play.hot_object, false, false)?;
-    Ok(measured)
-}
-
 /// The end of an edge: its counts, its log and its stop.
 pub(super) fn audit(play: &Play<'_>, edged: Daemon) -> Result<(Option<Counts>, Vec<Promise>)> {
     let audited = Counts::audited(&play.stage.settings.socket);
@@ -306,17 +241,6 @@ pub(super) fn audit(play: &Play<'_>, edged: Daemon) -> Result<(Option<Counts>, V
         ),
     ];
     Ok((audited.ok(), promises))
-}
-
-/// Time that all threads of a process spent, in user and in kernel mode.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(") ").context("a line of /proc")?.1;
-    let ticks = |at| -> Result<u32> {
-        let field = fields.split(' ').nth(at).context("a field of /proc")?;
-        Ok(field.parse()?)
-    };
-    Ok(f64::from(ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }
 
 /// Reasons that rose, by stage.
@@ -362,7 +286,7 @@ fn told(scene: &Scene<'_>, flood: &Flood) -> Vec<String> {
         let heard = scene.tally.heard_at(*address);
         let own = |(mac, amount): &(Mac, Amount)| {
             let whom = if *mac == scene.line.mac {
-                "his old station"
+                "the station that asked"
             } else {
                 "the new holder"
             };

@@ -12,10 +12,11 @@ use edge_ebpf::wire::{
 
 use super::Play;
 use super::frames::{self, Frame, data, welcome};
+use super::life::Measured;
 use super::line::{Line, Mac};
 use super::reader::End;
 use super::report::{Attacker, EdgeCost, Promise, Row};
-use super::run::{self, Measured, Now, Phase};
+use super::run::{self, Now, Phase};
 use super::scene::Scene;
 use crate::daemon::Counts;
 
@@ -246,7 +247,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
             scene.tally.emitted,
             reasons,
         )),
-        notes: Vec::new(),
+        notes: measured.notes(Vec::new()),
         reader: measured.fetches,
         promises,
     })
