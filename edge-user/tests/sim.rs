@@ -9,7 +9,7 @@
 //! - `SEALEDGE_SIM_SEEDS=100000` tries that many seeds instead of 10,000.
 //! - `SEALEDGE_SIM_SEED=7` runs this one alone and prints each step.
 //!
-//! What threads do to each other inside of one step is not tried here, but in `orders/`.
+//! What threads do to each other inside of one step is not tried here, but in `edge-user/orders/`.
 #![cfg(all(feature = "server", feature = "reader"))]
 
 use std::any::Any;

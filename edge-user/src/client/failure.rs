@@ -22,7 +22,9 @@ pub enum Failure {
         "nothing listens at this address and port, says the host there (ICMP): is edged running there, and on this port?"
     )]
     Refused,
-    #[error("something answers at this address and port that is no edge: {0}; is the port right?")]
+    #[error(
+        "what this address and port sends is no answer to our HELLO: {0}; is the port right, and is our own address ours alone?"
+    )]
     Strange(Strange),
     #[error(
         "the answer comes from {0} instead, and such a one is not heard: name that address, or see who rewrites addresses on the way"

@@ -764,9 +764,17 @@ impl World {
             Failure::Origin(id) => self.origin.failed.contains(id),
             Failure::Pending(id) => rough || self.origin.failed.contains(id),
             Failure::Busy => rough,
-            Failure::Unanswered | Failure::Silent => rough || self.with.loss > 0,
-            Failure::CookieRefused => self.with.clock_steps > 0,
+            Failure::Unanswered | Failure::Gone | Failure::Silent => rough || self.with.loss > 0,
+            // Some strangers say HELLO with a reader's address.
+            Failure::Strange(_) => (rough || self.with.loss > 0) && self.with.strangers > 0,
+            // The program may be without the keys that the socket path has.
+            Failure::CookieRefused => self.with.clock_steps > 0 || self.with.map_refuses > 0,
             Failure::Refused
+            | Failure::Elsewhere(_)
+            | Failure::Network(_)
+            | Failure::MtuTooSmall(_)
+            | Failure::Misfit { .. }
+            | Failure::Unsteady
             | Failure::PathTooNarrow(_)
             | Failure::Version(_)
             | Failure::BadWelcome { .. }

@@ -17,7 +17,7 @@ const UNSAFE: &[&str] = &[
 const PASS: &str = "edge-ebpf/src/pass.rs";
 
 /// Stands in for `edge-user/src/sys` under loom.
-const ORDERS: &str = "orders/src/sys";
+const ORDERS: &str = "edge-user/orders/src/sys";
 
 /// Code in `place`, save in `except`, must not name `module`; `advice` says what to do instead.
 struct Border {

@@ -2,10 +2,10 @@
 #![expect(unsafe_code, reason = "as in the product: what memory is made of")]
 
 /// One direction of an AF_XDP ring: the product's own.
-#[path = "../../../edge-user/src/sys/ring.rs"]
+#[path = "../../../src/sys/ring.rs"]
 pub mod ring;
 /// The program's map types: the product's own.
-#[path = "../../../edge-user/src/sys/bpf.rs"]
+#[path = "../../../src/sys/bpf.rs"]
 pub mod bpf;
 /// Where a ring lies.
 pub mod ring_memory;

@@ -8,10 +8,10 @@
 #![cfg(not(test))]
 
 /// The store: the product's own.
-#[path = "../../edge-user/src/store/mod.rs"]
+#[path = "../../src/store/mod.rs"]
 pub mod store;
 /// As the product has it.
-#[path = "../../edge-user/src/counters.rs"]
+#[path = "../../src/counters.rs"]
 pub mod counters;
 /// Rings of the product, over memory that loom watches.
 pub mod sys;
