@@ -49,7 +49,7 @@ impl Catalog {
             };
             small.push(object(&mut chance, size, &mut chunks));
         }
-        let large = object(&mut chance, CHUNK_BYTES + 5000, &mut chunks);
+        let large = object(&mut chance, 2 * CHUNK_BYTES + 5000, &mut chunks);
         let fillers = (0..FILLERS).map(|number| {
             let bytes = random(&mut chance, 1 + number);
             let id = id_of(&bytes);

@@ -74,7 +74,7 @@ impl Conditions {
             objects_each: 1 + chance.one_of(&[0, 7, 7, 40]),
             objects: chance.one_of(&[3, 12, 90]),
             resident: chance.one_of(&[0, 2, 20, 60, 60]),
-            large: chance.permille(100),
+            large: chance.permille(50),
             loss: chance.one_of(&[0, 0, 10, 50, 200]),
             repeats: chance.one_of(&[0, 0, 20, 200]),
             delay: chance.one_of(&[MS / 10, MS, MS * 10, MS * 40]),
