@@ -760,21 +760,29 @@ impl World {
     /// A reader that ends without its object must have been told why, and it must be true.
     fn check_failure(&self, failure: &Failure) {
         let rough = self.with.is_rough();
-        let true_cause = if let Failure::Absent(id) = failure {
-            self.origin.absent.contains(id)
-        } else if let Failure::Origin(id) = failure {
-            self.origin.failed.contains(id)
-        } else if let Failure::Pending(id) = failure {
-            rough || self.origin.failed.contains(id)
-        } else if matches!(
-            failure,
-            Failure::Unanswered | Failure::Strange(_) | Failure::Gone | Failure::Silent
-        ) {
-            rough || self.with.loss > 0
-        } else if matches!(failure, Failure::CookieRefused) {
-            self.with.clock_steps > 0
-        } else {
-            rough && matches!(failure, Failure::Busy)
+        let true_cause = match failure {
+            Failure::Absent(id) => self.origin.absent.contains(id),
+            Failure::Origin(id) => self.origin.failed.contains(id),
+            Failure::Pending(id) => rough || self.origin.failed.contains(id),
+            Failure::Busy => rough,
+            Failure::Unanswered | Failure::Gone | Failure::Silent => rough || self.with.loss > 0,
+            // Some strangers say HELLO with a reader's address.
+            Failure::Strange(_) => (rough || self.with.loss > 0) && self.with.strangers > 0,
+            Failure::CookieRefused => self.with.clock_steps > 0,
+            Failure::Refused
+            | Failure::Elsewhere(_)
+            | Failure::Network(_)
+            | Failure::MtuTooSmall(_)
+            | Failure::Misfit { .. }
+            | Failure::Unsteady
+            | Failure::PathTooNarrow(_)
+            | Failure::Version(_)
+            | Failure::BadWelcome { .. }
+            | Failure::Range(_)
+            | Failure::Altered(_)
+            | Failure::Sink(_)
+            | Failure::Socket { .. }
+            | Failure::Interrupted => false,
         };
         assert!(true_cause, "a reader failed without cause: {failure}");
     }
