@@ -19,7 +19,7 @@ pub const XSK: XskSizes = XskSizes {
     frame_bytes: 4096,
     rx_frames: 2048,
     tx_frames: 0,
-    fill_ring: 2048,
+    fill_ring: 4096,
     rx_ring: 2048,
     tx_ring: 0,
     completion_ring: 64,
@@ -32,8 +32,8 @@ pub const XSK_SENDING: XskSizes = XskSizes {
     ..XSK
 };
 const _: () = assert!(
-    XSK.fill_ring >= XSK.rx_frames,
-    "every frame may be in the fill ring"
+    XSK.fill_ring >= 2 * XSK.rx_frames,
+    "every frame may be in the fill ring, and its old entry too"
 );
 const _: () = assert!(
     XSK.rx_ring >= XSK.rx_frames,

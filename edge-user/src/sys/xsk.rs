@@ -192,8 +192,8 @@ impl Xsk {
             "the umem holds every frame"
         );
         assert!(
-            sizes.fill_ring >= sizes.rx_frames,
-            "every frame may be in the fill ring"
+            sizes.fill_ring >= 2 * sizes.rx_frames,
+            "every frame may be in the fill ring twice: see `feed`"
         );
         assert!(
             sizes.tx_ring >= sizes.tx_frames && sizes.completion_ring >= sizes.tx_frames,
@@ -297,6 +297,10 @@ impl Xsk {
     }
 
     /// Puts every frame that is ours into the fill ring.
+    ///
+    /// The kernel shows what it has received before it shows that it has taken the frames for that
+    /// from the fill ring. Who is quick gives a frame back while its old entry still seems to stand
+    /// there, so the ring has room for each frame twice.
     pub fn feed(&mut self) {
         let Self {
             fill,
@@ -508,5 +512,60 @@ fn get_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> io::Result<()> 
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::ring_memory::RingMemory;
+    use super::*;
+
+    const FRAMES: u32 = 8;
+
+    fn ring<T: Entry>(len: u32) -> (Ring<T, Producing>, Ring<T, Consuming>) {
+        let (one, other) = RingMemory::ours(len).unwrap();
+        (Ring::new(one), Ring::new(other))
+    }
+
+    #[test]
+    fn a_frame_may_come_back_before_the_kernel_shows_that_it_took_it() {
+        let sizes = XskSizes {
+            frame_bytes: 2048,
+            rx_frames: FRAMES,
+            tx_frames: 0,
+            fill_ring: 2 * FRAMES,
+            rx_ring: FRAMES,
+            tx_ring: 0,
+            completion_ring: 0,
+        };
+        // The kernel's consumer index stands still, as between its two stores.
+        let (fill, mut kernels_fill) = ring(sizes.fill_ring);
+        let (mut kernels_rx, rx) = ring(sizes.rx_ring);
+        let rings = XskRings {
+            fill,
+            rx,
+            transmit: None,
+        };
+        let umem = Mapping::sparse(sizes.umem_bytes()).unwrap();
+        let mut xsk = Xsk::over(File::open("/dev/null").unwrap().into(), rings, umem, sizes);
+
+        let packets = (0..FRAMES).map(|index| libc::xdp_desc {
+            addr: u64::from(index * sizes.frame_bytes),
+            len: 64,
+            options: 0,
+        });
+        assert_eq!(kernels_rx.produce(packets), FRAMES);
+        let mut batch = Vec::new();
+        xsk.receive(u32::MAX, &mut batch);
+        for frame in batch {
+            xsk.recycle(frame.unwrap());
+        }
+        xsk.feed();
+        assert_eq!(xsk.frames_missing(), 0, "I2");
+        let mut entries = 0;
+        kernels_fill.consume(u32::MAX, |_| entries += 1);
+        assert_eq!(entries, 2 * FRAMES, "each frame was given twice");
     }
 }

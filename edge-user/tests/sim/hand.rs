@@ -56,7 +56,7 @@ pub(crate) fn socket(with: &Conditions) -> (Xsk, KernelSide) {
         frame_bytes: FRAME_BYTES,
         rx_frames: with.rx_frames,
         tx_frames,
-        fill_ring: with.rx_frames,
+        fill_ring: 2 * with.rx_frames,
         rx_ring: with.rx_ring,
         tx_ring: tx_frames,
         completion_ring: tx_frames,
