@@ -7,13 +7,13 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome};
 
 use super::Request;
+use super::gather::Gather;
 use super::peer::Peer;
-use super::plan::{Run, plan};
+use super::plan::plan;
 use crate::counters::Sends;
 use crate::limits::SEND_BYTES_MAX;
 use crate::store::{Shared, Stay};
-use crate::sys::send::{Full, SPANS_MAX, SendEnd, SendQueue, SendRing, Sent};
-use crate::sys::slab::Span;
+use crate::sys::send::{Full, SendEnd, SendQueue, SendRing, Sent};
 
 /// Sends a burst can take: 128 segments, at least 44 of them in each.
 const SENDS_PER_BURST: usize = 3;
@@ -25,9 +25,7 @@ pub struct Sender<Q = SendRing> {
     ring: Q,
     shared: Arc<Shared>,
     counters: Arc<Sends>,
-    /// Bytes of a full DATA datagram, and how many of them one send holds.
-    stride: u16,
-    segments_per_send: usize,
+    gather: Gather,
     max_burst: u8,
 }
 
@@ -42,15 +40,12 @@ pub enum NoData {
 
 impl<Q: SendQueue> Sender<Q> {
     pub fn new(ring: Q, shared: Arc<Shared>, counters: Arc<Sends>, max_burst: u8) -> Self {
-        let header = u16::try_from(DATA_HEADER_BYTES).expect("16");
-        let stride = shared.segment_bytes + header;
-        let segments_per_send = SEND_BYTES_MAX / usize::from(stride);
+        let gather = Gather::new(shared.segment_bytes);
         Self {
             ring,
             shared,
             counters,
-            stride,
-            segments_per_send,
+            gather,
             max_burst,
         }
     }
@@ -78,53 +73,18 @@ impl<Q: SendQueue> Sender<Q> {
             .expect("the store holds chunks that have one");
         let runs = plan(want, &geometry, self.max_burst).ok_or(NoData::Range)?;
         self.make_room(SENDS_PER_BURST)?;
-        let mut spans = Spans::default();
-        for run in runs {
-            let mut rest = run;
-            while rest.count > 0 {
-                let room = self.segments_per_send - spans.segments;
-                let count = rest.count.min(u8::try_from(room).unwrap_or(u8::MAX));
-                let part = Run {
-                    first: rest.first,
-                    count,
-                };
-                let span = self.span(stay, geometry, part);
-                spans.push(span, usize::from(count));
-                rest = Run {
-                    first: rest.first + count,
-                    count: rest.count - count,
-                };
-                if spans.segments == self.segments_per_send {
-                    self.queue(peer, &mut spans)?;
-                }
-            }
-        }
-        if spans.segments > 0 {
-            self.queue(peer, &mut spans)?;
-        }
-        Ok(())
-    }
-
-    /// The stored datagrams of a run. Only the chunk's last one is short, and it comes last in
-    /// every plan, as the kernel wants it.
-    fn span(&self, stay: Stay, geometry: Geometry, run: Run) -> Span {
-        let stride = usize::from(self.stride);
-        let last = run.first + run.count - 1;
-        let (_, last_bytes) = geometry
-            .segment(last)
-            .expect("the plan names segments that exist");
-        let start = usize::from(run.first) * stride;
-        let end = usize::from(last) * stride + DATA_HEADER_BYTES + last_bytes;
-        self.shared.slab.span(stay.slot, start, end - start)
-    }
-
-    fn queue(&mut self, peer: &Peer, spans: &mut Spans) -> Result<(), NoData> {
-        let gathered = spans.list[..spans.count].iter().copied();
-        let queued = self
-            .ring
-            .queue_spans(peer.socket, &peer.client, gathered, self.stride);
-        *spans = Spans::default();
-        queued.map_err(|Full| NoData::Full)
+        let Self {
+            ring,
+            shared,
+            gather,
+            ..
+        } = self;
+        gather
+            .sends(&shared.slab, stay, geometry, runs, |spans| {
+                let spans = spans.iter().copied();
+                ring.queue_spans(peer.socket, &peer.client, spans, gather.stride())
+            })
+            .map_err(|Full| NoData::Full)
     }
 
     pub fn nack(&mut self, peer: &Peer, nack: &Nack) -> Result<(), NoData> {
@@ -187,30 +147,5 @@ impl<Q: SendQueue> Sender<Q> {
     /// Sends that the kernel has not finished; their slots must not be reused (I6).
     pub fn in_flight(&self) -> usize {
         self.ring.in_flight()
-    }
-}
-
-/// The parts of one send.
-struct Spans {
-    list: [Span; SPANS_MAX],
-    count: usize,
-    segments: usize,
-}
-
-impl Default for Spans {
-    fn default() -> Self {
-        Self {
-            list: [Span::EMPTY; SPANS_MAX],
-            count: 0,
-            segments: 0,
-        }
-    }
-}
-
-impl Spans {
-    fn push(&mut self, span: Span, segments: usize) {
-        self.list[self.count] = span;
-        self.count += 1;
-        self.segments += segments;
     }
 }

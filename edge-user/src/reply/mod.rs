@@ -4,6 +4,8 @@
 pub mod peer;
 /// Which segments, in which runs.
 pub mod plan;
+/// Of which parts of a slot the sends of a burst are made.
+pub mod gather;
 /// One gathered send, cut into datagrams by the kernel.
 pub mod gso;
 
