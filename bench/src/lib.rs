@@ -1,1 +1,20 @@
-//! Benchmarks of Sealedge. The micro-benchmarks are under `benches/`.
+//! Benchmarks of Sealedge: what the program `edge-bench` is made of. The micro-benchmarks are
+//! under `benches/`.
+
+/// Content to measure with.
+pub mod seed;
+
+/// Readers that want to be served fast.
+pub mod load;
+
+/// Servers without anything that is not needed.
+pub mod ceiling;
+
+/// What the XDP program costs.
+pub mod verdict;
+
+/// Programs on an interface.
+pub mod program;
+
+/// What was measured, as JSON, and everything made from it.
+pub mod report;

@@ -93,6 +93,26 @@ pub fn headers<P: PacketMut + ?Sized>(
     Some(())
 }
 
+/// Changes the sides of an IPv4 packet and nothing else; no checksum changes with that. It is what
+/// measuring compares answers with.
+#[inline(always)]
+pub fn turn<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame) -> Option<()> {
+    if frame.family != Family::V4 {
+        return None;
+    }
+    let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
+    put::<0, 6, _>(ethernet, frame.source_mac);
+    put::<6, 6, _>(ethernet, frame.destination_mac);
+    let ip = packet.at_mut::<IPV4_BYTES>(frame.ip_at)?;
+    let (source, destination) = (part::<12, 4, _>(ip), part::<16, 4, _>(ip));
+    put::<12, 4, _>(ip, destination);
+    put::<16, 4, _>(ip, source);
+    let udp = packet.at_mut::<UDP_BYTES>(frame.udp_at)?;
+    put::<0, 2, _>(udp, frame.destination.port.to_be_bytes());
+    put::<2, 2, _>(udp, frame.source.port.to_be_bytes());
+    Some(())
+}
+
 /// Sum of the big-endian 16-bit words of a payload, as [`headers`] takes it. An odd last byte
 /// counts as if a zero followed.
 pub fn payload_sum(payload: &[u8]) -> u32 {

@@ -1,7 +1,9 @@
 //! Puts the program on the interface, and hands out its maps.
 
+use std::time::Duration;
+
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
-use aya::programs::{TestRun, TestRunOptions, Xdp, XdpMode as AyaMode};
+use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
 use edge_ebpf::maps::{self, ABI_VERSION, QUEUES_MAX, Settings, Tally, tally_index};
 use edge_ebpf::reason::Reason;
@@ -163,19 +165,31 @@ impl Program {
     /// Runs the program on a frame that never was on a wire. What it made of the frame, with the
     /// metadata in front, goes to `output`.
     pub fn judge(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Judged, AttachError> {
-        let options = TestRunOptions {
+        let result = self.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(output),
             ..TestRunOptions::new()
-        };
-        let result = self
-            .xdp()?
-            .test_run(options)
-            .map_err(|error| AttachError::Load(chain(&error)))?;
+        })?;
         Ok(Judged {
             action: result.return_value,
             len_bytes: result.data_size_out as usize,
         })
+    }
+
+    /// The same again and again: the action, and the time of one run by the kernel's clock.
+    pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), AttachError> {
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::new()
+        })?;
+        Ok((result.return_value, result.duration))
+    }
+
+    fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, AttachError> {
+        self.xdp()?
+            .test_run(options)
+            .map_err(|error| AttachError::Load(chain(&error)))
     }
 
     /// From here on the program steers hits of this queue to this socket (I3).

@@ -11,8 +11,9 @@ use crate::process;
 use crate::setup::{self, Tools};
 use crate::toolchain;
 
-/// The edge's program, and the bare PASS that the client's end of a veth pair needs.
-pub(crate) const PROGRAMS: [&str; 2] = ["edge-xdp", "edge-pass"];
+/// The edge's program, the bare PASS that the client's end of a veth pair needs, and those to
+/// measure with.
+pub(crate) const PROGRAMS: [&str; 3] = ["edge-xdp", "edge-pass", "edge-bench-xdp"];
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
@@ -83,7 +84,7 @@ fn bpf_target() -> PathBuf {
     place::target().join("bpf")
 }
 
-fn commit() -> String {
+pub(crate) fn commit() -> String {
     let mut git = git();
     git.args(["rev-parse", "--short=12", "HEAD"]);
     process::output(&mut git).map_or_else(|_| "unknown".into(), |commit| commit.trim().to_owned())

@@ -31,6 +31,7 @@ const QUEUE_BYTES: u64 = 16 << 20;
 const BESIDE_ARENA_BYTES: u64 = 48 << 20;
 
 /// What of the daemon's settings a run chooses.
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) interface: String,
     /// Receive queues of the interface; each has a worker.

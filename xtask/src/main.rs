@@ -31,8 +31,10 @@ mod demo;
 mod scenario;
 /// Serves on a real interface.
 mod run;
-/// Runs the benchmarks.
+/// Measures the edge beside its ceilings and its peers.
 mod bench;
+/// Counts instructions.
+mod instructions;
 /// Looks for inputs that break what the documents say.
 mod fuzz;
 
@@ -101,8 +103,8 @@ enum Command {
         #[arg(last = true)]
         filter: Vec<String>,
     },
-    /// Runs the benchmarks
-    Bench,
+    /// Measures the edge beside its ceilings and its peers
+    Bench(bench::Bench),
     /// Throws mutated inputs at parsers, decoders and the reader, and compares with the documents
     Fuzz(fuzz::Fuzz),
     /// Looks at format, lints, docs and the project's own rules; never writes
@@ -144,7 +146,7 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Scenario(which)) => scenario::scenario(&which),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Test { filter }) => test::test(&filter),
-        Some(Command::Bench) => bench::bench(),
+        Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::Fuzz(options)) => fuzz::fuzz(&options),
         Some(Command::Check { source: true }) => check::source(),
         Some(Command::Check { source: false }) => check::check(),

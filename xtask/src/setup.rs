@@ -65,6 +65,19 @@ pub(crate) fn tools() -> Result<Tools> {
     Ok(Tools { compiler, linker })
 }
 
+/// What one command alone wants: package, and program in it; installed when it is first wanted.
+pub(crate) fn programs(wanted: &[(&'static str, &'static str)]) -> Result<()> {
+    let missing: Vec<&str> = wanted
+        .iter()
+        .filter(|(_, program)| process::find(program).is_none())
+        .map(|(package, _)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
 /// Looks and changes nothing.
 pub(crate) fn look() -> Result<State> {
     let mut missing: Vec<&str> = TOOLS

@@ -215,10 +215,26 @@ pub(crate) fn host_cargo_elsewhere() -> Command {
     command
 }
 
+/// The compiler that builds for the host.
+fn host_rustc() -> Command {
+    Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
+}
+
+/// Its version, and what it compiles for.
+pub(crate) fn host_version() -> Result<String> {
+    let answer = process::output(host_rustc().arg("-vV"))
+        .context("the Rust compiler does not tell its version")?;
+    let mut lines = answer.lines();
+    let version = lines.next().unwrap_or_default();
+    let host = lines
+        .find_map(|line| line.strip_prefix("host: "))
+        .context("the Rust compiler does not tell its host")?;
+    Ok(format!("{version}, {host}"))
+}
+
 /// The toolchain that builds for the host, asked for its sysroot.
 pub(crate) fn host_sysroot() -> Result<PathBuf> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let answer = process::output(Command::new(rustc).args(["--print", "sysroot"]))
+    let answer = process::output(host_rustc().args(["--print", "sysroot"]))
         .context("the Rust compiler does not tell its sysroot")?;
     Ok(answer.trim_end().into())
 }

@@ -48,6 +48,9 @@ pub(crate) const TOOLS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Counts instructions, as program and as package. Only `bench --instructions` wants it.
+pub(crate) const VALGRIND: &str = "valgrind";
+
 /// Debian's Python, whatever other comes first in the path: the package below is made for it.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
 

@@ -1,0 +1,139 @@
+//! The `gso` sender with nothing around it: a request names the first of some slots, and all their
+//! segments are sent. One request for several chunks, so that receiving requests costs next to
+//! nothing; what was lost is asked for again chunk by chunk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use edge_ebpf::wire::{
+    CHUNK_BYTES_MAX, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get,
+    HELLO_HEADER_BYTES, Hello, Kind, Welcome, opening,
+};
+use edge_user::limits::SENDS;
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::receive::{ReceiveRing, Wake};
+use edge_user::sys::send::{Full, SendQueue as _, SendRing};
+use edge_user::sys::slab::{Slab, Span};
+use edge_user::sys::socket::ServiceSocket;
+
+use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
+
+const BUFFERS: u16 = 512;
+/// How often it looks whether it shall stop.
+const LOOK: Duration = Duration::from_millis(100);
+/// As the edge's default: as many segments as fit one send.
+const MAX_BURST: u8 = 53;
+
+pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
+    let geometry = Geometry::new(CHUNK_BYTES_MAX, options.segment_bytes)
+        .context("there are no segments of this size")?;
+    let slab = Arc::new(chunks(options, geometry)?);
+    let socket = ServiceSocket::bind(options.listen)
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    let sockets: Arc<[ServiceSocket]> = Arc::new([socket]);
+    let mut sends = SendRing::new(SENDS, Arc::clone(&slab), Arc::clone(&sockets))?;
+    let mut receives = ReceiveRing::new(BUFFERS, sockets, Wake::new()?)?;
+    say_ready(&format!(
+        "{} chunks on {}, hugepages {}",
+        slab.piece_count(),
+        options.listen,
+        slab.mapping().hugepages()
+    ));
+    let stride = usize::from(options.segment_bytes) + DATA_HEADER_BYTES;
+    while !stop.load(Ordering::Relaxed) {
+        receives.wait(LOOK, |received| {
+            let payload = received.payload;
+            if let Some((number, want)) = wanted(payload) {
+                let chunks = if want == GROUP { GROUP_CHUNKS } else { 1 };
+                for number in (number..).take(chunks as usize) {
+                    let number = number % slab.piece_count();
+                    let mut rest = want & geometry.all();
+                    while rest != 0 {
+                        let span = run(&mut rest, number, &slab, geometry, stride);
+                        if sends.room() == 0 {
+                            let (Ok(()) | Err(_)) = sends.flush(|_, _| {});
+                        }
+                        let segment_bytes = u16::try_from(stride).unwrap_or(u16::MAX);
+                        let spans = [span].into_iter();
+                        // A full ring loses the answer, and the generator asks again.
+                        let (Ok(()) | Err(Full)) =
+                            sends.queue_spans(0, &received.source, spans, segment_bytes);
+                    }
+                }
+            } else if let Some(welcome) = welcome(payload, options.segment_bytes) {
+                let (Ok(()) | Err(Full)) =
+                    sends.queue_bytes(0, &received.source, &welcome.encode(), payload.len());
+            }
+        })?;
+        sends.flush(|_, _| {})?;
+    }
+    Ok(())
+}
+
+/// Chunks as datagrams, each with its own tag and some bytes of its own.
+fn chunks(options: &Gso, geometry: Geometry) -> Result<Slab> {
+    let stride = usize::from(options.segment_bytes) + DATA_HEADER_BYTES;
+    let segments = usize::from(geometry.last) + 1;
+    let slot_bytes = segments * stride;
+    let bytes = slot_bytes * options.chunks as usize;
+    let mapping = Mapping::anonymous(bytes, true)
+        .or_else(|_| Mapping::anonymous(bytes, false))
+        .context("there is no memory for the chunks")?;
+    let (slab, pieces) = Slab::cut(mapping, slot_bytes, options.chunks);
+    for (mut piece, number) in pieces.into_iter().zip(0..) {
+        let slot = slab.bytes_mut(&mut piece);
+        for (index, datagram) in (0..).zip(slot.chunks_mut(stride)) {
+            let header = DataHeader {
+                index,
+                last: geometry.last,
+                chunk_bytes: CHUNK_BYTES_MAX,
+                tag: numbered(number).tag(),
+            };
+            let (head, payload) = datagram.split_at_mut(DATA_HEADER_BYTES);
+            head.copy_from_slice(&header.encode());
+            payload.fill(index);
+        }
+    }
+    Ok(slab)
+}
+
+/// Number of a slot, and which of its segments.
+fn wanted(payload: &[u8]) -> Option<(u32, u128)> {
+    let get: &[u8; GET_BYTES] = payload.try_into().ok()?;
+    if !get.starts_with(&opening(Kind::Get)) {
+        return None;
+    }
+    let get = Get::decode(get).ok()?;
+    Some((u32::from_be_bytes(*get.id.0.first_chunk()?), get.want))
+}
+
+/// Takes the lowest run out of a want set, as long as one send carries.
+fn run(rest: &mut u128, number: u32, slab: &Slab, geometry: Geometry, stride: usize) -> Span {
+    let first = rest.trailing_zeros();
+    let count = (*rest >> first).trailing_ones().min(u32::from(MAX_BURST));
+    let last = first + count - 1;
+    let taken = (u128::MAX >> (127 - last)) & (u128::MAX << first);
+    *rest &= !taken;
+    let last = u8::try_from(last).expect("a chunk has at most 128 segments");
+    let (_, last_bytes) = geometry
+        .segment(last)
+        .expect("the want set was cut to these");
+    let len_bytes = (count as usize - 1) * stride + DATA_HEADER_BYTES + last_bytes;
+    slab.span(number, first as usize * stride, len_bytes)
+}
+
+fn welcome(payload: &[u8], segment_bytes: u16) -> Option<Welcome> {
+    let hello = payload.first_chunk::<HELLO_HEADER_BYTES>()?;
+    if !hello.starts_with(&opening(Kind::Hello)) {
+        return None;
+    }
+    Some(Welcome {
+        segment_bytes,
+        max_burst: MAX_BURST,
+        lifetime_seconds: u16::MAX,
+        nonce: Hello::decode(hello).ok()?.nonce,
+        cookie: Cookie::default(),
+    })
+}

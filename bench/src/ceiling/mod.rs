@@ -1,0 +1,119 @@
+//! Ceilings: servers that do no more than what they are named for. An edge cannot be faster, and how
+//! near it comes is part of each result.
+
+/// Whole chunks, gathered and cut by the kernel.
+mod gso;
+/// Answers that lie ready, by AF_XDP.
+mod reflector;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use edge_ebpf::wire::ChunkId;
+
+use crate::program::{Deed, Program, Rule};
+
+#[derive(Args)]
+pub struct Ceiling {
+    #[command(subcommand)]
+    which: Which,
+}
+
+#[derive(Subcommand)]
+enum Which {
+    /// Sends the chunk that a GET names by number: no lookup, no cookie, no XDP
+    Gso(Gso),
+    /// Answers each packet with a ready frame by AF_XDP, without looking into it
+    Reflector(Reflector),
+    /// Sends each packet back in the driver, or drops it there
+    Driver(Driver),
+}
+
+#[derive(Args)]
+struct Gso {
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Chunks of 128 KiB, each with bytes of its own
+    #[arg(long)]
+    chunks: u32,
+    #[arg(long, default_value_t = 1216)]
+    segment_bytes: u16,
+}
+
+#[derive(Args)]
+struct Reflector {
+    #[arg(long)]
+    interface: String,
+    /// UDP port whose packets are answered
+    #[arg(long)]
+    port: u16,
+    /// Bytes of UDP payload in an answer
+    #[arg(long, default_value_t = 1232)]
+    reply_bytes: usize,
+    /// The object file with the programs, as `cargo xtask build` makes it
+    #[arg(long, value_name = "FILE")]
+    programs: PathBuf,
+}
+
+#[derive(Args)]
+struct Driver {
+    #[arg(long)]
+    interface: String,
+    /// UDP port whose packets are meant
+    #[arg(long)]
+    port: u16,
+    #[arg(long, value_enum)]
+    deed: Deed,
+    #[arg(long, value_name = "FILE")]
+    programs: PathBuf,
+}
+
+/// A want set that means: all of this chunk, and of those behind it. No single chunk has it.
+pub const GROUP: u128 = u128::MAX;
+/// How many that are.
+pub const GROUP_CHUNKS: u32 = 4;
+
+/// The chunk of this number, by the name a generator asks for it with.
+pub fn numbered(number: u32) -> ChunkId {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    ChunkId(id)
+}
+
+/// Who started us waits for this word.
+#[expect(clippy::print_stderr, reason = "as edged says it")]
+fn say_ready(what: &str) {
+    eprintln!("ready: {what}");
+}
+
+/// Serves until it is told to stop.
+pub fn ceiling(options: &Ceiling) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let _id = signal_hook::flag::register(signal, Arc::clone(&stop))
+            .context("cannot listen for signals")?;
+    }
+    match &options.which {
+        Which::Gso(options) => gso::serve(options, &stop),
+        Which::Reflector(options) => reflector::serve(options, &stop),
+        Which::Driver(options) => {
+            let rule = Rule::Port(options.port);
+            let _program =
+                Program::attach(&options.programs, &options.interface, options.deed, rule)?;
+            say_ready(&format!("{:?} on {}", options.deed, options.interface));
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // The signal ends the wait.
+                let second = rustix::time::Timespec {
+                    tv_sec: 1,
+                    tv_nsec: 0,
+                };
+                let (Ok(_) | Err(_)) = rustix::event::poll(&mut [], Some(&second));
+            }
+            Ok(())
+        }
+    }
+}

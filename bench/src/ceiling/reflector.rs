@@ -1,0 +1,79 @@
+//! AF_XDP with nothing around it: each packet is answered with a payload that lies ready in the
+//! frame it leaves in.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use edge_ebpf::frame::{Parsed, UDP_BYTES, parse};
+use edge_ebpf::rewrite::{headers, payload_sum};
+use edge_user::limits::{BATCH, XSK_SENDING};
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::xsk::Xsk;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Reflector, say_ready};
+use crate::program::{Deed, Program, Rule};
+
+/// Ethernet, IPv4, UDP.
+const HEADERS_BYTES: usize = 42;
+/// How often it looks whether it shall stop.
+const LOOK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
+    if options.reply_bytes + HEADERS_BYTES > XSK_SENDING.frame_bytes as usize {
+        bail!(
+            "a reply of {} bytes does not fit a frame",
+            options.reply_bytes
+        );
+    }
+    let umem = Mapping::anonymous(XSK_SENDING.umem_bytes(), true)
+        .or_else(|_| Mapping::anonymous(XSK_SENDING.umem_bytes(), false))?;
+    let mut xsk = Xsk::new(umem, XSK_SENDING)?;
+    let rule = Rule::Port(options.port);
+    let mut program = Program::attach(&options.programs, &options.interface, Deed::Redirect, rule)?;
+    xsk.bind(&options.interface, 0)
+        .with_context(|| format!("cannot have queue 0 of {}", options.interface))?;
+    program.set_socket(0, xsk.share_fd())?;
+    say_ready(&format!("port {} on {}", options.port, options.interface));
+
+    // Frames begin as zeros, and only their headers are ever written.
+    let sum = payload_sum(&vec![0; options.reply_bytes]);
+    let udp_bytes = u16::try_from(options.reply_bytes + UDP_BYTES)?;
+    let mut batch = Vec::with_capacity(BATCH as usize);
+    while !stop.load(Ordering::Relaxed) {
+        xsk.receive(BATCH, &mut batch);
+        if batch.is_empty() {
+            let mut fds = [PollFd::new(&xsk, PollFlags::IN)];
+            let (Ok(_) | Err(_)) = poll(&mut fds, Some(&LOOK));
+            continue;
+        }
+        for frame in batch.drain(..) {
+            let Ok(frame) = frame else {
+                bail!("the kernel named a frame that is none of ours");
+            };
+            let mut begin = [0; HEADERS_BYTES];
+            if let Some(bytes) = xsk.bytes(&frame).get(..HEADERS_BYTES) {
+                begin.copy_from_slice(bytes);
+            }
+            let parsed = parse(xsk.bytes(&frame));
+            xsk.recycle(frame);
+            let Parsed::Udp(parsed) = parsed else {
+                continue;
+            };
+            let Some(mut sending) = xsk.take_tx() else {
+                continue;
+            };
+            let room = xsk.tx_bytes(&mut sending);
+            room[..HEADERS_BYTES].copy_from_slice(&begin);
+            let written = headers(room, &parsed, udp_bytes, sum);
+            debug_assert!(written.is_some(), "a frame holds its headers");
+            xsk.send(sending, HEADERS_BYTES + options.reply_bytes);
+        }
+        xsk.feed();
+        xsk.kick();
+    }
+    Ok(())
+}

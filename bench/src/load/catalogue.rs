@@ -1,0 +1,143 @@
+//! What can be asked for: the chunks behind some public tickets.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
+use edge_user::client::walk::{Walk, Wanted};
+use edge_user::seal::ticket::PublicTicket;
+use edge_user::seal::tree::Verified;
+
+use crate::ceiling;
+
+/// A chunk of data, by the name it is asked for and checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk {
+    pub id: ChunkId,
+    pub bytes: u32,
+}
+
+/// The public tickets in a file, one a line.
+pub fn tickets(file: &Path) -> Result<Vec<PublicTicket>> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let tickets: Vec<PublicTicket> = lines
+        .enumerate()
+        .map(|(number, line)| {
+            PublicTicket::decode(line.trim())
+                .with_context(|| format!("{}: ticket {}", file.display(), number + 1))
+        })
+        .collect::<Result<_>>()?;
+    if tickets.is_empty() {
+        bail!(
+            "{} has no ticket; `edge-bench seed` makes some",
+            file.display()
+        );
+    }
+    Ok(tickets)
+}
+
+/// Writes chunks so that [`read()`] knows them again: id and length, one a line.
+pub fn write(chunks: &[Chunk], file: &Path) -> Result<()> {
+    let mut text = String::new();
+    for chunk in chunks {
+        use std::fmt::Write as _;
+        for byte in chunk.id.0 {
+            write!(text, "{byte:02x}").expect("a string grows");
+        }
+        writeln!(text, " {}", chunk.bytes).expect("a string grows");
+    }
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The chunks that [`write()`] wrote.
+pub fn read(file: &Path) -> Result<Vec<Chunk>> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    text.lines()
+        .enumerate()
+        .map(|(number, line)| {
+            parse(line).with_context(|| format!("{}:{}: not a chunk", file.display(), number + 1))
+        })
+        .collect()
+}
+
+fn parse(line: &str) -> Option<Chunk> {
+    let (hex, bytes) = line.split_once(' ')?;
+    let mut id = [0; 32];
+    for (byte, digits) in id.iter_mut().zip(hex.as_bytes().as_chunks::<2>().0) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    (hex.len() == 64).then_some(Chunk {
+        id: ChunkId(id),
+        bytes: bytes.parse().ok()?,
+    })
+}
+
+/// The chunks a ceiling sends, by number.
+pub fn numbered(count: u32) -> Vec<Chunk> {
+    let chunk = |number| Chunk {
+        id: ceiling::numbered(number),
+        bytes: CHUNK_BYTES_MAX,
+    };
+    (0..count).map(chunk).collect()
+}
+
+/// All data chunks, in the objects' order. Index chunks are fetched by `fetch`, which gives bytes
+/// it has not checked.
+pub fn chunks(
+    tickets: &[PublicTicket],
+    mut fetch: impl FnMut(&Chunk) -> Result<Vec<u8>>,
+) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    for ticket in tickets {
+        let mut walk = Walk::new(ticket.shape().clone(), ticket.root());
+        while let Some(Wanted {
+            place,
+            id,
+            chunk_bytes,
+        }) = walk.take_next()
+        {
+            let chunk = Chunk {
+                id,
+                bytes: chunk_bytes,
+            };
+            if place.level == 0 {
+                chunks.push(chunk);
+                walk.settle(place);
+                continue;
+            }
+            let bytes = fetch(&chunk)?;
+            let Ok(verified) = Verified::check(bytes, &id) else {
+                bail!("the index chunk {id:?} came back altered: the edge is broken");
+            };
+            walk.learn(place, &verified);
+        }
+    }
+    if chunks.is_empty() {
+        bail!("the tickets name no chunk: all objects are empty");
+    }
+    Ok(chunks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_that_were_written_are_read_again_and_other_lines_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let chunks = numbered(3);
+        write(&chunks, file.path()).unwrap();
+        let read_again = read(file.path()).unwrap();
+        let same = |(one, other): (&Chunk, &Chunk)| one.id == other.id && one.bytes == other.bytes;
+        assert!(read_again.len() == 3 && chunks.iter().zip(&read_again).all(same));
+        for wrong in ["", "00 1", "zz", &format!("{} x", "0".repeat(64))] {
+            fs::write(file.path(), format!("{wrong}\n")).unwrap();
+            let error = format!("{:#}", read(file.path()).unwrap_err());
+            assert!(error.contains(":1: not a chunk"), "{wrong}: {error}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which chunk is asked for next.
+
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_distr::{Distribution as _, Zipf};
+
+/// How requests spread over the chunks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mix {
+    /// Rank r is asked for in proportion to r to the minus exponent.
+    Zipf(f64),
+    Uniform,
+    /// One after the other, and again.
+    Scan,
+    /// One chunk, always the same.
+    Hot,
+}
+
+impl FromStr for Mix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let exponent = |text: &str| {
+            let exponent = text.parse().ok();
+            exponent.filter(|exponent: &f64| exponent.is_finite() && *exponent >= 0.0)
+        };
+        match text.split_once(':') {
+            None if text == "uniform" => Ok(Self::Uniform),
+            None if text == "scan" => Ok(Self::Scan),
+            None if text == "hot" => Ok(Self::Hot),
+            Some(("zipf", number)) => exponent(number)
+                .map(Self::Zipf)
+                .ok_or_else(|| format!("{number} is no exponent; write zipf:0.9")),
+            Some(_) | None => Err(format!(
+                "{text} is no mix; there are zipf:EXPONENT, uniform, scan and hot"
+            )),
+        }
+    }
+}
+
+/// Draws indices of chunks.
+#[derive(Debug)]
+pub struct Picker {
+    draw: Draw,
+    random: SmallRng,
+}
+
+#[derive(Debug)]
+enum Draw {
+    /// With the chunk of each rank: popular ones do not lie side by side.
+    Zipf(Zipf<f64>, Vec<u32>),
+    Uniform(u32),
+    Scan {
+        next: u32,
+        count: u32,
+    },
+    Hot,
+}
+
+impl Picker {
+    pub fn new(mix: Mix, chunks: usize, seed: u64) -> Result<Self> {
+        let count = u32::try_from(chunks).context("more chunks than can be counted")?;
+        if count == 0 {
+            bail!("there is no chunk to pick");
+        }
+        let mut random = SmallRng::seed_from_u64(seed);
+        let draw = match mix {
+            Mix::Zipf(exponent) => {
+                let mut by_rank: Vec<u32> = (0..count).collect();
+                by_rank.shuffle(&mut random);
+                Draw::Zipf(Zipf::new(f64::from(count), exponent)?, by_rank)
+            }
+            Mix::Uniform => Draw::Uniform(count),
+            Mix::Scan => Draw::Scan { next: 0, count },
+            Mix::Hot => Draw::Hot,
+        };
+        Ok(Self { draw, random })
+    }
+
+    pub fn pick(&mut self) -> usize {
+        let index = match &mut self.draw {
+            Draw::Zipf(zipf, by_rank) => {
+                // Ranks are whole numbers from 1.
+                let rank = zipf.sample(&mut self.random);
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "between 1 and a count of chunks"
+                )]
+                let place = (rank as usize).clamp(1, by_rank.len()) - 1;
+                by_rank[place]
+            }
+            Draw::Uniform(count) => self.random.random_range(0..*count),
+            Draw::Scan { next, count } => {
+                let this = *next;
+                *next = (this + 1) % *count;
+                this
+            }
+            Draw::Hot => 0,
+        };
+        index as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(mix: Mix, chunks: usize, count: usize) -> Vec<usize> {
+        let mut picker = Picker::new(mix, chunks, 7).unwrap();
+        (0..count).map(|_| picker.pick()).collect()
+    }
+
+    #[test]
+    fn a_mix_is_what_it_is_called() {
+        assert_eq!(draws(Mix::Scan, 3, 5), [0, 1, 2, 0, 1]);
+        assert_eq!(draws(Mix::Hot, 3, 3), [0, 0, 0]);
+        assert!(
+            draws(Mix::Uniform, 10, 1000)
+                .iter()
+                .all(|chunk| *chunk < 10)
+        );
+        let mut counts = vec![0; 1000];
+        for chunk in draws(Mix::Zipf(0.9), 1000, 100_000) {
+            counts[chunk] += 1;
+        }
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        // By the sum over 1/r^0.9 for r to 1000: the first rank has 6.5 %, the tenth 0.82 %.
+        assert!((6000..7000).contains(&counts[0]), "{}", counts[0]);
+        assert!((650..1000).contains(&counts[9]), "{}", counts[9]);
+    }
+
+    #[test]
+    fn words_are_mixes() {
+        assert_eq!("zipf:0.9".parse(), Ok(Mix::Zipf(0.9)));
+        assert_eq!("scan".parse(), Ok(Mix::Scan));
+        for wrong in ["zipf", "zipf:x", "zipf:-1", "random", "hot:1"] {
+            assert!(wrong.parse::<Mix>().is_err(), "{wrong}");
+        }
+    }
+}

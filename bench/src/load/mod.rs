@@ -1,0 +1,343 @@
+//! The load generator: readers that want to be served as fast as the edge can.
+
+/// What can be asked for.
+pub mod catalogue;
+/// Which chunk comes next.
+pub mod mix;
+/// One client.
+pub mod lane;
+/// Whole chunks, closed loop.
+pub mod bulk;
+/// Single segments, by AF_XDP.
+pub mod frames;
+/// What was counted.
+pub mod tally;
+
+use std::io::{self, BufRead as _};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use edge_ebpf::frame::{Address, Endpoint};
+use edge_user::clock;
+use serde_json::Value;
+
+use self::bulk::Bulk;
+use self::catalogue::Chunk;
+use self::frames::{Answers, Frames, Nuisance, Pace, Way};
+use self::mix::{Mix, Picker};
+use self::tally::{CpuTime, Tally};
+
+/// What is asked for, and for how long.
+#[derive(Args)]
+struct Work {
+    /// What is asked for next: zipf:EXPONENT, uniform, scan or hot
+    #[arg(long, default_value = "zipf:0.9")]
+    mix: Mix,
+    /// How long to measure
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// How long to load the edge before that
+    #[arg(long, default_value_t = 0.3)]
+    ramp_seconds: f64,
+    /// Chooses what is asked for
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Say `ready` when all is prepared, and begin when a line comes on standard input
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Work {
+    fn picker(&self, chunks: &[Chunk]) -> Result<Picker> {
+        Picker::new(self.mix, chunks.len(), self.seed)
+    }
+
+    /// The times of ramp and measurement.
+    fn times(&self) -> Result<[Duration; 2]> {
+        let time = |seconds| {
+            Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} s is no time"))
+        };
+        Ok([time(self.ramp_seconds)?, time(self.seconds)?])
+    }
+
+    #[expect(clippy::print_stdout, reason = "who started us waits for it")]
+    fn wait(&self) -> Result<()> {
+        if self.wait {
+            println!("ready");
+            let mut line = String::new();
+            if io::stdin().lock().read_line(&mut line)? == 0 {
+                bail!("standard input ended before the measurement began");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is used of time while something runs.
+struct Meter {
+    begin: Instant,
+    cpu: CpuTime,
+}
+
+impl Meter {
+    fn start() -> Result<Self> {
+        Ok(Self {
+            cpu: CpuTime::of_this_process()?,
+            begin: clock::now(),
+        })
+    }
+
+    fn read(&self, tally: &Tally) -> Result<Value> {
+        let seconds = self.begin.elapsed().as_secs_f64();
+        tally.to_json(seconds, CpuTime::of_this_process()?.since(self.cpu))
+    }
+}
+
+/// Fetches whole chunks through sockets, as fast as they come.
+#[derive(Args)]
+pub struct Load {
+    /// The edge's address and port
+    #[arg(long, value_name = "ADDR")]
+    edge: SocketAddr,
+    /// Public tickets to what is there, one a line
+    #[arg(long, value_name = "FILE", required_unless_present = "numbered")]
+    tickets: Option<PathBuf>,
+    /// So many chunks by number, of a ceiling; nothing is compared then
+    #[arg(long, value_name = "COUNT", conflicts_with = "tickets")]
+    numbered: Option<u32>,
+    #[command(flatten)]
+    work: Work,
+    /// Sockets to ask from
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// Chunks each of them has under way
+    #[arg(long, default_value_t = 8)]
+    chunks_per_client: usize,
+    /// Fetch everything once, compare it, and measure nothing
+    #[arg(long)]
+    warm: bool,
+    /// Write the chunks' names to this file, for `singles`
+    #[arg(long, value_name = "FILE")]
+    write_chunks: Option<PathBuf>,
+}
+
+/// Asks, and gives what came of it.
+pub fn load(options: &Load) -> Result<Value> {
+    let work = &options.work;
+    let mut bulk = Bulk::open(options.edge, options.clients, options.chunks_per_client)?;
+    bulk.numbered = options.numbered.is_some();
+    let chunks = match (&options.tickets, options.numbered) {
+        (Some(file), _) => {
+            catalogue::chunks(&catalogue::tickets(file)?, |chunk| bulk.fetch(chunk))?
+        }
+        (None, Some(count)) => catalogue::numbered(count),
+        (None, None) => bail!("there is nothing to ask for: name --tickets"),
+    };
+    if let Some(file) = &options.write_chunks {
+        catalogue::write(&chunks, file)?;
+    }
+    let mut picker = work.picker(&chunks)?;
+    let [ramp, time] = work.times()?;
+    work.wait()?;
+    if !options.warm {
+        bulk.run(&chunks, &mut picker, ramp)?;
+    }
+    bulk.tally = Tally::default();
+    let meter = Meter::start()?;
+    if options.warm {
+        bulk.fetch_all(&chunks)?;
+    } else {
+        bulk.run(&chunks, &mut picker, time)?;
+    }
+    meter.read(&bulk.tally)
+}
+
+/// The first two bytes of an IPv4 network.
+#[derive(Clone, Copy, Debug)]
+struct Net([u8; 2]);
+
+impl FromStr for Net {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is no network; write 10.72");
+        let (high, low) = text.split_once('.').ok_or_else(wrong)?;
+        let byte = |text: &str| text.parse().map_err(|_wrong| wrong());
+        Ok(Self([byte(high)?, byte(low)?]))
+    }
+}
+
+/// The address of a network card.
+#[derive(Clone, Copy, Debug)]
+struct Station([u8; 6]);
+
+impl FromStr for Station {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes: Option<Vec<u8>> = text
+            .split(':')
+            .map(|byte| u8::from_str_radix(byte, 16).ok())
+            .collect();
+        let station = bytes.and_then(|bytes| bytes.try_into().ok());
+        station
+            .map(Self)
+            .ok_or_else(|| format!("{text} is no station address"))
+    }
+}
+
+/// A link of one's own, and the sources beyond it.
+#[derive(Args)]
+struct Link {
+    /// The edge's address and port
+    #[arg(long, value_name = "ADDR")]
+    edge: std::net::SocketAddrV4,
+    /// Its station address
+    #[arg(long, value_name = "MAC")]
+    edge_mac: Station,
+    /// Interface to send from; it needs a driver with XDP and no program
+    #[arg(long)]
+    interface: String,
+    /// Its station address
+    #[arg(long, value_name = "MAC")]
+    own_mac: Station,
+    /// Network whose addresses are the sources, as 10.72; the edge must have its way there
+    #[arg(long)]
+    net: Net,
+    /// How many sources
+    #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    sources: u32,
+    /// The object file with the programs, as `cargo xtask build` makes it
+    #[arg(long, value_name = "FILE")]
+    programs: PathBuf,
+}
+
+impl Link {
+    fn way(&self) -> Way {
+        Way {
+            interface: self.interface.clone(),
+            programs: self.programs.clone(),
+            edge: Endpoint {
+                address: Address::v4(Ipv4Addr::octets(self.edge.ip())),
+                port: self.edge.port(),
+            },
+            edge_mac: self.edge_mac.0,
+            own_mac: self.own_mac.0,
+            net: self.net.0,
+            sources: self.sources,
+        }
+    }
+}
+
+/// Asks for single segments from many sources, past the kernel, over a link of its own.
+#[derive(Args)]
+pub struct Singles {
+    #[command(flatten)]
+    link: Link,
+    /// What `load --write-chunks` wrote
+    #[arg(long, value_name = "FILE")]
+    chunks: PathBuf,
+    #[command(flatten)]
+    work: Work,
+    /// Requests under way at a time
+    #[arg(long, default_value_t = 512, conflicts_with = "rate")]
+    window: usize,
+    /// So many requests a second instead, whatever comes back
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Say no HELLO and take every answer: for ceilings
+    #[arg(long)]
+    any: bool,
+}
+
+/// Asks, and gives what came of it.
+pub fn singles(options: &Singles) -> Result<Value> {
+    let work = &options.work;
+    let chunks = catalogue::read(&options.chunks)?;
+    let answers = if options.any {
+        Answers::Any
+    } else {
+        Answers::Data
+    };
+    let mut frames = Frames::open(options.link.way(), answers)?;
+    if !options.any {
+        frames.greet()?;
+    }
+    let mut picker = work.picker(&chunks)?;
+    let [ramp, time] = work.times()?;
+    let pace = match options.rate {
+        Some(rate) if rate > 0.0 && rate.is_finite() => Pace::Open(rate),
+        Some(rate) => bail!("{rate} requests a second is no rate"),
+        None => Pace::Closed(options.window),
+    };
+    work.wait()?;
+    frames.run(&chunks, &mut picker, pace, ramp)?;
+    frames.tally = Tally::default();
+    let meter = Meter::start()?;
+    frames.run(&chunks, &mut picker, pace, time)?;
+    let mut result = meter.read(&frames.tally)?;
+    frames.verify(&chunks)?;
+    result["verified"] = frames.tally.verified.into();
+    result["wrong"] = frames.tally.wrong.into();
+    Ok(result)
+}
+
+/// Sends what is of no use to anybody, past the kernel, over a link of its own.
+#[derive(Args)]
+pub struct Flood {
+    #[command(flatten)]
+    link: Link,
+    /// What it is made of, in equal parts
+    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    of: Vec<Nuisance>,
+    #[arg(long)]
+    seconds: f64,
+}
+
+/// Sends, and tells how much.
+pub fn flood(options: &Flood) -> Result<Value> {
+    let time = Duration::try_from_secs_f64(options.seconds).context("this is no time")?;
+    let mut frames = Frames::open(options.link.way(), Answers::Any)?;
+    let meter = Meter::start()?;
+    frames.flood(&options.of, time)?;
+    meter.read(&frames.tally)
+}
+
+/// Draws chunks as the generators do, for a generator of somebody else: their paths at an origin.
+#[derive(Args)]
+pub struct Draw {
+    /// What `load --write-chunks` wrote
+    #[arg(long, value_name = "FILE")]
+    chunks: PathBuf,
+    #[arg(long, default_value = "zipf:0.9")]
+    mix: Mix,
+    #[arg(long)]
+    count: u32,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to write them, one a line
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub fn draw(options: &Draw) -> Result<()> {
+    let chunks = catalogue::read(&options.chunks)?;
+    let mut picker = Picker::new(options.mix, chunks.len(), options.seed)?;
+    let mut paths = String::new();
+    for _ in 0..options.count {
+        let path = edge_user::layout::chunk_path(&chunks[picker.pick()].id);
+        // Seen from the folder of chunks.
+        paths.push_str(
+            path.as_ref()
+                .strip_prefix("chunks")
+                .unwrap_or(path.as_ref()),
+        );
+        paths.push('\n');
+    }
+    std::fs::write(&options.out, paths)
+        .with_context(|| format!("cannot write {}", options.out.display()))
+}

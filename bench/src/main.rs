@@ -1,0 +1,78 @@
+//! `edge-bench`: load, ceilings and reports, to measure an edge and to size machines with.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the command line"
+)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use edge_bench::{ceiling, load, report, seed, verdict};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Measures an edge beside its ceilings and its peers, and reports it.
+#[derive(Parser)]
+#[command(name = "edge-bench", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes random objects in an origin, and a file of public tickets to them
+    Seed(seed::Seed),
+    /// Fetches from an edge and tells how fast it answered, as one JSON object
+    Load(load::Load),
+    /// Asks for single segments from many sources and tells how fast they came, likewise
+    Singles(load::Singles),
+    /// Draws what the generators would ask for, for other generators
+    Draw(load::Draw),
+    /// Sends what an edge must not answer, or only briefly, as fast as it can
+    Flood(load::Flood),
+    /// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds
+    Verdicts,
+    /// Serves as a ceiling does: as fast as can be, and of no other use
+    Ceiling(ceiling::Ceiling),
+    #[command(flatten)]
+    Report(report::Command),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(report::exit_code(&error))
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Seed(options) => seed::seed(&options),
+        Command::Load(options) => {
+            println!("{}", load::load(&options)?);
+            Ok(())
+        }
+        Command::Singles(options) => {
+            println!("{}", load::singles(&options)?);
+            Ok(())
+        }
+        Command::Flood(options) => {
+            println!("{}", load::flood(&options)?);
+            Ok(())
+        }
+        Command::Verdicts => {
+            println!("{}", verdict::verdicts()?);
+            Ok(())
+        }
+        Command::Draw(options) => load::draw(&options),
+        Command::Ceiling(options) => ceiling::ceiling(&options),
+        Command::Report(command) => report::run(&command),
+    }
+}

@@ -1,0 +1,199 @@
+//! What runs and reports must keep to, beyond the types of their fields.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::assemble::{all_met, is_met};
+use super::model::{Against, Document, EDGE, Measured, Report, Row, Run, SCHEMA};
+
+/// A field that does not hold what it should.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Fault {
+    row: Option<String>,
+    field: String,
+    problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(row) = &self.row {
+            write!(to, "row {row}: ")?;
+        }
+        write!(to, "{}: {}", self.field, self.problem)
+    }
+}
+
+impl Fault {
+    pub(super) fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            row: None,
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+
+    pub(super) fn in_row(row: &str, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            row: Some(row.to_owned()),
+            ..Self::new(field, problem)
+        }
+    }
+}
+
+/// The part that runs and reports share.
+pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fault> {
+    if document.schema != SCHEMA {
+        let problem = format!("{} is not {SCHEMA}, the one known here", document.schema);
+        return Err(Fault::new("schema", problem));
+    }
+    if document.commit.is_empty() {
+        return Err(Fault::new("commit", "is empty"));
+    }
+    if let Some(started) = &document.started
+        && let Err(error) = humantime::parse_rfc3339(started)
+    {
+        return Err(Fault::new("started", format!("{started}: {error}")));
+    }
+    if document
+        .seconds_a_side
+        .is_some_and(|seconds| seconds <= 0.0)
+    {
+        return Err(Fault::new("seconds_a_side", "is not above 0"));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, id) in ids.iter().enumerate() {
+        let field = format!("rows[{index}].id");
+        if id.is_empty() {
+            return Err(Fault::new(field, "is empty"));
+        }
+        if !seen.insert(id) {
+            return Err(Fault::new(field, format!("{id} is there twice")));
+        }
+    }
+    Ok(())
+}
+
+/// A whole report. Its arithmetic was done elsewhere and is not done again, but must not
+/// contradict itself.
+pub(super) fn report(report: &Report) -> Result<(), Fault> {
+    let ids: Vec<&str> = report.rows.iter().map(|row| row.id.as_str()).collect();
+    document(report, &ids)?;
+    report.rows.iter().try_for_each(row)
+}
+
+fn row(row: &Row) -> Result<(), Fault> {
+    runs(&row.id, &row.ours.unit, &row.runs)?;
+    for (index, against) in row.against.iter().enumerate() {
+        beside(row, against).map_err(|(field, problem)| {
+            Fault::in_row(&row.id, format!("against[{index}].{field}"), problem)
+        })?;
+    }
+    if row.met != all_met(&row.against) {
+        let problem = "contradicts `met` of what the row is against";
+        return Err(Fault::in_row(&row.id, "met", problem));
+    }
+    if row.ours.value.is_none() && row.note.is_none() {
+        let problem = "is needed: a row without a value says why";
+        return Err(Fault::in_row(&row.id, "note", problem));
+    }
+    if row.wrong > 0 && row.ours.value != Some(0.0) {
+        let problem = "is not 0, and the edge delivered wrong chunks";
+        return Err(Fault::in_row(&row.id, "ours.value", problem));
+    }
+    Ok(())
+}
+
+fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, &'static str)> {
+    if against.name.is_empty() {
+        return Err(("name", "is empty"));
+    }
+    let ratio = (against.ratio, against.low, against.high);
+    if against.absent.is_some() {
+        if against.theirs.is_some() || ratio != (None, None, None) {
+            return Err(("absent", "stands beside figures of that side"));
+        }
+    } else {
+        match ratio {
+            (None, None, None) if row.ours.value.is_none() => {}
+            (Some(_), Some(_), Some(_)) if against.theirs.is_none() => {
+                return Err(("theirs", "is missing beside a ratio"));
+            }
+            (Some(ratio), Some(low), Some(high)) if low <= ratio && ratio <= high => {}
+            (Some(_), Some(_), Some(_)) => return Err(("ratio", "is not within low and high")),
+            _ => return Err(("ratio", "ratio, low and high are needed, or `absent`")),
+        }
+    }
+    if against.met != is_met(against, row.wrong) {
+        return Err(("met", "contradicts ratio and target"));
+    }
+    Ok(())
+}
+
+/// Of a row: good values in one unit, each side once in each pair.
+pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
+    let mut seen = BTreeSet::new();
+    for (index, run) in runs.iter().enumerate() {
+        let fault = |field: &str, problem: String| {
+            Err(Fault::in_row(
+                row,
+                format!("runs[{index}].{field}"),
+                problem,
+            ))
+        };
+        if run.side.is_empty() {
+            return fault("side", "is empty".into());
+        }
+        if !run.value.is_finite() || run.value < 0.0 {
+            return fault("value", format!("{} is no measurement", run.value));
+        }
+        if run.unit != unit {
+            return fault("unit", format!("{} is not the row's {unit}", run.unit));
+        }
+        if run.seconds.is_some_and(|seconds| seconds <= 0.0) {
+            return fault("seconds", "is not above 0".into());
+        }
+        if run.offered.is_some_and(|offered| offered <= 0.0) {
+            return fault("offered", "is not above 0".into());
+        }
+        if !seen.insert((&run.side, run.pair)) {
+            return fault(
+                "pair",
+                format!("{} ran in pair {} before", run.side, run.pair),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Of a row: each is measured, fixed or absent, and only one of these.
+pub(super) fn targets(measured: &Measured) -> Result<(), Fault> {
+    let ran = |side: &str| measured.runs.iter().any(|run| run.side == side);
+    if !ran(EDGE) && measured.note.is_none() {
+        let problem = "is needed: a row without runs of the edge says why";
+        return Err(Fault::in_row(&measured.id, "note", problem));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, target) in measured.targets.iter().enumerate() {
+        let fault = |field: &str, problem: &str| {
+            let field = format!("targets[{index}]{field}");
+            Err(Fault::in_row(&measured.id, field, problem))
+        };
+        if target.name.is_empty() || target.name == EDGE || !seen.insert(&target.name) {
+            return fault(".name", "is empty, the edge itself, or there twice");
+        }
+        if target.absent.is_some() && (ran(&target.name) || target.theirs.is_some()) {
+            return fault(".absent", "stands beside figures of that side");
+        }
+        if target.theirs.is_some() && ran(&target.name) {
+            return fault(".theirs", "stands beside runs of that side");
+        }
+        if target.theirs.is_some_and(|mark| mark <= 0.0) {
+            return fault(".theirs", "is not above 0");
+        }
+        let figures = ran(&target.name) || target.theirs.is_some();
+        if ran(EDGE) && !figures && target.absent.is_none() {
+            return fault("", "has no runs: give them, or say why in `absent`");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,437 @@
+//! Two reports of one host: a difference counts if the intervals of the two are disjoint.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::model::{Better, EDGE, Host, Report, Row};
+use super::table;
+use super::{facts, figure};
+
+/// What a comparison says.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    a: Which,
+    b: Which,
+    /// Circumstances other than the commit that changed
+    notes: Vec<String>,
+    rows: Vec<Difference>,
+}
+
+/// Hosts that measure different things by the same names.
+#[derive(Debug, thiserror::Error)]
+#[error("these reports come from unlike hosts and are not compared: {}", .0.join("; "))]
+pub struct UnlikeHosts(Vec<String>);
+
+#[derive(Debug, Serialize)]
+struct Which {
+    commit: String,
+    started: Option<String>,
+}
+
+/// One row, in both.
+#[derive(Debug, Serialize)]
+struct Difference {
+    id: String,
+    name: String,
+    /// Whether any ratio of the row moved by more than noise; by the value where there is no ratio
+    more_than_noise: Option<bool>,
+    figures: Vec<Figure>,
+}
+
+/// One ratio, or the edge's own value.
+#[derive(Debug, Serialize)]
+struct Figure {
+    name: String,
+    unit: Option<String>,
+    better: Better,
+    a: Option<Interval>,
+    b: Option<Interval>,
+    verdict: Verdict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Interval {
+    median: f64,
+    low: f64,
+    high: f64,
+    pairs: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Better,
+    Worse,
+    Noise,
+    Undecided,
+}
+
+impl Comparison {
+    /// Rows are found by their id.
+    pub fn of(a: &Report, b: &Report) -> Result<Self, UnlikeHosts> {
+        let unlike = unlike(&a.host, &b.host);
+        if !unlike.is_empty() {
+            return Err(UnlikeHosts(unlike));
+        }
+        let in_a = a.rows.iter().map(|row| {
+            let other = b.rows.iter().find(|other| other.id == row.id);
+            difference(Some(row), other, row)
+        });
+        let only_in_b = b
+            .rows
+            .iter()
+            .filter(|row| a.rows.iter().all(|other| other.id != row.id))
+            .map(|row| difference(None, Some(row), row));
+        Ok(Self {
+            a: which(a),
+            b: which(b),
+            notes: notes(a, b),
+            rows: in_a.chain(only_in_b).collect(),
+        })
+    }
+}
+
+fn which(report: &Report) -> Which {
+    Which {
+        commit: report.commit.clone(),
+        started: report.started.clone(),
+    }
+}
+
+/// What makes figures of two hosts incomparable.
+fn unlike(a: &Host, b: &Host) -> Vec<String> {
+    let mut pairs = vec![
+        ("cpu_model".into(), a.cpu_model.clone(), b.cpu_model.clone()),
+        ("cpus".into(), a.cpus.to_string(), b.cpus.to_string()),
+        ("kernel".into(), a.kernel.clone(), b.kernel.clone()),
+        ("driver".into(), a.driver.clone(), b.driver.clone()),
+        (
+            "mtu_bytes".into(),
+            a.mtu_bytes.to_string(),
+            b.mtu_bytes.to_string(),
+        ),
+        ("queues".into(), a.queues.to_string(), b.queues.to_string()),
+    ];
+    let state = |host: &Host, name: &str| match host.offloads.get(name) {
+        Some(true) => "on".to_owned(),
+        Some(false) => "off".to_owned(),
+        None => "not told".to_owned(),
+    };
+    let only_in_b = b
+        .offloads
+        .keys()
+        .filter(|name| !a.offloads.contains_key(*name));
+    for name in a.offloads.keys().chain(only_in_b) {
+        pairs.push((format!("offload {name}"), state(a, name), state(b, name)));
+    }
+    pairs
+        .into_iter()
+        .filter(|(_, a, b)| a != b)
+        .map(|(name, a, b)| format!("{name} is {a} in A and {b} in B"))
+        .collect()
+}
+
+fn notes(a: &Report, b: &Report) -> Vec<String> {
+    let sender = |report: &Report| report.sender.map_or("not told", |sender| sender.name());
+    let seconds = |report: &Report| {
+        report
+            .seconds_a_side
+            .map_or_else(|| "not told".into(), |seconds| format!("{seconds} s"))
+    };
+    let mut notes = Vec::new();
+    let mut note = |what: &str, a: &str, b: &str| {
+        if a != b {
+            notes.push(format!("{what} is {a} in A and {b} in B"));
+        }
+    };
+    note("the sender", sender(a), sender(b));
+    note("the time each side ran", &seconds(a), &seconds(b));
+    for (name, report) in [("A", a), ("B", b)] {
+        if report.quick {
+            notes.push(format!("{name} was a quick run: too short for claims"));
+        }
+    }
+    for row in &a.rows {
+        let other = b.rows.iter().find(|other| other.id == row.id);
+        if other.is_some_and(|other| other.mode != row.mode) {
+            notes.push(format!("the mode of {} is not the same in A and B", row.id));
+        }
+    }
+    notes
+}
+
+/// `named` is whichever there is.
+fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
+    let sides = |row: Option<&Row>| -> Vec<String> {
+        let against = row.map_or(&[][..], |row| &row.against);
+        against.iter().map(|against| against.name.clone()).collect()
+    };
+    let mut peers = sides(a);
+    for name in sides(b) {
+        if !peers.contains(&name) {
+            peers.push(name);
+        }
+    }
+    let mut figures: Vec<Figure> = peers
+        .iter()
+        .map(|peer| {
+            let (before, after) = (beside(a, peer), beside(b, peer));
+            let better = better(a, peer).or(better(b, peer)).unwrap_or(named.better);
+            figure(format!("ratio to {peer}"), None, better, before, after)
+        })
+        .collect();
+    let decided = |figures: &[Figure]| {
+        let told = || {
+            figures
+                .iter()
+                .filter(|one| one.verdict != Verdict::Undecided)
+        };
+        (told().count() > 0).then(|| told().any(|one| one.verdict != Verdict::Noise))
+    };
+    let by_ratio = decided(&figures);
+    let unit = named.ours.unit.clone();
+    let own = figure("value".into(), Some(unit), named.better, value(a), value(b));
+    let more_than_noise = if figures.is_empty() {
+        decided(std::slice::from_ref(&own))
+    } else {
+        by_ratio
+    };
+    figures.push(own);
+    Difference {
+        id: named.id.clone(),
+        name: named.title().to_owned(),
+        more_than_noise,
+        figures,
+    }
+}
+
+/// An interval, or why there is none.
+type Told = Result<Interval, String>;
+
+fn beside(row: Option<&Row>, peer: &str) -> Told {
+    let row = usable(row)?;
+    let against = row.against.iter().find(|against| against.name == peer);
+    let against = against.ok_or("has no such peer")?;
+    if let Some(reason) = &against.absent {
+        return Err(format!("has no such peer: {reason}"));
+    }
+    match (against.ratio, against.low, against.high) {
+        (Some(median), Some(low), Some(high)) => Ok(Interval {
+            median,
+            low,
+            high,
+            pairs: against.pairs,
+        }),
+        _ => Err("has no ratio".into()),
+    }
+}
+
+fn value(row: Option<&Row>) -> Told {
+    let row = usable(row)?;
+    let values = || {
+        let ours = row.runs.iter().filter(|run| run.side == EDGE);
+        ours.map(|run| run.value)
+    };
+    let low = values().min_by(f64::total_cmp);
+    let high = values().max_by(f64::total_cmp);
+    match (row.ours.value, low, high) {
+        (Some(median), Some(low), Some(high)) => Ok(Interval {
+            median,
+            low,
+            high,
+            pairs: row.pairs,
+        }),
+        _ => Err("has no runs".into()),
+    }
+}
+
+fn usable(row: Option<&Row>) -> Result<&Row, String> {
+    let row = row.ok_or("has no such row")?;
+    if row.wrong > 0 {
+        return Err(format!("delivered {} wrong", facts::chunks(row.wrong)));
+    }
+    if row.ours.value.is_none() {
+        return Err("did not measure it".into());
+    }
+    if row.loads().len() > 1 {
+        return Err("measured it at several loads".into());
+    }
+    Ok(row)
+}
+
+fn better(row: Option<&Row>, peer: &str) -> Option<Better> {
+    let against = row?.against.iter().find(|against| against.name == peer);
+    against.map(|against| against.better)
+}
+
+fn figure(name: String, unit: Option<String>, better: Better, a: Told, b: Told) -> Figure {
+    let why = match (&a, &b) {
+        (Err(reason), _) => Some(format!("A {reason}")),
+        (Ok(_), Err(reason)) => Some(format!("B {reason}")),
+        (Ok(a), Ok(b)) if a.pairs < 2 || b.pairs < 2 => {
+            Some("one pair has no spread: measure two or more".into())
+        }
+        (Ok(_), Ok(_)) => None,
+    };
+    let (a, b) = (a.ok(), b.ok());
+    let verdict = match (a, b) {
+        (Some(a), Some(b)) if why.is_none() => verdict(a, b, better),
+        _ => Verdict::Undecided,
+    };
+    Figure {
+        name,
+        unit,
+        better,
+        a,
+        b,
+        verdict,
+        why,
+    }
+}
+
+/// Touching intervals overlap.
+fn verdict(a: Interval, b: Interval, better: Better) -> Verdict {
+    let up = b.low > a.high;
+    let down = b.high < a.low;
+    match (up, down, better) {
+        (true, _, Better::Higher) | (_, true, Better::Lower) => Verdict::Better,
+        (true, _, Better::Lower) | (_, true, Better::Higher) => Verdict::Worse,
+        (false, false, _) => Verdict::Noise,
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, which) in [("A", &self.a), ("B", &self.b)] {
+            let started = which.started.as_deref().unwrap_or("at an unknown time");
+            writeln!(to, "{name}: {}, {started}", which.commit)?;
+        }
+        for note in &self.notes {
+            writeln!(to, "note: {note}")?;
+        }
+        let mut table = table::plain();
+        table.set_header([
+            "row",
+            "work",
+            "figure",
+            "A (low … high)",
+            "B (low … high)",
+            "B is",
+        ]);
+        for row in &self.rows {
+            let mut head = [row.id.clone(), row.name.clone()];
+            for figure in &row.figures {
+                let cells = [
+                    figure.name.clone(),
+                    figure.text(figure.a),
+                    figure.text(figure.b),
+                    figure.words(),
+                ];
+                // The row is named once.
+                table.add_row(std::mem::take(&mut head).into_iter().chain(cells));
+            }
+        }
+        writeln!(to, "\n{}\n", table.trim_fmt())?;
+        self.sum_up(to, "more than noise", Some(true))?;
+        self.sum_up(to, "within noise", Some(false))?;
+        self.sum_up(to, "undecided", None)
+    }
+}
+
+impl Comparison {
+    fn sum_up(&self, to: &mut fmt::Formatter<'_>, what: &str, noise: Option<bool>) -> fmt::Result {
+        let rows = self.rows.iter().filter(|row| row.more_than_noise == noise);
+        let ids: Vec<&str> = rows.map(|row| row.id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        writeln!(to, "{what}: {}", ids.join(", "))
+    }
+}
+
+impl Figure {
+    fn text(&self, interval: Option<Interval>) -> String {
+        let Some(Interval {
+            median, low, high, ..
+        }) = interval
+        else {
+            return "—".into();
+        };
+        let text = figure::interval(median, low, high);
+        match &self.unit {
+            Some(unit) => format!("{text} {unit}"),
+            None => text,
+        }
+    }
+
+    fn words(&self) -> String {
+        match self.verdict {
+            Verdict::Better => "better".into(),
+            Verdict::Worse => "worse".into(),
+            Verdict::Noise => "within noise".into(),
+            Verdict::Undecided => {
+                let why = self.why.as_deref().unwrap_or_default();
+                format!("undecided: {why}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(low: f64, high: f64, pairs: u32) -> Interval {
+        Interval {
+            median: f64::midpoint(low, high),
+            low,
+            high,
+            pairs,
+        }
+    }
+
+    fn verdict_of(a: Told, b: Told, better: Better) -> (Verdict, Option<String>) {
+        let figure = figure("ratio".into(), None, better, a, b);
+        (figure.verdict, figure.why)
+    }
+
+    #[test]
+    fn only_disjoint_intervals_are_more_than_noise() {
+        let a = || Ok(told(1.0, 1.2, 3));
+        let rows = [
+            (1.3, 1.5, Verdict::Better, Verdict::Worse),
+            (0.7, 0.9, Verdict::Worse, Verdict::Better),
+            (1.1, 1.5, Verdict::Noise, Verdict::Noise),
+            (0.5, 2.0, Verdict::Noise, Verdict::Noise),
+            (1.2, 1.5, Verdict::Noise, Verdict::Noise),
+        ];
+        for (low, high, higher, lower) in rows {
+            let b = || Ok(told(low, high, 3));
+            assert_eq!(
+                verdict_of(a(), b(), Better::Higher),
+                (higher, None),
+                "{low} {high}"
+            );
+            assert_eq!(
+                verdict_of(a(), b(), Better::Lower),
+                (lower, None),
+                "{low} {high}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_pair_or_no_figure_decides_nothing() {
+        let (verdict, why) =
+            verdict_of(Ok(told(1.0, 1.0, 1)), Ok(told(2.0, 2.0, 3)), Better::Higher);
+        assert_eq!(verdict, Verdict::Undecided);
+        assert!(why.is_some_and(|why| why.starts_with("one pair")));
+        let gone = Err("has no such row".into());
+        let (verdict, why) = verdict_of(Ok(told(1.0, 1.0, 3)), gone, Better::Higher);
+        assert_eq!(verdict, Verdict::Undecided);
+        assert_eq!(why.as_deref(), Some("B has no such row"));
+    }
+}

@@ -1,0 +1,136 @@
+//! Numbers for people: three digits that count, separators between thousands, units.
+
+use super::model::{Against, Better, Measure};
+
+/// Bytes of a GB, as network people count.
+pub(super) const GB: f64 = 1e9;
+
+/// Counts become numbers that can be divided.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact up to 2^53, rounded by 10^-16 above"
+)]
+pub(super) fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// All digits.
+pub(super) fn count(count: u64) -> String {
+    separated(&count.to_string())
+}
+
+/// Three digits, or all before the point.
+pub(super) fn number(value: f64) -> String {
+    let size = value.abs();
+    if size >= 999.5 {
+        return grouped(value);
+    }
+    let decimals = match size {
+        0.0 => 0,
+        _ if size >= 99.95 => 0,
+        _ if size >= 9.995 => 1,
+        _ if size >= 0.9995 => 2,
+        _ if size >= 0.0995 => 3,
+        _ => 4,
+    };
+    format!("{value:.decimals$}")
+}
+
+fn grouped(value: f64) -> String {
+    let sign = if value < 0.0 { "-" } else { "" };
+    sign.to_owned() + &separated(&format!("{:.0}", value.abs()))
+}
+
+fn separated(digits: &str) -> String {
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Nanoseconds become the unit that suits; the others stay as they are.
+pub(super) fn with_unit(value: f64, unit: &str) -> String {
+    let (divisor, unit) = match unit {
+        "ns" if value >= 1e9 => (1e9, "s"),
+        "ns" if value >= 1e6 => (1e6, "ms"),
+        "ns" if value >= 1e3 => (1e3, "µs"),
+        unit => (1.0, unit),
+    };
+    format!("{} {unit}", number(value / divisor))
+}
+
+pub(super) fn nanoseconds(value: f64) -> String {
+    with_unit(value, "ns")
+}
+
+pub(super) fn measure(measure: &Measure) -> String {
+    measure
+        .value
+        .map_or_else(|| "—".into(), |value| with_unit(value, &measure.unit))
+}
+
+/// `1.62 (1.55 … 1.70)`, or that it is absent.
+pub(super) fn ratio(against: &Against) -> String {
+    match (&against.absent, against.ratio, against.low, against.high) {
+        (Some(reason), ..) => format!("absent: {reason}"),
+        (None, Some(ratio), Some(low), Some(high)) => interval(ratio, low, high),
+        (None, ..) => "—".into(),
+    }
+}
+
+pub(super) fn interval(middle: f64, low: f64, high: f64) -> String {
+    format!("{} ({} … {})", number(middle), number(low), number(high))
+}
+
+/// `≥ 1.5`
+pub(super) fn target(against: &Against) -> String {
+    let sign = match against.better {
+        Better::Higher => "≥",
+        Better::Lower => "≤",
+    };
+    against
+        .target
+        .map_or_else(|| "—".into(), |target| format!("{sign} {target}"))
+}
+
+/// In words, because colour alone says nothing to some.
+pub(super) fn met(met: Option<bool>) -> &'static str {
+    match met {
+        Some(true) => "met",
+        Some(false) => "missed",
+        None => "—",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits_or_all_before_the_point() {
+        let rows = [
+            (0.0, "0"),
+            (0.0123, "0.0123"),
+            (0.8612, "0.861"),
+            (0.99999, "1.00"),
+            (1.594, "1.59"),
+            (9.999, "10.0"),
+            (15.84, "15.8"),
+            (99.97, "100"),
+            (999.4, "999"),
+            (999.9, "1,000"),
+            (421_345.4, "421,345"),
+            (-1_234_567.0, "-1,234,567"),
+        ];
+        for (value, text) in rows {
+            assert_eq!(number(value), text);
+        }
+        assert_eq!((count(1), count(65_536)), ("1".into(), "65,536".into()));
+        assert_eq!(nanoseconds(48_211.0), "48.2 µs");
+        assert_eq!(nanoseconds(2.5e9), "2.50 s");
+    }
+}

@@ -1,0 +1,110 @@
+//! Runs become a report, a report becomes a table, a page or one side of a comparison.
+
+/// The report, field by field.
+pub mod model;
+/// Latencies, as they stand in the report.
+pub mod latency;
+/// From runs to medians, ratios and whether a target is met.
+pub mod assemble;
+/// What a report must keep to.
+pub mod check;
+/// From files, with errors that name the row and the field.
+mod read;
+/// Numbers for people.
+mod figure;
+/// Words for people.
+mod facts;
+/// The table on the terminal.
+pub mod table;
+/// Two reports of one host.
+pub mod compare;
+/// Plots, as SVG.
+mod plot;
+/// The page.
+pub mod page;
+
+use std::fs;
+use std::io::{ErrorKind, Write as _, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use compare::{Comparison, UnlikeHosts};
+
+pub use read::{ReadError, report as read_report};
+
+/// What is done with measurements.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Makes a report from the runs of both sides
+    Assemble {
+        /// The runs, as docs/PERFORMANCE.md describes them
+        runs: PathBuf,
+        /// Where the report goes
+        #[arg(short, long, value_name = "REPORT.json")]
+        output: PathBuf,
+    },
+    /// Prints a report as a table
+    Table {
+        /// The report
+        report: PathBuf,
+    },
+    /// Makes one self-contained page with plots from a report
+    Report {
+        /// The report
+        report: PathBuf,
+        /// Where the page goes
+        #[arg(short, long, value_name = "REPORT.html")]
+        output: PathBuf,
+    },
+    /// Tells for each row whether B differs from A by more than noise; refuses unlike hosts
+    Compare {
+        /// The report before
+        a: PathBuf,
+        /// The report after
+        b: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does what was asked.
+pub fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Assemble { runs, output } => write(output, &json(&read::assembled(runs)?)?),
+        Command::Table { report } => print(&table::table(&read_report(report)?)),
+        Command::Report { report, output } => write(output, &page::page(&read_report(report)?)?),
+        Command::Compare { a, b, json: false } => {
+            print(&Comparison::of(&read_report(a)?, &read_report(b)?)?.to_string())
+        }
+        Command::Compare { a, b, json: true } => {
+            print(&json(&Comparison::of(&read_report(a)?, &read_report(b)?)?)?)
+        }
+    }
+}
+
+/// 1, or 2 if the question itself was wrong.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UnlikeHosts>() { 2 } else { 1 }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whoever closes the pipe has read enough.
+fn print(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,175 @@
+//! From files, with errors that name the row and the field.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::assemble::assemble;
+use super::check::{self, Fault};
+use super::model::{Report, Runs};
+
+/// Why a file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is not there, or not to be read
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// Which
+        path: PathBuf,
+        /// Why
+        source: io::Error,
+    },
+    /// It is not JSON
+    #[error("{} is not JSON: {source}", path.display())]
+    Syntax {
+        /// Which
+        path: PathBuf,
+        /// Where and why
+        source: serde_json::Error,
+    },
+    /// It is JSON, but not this
+    #[error("{}: {fault}", path.display())]
+    Field {
+        /// Which
+        path: PathBuf,
+        /// Where and why
+        fault: Fault,
+    },
+}
+
+/// A report that was assembled before.
+pub fn report(path: &Path) -> Result<Report, ReadError> {
+    let report: Report = typed(&value(path)?).map_err(field(path))?;
+    check::report(&report).map_err(field(path))?;
+    Ok(report)
+}
+
+/// A report from runs.
+pub(super) fn assembled(path: &Path) -> Result<Report, ReadError> {
+    let runs: Runs = typed(&value(path)?).map_err(field(path))?;
+    let ids: Vec<&str> = runs.rows.iter().map(|row| row.id.as_str()).collect();
+    check::document(&runs, &ids).map_err(field(path))?;
+    assemble(runs).map_err(field(path))
+}
+
+fn value(path: &Path) -> Result<Value, ReadError> {
+    let text = fs::read_to_string(path).map_err(|source| ReadError::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_str(&text).map_err(|source| ReadError::Syntax {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn field(path: &Path) -> impl Fn(Fault) -> ReadError {
+    move |fault| ReadError::Field {
+        path: path.to_owned(),
+        fault,
+    }
+}
+
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let problem = error.inner().to_string();
+        let path = error.path().to_string();
+        let mut segments = error.path().iter();
+        let row = match (segments.next(), segments.next()) {
+            (Some(Segment::Map { key }), Some(Segment::Seq { index })) if key == "rows" => {
+                value["rows"][index]["id"].as_str().map(|id| (index, id))
+            }
+            _ => None,
+        };
+        let Some((index, id)) = row else {
+            return Fault::new(path, problem);
+        };
+        let prefix = format!("rows[{index}]");
+        let inside = path.strip_prefix(&prefix).unwrap_or(&path);
+        Fault::in_row(id, inside.trim_start_matches('.'), problem)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report_with(row: Value) -> Value {
+        json!({
+            "host": {"cpus": 2, "cpu_model": "x", "kernel": "6.18", "driver": "veth",
+                "mtu_bytes": 1500, "queues": 1, "offloads": {}, "rps": "off"},
+            "commit": "abc",
+            "rows": [row],
+        })
+    }
+
+    fn row() -> Value {
+        json!({"id": "P1", "work": "w", "ours": {"value": 1.0, "unit": "Gb/s"}, "against": [],
+            "met": null, "saturated": null, "mode": {}, "pairs": 1})
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_by_row_and_field() {
+        let mut bad = row();
+        bad["runs"] = json!([{"side": "edge", "pair": 1, "value": "x", "unit": "Gb/s"}]);
+        let fault = typed::<Report>(&report_with(bad)).expect_err("is refused");
+        let text = fault.to_string();
+        assert!(
+            text.starts_with("row P1: runs[0].value: invalid type"),
+            "{text}"
+        );
+
+        let mut bad = row();
+        bad["runs"] =
+            json!([{"side": "edge", "pair": 1, "value": 1, "unit": "Gb/s", "latency": "AA=="}]);
+        let fault = typed::<Report>(&report_with(bad)).expect_err("is refused");
+        let text = fault.to_string();
+        assert!(
+            text.starts_with("row P1: runs[0].latency: not an HDR"),
+            "{text}"
+        );
+
+        let mut bad = report_with(row());
+        bad["host"]["queues"] = json!(-1);
+        let fault = typed::<Report>(&bad).expect_err("is refused");
+        assert!(fault.to_string().starts_with("host.queues: "), "{fault}");
+    }
+
+    #[test]
+    fn fields_of_later_versions_are_skipped_and_facts_of_the_host_are_kept() {
+        let mut later = row();
+        later["weather"] = json!("fine");
+        let report: Report = typed(&report_with(later)).expect("is read");
+        assert_eq!(report.host.other["rps"], json!("off"));
+        check::report(&report).expect("is good");
+    }
+
+    #[test]
+    fn a_report_that_contradicts_itself_is_refused() {
+        let against = |ratio: f64, met: bool| {
+            json!({"name": "nginx", "theirs": 1.0, "ratio": ratio, "low": 0.5, "high": 2.0,
+                "target": 1.5, "met": met})
+        };
+        let told = |against: Value, met: bool| {
+            let mut row = row();
+            row["met"] = json!(met);
+            row["against"] = json!([against]);
+            let report: Report = typed(&report_with(row)).expect("is read");
+            check::report(&report).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(told(against(1.6, true), true), Ok(()));
+        assert_eq!(told(against(1.0, false), false), Ok(()));
+        let fault = told(against(1.0, true), true).expect_err("not met");
+        assert!(fault.starts_with("row P1: against[0].met: "), "{fault}");
+        let fault = told(against(1.6, true), false).expect_err("met");
+        assert!(fault.starts_with("row P1: met: "), "{fault}");
+        let fault = told(against(3.0, true), true).expect_err("outside");
+        assert!(fault.starts_with("row P1: against[0].ratio: "), "{fault}");
+    }
+}

@@ -1,0 +1,104 @@
+//! The table on the terminal.
+
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::model::{Report, Row};
+use super::{facts, figure};
+
+/// As wide as most terminals can be made.
+const WIDTH_MAX: u16 = 132;
+/// Columns that hold numbers.
+const NUMBERS: [usize; 2] = [2, 4];
+
+/// Facts, one line for each comparison, remarks.
+pub fn table(report: &Report) -> String {
+    let mut text = String::new();
+    if report.quick {
+        line(
+            &mut text,
+            "a quick run: its figures are too short for claims",
+        );
+    }
+    for (name, value) in facts::of_report(report) {
+        line(&mut text, &format!("{name}: {value}"));
+    }
+    line(&mut text, "");
+    line(&mut text, &rows(report).trim_fmt());
+    let remarks = report.rows.iter().flat_map(|row| {
+        let remarks = facts::remarks(row).into_iter();
+        remarks.map(|remark| format!("{}: {remark}", row.id))
+    });
+    for (index, remark) in remarks.enumerate() {
+        if index == 0 {
+            line(&mut text, "");
+        }
+        line(&mut text, &remark);
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a string takes everything");
+}
+
+fn rows(report: &Report) -> Table {
+    let mut table = plain();
+    table.set_header([
+        "row",
+        "work",
+        "edge",
+        "against",
+        "theirs",
+        "ratio (low … high)",
+        "target",
+        "",
+    ]);
+    for column in NUMBERS {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for row in &report.rows {
+        add(&mut table, row);
+    }
+    table
+}
+
+/// Columns parted by spaces.
+pub(super) fn plain() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH_MAX);
+    table
+}
+
+fn add(table: &mut Table, row: &Row) {
+    let mut head = [
+        row.id.clone(),
+        row.title().to_owned(),
+        figure::measure(&row.ours),
+    ];
+    if row.against.is_empty() {
+        table.add_row(head.into_iter().chain(["—".into()]));
+        return;
+    }
+    for against in &row.against {
+        let theirs = against.theirs.map_or_else(
+            || "—".into(),
+            |theirs| figure::with_unit(theirs, &row.ours.unit),
+        );
+        let beside = [
+            against.name.clone(),
+            theirs,
+            figure::ratio(against),
+            figure::target(against),
+            figure::met(against.met).into(),
+        ];
+        // The row is named once.
+        table.add_row(std::mem::take(&mut head).into_iter().chain(beside));
+    }
+}

@@ -1,0 +1,72 @@
+//! Content to measure with: objects of random bytes, sealed like any other.
+
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use edge_user::seal::publish::{make_durable, open_origin, publish};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+/// The content is random, so it is the same for each run with the same seed; keys are new each
+/// time, and thrown away: nobody needs to read it.
+#[derive(Args)]
+pub struct Seed {
+    /// Folder to seal into; it must be there
+    #[arg(long, value_name = "DIR")]
+    origin: PathBuf,
+    /// Bytes in all
+    #[arg(long)]
+    bytes: u64,
+    /// Bytes of each object; the last one has what is left
+    #[arg(long)]
+    object_bytes: u64,
+    /// Where to write the public tickets, one a line
+    #[arg(long, value_name = "FILE")]
+    tickets: PathBuf,
+}
+
+/// Random bytes without end.
+struct Noise(SmallRng);
+
+impl Read for Noise {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.fill(buffer);
+        Ok(buffer.len())
+    }
+}
+
+pub fn seed(options: &Seed) -> Result<()> {
+    if options.object_bytes == 0 || options.bytes == 0 {
+        bail!("--bytes and --object-bytes are at least 1");
+    }
+    let origin = options.origin.display().to_string();
+    let store = open_origin(&origin)?;
+    let stop = AtomicBool::new(false);
+    let bar = ProgressBar::new(options.bytes).with_style(
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .context("a template of ours")?,
+    );
+    let mut tickets = String::new();
+    let mut rest = options.bytes;
+    for number in 0.. {
+        if rest == 0 {
+            break;
+        }
+        let size_bytes = rest.min(options.object_bytes);
+        rest -= size_bytes;
+        let content = Noise(SmallRng::seed_from_u64(number)).take(size_bytes);
+        let mut progress = |bytes| bar.inc(bytes);
+        let ticket = publish(content, size_bytes, store.as_ref(), &stop, &mut progress)?;
+        tickets.push_str(&ticket.public().encode());
+        tickets.push('\n');
+    }
+    bar.finish_and_clear();
+    make_durable(&origin).with_context(|| format!("cannot bring {origin} to the disk"))?;
+    fs::write(&options.tickets, tickets)
+        .with_context(|| format!("cannot write {}", options.tickets.display()))
+}

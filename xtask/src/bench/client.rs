@@ -1,0 +1,139 @@
+//! A generator: prepared, begun, and its result with what both sides used meanwhile.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use super::cpu::Used;
+use super::field::Field;
+use crate::process;
+use crate::stop::{self, Stop};
+
+/// Share of a CPU from which on it counts as fully used.
+const FULL_LOAD: f64 = 0.93;
+
+/// What a run gave.
+pub(super) struct Ran {
+    /// As the generator tells it.
+    pub(super) result: Value,
+    pub(super) cpu: Value,
+    server_load: f64,
+    client_load: f64,
+}
+
+impl Ran {
+    /// Of a client that is no program of ours: its own time is not told apart.
+    pub(super) fn new(result: Value, before: &[Used; 2], after: &[Used; 2]) -> Self {
+        Self {
+            cpu: json!({
+                "server": after[0].since(&before[0]),
+                "client": after[1].whole_since(&before[1]),
+            }),
+            server_load: after[0].load_since(&before[0]),
+            client_load: after[1].load_since(&before[1]),
+            result,
+        }
+    }
+
+    /// Which side could do no more.
+    pub(super) fn saturated(&self) -> &'static str {
+        if self.server_load >= FULL_LOAD {
+            "server"
+        } else if self.client_load >= FULL_LOAD {
+            "generator"
+        } else {
+            "neither"
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<f64> {
+        self.result[name]
+            .as_f64()
+            .with_context(|| format!("the generator gave no {name}: {}", self.result))
+    }
+
+    /// So many of what is counted under this name, a second.
+    pub(super) fn rate(&self, name: &str) -> Result<f64> {
+        Ok(self.number(name)? / self.number("seconds")?)
+    }
+
+    /// As `edge-bench assemble` takes it.
+    pub(super) fn run(&self, side: &str, pair: u32, value: f64, unit: &str) -> Value {
+        let mut run = json!({
+            "side": side,
+            "pair": pair,
+            "value": value,
+            "unit": unit,
+            "cpu": self.cpu,
+        });
+        for name in ["seconds", "bytes", "latency", "verified", "wrong"] {
+            if !self.result[name].is_null() {
+                run[name] = self.result[name].clone();
+            }
+        }
+        run
+    }
+}
+
+impl Field<'_> {
+    /// Runs a generator that says `ready` and waits for a line (`--wait`), against the server with
+    /// this process id; `between` is done when it is ready.
+    pub(super) fn ready_go(
+        &self,
+        command: &mut Command,
+        server: u32,
+        between: impl FnOnce() -> Result<()>,
+    ) -> Result<Ran> {
+        eprintln!("+ {}", process::line(command));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start: {}", process::line(command)))?;
+        let mut output = BufReader::new(child.stdout.take().context("a pipe of ours")?);
+        let mut ready = String::new();
+        output.read_line(&mut ready)?;
+        if ready.trim() != "ready" {
+            let status = child.wait()?;
+            bail!("not ready ({status}): {}", process::line(command));
+        }
+        between()?;
+        let before = self.used(server, child.id())?;
+        // Dropped at once: one line is all it waits for.
+        let mut input = child.stdin.take().context("a pipe of ours")?;
+        input.write_all(b"go\n")?;
+        drop(input);
+        let mut text = String::new();
+        output.read_to_string(&mut text)?;
+        let after = self.used(server, std::process::id())?;
+        let status = child.wait()?;
+        if stop::came() {
+            return Err(Stop::interrupted());
+        }
+        if !status.success() {
+            bail!("failed ({status}): {}", process::line(command));
+        }
+        let result: Value = serde_json::from_str(&text)
+            .with_context(|| format!("no JSON came from: {}", process::line(command)))?;
+        let mut client = after[1].since(&before[1]);
+        for name in ["user_seconds", "system_seconds"] {
+            client[name] = result["cpu"][name].clone();
+        }
+        Ok(Ran {
+            cpu: json!({"server": after[0].since(&before[0]), "client": client}),
+            server_load: after[0].load_since(&before[0]),
+            client_load: after[1].load_since(&before[1]),
+            result,
+        })
+    }
+
+    /// What server and client, and their CPUs, used so far.
+    pub(super) fn used(&self, server: u32, client: u32) -> Result<[Used; 2]> {
+        Ok([
+            Used::by(server, self.cpus[0])?,
+            Used::by(client, self.cpus[1])?,
+        ])
+    }
+}

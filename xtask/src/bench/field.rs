@@ -1,0 +1,256 @@
+//! The link that is measured on, the content, and who pays for its packets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::Plan;
+use crate::daemon::{self, Daemon, PORT, Settings};
+use crate::ground::{self, Ground, Side};
+use crate::machine::Machine;
+use crate::objects;
+use crate::place;
+use crate::process;
+
+/// Sources of generated requests; the edge sends to them by the reader's end.
+pub(super) const NET: &str = "10.72";
+/// Sealed in objects of this size.
+const OBJECT_BYTES: u64 = 256 << 20;
+const CHUNK_BYTES: u64 = 128 << 10;
+/// Of P8.
+const LARGE_ARENA_BYTES: u64 = 4 << 30;
+/// A ceiling's port.
+pub(super) const CEILING_PORT: u16 = 7400;
+
+pub(super) struct Field<'a> {
+    pub(super) ground: &'a Ground,
+    pub(super) folder: PathBuf,
+    pub(super) plan: Plan,
+    pub(super) started: String,
+    pub(super) tickets: PathBuf,
+    /// Names of all chunks, once an edge was warmed.
+    pub(super) chunks: PathBuf,
+    settings: Settings,
+    /// The CPUs of server and generator; the same one on a machine with one only.
+    pub(super) cpus: [usize; 2],
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn lay(machine: &'a mut Machine, plan: Plan) -> Result<Self> {
+        let folder = machine.folder()?;
+        let origin = folder.join("origin");
+        fs::create_dir(&origin)?;
+        let tickets = folder.join("tickets");
+        let mut seed = Command::new(place::release("edge-bench"));
+        seed.arg("seed").arg("--origin").arg(&origin);
+        seed.args(["--bytes", &plan.content_bytes.to_string()]);
+        seed.args(["--object-bytes", &OBJECT_BYTES.to_string()]);
+        process::run(seed.arg("--tickets").arg(&tickets))?;
+
+        let names = Ground::named_after_this_process();
+        let settings = Settings {
+            interface: names.edge.link.into(),
+            queues: 1,
+            listen: objects::addresses(&names)?.to_vec(),
+            origin,
+            socket: folder.join("admin.sock"),
+            arena_bytes: objects::arena_bytes(plan.content_bytes / CHUNK_BYTES),
+            sender: "gso".into(),
+            xdp: "native".into(),
+            bind: "copy".into(),
+        };
+        // A ceiling has as much as the edge, and they run one after the other.
+        let large = Settings {
+            arena_bytes: LARGE_ARENA_BYTES,
+            ..settings.clone()
+        };
+        machine.hugepages(settings.hugepage_bytes().max(large.hugepage_bytes()))?;
+        let ground = machine.ground(&place::xdp().join("edge-pass"))?;
+        let field = Self {
+            ground,
+            chunks: folder.join("chunks"),
+            folder,
+            plan,
+            started: started()?,
+            tickets,
+            settings,
+            cpus: cpus()?,
+        };
+        field.prepare()?;
+        Ok(field)
+    }
+
+    /// Ways to the generated sources, and RPS: the kernel's part of receiving is done on the CPU of
+    /// the side that receives.
+    fn prepare(&self) -> Result<()> {
+        let Ground { edge, reader } = self.ground;
+        let net = format!("{NET}.0.0/16");
+        ip(edge, &["route", "add", &net, "via", reader.ipv4])?;
+        let station = mac(reader)?;
+        ip(
+            edge,
+            &[
+                "neigh",
+                "replace",
+                reader.ipv4,
+                "lladdr",
+                &station,
+                "dev",
+                edge.link,
+            ],
+        )?;
+        let station = mac(edge)?;
+        ip(
+            reader,
+            &[
+                "neigh",
+                "replace",
+                edge.ipv4,
+                "lladdr",
+                &station,
+                "dev",
+                reader.link,
+            ],
+        )?;
+        for (side, cpu) in [(edge, self.cpus[0]), (reader, self.cpus[1])] {
+            let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", side.link);
+            let mask = format!("{:x}", 1_u64 << cpu);
+            let mut write = ground::inside(side, Path::new("/bin/sh"));
+            process::run(write.args(["-c", &format!("echo {mask} > {file}")]))?;
+        }
+        Ok(())
+    }
+
+    /// The PASS program on the reader's end. With it the edge's answers in the driver arrive;
+    /// without it the kernel hands over large sends in one piece, as hardware would cut them. So it
+    /// is there while readers greet, and not while they are measured.
+    pub(super) fn pass(&self, on: bool) -> Result<()> {
+        let reader = &self.ground.reader;
+        // Whatever a generator has left there.
+        without_program(reader)?;
+        if !on {
+            return Ok(());
+        }
+        let object = place::xdp().join("edge-pass");
+        let object = object.to_str().context("a path that is text")?;
+        let link = ["link", "set", "dev", reader.link];
+        ip(
+            reader,
+            &[&link[..], &["xdpdrv", "obj", object, "sec", "xdp"]].concat(),
+        )
+    }
+
+    /// A command on a side's CPU.
+    pub(super) fn command(&self, side: &Side, program: &Path) -> Command {
+        let cpu = if side.link == self.ground.edge.link {
+            self.cpus[0]
+        } else {
+            self.cpus[1]
+        };
+        let taskset = process::find("taskset").unwrap_or_else(|| "taskset".into());
+        let mut command = ground::inside(side, &taskset);
+        command.args(["-c", &cpu.to_string()]).arg(program);
+        command
+    }
+
+    pub(super) fn edge_bench(&self, side: &Side) -> Command {
+        self.command(side, &place::release("edge-bench"))
+    }
+
+    /// The edge's address and port.
+    pub(super) fn edge(&self) -> String {
+        format!("{}:{PORT}", self.ground.edge.ipv4)
+    }
+
+    /// An edge that has everything, and whose mode is what was asked for.
+    pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, serde_json::Value)> {
+        let settings = Settings {
+            sender: sender.into(),
+            xdp: xdp.into(),
+            ..self.settings.clone()
+        };
+        let config = self.folder.join("edged.toml");
+        daemon::write_config(&settings, &config)?;
+        let mut command = self.command(&self.ground.edge, &place::release("edged"));
+        let edged = Daemon::start(command.arg("--config").arg(&config))?;
+        let mut warm = self.edge_bench(&self.ground.reader);
+        warm.args(["load", "--warm", "--edge", &self.edge(), "--tickets"]);
+        warm.arg(&self.tickets)
+            .arg("--write-chunks")
+            .arg(&self.chunks);
+        let warmed: serde_json::Value = serde_json::from_str(&process::output(&mut warm)?)?;
+        if warmed["wrong"] != 0 {
+            bail!("the edge gave wrong chunks: {warmed}");
+        }
+        let mode = daemon::Counts::read(&settings.socket)?.mode().clone();
+        if mode["sender"] != sender || mode["xdp"] != xdp {
+            bail!("asked for sender {sender} and xdp {xdp}, and the edge runs in {mode}");
+        }
+        Ok((edged, mode))
+    }
+
+    /// An edge with the arena of P8, empty, and what it says of itself.
+    pub(super) fn large_edge(&self, sender: &str) -> Result<(Daemon, serde_json::Value)> {
+        let settings = Settings {
+            sender: sender.into(),
+            arena_bytes: LARGE_ARENA_BYTES,
+            ..self.settings.clone()
+        };
+        let config = self.folder.join("edged.toml");
+        daemon::write_config(&settings, &config)?;
+        let mut command = self.command(&self.ground.edge, &place::release("edged"));
+        let edged = Daemon::start(command.arg("--config").arg(&config))?;
+        let stat = daemon::Counts::read(&settings.socket)?.all().clone();
+        Ok((edged, stat))
+    }
+
+    /// A server of `edge-bench ceiling`, ready.
+    pub(super) fn ceiling(&self, words: &[&str]) -> Result<Daemon> {
+        let mut command = self.edge_bench(&self.ground.edge);
+        Daemon::start(command.arg("ceiling").args(words))
+    }
+
+    /// How many chunks there are.
+    pub(super) fn chunk_count(&self) -> u64 {
+        self.plan.content_bytes / CHUNK_BYTES
+    }
+}
+
+fn ip(side: &Side, words: &[&str]) -> Result<()> {
+    let ip = process::find("ip").unwrap_or_else(|| "ip".into());
+    process::run(Command::new(ip).args(["-n", &side.namespace]).args(words))
+}
+
+/// Takes any program off a side's end of the link: peers leave theirs.
+pub(super) fn without_program(side: &Side) -> Result<()> {
+    ip(side, &["link", "set", "dev", side.link, "xdpdrv", "off"])
+}
+
+/// Station address of a side.
+pub(super) fn mac(side: &Side) -> Result<String> {
+    let mut cat = ground::inside(side, Path::new("/bin/cat"));
+    let text = process::output(cat.arg(format!("/sys/class/net/{}/address", side.link)))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The object file with the programs to measure with.
+pub(super) fn programs() -> PathBuf {
+    place::xdp().join("edge-bench-xdp")
+}
+
+/// The first two this process may use.
+fn cpus() -> Result<[usize; 2]> {
+    let set = rustix::thread::sched_getaffinity(None).context("cannot tell our CPUs")?;
+    let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+    let first = cpus.next().context("no CPU is ours")?;
+    Ok([first, cpus.next().unwrap_or(first)])
+}
+
+/// Now, as RFC 3339 in UTC has it.
+fn started() -> Result<String> {
+    let mut date = Command::new("date");
+    let text = process::output(date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?;
+    Ok(text.trim().to_owned())
+}

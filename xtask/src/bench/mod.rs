@@ -1,0 +1,159 @@
+//! Measures the edge beside its ceilings and its peers, in one run, on a ground of its own.
+
+/// The micro-benchmarks.
+mod micro;
+/// The link, and who pays for its packets.
+mod field;
+/// Processor time.
+mod cpu;
+/// A generator, from "ready" to its result.
+mod client;
+/// What is measured beside the edge.
+mod peers;
+/// What the machine is.
+mod host;
+/// The rows.
+mod rows;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use self::field::Field;
+use self::rows::{ROWS, Row};
+use crate::build;
+use crate::instructions;
+use crate::machine::Machine;
+use crate::place;
+use crate::process;
+use crate::rights;
+
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
+pub(crate) struct Bench {
+    /// Every row, three pairs of about a second a side: for a look, not for claims
+    #[arg(long)]
+    quick: bool,
+    /// Only these rows, as P1,P2
+    #[arg(long, value_delimiter = ',', value_name = "ROWS")]
+    only: Vec<String>,
+    /// Write the report here too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How the edge sends its replies; each row's best when not given
+    #[arg(long)]
+    sender: Option<String>,
+    /// Time the pure stages alone, with criterion
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender"])]
+    micro: bool,
+    /// Count their instructions, and compare with bench/instructions.json
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "micro"])]
+    instructions: bool,
+    /// Commit to what was counted: rewrites that file
+    #[arg(long, requires = "instructions")]
+    accept: bool,
+}
+
+/// How long and how often.
+#[derive(Clone, Copy)]
+struct Plan {
+    pairs: u32,
+    seconds: f64,
+    /// Bytes of content that is resident.
+    content_bytes: u64,
+}
+
+const QUICK: Plan = Plan {
+    pairs: 3,
+    seconds: 1.0,
+    content_bytes: 1 << 30,
+};
+const FULL: Plan = Plan {
+    pairs: 7,
+    seconds: 4.0,
+    content_bytes: 1 << 30,
+};
+
+pub(crate) fn bench(options: &Bench) -> Result<()> {
+    if options.micro {
+        return micro::micro();
+    }
+    if options.instructions {
+        return instructions::instructions(options.accept);
+    }
+    let chosen = chosen(&options.only)?;
+    rights::need_root(
+        "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
+    )?;
+    build::build()?;
+    process::run(build::workspace_cargo("build").args(["--release", "--package", "edge-bench"]))?;
+    let plan = if options.quick { QUICK } else { FULL };
+    let mut machine = Machine::borrow()?;
+    let runs = measure(options, plan, &chosen, &mut machine)?;
+    machine.give_back()?;
+    report(options, &runs)
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Row>> {
+    let names: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
+    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+        bail!("there is no row {unknown}; there are {}", names.join(", "));
+    }
+    let wanted = |row: &&Row| only.is_empty() || only.iter().any(|name| name == row.id);
+    Ok(ROWS.iter().filter(wanted).collect())
+}
+
+fn measure(options: &Bench, plan: Plan, chosen: &[&Row], machine: &mut Machine) -> Result<Value> {
+    let field = Field::lay(machine, plan)?;
+    let mut rows = Vec::new();
+    for row in chosen {
+        eprintln!("\n== {}: {}", row.id, row.work);
+        rows.push((row.measure)(&field, options.sender.as_deref())?);
+    }
+    Ok(json!({
+        "schema": 1,
+        "host": host::facts(&field)?,
+        "commit": build::commit(),
+        "started": field.started,
+        "quick": options.quick,
+        "seconds_a_side": plan.seconds,
+        "sender": options.sender,
+        "rows": rows,
+    }))
+}
+
+/// Puts the runs together, shows the table, and keeps all of it.
+fn report(options: &Bench, runs: &Value) -> Result<()> {
+    let started = runs["started"]
+        .as_str()
+        .unwrap_or("unknown")
+        .replace(':', "-");
+    let folder = place::target().join("bench").join(started);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let measured = folder.join("runs.json");
+    fs::write(&measured, runs.to_string())?;
+    let report = folder.join("report.json");
+    let page = folder.join("report.html");
+    edge_bench(&["assemble"], &[&measured], Some(&report))?;
+    edge_bench(&["report"], &[&report], Some(&page))?;
+    let mut table = Command::new(place::release("edge-bench"));
+    print!("{}", process::output(table.arg("table").arg(&report))?);
+    println!("\nreport: {}\npage:   {}", report.display(), page.display());
+    if let Some(file) = &options.json {
+        fs::copy(&report, file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+fn edge_bench(words: &[&str], files: &[&Path], out: Option<&Path>) -> Result<()> {
+    let mut command = Command::new(place::release("edge-bench"));
+    command.args(words).args(files);
+    if let Some(out) = out {
+        command.arg("-o").arg(out);
+    }
+    process::run(&mut command)
+}
