@@ -17,6 +17,9 @@ use crate::stop::{self, Stop};
 
 pub(super) struct Row {
     pub(super) id: &'static str,
+    /// A short title.
+    name: &'static str,
+    /// What is done, in a sentence.
     pub(super) work: &'static str,
     /// With the sender that was asked for, or the row's own.
     pub(super) measure: fn(&Field<'_>, Option<&str>) -> Result<Value>,
@@ -25,38 +28,44 @@ pub(super) struct Row {
 pub(super) const ROWS: &[Row] = &[
     Row {
         id: "P1",
+        name: "whole chunks",
         work: "whole chunks of 128 KiB, Zipf 0.9 over 1 GiB resident, closed loop",
         measure: bulk,
     },
     Row {
         id: "P2",
+        name: "single segments",
         work: "single segments of 1216 bytes, Zipf 0.9 over 1 GiB resident, 65536 sources, closed loop",
         measure: small,
     },
     Row {
         id: "P3",
+        name: "the XDP program",
         work: "the XDP program on a hit over IPv4, the same one each time, by BPF_PROG_TEST_RUN",
         measure: verdict,
     },
     Row {
         id: "P4",
+        name: "latency of a hit",
         work: "99th percentile of a hit's latency, open loop at half of what the slower path can do",
         measure: latency,
     },
     Row {
         id: "P5",
+        name: "beside a flood",
         work: "whole chunks as in P1, beside a flood of HELLOs, bad cookies, junk and unknown ids",
         measure: flood,
     },
     Row {
         id: "P8",
+        name: "memory",
         work: "memory beside the payload of a full arena of 4 GiB with chunks of 128 KiB",
         measure: memory,
     },
 ];
 
 const GSO_CEILING: &str = "bare GSO sender";
-const DROPPED: &str = "beside an equal flood that is dropped at once";
+const DROPPED: &str = "an equal flood, dropped at once";
 /// What starting takes, on both ends.
 const FLOOD_LONGER: f64 = 1.5;
 const FLOOD: &str = "hello,bad-cookie,junk,unknown";
@@ -65,7 +74,7 @@ const HIT: &str = "a hit over IPv4";
 /// Of one queue, with frames to receive into only.
 const UMEM_BYTES: u64 = 8 << 20;
 const REFLECTOR: &str = "bare AF_XDP reflector";
-const XDP_OFF: &str = "the same edge with XDP off";
+const XDP_OFF: &str = "the edge with XDP off";
 /// Bytes of a full segment's datagram.
 const REPLY_BYTES: &str = "1232";
 /// Files and paths for nginx; all of them fit its cache of open files.
@@ -132,6 +141,7 @@ impl Growing {
         let note = (!self.notes.is_empty()).then(|| self.notes.join("; "));
         json!({
             "id": self.row.id,
+            "name": self.row.name,
             "work": self.row.work,
             "unit": self.unit,
             "better": self.better,
