@@ -16,5 +16,8 @@ pub mod verdict;
 /// Programs on an interface.
 pub mod program;
 
+/// Hugepages.
+mod memory;
+
 /// What was measured, as JSON, and everything made from it.
 pub mod report;

@@ -63,6 +63,8 @@ mod rights;
 mod stop;
 /// Waiting.
 mod clock;
+/// Processor time.
+mod cpu;
 
 use std::process::ExitCode;
 

@@ -12,13 +12,13 @@ use edge_ebpf::wire::{
     HELLO_HEADER_BYTES, Hello, Kind, Welcome, opening,
 };
 use edge_user::limits::SENDS;
-use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::{ReceiveRing, Wake};
 use edge_user::sys::send::{Full, SendQueue as _, SendRing};
 use edge_user::sys::slab::{Slab, Span};
 use edge_user::sys::socket::ServiceSocket;
 
 use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
+use crate::memory::memory;
 
 const BUFFERS: u16 = 512;
 /// How often it looks whether it shall stop.
@@ -78,9 +78,7 @@ fn chunks(options: &Gso, geometry: Geometry) -> Result<Slab> {
     let segments = usize::from(geometry.last) + 1;
     let slot_bytes = segments * stride;
     let bytes = slot_bytes * options.chunks as usize;
-    let mapping = Mapping::anonymous(bytes, true)
-        .or_else(|_| Mapping::anonymous(bytes, false))
-        .context("there is no memory for the chunks")?;
+    let mapping = memory(bytes).context("there is no memory for the chunks")?;
     let (slab, pieces) = Slab::cut(mapping, slot_bytes, options.chunks);
     for (mut piece, number) in pieces.into_iter().zip(0..) {
         let slot = slab.bytes_mut(&mut piece);

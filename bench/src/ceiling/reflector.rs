@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use edge_ebpf::frame::{Parsed, UDP_BYTES, parse};
 use edge_ebpf::rewrite::{headers, payload_sum};
 use edge_user::limits::{BATCH, XSK_SENDING};
-use edge_user::sys::mapping::Mapping;
 use edge_user::sys::xsk::Xsk;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Reflector, say_ready};
+use crate::memory::memory;
 use crate::program::{Deed, Program, Rule};
 
 /// Ethernet, IPv4, UDP.
@@ -29,9 +29,7 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
             options.reply_bytes
         );
     }
-    let umem = Mapping::anonymous(XSK_SENDING.umem_bytes(), true)
-        .or_else(|_| Mapping::anonymous(XSK_SENDING.umem_bytes(), false))?;
-    let mut xsk = Xsk::new(umem, XSK_SENDING)?;
+    let mut xsk = Xsk::new(memory(XSK_SENDING.umem_bytes())?, XSK_SENDING)?;
     let rule = Rule::Port(options.port);
     let mut program = Program::attach(&options.programs, &options.interface, Deed::Redirect, rule)?;
     xsk.bind(&options.interface, 0)

@@ -1,5 +1,6 @@
 //! What can be asked for: the chunks behind some public tickets.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -43,11 +44,7 @@ pub fn tickets(file: &Path) -> Result<Vec<PublicTicket>> {
 pub fn write(chunks: &[Chunk], file: &Path) -> Result<()> {
     let mut text = String::new();
     for chunk in chunks {
-        use std::fmt::Write as _;
-        for byte in chunk.id.0 {
-            write!(text, "{byte:02x}").expect("a string grows");
-        }
-        writeln!(text, " {}", chunk.bytes).expect("a string grows");
+        writeln!(text, "{} {}", chunk.id, chunk.bytes).expect("a string grows");
     }
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -15,7 +15,6 @@ use edge_ebpf::wire::{
 use edge_user::clock;
 use edge_user::limits::BATCH;
 use edge_user::seal::tree::id_of;
-use edge_user::sys::mapping::Mapping;
 use edge_user::sys::xsk::{Xsk, XskSizes};
 use hashbrown::HashMap;
 use rand::rngs::SmallRng;
@@ -25,6 +24,7 @@ use super::bulk::VERIFIED_ONE_IN;
 use super::catalogue::Chunk;
 use super::mix::Picker;
 use super::tally::Tally;
+use crate::memory::memory;
 use crate::program::{Deed, Program, Rule};
 
 /// Ethernet, IPv4 and UDP.
@@ -222,9 +222,7 @@ pub enum Pace {
 impl Frames {
     /// Takes the interface's queue; frames to the sources no longer reach the kernel.
     pub fn open(way: Way, answers: Answers) -> Result<Self> {
-        let umem = Mapping::anonymous(SIZES.umem_bytes(), true)
-            .or_else(|_| Mapping::anonymous(SIZES.umem_bytes(), false))?;
-        let xsk = Xsk::new(umem, SIZES)?;
+        let xsk = Xsk::new(memory(SIZES.umem_bytes())?, SIZES)?;
         let rule = Rule::Net(way.net);
         let mut program = Program::attach(&way.programs, &way.interface, Deed::Redirect, rule)?;
         xsk.bind(&way.interface, 0)
@@ -415,36 +413,31 @@ impl Frames {
             let bytes = self.xsk.bytes(&frame);
             if let Some(source) = self.way.number(bytes) {
                 let payload = bytes.get(HEADERS_BYTES..).unwrap_or_default();
-                let asked = self.asked[source as usize];
-                match asked {
-                    Some(asked) if self.answers == Answers::Any => {
-                        self.tally.bytes += payload.len() as u64;
+                if let Some(asked) = self.asked[source as usize] {
+                    let chunk = &chunks[asked.chunk as usize];
+                    let answer = match self.answers {
+                        Answers::Any => Some(payload),
+                        Answers::Data => data_of(payload, chunk, self.segment_bytes)
+                            .filter(|(index, ..)| *index == asked.index)
+                            .map(|(.., data)| data),
+                    };
+                    if let Some(data) = answer {
+                        self.tally.bytes += data.len() as u64;
                         self.tally.chunks += 1;
                         self.tally.latency(now.saturating_duration_since(asked.due));
+                        if self.answers == Answers::Data && is_sampled(asked.chunk) {
+                            let segment_bytes = self.segment_bytes;
+                            (self.sampled.entry(asked.chunk))
+                                .or_insert_with(|| Sample::of(chunk, segment_bytes))
+                                .take(chunk, payload, segment_bytes);
+                        }
                         self.asked[source as usize] = None;
                         self.under_way -= 1;
+                    } else {
+                        self.tally.refused += 1;
                     }
-                    Some(asked) => {
-                        let chunk = &chunks[asked.chunk as usize];
-                        let found = data_of(payload, chunk, self.segment_bytes)
-                            .filter(|(index, ..)| *index == asked.index);
-                        if let Some((.., data)) = found {
-                            self.tally.bytes += data.len() as u64;
-                            self.tally.chunks += 1;
-                            self.tally.latency(now.saturating_duration_since(asked.due));
-                            if is_sampled(asked.chunk) {
-                                let segment_bytes = self.segment_bytes;
-                                (self.sampled.entry(asked.chunk))
-                                    .or_insert_with(|| Sample::of(chunk, segment_bytes))
-                                    .take(chunk, payload, segment_bytes);
-                            }
-                            self.asked[source as usize] = None;
-                            self.under_way -= 1;
-                        } else {
-                            self.tally.refused += 1;
-                        }
-                    }
-                    None => self.tally.strange += 1,
+                } else {
+                    self.tally.strange += 1;
                 }
             }
             self.xsk.recycle(frame);

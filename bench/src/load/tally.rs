@@ -4,15 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer as _, V2DeflateSerializer};
 use serde_json::{Value, json};
 
-/// Latencies up to a minute, to three digits.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
-const DIGITS: u8 = 3;
+use crate::report::latency;
 
 #[derive(Debug)]
 pub struct Tally {
@@ -45,8 +40,7 @@ impl Default for Tally {
             wrong: 0,
             refused: 0,
             strange: 0,
-            latencies_ns: Histogram::new_with_bounds(1, LATENCY_NS_MAX, DIGITS)
-                .expect("the bounds are in order"),
+            latencies_ns: latency::empty(),
         }
     }
 }
@@ -57,16 +51,12 @@ impl Tally {
         self.latencies_ns.saturating_record(nanoseconds);
     }
 
-    pub fn percentile_ns(&self, percentile: f64) -> u64 {
+    fn percentile_ns(&self, percentile: f64) -> u64 {
         self.latencies_ns.value_at_percentile(percentile)
     }
 
     /// As `edge-bench assemble` takes it, with the histogram in the usual interchange form.
     pub fn to_json(&self, seconds: f64, cpu: CpuTime) -> Result<Value> {
-        let mut histogram = Vec::new();
-        V2DeflateSerializer::new()
-            .serialize(&self.latencies_ns, &mut histogram)
-            .context("the histogram cannot be written")?;
         Ok(json!({
             "seconds": seconds,
             "bytes": self.bytes,
@@ -78,7 +68,7 @@ impl Tally {
             "wrong": self.wrong,
             "refused": self.refused,
             "strange": self.strange,
-            "latency": STANDARD.encode(histogram),
+            "latency": latency::encode(&self.latencies_ns)?,
             "latency_ns": {
                 "p50": self.percentile_ns(50.0),
                 "p99": self.percentile_ns(99.0),

@@ -5,16 +5,14 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// `USER_HZ`, which Linux fixes at 100 for everybody who asks.
-const TICKS_A_SECOND: f64 = 100.0;
+use crate::cpu::{CpuTime, TICKS_A_SECOND};
 
 /// What was used so far, of a program and of the CPU it runs on.
 #[derive(Clone, Copy)]
 pub(super) struct Used {
-    user: f64,
-    system: f64,
+    program: CpuTime,
+    /// Of the CPU, in ticks: soft interrupts, all that it did, and all there was.
     softirq: f64,
-    /// All that the CPU did, and all there was.
     busy: f64,
     all: f64,
 }
@@ -22,10 +20,6 @@ pub(super) struct Used {
 impl Used {
     /// Of a process with its threads and children that ended, and of a CPU.
     pub(super) fn by(pid: u32, cpu: usize) -> Result<Self> {
-        let stat = format!("/proc/{pid}/stat");
-        let stat = fs::read_to_string(&stat).with_context(|| format!("cannot read {stat}"))?;
-        let (_, fields) = stat.rsplit_once(')').context("a process has a name")?;
-        let fields: Vec<f64> = numbers(fields);
         let cpus = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
         let name = format!("cpu{cpu} ");
         let line = cpus.lines().find_map(|line| line.strip_prefix(&name));
@@ -34,9 +28,7 @@ impl Used {
         let at = |place: usize| line.get(place).copied().unwrap_or(0.0);
         let all: f64 = line.iter().take(8).sum();
         Ok(Self {
-            // Behind name and state: fields 14 and 15 of proc(5).
-            user: fields.get(10).copied().unwrap_or(0.0),
-            system: fields.get(11).copied().unwrap_or(0.0),
+            program: CpuTime::of(pid)?,
             softirq: at(6),
             busy: all - at(3) - at(4),
             all,
@@ -46,8 +38,8 @@ impl Used {
     /// What was used since, in seconds; soft interrupts are those of the whole CPU.
     pub(super) fn since(&self, before: &Self) -> Value {
         json!({
-            "user_seconds": (self.user - before.user) / TICKS_A_SECOND,
-            "system_seconds": (self.system - before.system) / TICKS_A_SECOND,
+            "user_seconds": self.program.user - before.program.user,
+            "system_seconds": self.program.system - before.program.system,
             "softirq_seconds": (self.softirq - before.softirq) / TICKS_A_SECOND,
         })
     }

@@ -164,6 +164,18 @@ impl<'a> Field<'a> {
         format!("{}:{PORT}", self.ground.edge.ipv4)
     }
 
+    fn start_edge(&self, settings: &Settings) -> Result<Daemon> {
+        let config = self.folder.join("edged.toml");
+        daemon::write_config(settings, &config)?;
+        let mut command = self.command(&self.ground.edge, &place::release("edged"));
+        Daemon::start(command.arg("--config").arg(&config))
+    }
+
+    /// Where a ceiling serves.
+    pub(super) fn ceiling_address(&self) -> String {
+        format!("{}:{CEILING_PORT}", self.ground.edge.ipv4)
+    }
+
     /// An edge that has everything, and whose mode is what was asked for.
     pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, serde_json::Value)> {
         let settings = Settings {
@@ -171,10 +183,7 @@ impl<'a> Field<'a> {
             xdp: xdp.into(),
             ..self.settings.clone()
         };
-        let config = self.folder.join("edged.toml");
-        daemon::write_config(&settings, &config)?;
-        let mut command = self.command(&self.ground.edge, &place::release("edged"));
-        let edged = Daemon::start(command.arg("--config").arg(&config))?;
+        let edged = self.start_edge(&settings)?;
         let mut warm = self.edge_bench(&self.ground.reader);
         warm.args(["load", "--warm", "--edge", &self.edge(), "--tickets"]);
         warm.arg(&self.tickets)
@@ -198,10 +207,7 @@ impl<'a> Field<'a> {
             arena_bytes: LARGE_ARENA_BYTES,
             ..self.settings.clone()
         };
-        let config = self.folder.join("edged.toml");
-        daemon::write_config(&settings, &config)?;
-        let mut command = self.command(&self.ground.edge, &place::release("edged"));
-        let edged = Daemon::start(command.arg("--config").arg(&config))?;
+        let edged = self.start_edge(&settings)?;
         let stat = daemon::Counts::read(&settings.socket)?.all().clone();
         Ok((edged, stat))
     }

@@ -107,12 +107,17 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Row>> {
     Ok(ROWS.iter().filter(wanted).collect())
 }
 
-fn measure(options: &Bench, plan: Plan, chosen: &[&Row], machine: &mut Machine) -> Result<Value> {
+fn measure(
+    options: &Bench,
+    plan: Plan,
+    chosen: &[&'static Row],
+    machine: &mut Machine,
+) -> Result<Value> {
     let field = Field::lay(machine, plan)?;
     let mut rows = Vec::new();
     for row in chosen {
         eprintln!("\n== {}: {}", row.id, row.work);
-        rows.push((row.measure)(&field, options.sender.as_deref())?);
+        rows.push((row.measure)(row, &field, options.sender.as_deref())?);
     }
     Ok(json!({
         "schema": 1,

@@ -22,7 +22,7 @@ pub(super) struct Row {
     /// What is done, in a sentence.
     pub(super) work: &'static str,
     /// With the sender that was asked for, or the row's own.
-    pub(super) measure: fn(&Field<'_>, Option<&str>) -> Result<Value>,
+    pub(super) measure: fn(&'static Row, &Field<'_>, Option<&str>) -> Result<Value>,
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -71,7 +71,7 @@ const FLOOD_LONGER: f64 = 1.5;
 const FLOOD: &str = "hello,bad-cookie,junk,unknown";
 /// The golden packet that P3 is about.
 const HIT: &str = "a hit over IPv4";
-/// Of one queue, with frames to receive into only.
+/// Umem of one queue: frames to receive into, and as many again with a sender that sends from some.
 const UMEM_BYTES: u64 = 8 << 20;
 const REFLECTOR: &str = "bare AF_XDP reflector";
 const XDP_OFF: &str = "the edge with XDP off";
@@ -99,10 +99,9 @@ struct Growing {
 }
 
 impl Growing {
-    fn of(id: &str, unit: &'static str, better: &'static str) -> Result<Self> {
-        let row = ROWS.iter().find(|row| row.id == id);
-        Ok(Self {
-            row: row.context("a row of ours")?,
+    fn of(row: &'static Row, unit: &'static str, better: &'static str) -> Self {
+        Self {
+            row,
             unit,
             better,
             mode: Value::Null,
@@ -110,7 +109,7 @@ impl Growing {
             notes: Vec::new(),
             targets: Vec::new(),
             runs: Vec::new(),
-        })
+        }
     }
 
     fn target(&mut self, name: &str, target: f64, absent: Option<&String>) {
@@ -155,9 +154,9 @@ impl Growing {
 }
 
 /// P1.
-fn bulk(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+fn bulk(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     let absent = peers::installed(peers::NGINX_PROGRAMS).err();
-    let mut row = Growing::of("P1", BYTES_A_SECOND, "higher")?;
+    let mut row = Growing::of(row, BYTES_A_SECOND, "higher");
     row.target(GSO_CEILING, 0.90, None);
     row.target(NGINX, 1.5, absent.as_ref());
     for pair in 1..=field.plan.pairs {
@@ -172,7 +171,7 @@ fn bulk(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
         edged.stop()?;
 
         let count = field.chunk_count().to_string();
-        let listen = format!("{}:{CEILING_PORT}", field.ground.edge.ipv4);
+        let listen = field.ceiling_address();
         let ceiling = field.ceiling(&["gso", "--listen", &listen, "--chunks", &count])?;
         let ran = field.load(&listen, &["--numbered".into(), count.into()], &ceiling)?;
         row.push(GSO_CEILING, pair, &ran, ran.rate("bytes")?);
@@ -192,10 +191,10 @@ fn bulk(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
 }
 
 /// P2.
-fn small(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+fn small(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     let knot_absent = peers::installed(peers::KNOT_PROGRAMS).err();
     let nginx_absent = peers::installed(peers::NGINX_PROGRAMS).err();
-    let mut row = Growing::of("P2", ANSWERS_A_SECOND, "higher")?;
+    let mut row = Growing::of(row, ANSWERS_A_SECOND, "higher");
     row.target(REFLECTOR, 0.85, None);
     row.target(KNOT, 2.0, knot_absent.as_ref());
     row.target(NGINX, 15.0, nginx_absent.as_ref());
@@ -207,7 +206,7 @@ fn small(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
         edged.stop()?;
 
         let reflector = field.reflector()?;
-        let to = format!("{}:{CEILING_PORT}", field.ground.edge.ipv4);
+        let to = field.ceiling_address();
         let ran = field.singles(&to, &["--window", WINDOW, "--any"], &reflector)?;
         row.push(REFLECTOR, pair, &ran, ran.rate("answers")?);
         reflector.stop()?;
@@ -250,9 +249,9 @@ fn small_peers(
 }
 
 /// P4.
-fn latency(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+fn latency(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     let sender = sender.unwrap_or("xsk");
-    let mut row = Growing::of("P4", "ns", "lower")?;
+    let mut row = Growing::of(row, "ns", "lower");
     for (name, target) in [(XDP_OFF, 0.5), (REFLECTOR, 1.5)] {
         row.target(name, target, None);
     }
@@ -276,7 +275,7 @@ fn latency(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
         edged.stop()?;
 
         let reflector = field.reflector()?;
-        let to = format!("{}:{CEILING_PORT}", field.ground.edge.ipv4);
+        let to = field.ceiling_address();
         let ran = field.singles(&to, &["--rate", &rate, "--any"], &reflector)?;
         row.push(REFLECTOR, pair, &ran, p99(&ran)?);
         reflector.stop()?;
@@ -285,8 +284,8 @@ fn latency(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
 }
 
 /// P3.
-fn verdict(field: &Field<'_>, _: Option<&str>) -> Result<Value> {
-    let mut row = Growing::of("P3", "ns", "lower")?;
+fn verdict(row: &'static Row, field: &Field<'_>, _: Option<&str>) -> Result<Value> {
+    let mut row = Growing::of(row, "ns", "lower");
     row.targets
         .push(json!({"name": "the mark of 220 ns", "target": 1.0, "theirs": 220.0}));
     row.notes.push(String::from(
@@ -306,8 +305,8 @@ fn verdict(field: &Field<'_>, _: Option<&str>) -> Result<Value> {
 }
 
 /// P5.
-fn flood(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
-    let mut row = Growing::of("P5", BYTES_A_SECOND, "higher")?;
+fn flood(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+    let mut row = Growing::of(row, BYTES_A_SECOND, "higher");
     row.target(DROPPED, 0.8, None);
     let (edged, mode) = field.warm_edge(sender.unwrap_or("gso"), "native")?;
     row.mode = mode;
@@ -327,18 +326,24 @@ fn flood(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
 }
 
 /// P8.
-fn memory(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
-    let mut row = Growing::of("P8", "%", "lower")?;
+fn memory(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+    let mut row = Growing::of(row, "%", "lower");
     row.targets
         .push(json!({"name": "the mark of 4 %", "target": 1.0, "theirs": 4.0}));
     row.notes
         .push(String::from("objects of 4 KiB are not built yet"));
-    let (edged, stat) = field.large_edge(sender.unwrap_or("gso"))?;
+    let sender = sender.unwrap_or("gso");
+    let umem_bytes = if sender == "xsk" {
+        2 * UMEM_BYTES
+    } else {
+        UMEM_BYTES
+    };
+    let (edged, stat) = field.large_edge(sender)?;
     let number = |value: &Value| value.as_f64().context("`edge stat` gave no number");
     let store = &stat["store"];
     let payload = number(&store["slots"])? * 131_072.0;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-    let beside = edged_memory(edged.id())? as f64;
+    let beside = (edged_memory(edged.id())? + umem_bytes) as f64;
     let value = (number(&store["arena_bytes"])? + beside - payload) / payload * 100.0;
     row.mode = stat["mode"].clone();
     row.runs
@@ -347,7 +352,7 @@ fn memory(field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     Ok(row.finish())
 }
 
-/// Anonymous memory, maps of the program and umem, in bytes; the arena is in hugepages, which the
+/// Anonymous memory and maps of the program, in bytes; arena and umem are in hugepages, which the
 /// kernel counts apart.
 fn edged_memory(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
@@ -364,7 +369,7 @@ fn edged_memory(pid: u32) -> Result<u64> {
             .and_then(|bytes| bytes.trim().parse::<u64>().ok())
             .unwrap_or(0);
     }
-    Ok((kib("RssAnon:") << 10) + maps + UMEM_BYTES)
+    Ok((kib("RssAnon:") << 10) + maps)
 }
 
 fn p99(ran: &Ran) -> Result<f64> {

@@ -1,6 +1,5 @@
 //! The legitimate reader beside an attack, and the clock of the whole.
 
-use std::fs;
 use std::slice;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use super::Play;
 use super::reader::Fetch;
 use super::run::{Now, Phase};
 use crate::clock;
+use crate::cpu::CpuTime;
 use crate::daemon::{Counts, Daemon};
 use crate::objects::Sealed;
 
@@ -18,8 +18,6 @@ pub(super) const ROUNDS: usize = 2;
 /// An attack is taken off after this time, so that it is seen whether a reader that still fetches
 /// is only slow. Longer than a reader that hears nothing goes on.
 const ATTACK_MAX: Duration = Duration::from_secs(12);
-/// The kernel's unit for the time a process used.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// What was measured while the attack went on.
 #[derive(Default)]
@@ -144,7 +142,7 @@ struct Slice<'a> {
 
 impl<'a> Slice<'a> {
     fn begin(phase: &'a Phase, pid: u32) -> Result<Self> {
-        let cpu_before = cpu_seconds(pid)?;
+        let cpu_before = CpuTime::of(pid)?.all();
         phase.set(Now::Attack);
         Ok(Self {
             phase,
@@ -163,19 +161,8 @@ impl<'a> Slice<'a> {
         self.phase.set(Now::Rest);
         *self.took.get_or_insert_with(|| {
             // An edge that is gone is missed where somebody waits for it.
-            let cpu = cpu_seconds(self.pid).unwrap_or(self.cpu_before) - self.cpu_before;
+            let cpu = CpuTime::of(self.pid).map_or(self.cpu_before, CpuTime::all) - self.cpu_before;
             (self.begin.elapsed().as_secs_f64(), cpu)
         })
     }
-}
-
-/// Time that all threads of a process spent, in user and in kernel mode.
-fn cpu_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields = stat.rsplit_once(") ").context("a line of /proc")?.1;
-    let ticks = |at| -> Result<u32> {
-        let field = fields.split(' ').nth(at).context("a field of /proc")?;
-        Ok(field.parse()?)
-    };
-    Ok(f64::from(ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
 }

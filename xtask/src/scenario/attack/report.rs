@@ -7,8 +7,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
+use super::life::Measured;
 use super::reader::{End, Fetch};
-use super::tally::Amount;
+use super::tally::{Amount, Tally};
 use crate::stage::Outcome;
 
 /// Whether it was kept, and what it is or how it was broken.
@@ -54,6 +55,33 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Of an attack that was fought against an edge with readers beside it.
+    pub(super) fn fought(
+        (name, does): (&'static str, &'static str),
+        tally: &Tally,
+        reasons: BTreeMap<String, u64>,
+        told: Vec<String>,
+        measured: Measured,
+        mut promises: Vec<Promise>,
+    ) -> Self {
+        let spent = tally.spent();
+        promises.push((spent.packets > 0, String::from("there was an attack")));
+        Self {
+            name,
+            does,
+            attacker: Attacker {
+                seconds: measured.seconds,
+                spent,
+                answered: tally.answered(),
+                addresses: tally.addresses(),
+            },
+            edge: Some(EdgeCost::new(measured.cpu_seconds, tally.emitted, reasons)),
+            notes: measured.notes(told),
+            reader: measured.fetches,
+            promises,
+        }
+    }
+
     /// An attack that could not be carried through.
     pub(super) fn broken(name: &'static str, does: &'static str, error: &anyhow::Error) -> Self {
         Self {

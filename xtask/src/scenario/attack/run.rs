@@ -12,7 +12,7 @@ use super::flood::{Attack, Flood};
 use super::life::{Life, Measured};
 use super::line::{self, Mac};
 use super::reader::{End, Fetch};
-use super::report::{Attacker, EdgeCost, Promise, Row};
+use super::report::{Promise, Row};
 use super::scene::Scene;
 use super::tally::Amount;
 use crate::clock;
@@ -123,26 +123,16 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
         ),
     ));
     promises.extend(fair(&measured.fetches));
-    let spent = scene.tally.spent();
-    promises.push((spent.packets > 0, String::from("there was an attack")));
-    Ok(Row {
-        name: attack.name,
-        does: attack.does,
-        attacker: Attacker {
-            seconds: measured.seconds,
-            spent,
-            answered: scene.tally.answered(),
-            addresses: scene.tally.addresses(),
-        },
-        edge: Some(EdgeCost::new(
-            measured.cpu_seconds,
-            scene.tally.emitted,
-            reasons,
-        )),
-        notes: measured.notes(told(&scene, &flood)),
-        reader: measured.fetches,
+    let told = told(&scene, &flood);
+    let head = (attack.name, attack.does);
+    Ok(Row::fought(
+        head,
+        &scene.tally,
+        reasons,
+        told,
+        measured,
         promises,
-    })
+    ))
 }
 
 /// What the legitimate reader was promised.

@@ -15,7 +15,7 @@ use super::frames::{self, Frame, data, welcome};
 use super::life::Measured;
 use super::line::{Line, Mac};
 use super::reader::End;
-use super::report::{Attacker, EdgeCost, Promise, Row};
+use super::report::{Promise, Row};
 use super::run::{self, Now, Phase};
 use super::scene::Scene;
 use crate::daemon::Counts;
@@ -228,29 +228,18 @@ pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
     let (counts, mut promises) = run::audit(play, edged)?;
     promises.extend(run::fair(&measured.fetches));
     promises.extend(in_vain(attack, &measured));
-    let spent = scene.tally.spent();
-    promises.push((spent.packets > 0, String::from("there was an attack")));
     let reasons = counts
         .map(|counts| run::risen(&before, &counts))
         .unwrap_or_default();
-    Ok(Row {
-        name: attack.name,
-        does: attack.does,
-        attacker: Attacker {
-            seconds: measured.seconds,
-            spent,
-            answered: scene.tally.answered(),
-            addresses: scene.tally.addresses(),
-        },
-        edge: Some(EdgeCost::new(
-            measured.cpu_seconds,
-            scene.tally.emitted,
-            reasons,
-        )),
-        notes: measured.notes(Vec::new()),
-        reader: measured.fetches,
+    let head = (attack.name, attack.does);
+    Ok(Row::fought(
+        head,
+        &scene.tally,
+        reasons,
+        Vec::new(),
+        measured,
         promises,
-    })
+    ))
 }
 
 fn in_vain(attack: &Forgery, measured: &Measured) -> Option<Promise> {
