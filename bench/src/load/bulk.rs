@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use edge_ebpf::wire::{DATA_HEADER_BYTES, DataHeader, Geometry, Kind, opening};
+use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry, Kind, opening};
 use edge_user::clock;
 use edge_user::seal::tree::id_of;
 
@@ -20,6 +20,8 @@ use crate::ceiling::{GROUP, GROUP_CHUNKS};
 pub const VERIFIED_ONE_IN: u64 = 64;
 /// What did not come in this time is asked for again.
 const LOST_AFTER: Duration = Duration::from_millis(40);
+/// The same, of a chunk that the edge may have to fetch first: as long as PENDING bids to wait.
+const FETCHED_WITHIN: Duration = Duration::from_millis(250);
 /// How long the edge may give nothing at all.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
@@ -27,6 +29,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 struct Asked {
     chunk: Chunk,
     missing: u128,
+    /// Segments that are asked for once the first one has come: at an edge that must fetch the
+    /// chunk, a second GET would replace the first.
+    held_back: u128,
+    /// Something has come.
+    begun: bool,
     first_at: Instant,
     last_at: Instant,
     /// Its bytes, if it is one of those that are compared.
@@ -46,6 +53,15 @@ pub struct Bulk {
     /// Chunks are those of a ceiling: asked for in groups, and compared with nothing.
     pub numbered: bool,
     pub tally: Tally,
+}
+
+/// What the edge is driven to.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// Everything, whether the edge has it yet or not.
+    Fetch,
+    /// As much as it can until then, of what it has. What is under way at the end stays so.
+    Measure { until: Instant },
 }
 
 /// What is to be fetched next, and whether it is compared with its id.
@@ -73,7 +89,7 @@ impl Bulk {
     pub fn fetch(&mut self, chunk: &Chunk) -> Result<Vec<u8>> {
         let mut next = Some((*chunk, true));
         let mut fetched = None;
-        self.drive(&mut || next.take(), None, &mut |_, asked| {
+        self.drive(&mut || next.take(), Goal::Fetch, &mut |_, asked| {
             fetched = asked.bytes;
         })?;
         fetched.context("the edge gave nothing")
@@ -82,7 +98,7 @@ impl Bulk {
     /// Every chunk once, each compared with its id.
     pub fn fetch_all(&mut self, chunks: &[Chunk]) -> Result<()> {
         let mut rest = chunks.iter().map(|chunk| (*chunk, true));
-        self.drive(&mut || rest.next(), None, &mut settle)
+        self.drive(&mut || rest.next(), Goal::Fetch, &mut settle)
     }
 
     /// Keeps the edge busy for this time.
@@ -102,31 +118,33 @@ impl Bulk {
             Some((chunks[number], false))
         };
         let until = clock::now() + time;
-        self.drive(&mut next, Some(until), &mut settle)
+        self.drive(&mut next, Goal::Measure { until }, &mut settle)
     }
 
-    /// Until the time is over, what is under way then staying so; or until all is done.
     fn drive(
         &mut self,
         next: Next<'_>,
-        until: Option<Instant>,
+        goal: Goal,
         done: &mut dyn FnMut(&mut Tally, Asked),
     ) -> Result<()> {
         let mut heard_at = clock::now();
         loop {
             let now = clock::now();
-            if until.is_some_and(|until| now >= until) {
+            if let Goal::Measure { until } = goal
+                && now >= until
+            {
                 return Ok(());
             }
             for client in &mut self.clients {
                 client.ask_again(now, &mut self.tally)?;
+                client.ask_rest(&mut self.tally)?;
                 if self.numbered {
                     client.ask_groups(self.chunks_per_client, next, now, &mut self.tally)?;
                 } else {
                     while client.asked.len() < self.chunks_per_client
                         && let Some((chunk, verify)) = next()
                     {
-                        client.ask(chunk, verify, now, &mut self.tally)?;
+                        client.ask(chunk, verify, goal, now, &mut self.tally)?;
                     }
                 }
                 client.lane.flush()?;
@@ -152,10 +170,32 @@ impl Bulk {
 }
 
 impl Client {
-    fn ask(&mut self, chunk: Chunk, verify: bool, now: Instant, tally: &mut Tally) -> Result<()> {
-        let asked = self.noted(chunk, verify, now)?;
+    fn ask(
+        &mut self,
+        chunk: Chunk,
+        verify: bool,
+        goal: Goal,
+        now: Instant,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let mut asked = self.noted(chunk, verify, now)?;
+        if matches!(goal, Goal::Fetch) {
+            let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.max_burst));
+            asked.held_back = asked.missing & !first_burst;
+        }
         want(&mut self.lane, &asked, tally)?;
         self.asked.push(asked);
+        Ok(())
+    }
+
+    /// The rest of each chunk of which something has come by now.
+    fn ask_rest(&mut self, tally: &mut Tally) -> Result<()> {
+        for asked in &mut self.asked {
+            if asked.begun {
+                let rest = std::mem::take(&mut asked.held_back);
+                want_set(&mut self.lane, asked.chunk.id, rest, tally)?;
+            }
+        }
         Ok(())
     }
 
@@ -165,6 +205,8 @@ impl Client {
         Ok(Asked {
             chunk,
             missing: geometry.all(),
+            held_back: 0,
+            begun: false,
             first_at: now,
             last_at: now,
             bytes: verify.then(|| vec![0; chunk.bytes as usize]),
@@ -198,7 +240,12 @@ impl Client {
 
     fn ask_again(&mut self, now: Instant, tally: &mut Tally) -> Result<()> {
         for asked in &mut self.asked {
-            if now.saturating_duration_since(asked.last_at) > LOST_AFTER {
+            let waits = if asked.held_back != 0 && !asked.begun {
+                FETCHED_WITHIN
+            } else {
+                LOST_AFTER
+            };
+            if now.saturating_duration_since(asked.last_at) > waits {
                 asked.last_at = now;
                 tally.repeats += 1;
                 want(&mut self.lane, asked, tally)?;
@@ -228,14 +275,17 @@ impl Client {
 
 /// GETs for all that is missing, a burst each.
 fn want(lane: &mut Lane, asked: &Asked, tally: &mut Tally) -> Result<()> {
-    let mut rest = asked.missing;
+    want_set(lane, asked.chunk.id, asked.missing & !asked.held_back, tally)
+}
+
+fn want_set(lane: &mut Lane, id: ChunkId, mut rest: u128, tally: &mut Tally) -> Result<()> {
     while rest != 0 {
         let mut burst = 0_u128;
         for _ in 0..lane.max_burst {
             burst |= rest & rest.wrapping_neg();
             rest &= rest.wrapping_sub(1);
         }
-        lane.get(asked.chunk.id, burst)?;
+        lane.get(id, burst)?;
         tally.requests += 1;
     }
     Ok(())
@@ -274,6 +324,7 @@ fn take(
     }
     asked.missing &= !bit;
     asked.last_at = now;
+    asked.begun = true;
     tally.bytes += payload.len() as u64;
     if let Some(bytes) = &mut asked.bytes {
         bytes[start..start + payload.len()].copy_from_slice(payload);

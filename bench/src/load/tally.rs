@@ -48,7 +48,9 @@ impl Default for Tally {
 impl Tally {
     pub fn latency(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.latencies_ns.saturating_record(nanoseconds);
+        self.latencies_ns
+            .record(nanoseconds)
+            .expect("the histogram grows");
     }
 
     fn percentile_ns(&self, percentile: f64) -> u64 {
@@ -115,3 +117,27 @@ impl CpuTime {
 
 /// `USER_HZ`, which Linux fixes at 100 for everybody who asks.
 const TICKS_A_SECOND: f64 = 100.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_are_told_as_they_were() {
+        let mut tally = Tally::default();
+        for _ in 0..98 {
+            tally.latency(Duration::from_micros(70));
+        }
+        tally.latency(Duration::from_millis(3));
+        tally.latency(Duration::MAX);
+        let told = tally.to_json(1.0, CpuTime::default()).unwrap();
+        let near = |name: &str, wanted: f64| {
+            let value = told["latency_ns"][name].as_f64().unwrap();
+            assert!((value / wanted - 1.0).abs() < 0.001, "{name}: {value}");
+        };
+        near("p50", 70e3);
+        near("p99", 3e6);
+        let all = latency::decode(told["latency"].as_str().unwrap()).unwrap();
+        assert_eq!(all.len(), 100);
+    }
+}
