@@ -60,6 +60,8 @@ pub struct Bulk {
 enum Goal {
     /// Everything, whether the edge has it yet or not.
     Fetch,
+    /// To have everything: one segment of each chunk.
+    Touch,
     /// As much as it can until then, of what it has. What is under way at the end stays so.
     Measure { until: Instant },
 }
@@ -101,6 +103,12 @@ impl Bulk {
         self.drive(&mut || rest.next(), Goal::Fetch, &mut settle)
     }
 
+    /// One segment of every chunk, so that the edge has it. Compared with nothing.
+    pub fn touch_all(&mut self, chunks: &[Chunk]) -> Result<()> {
+        let mut rest = chunks.iter().map(|chunk| (*chunk, false));
+        self.drive(&mut || rest.next(), Goal::Touch, &mut settle)
+    }
+
     /// Keeps the edge busy for this time.
     pub fn run(&mut self, chunks: &[Chunk], picker: &mut Picker, time: Duration) -> Result<()> {
         let (compare, mut count) = (!self.numbered, 0_u64);
@@ -136,7 +144,7 @@ impl Bulk {
                 return Ok(());
             }
             for client in &mut self.clients {
-                client.ask_again(now, &mut self.tally)?;
+                client.ask_again(goal, now, &mut self.tally)?;
                 client.ask_rest(&mut self.tally)?;
                 if self.numbered {
                     client.ask_groups(self.chunks_per_client, next, now, &mut self.tally)?;
@@ -179,9 +187,13 @@ impl Client {
         tally: &mut Tally,
     ) -> Result<()> {
         let mut asked = self.noted(chunk, verify, now)?;
-        if matches!(goal, Goal::Fetch) {
-            let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.max_burst));
-            asked.held_back = asked.missing & !first_burst;
+        match goal {
+            Goal::Fetch => {
+                let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.max_burst));
+                asked.held_back = asked.missing & !first_burst;
+            }
+            Goal::Touch => asked.missing = 1,
+            Goal::Measure { .. } => {}
         }
         want(&mut self.lane, &asked, tally)?;
         self.asked.push(asked);
@@ -238,12 +250,11 @@ impl Client {
         Ok(())
     }
 
-    fn ask_again(&mut self, now: Instant, tally: &mut Tally) -> Result<()> {
+    fn ask_again(&mut self, goal: Goal, now: Instant, tally: &mut Tally) -> Result<()> {
         for asked in &mut self.asked {
-            let waits = if asked.held_back != 0 && !asked.begun {
-                FETCHED_WITHIN
-            } else {
-                LOST_AFTER
+            let waits = match goal {
+                Goal::Fetch | Goal::Touch if !asked.begun => FETCHED_WITHIN,
+                Goal::Fetch | Goal::Touch | Goal::Measure { .. } => LOST_AFTER,
             };
             if now.saturating_duration_since(asked.last_at) > waits {
                 asked.last_at = now;
@@ -275,7 +286,12 @@ impl Client {
 
 /// GETs for all that is missing, a burst each.
 fn want(lane: &mut Lane, asked: &Asked, tally: &mut Tally) -> Result<()> {
-    want_set(lane, asked.chunk.id, asked.missing & !asked.held_back, tally)
+    want_set(
+        lane,
+        asked.chunk.id,
+        asked.missing & !asked.held_back,
+        tally,
+    )
 }
 
 fn want_set(lane: &mut Lane, id: ChunkId, mut rest: u128, tally: &mut Tally) -> Result<()> {

@@ -63,18 +63,17 @@ impl Work {
         };
         Ok([time(self.ramp_seconds)?, time(self.seconds)?])
     }
+}
 
-    #[expect(clippy::print_stdout, reason = "who started us waits for it")]
-    fn wait(&self) -> Result<()> {
-        if self.wait {
-            println!("ready");
-            let mut line = String::new();
-            if io::stdin().lock().read_line(&mut line)? == 0 {
-                bail!("standard input ended before the measurement began");
-            }
-        }
-        Ok(())
+/// Lets who started us choose the moment.
+#[expect(clippy::print_stdout, reason = "who started us waits for it")]
+fn wait_for_a_line() -> Result<()> {
+    println!("ready");
+    let mut line = String::new();
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        bail!("standard input ended before the measurement began");
     }
+    Ok(())
 }
 
 /// What is used of time while something runs.
@@ -120,6 +119,9 @@ pub struct Load {
     /// Fetch everything once, compare it, and measure nothing
     #[arg(long)]
     warm: bool,
+    /// Ask for one segment of each chunk, so that the edge has it, and measure nothing
+    #[arg(long, conflicts_with_all = ["warm", "numbered"])]
+    touch: bool,
     /// Write the chunks' names to this file, for `singles`
     #[arg(long, value_name = "FILE")]
     write_chunks: Option<PathBuf>,
@@ -142,14 +144,19 @@ pub fn load(options: &Load) -> Result<Value> {
     }
     let mut picker = work.picker(&chunks)?;
     let [ramp, time] = work.times()?;
-    work.wait()?;
-    if !options.warm {
+    if work.wait {
+        wait_for_a_line()?;
+    }
+    let measures = !options.warm && !options.touch;
+    if measures {
         bulk.run(&chunks, &mut picker, ramp)?;
     }
     bulk.tally = Tally::default();
     let meter = Meter::start()?;
     if options.warm {
         bulk.fetch_all(&chunks)?;
+    } else if options.touch {
+        bulk.touch_all(&chunks)?;
     } else {
         bulk.run(&chunks, &mut picker, time)?;
     }
@@ -274,12 +281,15 @@ pub fn singles(options: &Singles) -> Result<Value> {
         Some(rate) => bail!("{rate} requests a second is no rate"),
         None => Pace::Closed(options.window),
     };
-    work.wait()?;
+    if work.wait {
+        wait_for_a_line()?;
+    }
     frames.run(&chunks, &mut picker, pace, ramp)?;
     frames.tally = Tally::default();
     let meter = Meter::start()?;
     frames.run(&chunks, &mut picker, pace, time)?;
     let mut result = meter.read(&frames.tally)?;
+    result["offered"] = options.rate.into();
     frames.verify(&chunks)?;
     result["verified"] = frames.tally.verified.into();
     result["wrong"] = frames.tally.wrong.into();
@@ -296,12 +306,18 @@ pub struct Flood {
     of: Vec<Nuisance>,
     #[arg(long)]
     seconds: f64,
+    /// Say `ready` when all is prepared, and begin when a line comes on standard input
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Sends, and tells how much.
 pub fn flood(options: &Flood) -> Result<Value> {
     let time = Duration::try_from_secs_f64(options.seconds).context("this is no time")?;
     let mut frames = Frames::open(options.link.way(), Answers::Any)?;
+    if options.wait {
+        wait_for_a_line()?;
+    }
     let meter = Meter::start()?;
     frames.flood(&options.of, time)?;
     meter.read(&frames.tally)

@@ -68,7 +68,9 @@ impl Ran {
             "unit": unit,
             "cpu": self.cpu,
         });
-        for name in ["seconds", "bytes", "latency", "verified", "wrong"] {
+        for name in [
+            "seconds", "bytes", "offered", "latency", "verified", "wrong",
+        ] {
             if !self.result[name].is_null() {
                 run[name] = self.result[name].clone();
             }

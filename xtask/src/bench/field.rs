@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use super::Plan;
 use crate::daemon::{self, Daemon, PORT, Settings};
@@ -149,8 +150,7 @@ impl<'a> Field<'a> {
         } else {
             self.cpus[1]
         };
-        let taskset = process::find("taskset").unwrap_or_else(|| "taskset".into());
-        let mut command = ground::inside(side, &taskset);
+        let mut command = ground::inside(side, &taskset());
         command.args(["-c", &cpu.to_string()]).arg(program);
         command
     }
@@ -164,52 +164,65 @@ impl<'a> Field<'a> {
         format!("{}:{PORT}", self.ground.edge.ipv4)
     }
 
-    fn start_edge(&self, settings: &Settings) -> Result<Daemon> {
-        let config = self.folder.join("edged.toml");
-        daemon::write_config(settings, &config)?;
-        let mut command = self.command(&self.ground.edge, &place::release("edged"));
-        Daemon::start(command.arg("--config").arg(&config))
-    }
-
     /// Where a ceiling serves.
     pub(super) fn ceiling_address(&self) -> String {
         format!("{}:{CEILING_PORT}", self.ground.edge.ipv4)
     }
 
-    /// An edge that has everything, and whose mode is what was asked for.
-    pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, serde_json::Value)> {
+    /// An edge that has everything, and whose mode is what was asked for. It is filled by all CPUs
+    /// and serves by its own.
+    pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, Value)> {
         let settings = Settings {
             sender: sender.into(),
             xdp: xdp.into(),
             ..self.settings.clone()
         };
-        let edged = self.start_edge(&settings)?;
-        let mut warm = self.edge_bench(&self.ground.reader);
-        warm.args(["load", "--warm", "--edge", &self.edge(), "--tickets"]);
-        warm.arg(&self.tickets)
-            .arg("--write-chunks")
-            .arg(&self.chunks);
-        let warmed: serde_json::Value = serde_json::from_str(&process::output(&mut warm)?)?;
-        if warmed["wrong"] != 0 {
-            bail!("the edge gave wrong chunks: {warmed}");
-        }
-        let mode = daemon::Counts::read(&settings.socket)?.mode().clone();
-        if mode["sender"] != sender || mode["xdp"] != xdp {
-            bail!("asked for sender {sender} and xdp {xdp}, and the edge runs in {mode}");
-        }
+        let (edged, mode, _) = self.filled_edge(&settings)?;
+        let mut pin = Command::new(taskset());
+        pin.args(["--all-tasks", "--cpu-list", "--pid"]);
+        pin.args([self.cpus[0].to_string(), edged.id().to_string()]);
+        process::output(&mut pin)?;
         Ok((edged, mode))
     }
 
-    /// An edge with the arena of P8, empty, and what it says of itself.
-    pub(super) fn large_edge(&self, sender: &str) -> Result<(Daemon, serde_json::Value)> {
-        let settings = Settings {
+    /// An edge with the arena of P8, and what it says of its store.
+    pub(super) fn large_edge(&self, sender: &str) -> Result<(Daemon, Value, Value)> {
+        self.filled_edge(&Settings {
             sender: sender.into(),
             arena_bytes: LARGE_ARENA_BYTES,
             ..self.settings.clone()
-        };
-        let edged = self.start_edge(&settings)?;
-        let stat = daemon::Counts::read(&settings.socket)?.all().clone();
-        Ok((edged, stat))
+        })
+    }
+
+    /// What the first one gives is compared with its ids, chunk by chunk.
+    fn filled_edge(&self, settings: &Settings) -> Result<(Daemon, Value, Value)> {
+        let config = self.folder.join("edged.toml");
+        daemon::write_config(settings, &config)?;
+        let mut command = ground::inside(&self.ground.edge, &place::release("edged"));
+        let edged = Daemon::start(command.arg("--config").arg(&config))?;
+        let mut fill = self.edge_bench(&self.ground.reader);
+        fill.args(["load", "--edge", &self.edge(), "--tickets"]);
+        fill.arg(&self.tickets);
+        if self.chunks.exists() {
+            fill.arg("--touch");
+        } else {
+            fill.arg("--warm").arg("--write-chunks").arg(&self.chunks);
+        }
+        let filled: Value = serde_json::from_str(&process::output(&mut fill)?)?;
+        if filled["wrong"] != 0 {
+            bail!("the edge gave wrong chunks: {filled}");
+        }
+        let counts = daemon::Counts::read(&settings.socket)?;
+        let (mode, store) = (counts.mode().clone(), counts.all()["store"].clone());
+        if mode["sender"] != settings.sender || mode["xdp"] != settings.xdp {
+            let Settings { sender, xdp, .. } = settings;
+            bail!("asked for sender {sender} and xdp {xdp}, and the edge runs in {mode}");
+        }
+        if store["resident"].as_u64() < Some(self.chunk_count()) {
+            let count = self.chunk_count();
+            bail!("{count} chunks were asked for, and the edge has {store}");
+        }
+        Ok((edged, mode, store))
     }
 
     /// A server of `edge-bench ceiling`, ready.
@@ -222,6 +235,10 @@ impl<'a> Field<'a> {
     pub(super) fn chunk_count(&self) -> u64 {
         self.plan.content_bytes / CHUNK_BYTES
     }
+}
+
+fn taskset() -> PathBuf {
+    process::find("taskset").unwrap_or_else(|| "taskset".into())
 }
 
 fn ip(side: &Side, words: &[&str]) -> Result<()> {

@@ -65,17 +65,24 @@ struct Plan {
     seconds: f64,
     /// Bytes of content that is resident.
     content_bytes: u64,
+    /// Offered loads, as shares of what the edge can do, and how often each.
+    load_shares: &'static [f64],
+    load_rounds: u32,
 }
 
 const QUICK: Plan = Plan {
     pairs: 3,
     seconds: 1.0,
     content_bytes: 1 << 30,
+    load_shares: &[0.3, 0.7, 1.0],
+    load_rounds: 1,
 };
 const FULL: Plan = Plan {
     pairs: 7,
     seconds: 4.0,
     content_bytes: 1 << 30,
+    load_shares: &[0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1],
+    load_rounds: 3,
 };
 
 pub(crate) fn bench(options: &Bench) -> Result<()> {

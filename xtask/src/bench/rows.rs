@@ -51,6 +51,12 @@ pub(super) const ROWS: &[Row] = &[
         measure: latency,
     },
     Row {
+        id: "P4-load",
+        name: "under load",
+        work: "single segments as in P2, open loop at several rates; the median is over all of them",
+        measure: under_load,
+    },
+    Row {
         id: "P5",
         name: "beside a flood",
         work: "whole chunks as in P1, beside a flood of HELLOs, bad cookies, junk and unknown ids",
@@ -59,8 +65,14 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         id: "P8",
         name: "memory",
-        work: "memory beside the payload of a full arena of 4 GiB with chunks of 128 KiB",
+        work: "memory beside the payload that an arena of 4 GiB holds, in chunks of 128 KiB",
         measure: memory,
+    },
+    Row {
+        id: "P8-4K",
+        name: "memory, small objects",
+        work: "memory beside the payload that an arena of 4 GiB holds, in objects of 4 KiB",
+        measure: small_memory,
     },
 ];
 
@@ -74,6 +86,10 @@ const HIT: &str = "a hit over IPv4";
 /// Umem of one queue: frames to receive into, and as many again with a sender that sends from some.
 const UMEM_BYTES: u64 = 8 << 20;
 const REFLECTOR: &str = "bare AF_XDP reflector";
+const XDP_TX: &str = "XDP_TX of the request";
+const XDP_DROP: &str = "XDP_DROP: requests offered";
+const WITH_GSO: &str = "the edge with sender gso";
+const WITH_XSK: &str = "the edge with sender xsk";
 const XDP_OFF: &str = "the edge with XDP off";
 /// Bytes of a full segment's datagram.
 const REPLY_BYTES: &str = "1232";
@@ -124,7 +140,7 @@ impl Growing {
         );
         // At a given rate neither side has to do all it can, and a generator that watches the clock
         // is always busy.
-        if side == "edge" && self.unit == "ns" {
+        if side == "edge" && !ran.result["offered"].is_null() {
             self.saturated = Some("neither");
         } else if side == "edge" {
             self.saturated = Some(ran.saturated());
@@ -134,6 +150,13 @@ impl Growing {
             }
         }
         self.runs.push(ran.run(side, pair, value, self.unit));
+    }
+
+    /// A row tells the mode of its own side; the others are in their names.
+    fn keep_mode(&mut self, side: &str, mode: Value) {
+        if side == "edge" {
+            self.mode = mode;
+        }
     }
 
     fn finish(self) -> Value {
@@ -153,6 +176,15 @@ impl Growing {
     }
 }
 
+/// The sender that was asked for; or the one a row is about, and the other one beside it.
+fn senders<'a>(asked: Option<&'a str>, own: &'a str) -> Vec<(&'static str, &'a str)> {
+    match (asked, own) {
+        (Some(sender), _) => vec![("edge", sender)],
+        (None, "gso") => vec![("edge", own), (WITH_XSK, "xsk")],
+        (None, _) => vec![("edge", own), (WITH_GSO, "gso")],
+    }
+}
+
 /// P1.
 fn bulk(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     let absent = peers::installed(peers::NGINX_PROGRAMS).err();
@@ -160,15 +192,17 @@ fn bulk(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Va
     row.target(GSO_CEILING, 0.90, None);
     row.target(NGINX, 1.5, absent.as_ref());
     for pair in 1..=field.plan.pairs {
-        let (edged, mode) = field.warm_edge(sender.unwrap_or("gso"), "native")?;
-        row.mode = mode;
-        let ran = field.load(
-            &field.edge(),
-            &["--tickets".into(), field.tickets.clone()],
-            &edged,
-        )?;
-        row.push("edge", pair, &ran, ran.rate("bytes")?);
-        edged.stop()?;
+        for (side, sender) in senders(sender, "gso") {
+            let (edged, mode) = field.warm_edge(sender, "native")?;
+            row.keep_mode(side, mode);
+            let ran = field.load(
+                &field.edge(),
+                &["--tickets".into(), field.tickets.clone()],
+                &edged,
+            )?;
+            row.push(side, pair, &ran, ran.rate("bytes")?);
+            edged.stop()?;
+        }
 
         let count = field.chunk_count().to_string();
         let listen = field.ceiling_address();
@@ -198,18 +232,31 @@ fn small(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<V
     row.target(REFLECTOR, 0.85, None);
     row.target(KNOT, 2.0, knot_absent.as_ref());
     row.target(NGINX, 15.0, nginx_absent.as_ref());
+    let to = field.ceiling_address();
+    let bare = ["--window", WINDOW, "--any"];
     for pair in 1..=field.plan.pairs {
-        let (edged, mode) = field.warm_edge(sender.unwrap_or("xsk"), "native")?;
-        row.mode = mode;
-        let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
-        row.push("edge", pair, &ran, ran.rate("answers")?);
-        edged.stop()?;
+        for (side, sender) in senders(sender, "xsk") {
+            let (edged, mode) = field.warm_edge(sender, "native")?;
+            row.keep_mode(side, mode);
+            let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
+            row.push(side, pair, &ran, ran.rate("answers")?);
+            edged.stop()?;
+        }
 
         let reflector = field.reflector()?;
-        let to = field.ceiling_address();
-        let ran = field.singles(&to, &["--window", WINDOW, "--any"], &reflector)?;
+        let ran = field.singles(&to, &bare, &reflector)?;
         row.push(REFLECTOR, pair, &ran, ran.rate("answers")?);
         reflector.stop()?;
+
+        let driver = field.driver("reflect")?;
+        let ran = field.singles(&to, &bare, &driver)?;
+        row.push(XDP_TX, pair, &ran, ran.rate("answers")?);
+        driver.stop()?;
+
+        let driver = field.driver("drop")?;
+        let ran = field.offered(&to, &driver)?;
+        row.push(XDP_DROP, pair, &ran, ran.rate("requests")?);
+        driver.stop()?;
 
         field.pass(false)?;
         let peers = small_peers(
@@ -283,6 +330,44 @@ fn latency(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result
     Ok(row.finish())
 }
 
+/// P4, over the load.
+fn under_load(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+    let sender = sender.unwrap_or("xsk");
+    let mut row = Growing::of(row, ANSWERS_A_SECOND, "higher");
+    let shares = field.plan.load_shares;
+    let mut rates: Vec<String> = Vec::new();
+    for round in 0..field.plan.load_rounds {
+        // One number for each load and round.
+        let pair = |load: usize| -> Result<u32> {
+            Ok(1 + round * u32::try_from(shares.len())? + u32::try_from(load)?)
+        };
+        for (side, sender, xdp) in [("edge", sender, "native"), (XDP_OFF, "gso", "off")] {
+            let (edged, mode) = field.warm_edge(sender, xdp)?;
+            row.keep_mode(side, mode);
+            if rates.is_empty() {
+                let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
+                let most = ran.rate("answers")?;
+                row.notes.push(format!("closed loop: {most:.0} answers/s"));
+                let rate = |share: &f64| (share * most).floor().to_string();
+                rates = shares.iter().map(rate).collect();
+            }
+            for (load, rate) in rates.iter().enumerate() {
+                let ran = field.singles(&field.edge(), &["--rate", rate], &edged)?;
+                row.push(side, pair(load)?, &ran, ran.rate("answers")?);
+            }
+            edged.stop()?;
+        }
+        let reflector = field.reflector()?;
+        let to = field.ceiling_address();
+        for (load, rate) in rates.iter().enumerate() {
+            let ran = field.singles(&to, &["--rate", rate, "--any"], &reflector)?;
+            row.push(REFLECTOR, pair(load)?, &ran, ran.rate("answers")?);
+        }
+        reflector.stop()?;
+    }
+    Ok(row.finish())
+}
+
 /// P3.
 fn verdict(row: &'static Row, field: &Field<'_>, _: Option<&str>) -> Result<Value> {
     let mut row = Growing::of(row, "ns", "lower");
@@ -308,6 +393,8 @@ fn verdict(row: &'static Row, field: &Field<'_>, _: Option<&str>) -> Result<Valu
 fn flood(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
     let mut row = Growing::of(row, BYTES_A_SECOND, "higher");
     row.target(DROPPED, 0.8, None);
+    row.notes
+        .push(String::from("source buckets are not built yet"));
     let (edged, mode) = field.warm_edge(sender.unwrap_or("gso"), "native")?;
     row.mode = mode;
     for pair in 1..=field.plan.pairs {
@@ -325,27 +412,51 @@ fn flood(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<V
     Ok(row.finish())
 }
 
-/// P8.
+/// P8, whole chunks.
 fn memory(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+    let mark = ("the mark of 4 %", 4.0);
+    memory_beside(row, field, sender, 131_072.0, mark)
+}
+
+/// P8, small objects.
+fn small_memory(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
+    let mark = ("the mark of 12 %", 12.0);
+    let mut row = memory_beside(row, field, sender, 4096.0, mark)?;
+    row["note"] = json!("slots for small objects are not built yet: each takes a whole chunk's");
+    Ok(row)
+}
+
+/// What an edge takes beside the payload of full slots, in percent of that.
+fn memory_beside(
+    row: &'static Row,
+    field: &Field<'_>,
+    sender: Option<&str>,
+    object_bytes: f64,
+    (name, mark): (&str, f64),
+) -> Result<Value> {
     let mut row = Growing::of(row, "%", "lower");
     row.targets
-        .push(json!({"name": "the mark of 4 %", "target": 1.0, "theirs": 4.0}));
-    row.notes
-        .push(String::from("objects of 4 KiB are not built yet"));
+        .push(json!({"name": name, "target": 1.0, "theirs": mark}));
     let sender = sender.unwrap_or("gso");
     let umem_bytes = if sender == "xsk" {
         2 * UMEM_BYTES
     } else {
         UMEM_BYTES
     };
-    let (edged, stat) = field.large_edge(sender)?;
-    let number = |value: &Value| value.as_f64().context("`edge stat` gave no number");
-    let store = &stat["store"];
-    let payload = number(&store["slots"])? * 131_072.0;
+    let (edged, mode, store) = field.large_edge(sender)?;
+    let number = |name: &str| {
+        let number = store[name].as_f64();
+        number.with_context(|| format!("`edge stat` gave no number of {name}"))
+    };
+    row.notes.push(format!(
+        "{} of {} slots were filled",
+        store["resident"], store["slots"]
+    ));
+    let payload = number("slots")? * object_bytes;
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
     let beside = (edged_memory(edged.id())? + umem_bytes) as f64;
-    let value = (number(&store["arena_bytes"])? + beside - payload) / payload * 100.0;
-    row.mode = stat["mode"].clone();
+    let value = (number("arena_bytes")? + beside - payload) / payload * 100.0;
+    row.mode = mode;
     row.runs
         .push(json!({"side": "edge", "pair": 1, "value": value, "unit": "%"}));
     edged.stop()?;
@@ -449,6 +560,28 @@ impl Field<'_> {
         let words = ["reflector", "--interface", link, "--port", &port];
         let more = ["--reply-bytes", REPLY_BYTES, "--programs", programs];
         self.ceiling(&[&words[..], &more].concat())
+    }
+
+    /// Each packet sent back, or dropped, in the driver.
+    fn driver(&self, deed: &str) -> Result<Daemon> {
+        let programs = programs();
+        let programs = programs.to_str().context("a path that is text")?;
+        let port = CEILING_PORT.to_string();
+        let link = self.ground.edge.link;
+        let words = ["driver", "--interface", link, "--port", &port];
+        let more = ["--deed", deed, "--programs", programs];
+        self.ceiling(&[&words[..], &more].concat())
+    }
+
+    /// As many requests as the generator can make, whatever comes back.
+    fn offered(&self, to: &str, server: &Daemon) -> Result<Ran> {
+        let mut flood = self.edge_bench(&self.ground.reader);
+        self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to)?;
+        flood.args(["--seconds", &self.plan.seconds.to_string()]);
+        self.pass(false)?;
+        let ran = self.ready_go(&mut flood, server.id(), || Ok(()));
+        self.pass(true)?;
+        ran
     }
 
     /// Paths of chunk files, drawn like the chunks that the generator asks for.
