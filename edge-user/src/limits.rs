@@ -99,6 +99,8 @@ pub const WAITERS: usize = 16_384;
 pub const WAITER_DEADLINE: Duration = Duration::from_secs(5);
 /// Fetches the origin is asked for at once; further flights wait their turn.
 pub const FETCHES: usize = 32;
+/// Threads that wait for an origin's disk; the heap of each keeps some MiB for chunks.
+pub const FETCH_THREADS: usize = 16;
 /// How long one fetch may take.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Chunks remembered as not to be had.

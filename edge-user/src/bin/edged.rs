@@ -16,6 +16,7 @@ use edge_user::config::{self, Config, ConfigError, LogFormat};
 use edge_user::counters::Snapshot;
 use edge_user::edge::{Broken, Edge, StartError};
 use edge_user::front::{Front, FrontError};
+use edge_user::limits::FETCH_THREADS;
 use edge_user::terminal::one_line;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
@@ -124,6 +125,8 @@ fn run(config: &Config) -> Result<(), Failure> {
     info!("edged {} starts: {}", edge_user::VERSION, config.summary());
     let runtime = Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREAD_COUNT)
+        // Without a bound a busy machine gets hundreds.
+        .max_blocking_threads(FETCH_THREADS)
         .thread_name("tokio")
         .enable_all()
         .build()?;
