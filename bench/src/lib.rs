@@ -10,8 +10,11 @@ pub mod load;
 /// Servers without anything that is not needed.
 pub mod ceiling;
 
-/// What the XDP program costs.
+/// What the XDP program costs while memory is warm.
 pub mod verdict;
+
+/// What it costs when it is not.
+pub mod cold;
 
 /// Programs on an interface.
 pub mod program;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_bench::{ceiling, load, report, seed, verdict};
+use edge_bench::{ceiling, cold, load, report, seed, verdict};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,6 +36,8 @@ enum Command {
     Flood(load::Flood),
     /// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds
     Verdicts,
+    /// Times it on hits, with another chunk and another source in each run, beside a bare lookup
+    Cold(cold::Cold),
     /// Serves as a ceiling does: as fast as can be, and of no other use
     Ceiling(ceiling::Ceiling),
     #[command(flatten)]
@@ -69,6 +71,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Verdicts => {
             println!("{}", verdict::verdicts()?);
+            Ok(())
+        }
+        Command::Cold(options) => {
+            println!("{}", cold::cold(&options)?);
             Ok(())
         }
         Command::Draw(options) => load::draw(&options),

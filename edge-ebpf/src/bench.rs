@@ -1,16 +1,21 @@
 //! Programs to measure with: what the same packets cost when less is done about them, and the
 //! generator's own way past the kernel. Each lets everything pass that its rule does not name.
+//!
+//! `measure_rotate` goes before another program in test runs: it makes the packet another request
+//! each time. `measure_bare` and `measure_nothing` are what the edge's program is put beside.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
-use aya_ebpf::btf_maps::{Array, XskMap};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya_ebpf::btf_maps::{Array, HashMap, ProgramArray, XskMap};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
-use edge_ebpf::cursor::XdpPacket;
-use edge_ebpf::frame::{Family, Frame, Parsed, parse};
-use edge_ebpf::maps::QUEUES_MAX;
+use edge_ebpf::cursor::{Packet as _, PacketMut as _, XdpPacket, tail_call};
+use edge_ebpf::frame::{ETHERNET_BYTES, Family, Frame, Parsed, parse};
+use edge_ebpf::maps::{QUEUES_MAX, Resident};
 use edge_ebpf::rewrite;
+use edge_ebpf::rotate::{self, REQUEST_BYTES};
+use edge_ebpf::wire::{ChunkId, GET_BYTES, Get};
 
 /// Which packets are meant: those to this UDP port (0: none), and those to an IPv4 address whose
 /// upper 16 bits are these (0: none).
@@ -18,6 +23,15 @@ use edge_ebpf::rewrite;
 static RULE: Array<u32, 2> = Array::new();
 #[btf_map]
 static XSKS: XskMap<{ QUEUES_MAX as usize }> = XskMap::new();
+/// What `measure_rotate` asks for. These two get their real size when they are loaded to be used.
+#[btf_map]
+static REQUESTS: Array<[u8; REQUEST_BYTES], 1> = Array::new();
+/// As the edge's.
+#[btf_map]
+static RESIDENT: HashMap<ChunkId, Resident, 1> = HashMap::new();
+/// The program under test.
+#[btf_map]
+static TESTED: ProgramArray<1> = ProgramArray::new();
 
 /// To the socket of the queue it came in by.
 #[xdp]
@@ -49,6 +63,56 @@ fn measure_drop(ctx: XdpContext) -> u32 {
         Some(_) => XDP_DROP,
         None => XDP_PASS,
     }
+}
+
+/// Makes the packet the next request, and leaves it to the program under test.
+#[xdp]
+fn measure_rotate(ctx: XdpContext) -> u32 {
+    if rotate(&mut XdpPacket::new(&ctx)).is_some() {
+        tail_call(&ctx, &TESTED, 0);
+    }
+    XDP_PASS
+}
+
+/// What a hit costs at least: read, looked up, to the socket of the queue it came in by.
+#[xdp]
+fn measure_bare(ctx: XdpContext) -> u32 {
+    let mut packet = XdpPacket::new(&ctx);
+    let Some(id) = wanted(&packet) else {
+        return XDP_PASS;
+    };
+    if RESIDENT.get_ptr(id).is_some() {
+        return XSKS
+            .redirect(ctx.rx_queue_index(), u64::from(XDP_PASS))
+            .unwrap_or(XDP_PASS);
+    }
+    // Of many test runs only the last one's action is told: this packet cannot be read again, so
+    // that one miss shows in the end.
+    if let Some(ethernet) = packet.at_mut::<ETHERNET_BYTES>(0) {
+        *ethernet = [0; ETHERNET_BYTES];
+    }
+    XDP_PASS
+}
+
+/// The end of a hit and nothing before it.
+#[xdp]
+fn measure_nothing(_: XdpContext) -> u32 {
+    XDP_REDIRECT
+}
+
+#[inline(always)]
+fn rotate(packet: &mut XdpPacket) -> Option<()> {
+    let request = REQUESTS.get(u32::from(rotate::number(packet)?))?;
+    rotate::write(packet, request)
+}
+
+#[inline(always)]
+fn wanted(packet: &XdpPacket) -> Option<ChunkId> {
+    let Parsed::Udp(frame) = parse(packet) else {
+        return None;
+    };
+    let get = Get::decode(packet.at::<GET_BYTES>(frame.payload_at())?).ok()?;
+    Some(get.id)
 }
 
 /// Reads a packet that the rule names.

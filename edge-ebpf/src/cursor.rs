@@ -97,6 +97,22 @@ impl PacketMut for XdpPacket {
     }
 }
 
+/// Leaves the rest to the program in this table; comes back only if there is none.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn tail_call<const N: usize>(
+    ctx: &aya_ebpf::programs::XdpContext,
+    table: &aya_ebpf::btf_maps::ProgramArray<N>,
+    index: u32,
+) {
+    #[expect(unsafe_code, reason = "a program that is left drops nothing")]
+    // SAFETY: the context is the one this run was called with, and no safety hangs on a value
+    // being dropped.
+    unsafe {
+        table.tail_call(ctx, index);
+    }
+}
+
 /// `N` bytes of a window, from `AT` on. A pair that does not fit the window does not compile.
 #[inline(always)]
 pub(crate) fn part<const AT: usize, const N: usize, const M: usize>(window: &[u8; M]) -> [u8; N] {

@@ -31,6 +31,8 @@ pub mod rewrite;
 pub mod maps;
 /// How a packet ended.
 pub mod reason;
+/// One GET as many, to measure with.
+pub mod rotate;
 /// Named packets with the verdict each must get, on the host and in the kernel.
 #[cfg(not(target_arch = "bpf"))]
 pub mod golden;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
-use aya::programs::{TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
 use edge_ebpf::maps::{self, ABI_VERSION, QUEUES_MAX, Settings, Tally, tally_index};
 use edge_ebpf::reason::Reason;
@@ -184,6 +184,13 @@ impl Program {
             ..TestRunOptions::new()
         })?;
         Ok((result.return_value, result.duration))
+    }
+
+    /// For another program's tail call.
+    pub fn fd(&mut self) -> Result<&ProgramFd, AttachError> {
+        self.xdp()?
+            .fd()
+            .map_err(|error| AttachError::Load(chain(&error)))
     }
 
     fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, AttachError> {

@@ -1,0 +1,385 @@
+//! What the XDP program costs for a hit when memory is not warm: another chunk and another source
+//! in each of the kernel's test runs, beside a bare lookup under the same conditions.
+
+use std::iter;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray, XskMap};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use edge_ebpf::frame::{Address, Endpoint, Family};
+use edge_ebpf::golden::build::{get, v4};
+use edge_ebpf::golden::{self, World};
+use edge_ebpf::maps::{RESIDENT, Resident, XSKS};
+use edge_ebpf::reason::Reason;
+use edge_ebpf::rotate::{REQUEST_BYTES, REQUESTS, Request};
+use edge_ebpf::wire::{ChunkId, Cookie};
+use edge_user::attach::{Maps, Program, XDP_REDIRECT};
+use edge_user::limits::XSK;
+use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::xsk::Xsk;
+use rand::rngs::SmallRng;
+use rand::seq::{SliceRandom as _, index};
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+
+const ROTATE: &str = "measure_rotate";
+const BARE: &str = "measure_bare";
+const NOTHING: &str = "measure_nothing";
+const REQUESTED: &str = "REQUESTS";
+const TESTED: &str = "TESTED";
+/// Runs for one time: each request once.
+const RUNS: u32 = REQUESTS;
+/// Rounds for one pair, with all sides in each; its figures are their medians.
+const ROUNDS: usize = 5;
+
+/// Times the XDP program on hits that are not warm, by the kernel's test runs.
+#[derive(clap::Args)]
+pub struct Cold {
+    /// How many chunks are resident
+    #[arg(long, value_name = "COUNT")]
+    resident: NonZeroU32,
+    /// How often to measure
+    #[arg(long, default_value_t = 3, value_name = "COUNT")]
+    pairs: u32,
+    /// The object file with the programs, as `cargo xtask build` makes it
+    #[arg(long, value_name = "FILE")]
+    programs: PathBuf,
+}
+
+/// What comes after the prologue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tested {
+    /// The edge's program, as it serves.
+    Edge,
+    /// Parse, lookup and redirect.
+    Bare,
+    /// What is left is the prologue.
+    Nothing,
+}
+
+/// Nanoseconds of a run, one figure for each pair: of the edge and of the bare lookup without the
+/// prologue, of the prologue, and of the edge without prologue on one and the same packet.
+pub fn cold(options: &Cold) -> Result<Value> {
+    let mut trial = Trial::prepare(&options.programs, options.resident.get())?;
+    let mut pairs = Vec::new();
+    for _ in 0..options.pairs {
+        pairs.push(trial.pair()?);
+    }
+    let all = |figure: fn(&Figures) -> u64| pairs.iter().map(figure).collect::<Vec<_>>();
+    Ok(json!({
+        "resident": options.resident,
+        "requests": REQUESTS,
+        "edge_ns": all(|pair| pair.edge),
+        "bare_ns": all(|pair| pair.bare),
+        "prologue_ns": all(|pair| pair.prologue),
+        "same_key_ns": all(|pair| pair.same_key),
+    }))
+}
+
+/// Nanoseconds of a run.
+struct Figures {
+    prologue: u64,
+    /// Without the prologue, as all that follow.
+    bare: u64,
+    edge: u64,
+    same_key: u64,
+}
+
+/// The edge's program and those beside it, with the same chunks resident in each.
+struct Trial {
+    edge: Program,
+    maps: Maps,
+    beside: Ebpf,
+    tested: ProgramArray<MapData>,
+    _socket: Xsk,
+    /// A GET that is nobody's until the prologue has made it the first request.
+    frame: Vec<u8>,
+}
+
+impl Trial {
+    fn prepare(programs: &Path, resident: u32) -> Result<Self> {
+        let world = golden::world();
+        let (mut edge, mut maps) = Program::load(resident)?;
+        edge.serve(world.settings)?;
+        maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
+        let mut beside = EbpfLoader::new()
+            .map_max_entries(RESIDENT, resident)
+            .map_max_entries(REQUESTED, REQUESTS)
+            .load_file(programs)
+            .with_context(|| format!("cannot load {}", programs.display()))?;
+        for name in [ROTATE, BARE, NOTHING] {
+            program(&mut beside, name)?.load()?;
+        }
+
+        let mut random = SmallRng::seed_from_u64(7);
+        let ids: Vec<ChunkId> = iter::repeat_with(|| ChunkId(random.random()))
+            .take(usize::try_from(resident)?)
+            .collect();
+        let mut bare: HashMap<_, ChunkIdKey, ResidentValue> = map(&mut beside, RESIDENT)?;
+        for (slot, id) in (0..).zip(&ids) {
+            let value = ResidentValue(in_slot(slot));
+            maps.resident.insert(ChunkIdKey(*id), value, 0)?;
+            bare.insert(ChunkIdKey(*id), value, 0)?;
+        }
+        let mut requests: Array<_, [u8; REQUEST_BYTES]> = map(&mut beside, REQUESTED)?;
+        for (number, request) in (0..).zip(drawn(&ids, &world, &mut random)?) {
+            requests.set(number, request.encode(), 0)?;
+        }
+        let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
+        edge.set_socket(0, socket.share_fd())?;
+        let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
+        sockets.set(0, socket.share_fd(), 0)?;
+        Ok(Self {
+            edge,
+            maps,
+            tested: ProgramArray::try_from(beside.take_map(TESTED).context("no map TESTED")?)?,
+            beside,
+            _socket: socket,
+            frame: v4(get(Cookie::default(), ChunkId([0; 32]), 1)).frame(),
+        })
+    }
+
+    fn pair(&mut self) -> Result<Figures> {
+        let first = self.rotated(&self.frame.clone())?;
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let prologue = self.time(Tested::Nothing)?;
+            rounds.push(Figures {
+                prologue,
+                bare: self.time(Tested::Bare)?.saturating_sub(prologue),
+                edge: self.time(Tested::Edge)?.saturating_sub(prologue),
+                same_key: self.same_key(&first)?,
+            });
+        }
+        let median = |figure: fn(&Figures) -> u64| {
+            let mut figures: Vec<u64> = rounds.iter().map(figure).collect();
+            figures.sort_unstable();
+            figures[ROUNDS / 2]
+        };
+        Ok(Figures {
+            prologue: median(|round| round.prologue),
+            bare: median(|round| round.bare),
+            edge: median(|round| round.edge),
+            same_key: median(|round| round.same_key),
+        })
+    }
+
+    /// One run: what the prologue makes of a packet.
+    fn rotated(&mut self, frame: &[u8]) -> Result<Vec<u8>> {
+        let mut output = vec![0; frame.len()];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut output),
+            ..TestRunOptions::new()
+        };
+        self.run(Tested::Nothing, options)?;
+        Ok(output)
+    }
+
+    /// Nanoseconds of a run, prologue and all.
+    fn time(&mut self, tested: Tested) -> Result<u64> {
+        let before = self.counted();
+        let frame = self.frame.clone();
+        let options = TestRunOptions {
+            data_in: Some(&frame),
+            repeat: RUNS,
+            ..TestRunOptions::new()
+        };
+        let result = self.run(tested, options)?;
+        let steered = if tested == Tested::Edge { RUNS } else { 0 };
+        self.check(result.return_value, before, steered)?;
+        nanoseconds(result.duration)
+    }
+
+    fn same_key(&mut self, frame: &[u8]) -> Result<u64> {
+        let before = self.counted();
+        let (action, time) = self.edge.time(frame, RUNS)?;
+        self.check(action, before, RUNS)?;
+        nanoseconds(time)
+    }
+
+    fn run(&mut self, tested: Tested, options: TestRunOptions<'_>) -> Result<TestRunResult> {
+        let next = match tested {
+            Tested::Edge => self.edge.fd()?,
+            Tested::Bare => program(&mut self.beside, BARE)?.fd()?,
+            Tested::Nothing => program(&mut self.beside, NOTHING)?.fd()?,
+        };
+        self.tested.set(0, next, 0)?;
+        Ok(program(&mut self.beside, ROTATE)?.test_run(options)?)
+    }
+
+    /// A hit in each run, and in no run anything else.
+    fn check(&self, action: u32, before: (u64, u64), steered: u32) -> Result<()> {
+        let after = self.counted();
+        let risen = (after.0 - before.0, after.1 - before.1);
+        if action != XDP_REDIRECT || risen != (u64::from(steered), u64::from(steered)) {
+            bail!(
+                "action {action} instead of {XDP_REDIRECT}; of {steered} runs {} were counted, {} \
+                 as steered",
+                risen.1,
+                risen.0
+            );
+        }
+        Ok(())
+    }
+
+    /// Packets that were counted as steered, and all that were counted.
+    fn counted(&self) -> (u64, u64) {
+        let reasons = self.maps.counters.of_queue(0);
+        let steered = reasons.get(Reason::Steered.label());
+        (
+            steered.map_or(0, |count| count.packets),
+            reasons.values().map(|count| count.packets).sum(),
+        )
+    }
+}
+
+/// Where a chunk lies that is the first one there.
+fn in_slot(slot: u32) -> Resident {
+    Resident {
+        slot,
+        generation: 1,
+    }
+}
+
+/// Requests for chunks that are spread over all that are resident; each is the next one of one
+/// other, in random order, and the last one's next is the first.
+fn drawn(ids: &[ChunkId], world: &World, random: &mut SmallRng) -> Result<Vec<Request>> {
+    let count = usize::try_from(REQUESTS)?;
+    let picked = index::sample(random, ids.len(), ids.len().min(count)).into_vec();
+    let mut order: Vec<u16> = (0..=u16::MAX).collect();
+    order.shuffle(random);
+    let mut next = vec![0; count];
+    for (number, following) in order.iter().zip(order.iter().cycle().skip(1)) {
+        next[usize::from(*number)] = *following;
+    }
+    picked
+        .iter()
+        .cycle()
+        .zip(next)
+        .map(|(chunk, next)| {
+            let source = source(world, random);
+            let cookie = world.cookies.issue(&source).context("no key is live")?;
+            Ok(Request {
+                source,
+                cookie,
+                id: ids[*chunk],
+                next,
+            })
+        })
+        .collect()
+}
+
+/// Somebody who can be answered.
+fn source(world: &World, random: &mut SmallRng) -> Endpoint {
+    loop {
+        let address = Address::v4(random.random());
+        if address.can_be_answered(Family::V4) && !world.settings.serves(&address) {
+            let port = random.random_range(1..=u16::MAX);
+            return Endpoint { address, port };
+        }
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name);
+    let program = program.with_context(|| format!("there is no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T>
+where
+    T: TryFrom<&'a mut Map, Error = MapError>,
+{
+    let map = ebpf.map_mut(name);
+    Ok(T::try_from(
+        map.with_context(|| format!("there is no map {name}"))?,
+    )?)
+}
+
+fn nanoseconds(time: Duration) -> Result<u64> {
+    Ok(u64::try_from(time.as_nanos())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edge_ebpf::rotate;
+    use edge_ebpf::steer::{Tables, Verdict, decide};
+
+    const RESIDENT_CHUNKS: u32 = 100;
+
+    fn trial() -> Trial {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+        let programs = workspace.join(target).join("xdp/edge-bench-xdp");
+        Trial::prepare(&programs, RESIDENT_CHUNKS)
+            .unwrap_or_else(|error| panic!("{error:#}: run this by `cargo xtask test`, as root"))
+    }
+
+    /// What the edge's program has, asked on the host.
+    struct Loaded<'a>(World, &'a Trial);
+
+    impl Tables for Loaded<'_> {
+        fn settings(&self) -> Option<&edge_ebpf::maps::Settings> {
+            Some(&self.0.settings)
+        }
+
+        fn cookies(&self) -> Option<&edge_ebpf::maps::Cookies> {
+            Some(&self.0.cookies)
+        }
+
+        fn resident(&self, id: &ChunkId) -> Option<Resident> {
+            let resident = &self.1.maps.resident;
+            resident.get(&ChunkIdKey(*id), 0).ok().map(|value| value.0)
+        }
+    }
+
+    #[test]
+    fn each_run_is_another_request_and_a_hit_on_the_host_too() {
+        let mut trial = trial();
+        let mut frame = trial.frame.clone();
+        let mut asked = vec![false; usize::try_from(REQUESTS).unwrap()];
+        let mut slots = vec![0; usize::try_from(RESIDENT_CHUNKS).unwrap()];
+        for _ in 0..REQUESTS {
+            let number = rotate::number(frame.as_slice()).unwrap();
+            assert!(!std::mem::replace(&mut asked[usize::from(number)], true));
+            frame = trial.rotated(&frame).unwrap();
+            let verdict = decide(frame.as_slice(), &Loaded(golden::world(), &trial));
+            let Verdict::Steer(resident) = verdict else {
+                panic!("request {number}: {verdict:?}");
+            };
+            slots[usize::try_from(resident.slot).unwrap()] += 1;
+        }
+        assert_eq!(rotate::number(frame.as_slice()), Some(0), "they begin anew");
+        let few = REQUESTS / RESIDENT_CHUNKS;
+        assert!(slots.iter().all(|count| (few..=few + 1).contains(count)));
+    }
+
+    #[test]
+    fn one_run_that_is_no_hit_fails_the_measurement() {
+        let mut trial = trial();
+        for tested in [Tested::Nothing, Tested::Bare, Tested::Edge] {
+            trial.time(tested).unwrap();
+        }
+        let first = trial.rotated(&trial.frame.clone()).unwrap();
+        let Verdict::Steer(_) = decide(first.as_slice(), &Loaded(golden::world(), &trial)) else {
+            panic!("the first request is no hit");
+        };
+        let id = ChunkIdKey(ChunkId(first[58..90].try_into().unwrap()));
+        let mut bare: HashMap<_, ChunkIdKey, ResidentValue> =
+            map(&mut trial.beside, RESIDENT).unwrap();
+        bare.remove(&id).unwrap();
+        trial.maps.resident.remove(&id).unwrap();
+        for tested in [Tested::Bare, Tested::Edge] {
+            let error = trial.time(tested).unwrap_err().to_string();
+            assert!(error.contains("instead of"), "{tested:?}: {error}");
+        }
+        trial.time(Tested::Nothing).unwrap();
+    }
+}
