@@ -38,7 +38,7 @@ pub(crate) struct Bench {
     /// Every row, three pairs of about a second a side: for a look, not for claims
     #[arg(long)]
     quick: bool,
-    /// Only these rows, as P1,P2
+    /// Only these rows, as P1,P2; P3 is all of its rows
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<String>,
     /// Write the report here too
@@ -105,12 +105,20 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     report(options, &runs)
 }
 
+/// `P3` chooses `P3-1k` too.
 fn chosen(only: &[String]) -> Result<Vec<&'static Row>> {
-    let names: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
-    if let Some(unknown) = only.iter().find(|name| !names.contains(&name.as_str())) {
+    let answers_to = |row: &Row, name: &str| {
+        let rest = row.id.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if let Some(unknown) = only
+        .iter()
+        .find(|name| !ROWS.iter().any(|row| answers_to(row, name)))
+    {
+        let names: Vec<&str> = ROWS.iter().map(|row| row.id).collect();
         bail!("there is no row {unknown}; there are {}", names.join(", "));
     }
-    let wanted = |row: &&Row| only.is_empty() || only.iter().any(|name| name == row.id);
+    let wanted = |row: &&Row| only.is_empty() || only.iter().any(|name| answers_to(row, name));
     Ok(ROWS.iter().filter(wanted).collect())
 }
 
@@ -168,4 +176,27 @@ fn edge_bench(words: &[&str], files: &[&Path], out: Option<&Path>) -> Result<()>
         command.arg("-o").arg(out);
     }
     process::run(&mut command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(only: &[&str]) -> Result<Vec<&'static str>> {
+        let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+        Ok(chosen(&only)?.iter().map(|row| row.id).collect())
+    }
+
+    #[test]
+    fn a_target_chooses_all_of_its_rows_and_a_row_itself() {
+        assert_eq!(
+            ids(&["P3"]).unwrap(),
+            ["P3", "P3-1k", "P3-10k", "P3-100k", "P3-1M"]
+        );
+        assert_eq!(ids(&["P3-1k", "P1"]).unwrap(), ["P1", "P3-1k"]);
+        assert_eq!(ids(&[]).unwrap().len(), ROWS.len());
+        for unknown in ["P", "P3-", "P3-1", ""] {
+            assert!(ids(&[unknown]).is_err(), "{unknown}");
+        }
+    }
 }
