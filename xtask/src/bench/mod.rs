@@ -8,6 +8,10 @@ mod field;
 mod cpu;
 /// A generator, from "ready" to its result.
 mod client;
+/// Load.
+mod generators;
+/// The least a server can do.
+mod ceilings;
 /// What is measured beside the edge.
 mod peers;
 /// What the machine is.

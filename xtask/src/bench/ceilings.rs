@@ -1,0 +1,33 @@
+//! Servers that do no more than what they are named for, at the place of the edge.
+
+use anyhow::{Context as _, Result};
+
+use super::field::{CEILING_PORT, Field, programs};
+use crate::daemon::Daemon;
+
+/// Bytes of a full segment's datagram.
+const REPLY_BYTES: &str = "1232";
+
+impl Field<'_> {
+    /// Each packet answered with a ready one, by AF_XDP.
+    pub(super) fn reflector(&self) -> Result<Daemon> {
+        let programs = programs();
+        let programs = programs.to_str().context("a path that is text")?;
+        let port = CEILING_PORT.to_string();
+        let link = self.ground.edge.link;
+        let words = ["reflector", "--interface", link, "--port", &port];
+        let more = ["--reply-bytes", REPLY_BYTES, "--programs", programs];
+        self.ceiling(&[&words[..], &more].concat())
+    }
+
+    /// Each packet sent back, or dropped, in the driver.
+    pub(super) fn driver(&self, deed: &str) -> Result<Daemon> {
+        let programs = programs();
+        let programs = programs.to_str().context("a path that is text")?;
+        let port = CEILING_PORT.to_string();
+        let link = self.ground.edge.link;
+        let words = ["driver", "--interface", link, "--port", &port];
+        let more = ["--deed", deed, "--programs", programs];
+        self.ceiling(&[&words[..], &more].concat())
+    }
+}
