@@ -1,5 +1,6 @@
 //! The link that is measured on, the content, and who pays for its packets.
 
+use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::Plan;
+use super::rows::memory::Memory;
 use crate::daemon::{self, Daemon, PORT, Settings};
 use crate::ground::{self, Ground, Side};
 use crate::machine::Machine;
@@ -34,6 +36,8 @@ pub(super) struct Field<'a> {
     /// Names of all chunks, once an edge was warmed.
     pub(super) chunks: PathBuf,
     settings: Settings,
+    /// Of the large edge, once it was looked at.
+    pub(super) memory: OnceCell<Memory>,
     /// The CPUs of server and generator; the same one on a machine with one only.
     pub(super) cpus: [usize; 2],
 }
@@ -77,6 +81,7 @@ impl<'a> Field<'a> {
             started: started()?,
             tickets,
             settings,
+            memory: OnceCell::new(),
             cpus: cpus()?,
         };
         field.prepare()?;

@@ -10,7 +10,7 @@ use super::Row;
 use super::growing::Growing;
 
 /// Umem of one queue: frames to receive into, and as many again with a sender that sends from some.
-const UMEM_BYTES: u64 = 8 << 20;
+const UMEM_BYTES: f64 = 8_388_608.0;
 
 pub(super) fn whole_chunks(
     row: &'static Row,
@@ -43,48 +43,87 @@ fn memory_beside(
     let mut row = Growing::of(row, "%", "lower");
     row.targets
         .push(json!({"name": name, "target": 1.0, "theirs": mark}));
-    let sender = sender.unwrap_or("gso");
-    let umem_bytes = if sender == "xsk" {
-        2 * UMEM_BYTES
-    } else {
-        UMEM_BYTES
-    };
-    let (edged, mode, store) = field.large_edge(sender)?;
-    let number = |name: &str| {
-        let number = store[name].as_f64();
-        number.with_context(|| format!("`edge stat` gave no number of {name}"))
-    };
+    let memory = field.memory(sender.unwrap_or("gso"))?;
+    let payload = memory.slots * object_bytes;
+    let value = (memory.arena + memory.beside() - payload) / payload * 100.0;
     row.notes.push(format!(
-        "{} of {} slots were filled",
-        store["resident"], store["slots"]
+        "{:.0} of {:.0} slots were filled; beside the arena {:.0} MB of anonymous memory, {:.0} MB \
+         of maps, {:.0} MB of umem",
+        memory.filled,
+        memory.slots,
+        memory.anonymous / 1e6,
+        memory.maps / 1e6,
+        memory.umem / 1e6,
     ));
-    let payload = number("slots")? * object_bytes;
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
-    let beside = (edged_memory(edged.id())? + umem_bytes) as f64;
-    let value = (number("arena_bytes")? + beside - payload) / payload * 100.0;
-    row.mode = mode;
+    row.mode = memory.mode.clone();
     row.runs
         .push(json!({"side": "edge", "pair": 1, "value": value, "unit": "%"}));
-    edged.stop()?;
     Ok(row.finish())
 }
 
-/// Anonymous memory and maps of the program, in bytes; arena and umem are in hugepages, which the
-/// kernel counts apart.
-fn edged_memory(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let kib = |name: &str| -> u64 {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        number.unwrap_or(0)
-    };
-    let mut maps = 0;
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));
-        maps += bytes
-            .and_then(|bytes| bytes.trim().parse::<u64>().ok())
-            .unwrap_or(0);
+/// What an edge with the large arena takes, in bytes.
+pub(in super::super) struct Memory {
+    mode: Value,
+    arena: f64,
+    anonymous: f64,
+    maps: f64,
+    umem: f64,
+    /// How many there are, and how many hold a chunk.
+    slots: f64,
+    filled: f64,
+}
+
+impl Memory {
+    fn beside(&self) -> f64 {
+        self.anonymous + self.maps + self.umem
     }
-    Ok((kib("RssAnon:") << 10) + maps)
+}
+
+impl Field<'_> {
+    /// Looked at once for all rows.
+    fn memory(&self, sender: &str) -> Result<&Memory> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
+        }
+        let (edged, mode, store) = self.large_edge(sender)?;
+        let number = |name: &str| {
+            let number = store[name].as_f64();
+            number.with_context(|| format!("`edge stat` gave no number of {name}"))
+        };
+        let [anonymous, maps] = taken(edged.id())?;
+        let memory = Memory {
+            mode,
+            arena: number("arena_bytes")?,
+            anonymous,
+            maps,
+            umem: if sender == "xsk" {
+                2.0 * UMEM_BYTES
+            } else {
+                UMEM_BYTES
+            },
+            slots: number("slots")?,
+            filled: number("resident")?,
+        };
+        edged.stop()?;
+        Ok(self.memory.get_or_init(|| memory))
+    }
+}
+
+/// Anonymous memory, and maps of the program; arena and umem are in hugepages, which the kernel
+/// counts apart.
+fn taken(pid: u32) -> Result<[f64; 2]> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let anonymous_kib = number_behind("RssAnon:", &status).context("no RssAnon in /proc")?;
+    let mut maps = 0.0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // Closed meanwhile, or no map.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        maps += number_behind("memlock:", &text).unwrap_or(0.0);
+    }
+    Ok([anonymous_kib * 1024.0, maps])
+}
+
+fn number_behind(name: &str, text: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }

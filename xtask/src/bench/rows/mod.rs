@@ -14,7 +14,7 @@ mod latency;
 /// P5.
 mod flood;
 /// P8.
-mod memory;
+pub(super) mod memory;
 
 use anyhow::Result;
 use serde_json::Value;
