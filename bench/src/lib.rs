@@ -7,6 +7,9 @@ pub mod seed;
 /// Readers that want to be served fast.
 pub mod load;
 
+/// The highest rate that an edge holds.
+pub mod capacity;
+
 /// Servers without anything that is not needed.
 pub mod ceiling;
 
@@ -21,6 +24,9 @@ pub mod program;
 
 /// Hugepages.
 mod memory;
+
+/// The machine, and an interface of it.
+pub mod host;
 
 /// What was measured, as JSON, and everything made from it.
 pub mod report;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_bench::{ceiling, cold, load, report, seed, verdict};
+use edge_bench::{capacity, ceiling, cold, host, load, report, seed, verdict};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,6 +28,8 @@ enum Command {
     Seed(seed::Seed),
     /// Fetches from an edge and tells how fast it answered, as one JSON object
     Load(load::Load),
+    /// Finds the highest rate that an edge holds within limits of loss and latency
+    Capacity(capacity::Capacity),
     /// Asks for single segments from many sources and tells how fast they came, likewise
     Singles(load::Singles),
     /// Draws what the generators would ask for, for other generators
@@ -40,15 +42,23 @@ enum Command {
     Cold(cold::Cold),
     /// Serves as a ceiling does: as fast as can be, and of no other use
     Ceiling(ceiling::Ceiling),
+    /// Tells what a report says of a host
+    Host(host::Host),
     #[command(flatten)]
     Report(report::Command),
 }
+
+/// As clap has it.
+const WRONG_COMMAND_LINE: u8 = 2;
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
+            if error.is::<capacity::Unconfirmed>() {
+                return ExitCode::from(WRONG_COMMAND_LINE);
+            }
             ExitCode::from(report::exit_code(&error))
         }
     }
@@ -75,6 +85,14 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Cold(options) => {
             println!("{}", cold::cold(&options)?);
+            Ok(())
+        }
+        Command::Capacity(options) => {
+            println!("{}", capacity::capacity(&options)?);
+            Ok(())
+        }
+        Command::Host(options) => {
+            println!("{}", host::host(&options)?);
             Ok(())
         }
         Command::Draw(options) => load::draw(&options),

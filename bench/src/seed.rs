@@ -40,6 +40,14 @@ impl Read for Noise {
     }
 }
 
+/// How far something is, on a terminal.
+pub(crate) fn bar(bytes: u64) -> Result<ProgressBar> {
+    let style =
+        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .context("a template of ours")?;
+    Ok(ProgressBar::new(bytes).with_style(style))
+}
+
 pub fn seed(options: &Seed) -> Result<()> {
     if options.object_bytes == 0 || options.bytes == 0 {
         bail!("--bytes and --object-bytes are at least 1");
@@ -47,10 +55,7 @@ pub fn seed(options: &Seed) -> Result<()> {
     let origin = options.origin.display().to_string();
     let store = open_origin(&origin)?;
     let stop = AtomicBool::new(false);
-    let bar = ProgressBar::new(options.bytes).with_style(
-        ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-            .context("a template of ours")?,
-    );
+    let bar = bar(options.bytes)?;
     let mut tickets = String::new();
     let mut rest = options.bytes;
     for number in 0.. {

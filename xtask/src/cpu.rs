@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 /// `USER_HZ`, which Linux fixes at 100 for everybody who asks.
 pub(crate) const TICKS_A_SECOND: f64 = 100.0;
 
-/// What all threads of a process used, in seconds.
+/// What all threads of a process, and its children that have ended, used; in seconds.
 #[derive(Clone, Copy)]
 pub(crate) struct CpuTime {
     pub(crate) user: f64,
@@ -18,15 +18,15 @@ impl CpuTime {
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let file = format!("/proc/{pid}/stat");
         let stat = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        // The name may hold blanks. Behind it and the state: fields 14 and 15 of proc(5).
+        // The name may hold blanks. Behind it and the state: fields 14 to 17 of proc(5).
         let fields = stat.rsplit_once(") ").context("a line of /proc")?.1;
         let seconds = |at| -> Result<f64> {
             let field = fields.split(' ').nth(at).context("a field of /proc")?;
             Ok(f64::from(field.parse::<u32>()?) / TICKS_A_SECOND)
         };
         Ok(Self {
-            user: seconds(11)?,
-            system: seconds(12)?,
+            user: seconds(11)? + seconds(13)?,
+            system: seconds(12)? + seconds(14)?,
         })
     }
 

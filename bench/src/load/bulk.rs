@@ -1,5 +1,5 @@
-//! Whole chunks, closed loop: a fixed number of chunks is under way, and each that is complete
-//! makes room for the next.
+//! Whole chunks: each that is complete makes room for the next, or each is asked for when it falls
+//! due. Either way a client has only so many under way.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -11,31 +11,38 @@ use edge_user::clock;
 use edge_user::seal::tree::id_of;
 
 use super::catalogue::Chunk;
+use super::greeting::Terms;
 use super::lane::{self, Inbox, Lane};
 use super::mix::Picker;
+use super::pace::{Pace, Schedule};
 use super::tally::Tally;
 use crate::ceiling::{GROUP, GROUP_CHUNKS};
 
 /// One chunk in so many is put together and compared with its id.
 pub const VERIFIED_ONE_IN: u64 = 64;
-/// What did not come in this time is asked for again.
+/// What did not come in this time is asked for again, unless the edge is far away.
 const LOST_AFTER: Duration = Duration::from_millis(40);
 /// The same, of a chunk that the edge may have to fetch first: as long as PENDING bids to wait.
 const FETCHED_WITHIN: Duration = Duration::from_millis(250);
-/// How long the edge may give nothing at all.
+/// A vain wait is followed by one twice as long, up to this: an edge that is late is not helped by
+/// being asked more.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long the edge may give nothing that was asked for.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// A chunk under way.
 struct Asked {
     chunk: Chunk,
     missing: u128,
-    /// Segments that are asked for once the first one has come: at an edge that must fetch the
-    /// chunk, a second GET would replace the first.
+    /// Segments that are asked for once something has come: at an edge that must fetch the chunk, a
+    /// second GET would replace the first.
     held_back: u128,
     /// Something has come.
     begun: bool,
-    first_at: Instant,
+    due: Instant,
     last_at: Instant,
+    /// How long to wait from then on before it is asked for again.
+    patience: Duration,
     /// Its bytes, if it is one of those that are compared.
     bytes: Option<Vec<u8>>,
 }
@@ -43,31 +50,51 @@ struct Asked {
 struct Client {
     lane: Lane,
     asked: Vec<Asked>,
+    lost_after: Duration,
 }
 
 /// The clients of one thread.
 pub struct Bulk {
     clients: Vec<Client>,
     inbox: Inbox,
-    chunks_per_client: usize,
+    /// Most chunks each of them has under way.
+    pub chunks_per_client: usize,
+    /// The client that is asked next: they take turns.
+    turn: usize,
     /// Chunks are those of a ceiling: asked for in groups, and compared with nothing.
     pub numbered: bool,
     pub tally: Tally,
 }
 
-/// What the edge is driven to.
-#[derive(Clone, Copy, Debug)]
-enum Goal {
-    /// Everything, whether the edge has it yet or not.
-    Fetch,
-    /// To have everything: one segment of each chunk.
-    Touch,
-    /// As much as it can until then, of what it has. What is under way at the end stays so.
-    Measure { until: Instant },
+/// How much of a chunk is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// All of it, at once: the edge has it.
+    Resident,
+    /// All of it, but the first burst alone until something comes: the edge may have to fetch it.
+    Absent,
+    /// One segment, so that the edge has it.
+    First,
 }
 
-/// What is to be fetched next, and whether it is compared with its id.
-type Next<'a> = &'a mut dyn FnMut() -> Option<(Chunk, bool)>;
+/// A chunk to be fetched.
+struct Wanted {
+    chunk: Chunk,
+    part: Part,
+    /// Whether it is compared with its id.
+    compared: bool,
+    /// When it should be asked for.
+    due: Instant,
+}
+
+/// What is to be fetched next.
+enum Next {
+    Ask(Wanted),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing any more.
+    Nothing,
+}
 
 impl Bulk {
     pub fn open(edge: SocketAddr, clients: usize, chunks_per_client: usize) -> Result<Self> {
@@ -75,128 +102,294 @@ impl Bulk {
             .map(|_| {
                 let lane = Lane::open(edge)?;
                 let asked = Vec::with_capacity(chunks_per_client);
-                Ok(Client { lane, asked })
+                let lost_after = LOST_AFTER;
+                Ok(Client {
+                    lane,
+                    asked,
+                    lost_after,
+                })
             })
             .collect::<Result<_>>()?;
         Ok(Self {
             clients,
             inbox: Inbox::default(),
             chunks_per_client,
+            turn: 0,
             numbered: false,
             tally: Tally::default(),
         })
     }
 
+    /// So long is waited for answers that are on their way, and never less than on a short one.
+    pub fn wait_for(&mut self, answers: Duration) {
+        for client in &mut self.clients {
+            client.lost_after = answers.clamp(LOST_AFTER, WAIT_MAX);
+        }
+    }
+
+    /// What the edge said of itself.
+    pub fn terms(&self) -> Option<Terms> {
+        self.clients.first().map(|client| client.lane.terms)
+    }
+
+    /// How many chunks the receive buffer of each client holds.
+    pub fn chunks_max(&self) -> Result<usize> {
+        self.clients.iter().try_fold(usize::MAX, |least, client| {
+            Ok(least.min(client.lane.chunks_max()?))
+        })
+    }
+
     /// One chunk, for the caller to compare.
     pub fn fetch(&mut self, chunk: &Chunk) -> Result<Vec<u8>> {
-        let mut next = Some((*chunk, true));
+        let mut next = Some(*chunk);
         let mut fetched = None;
-        self.drive(&mut || next.take(), Goal::Fetch, &mut |_, asked| {
-            fetched = asked.bytes;
-        })?;
+        self.drive(
+            &mut |now| ask_now(next.take(), Part::Absent, now),
+            None,
+            &mut |_, asked| {
+                fetched = asked.bytes;
+            },
+        )?;
         fetched.context("the edge gave nothing")
     }
 
-    /// Every chunk once, each compared with its id.
-    pub fn fetch_all(&mut self, chunks: &[Chunk]) -> Result<()> {
-        let mut rest = chunks.iter().map(|chunk| (*chunk, true));
-        self.drive(&mut || rest.next(), Goal::Fetch, &mut settle)
+    /// Every chunk once, each compared with its id; tells the bytes of each.
+    pub fn fetch_all(&mut self, chunks: &[Chunk], mut each: impl FnMut(u32)) -> Result<()> {
+        let mut rest = chunks.iter();
+        let mut next = |now| ask_now(rest.next().copied(), Part::Absent, now);
+        self.drive(&mut next, None, &mut |tally, asked| {
+            each(asked.chunk.bytes);
+            settle(tally, asked);
+        })
     }
 
     /// One segment of every chunk, so that the edge has it. Compared with nothing.
     pub fn touch_all(&mut self, chunks: &[Chunk]) -> Result<()> {
-        let mut rest = chunks.iter().map(|chunk| (*chunk, false));
-        self.drive(&mut || rest.next(), Goal::Touch, &mut settle)
+        let mut rest = chunks.iter();
+        let mut next = |now| ask_now(rest.next().copied(), Part::First, now);
+        self.drive(&mut next, None, &mut settle)
     }
 
     /// Keeps the edge busy for this time.
-    pub fn run(&mut self, chunks: &[Chunk], picker: &mut Picker, time: Duration) -> Result<()> {
+    pub fn run(
+        &mut self,
+        chunks: &[Chunk],
+        picker: &mut Picker,
+        pace: Pace,
+        time: Duration,
+    ) -> Result<()> {
         let (compare, mut count) = (!self.numbered, 0_u64);
         let mut group = 0..0;
-        let mut next = || {
+        let mut pick = || {
             count += 1;
             if compare {
-                return Some((chunks[picker.pick()], count.is_multiple_of(VERIFIED_ONE_IN)));
+                return (picker.pick(), count.is_multiple_of(VERIFIED_ONE_IN));
             }
             if group.is_empty() {
                 let first = picker.pick();
                 group = first..first + GROUP_CHUNKS as usize;
             }
-            let number = group.next()? % chunks.len();
-            Some((chunks[number], false))
+            (group.next().unwrap_or(0) % chunks.len(), false)
         };
-        let until = clock::now() + time;
-        self.drive(&mut next, Goal::Measure { until }, &mut settle)
+        let begin = clock::now();
+        let mut schedule = Schedule::new(pace, begin);
+        let mut next = |now| {
+            let due = schedule.next_due(now);
+            if due > now {
+                return Next::At(due);
+            }
+            schedule.take();
+            let (number, compared) = pick();
+            let chunk = chunks[number];
+            Next::Ask(Wanted {
+                chunk,
+                part: Part::Resident,
+                compared,
+                due,
+            })
+        };
+        let until = begin + time;
+        self.drive(&mut next, Some(until), &mut settle)?;
+        self.tally.unasked = schedule.behind(until);
+        Ok(())
     }
 
+    /// Lets what is under way come in, for at most this time. What has not come then is given up,
+    /// and counts as being as old as it is.
+    pub fn finish(&mut self, most: Duration) -> Result<()> {
+        let until = clock::now() + most;
+        self.drive(&mut |_| Next::Nothing, Some(until), &mut settle)?;
+        let now = clock::now();
+        for client in &mut self.clients {
+            for asked in client.asked.drain(..) {
+                let age = now.saturating_duration_since(asked.due);
+                self.tally.latency(age);
+            }
+        }
+        Ok(())
+    }
+
+    /// Until the time is over, what is under way then staying so; or until all is done.
     fn drive(
         &mut self,
-        next: Next<'_>,
-        goal: Goal,
+        next: &mut dyn FnMut(Instant) -> Next,
+        until: Option<Instant>,
         done: &mut dyn FnMut(&mut Tally, Asked),
     ) -> Result<()> {
         let mut heard_at = clock::now();
+        let refused_before = self.tally.refused;
         loop {
             let now = clock::now();
-            if let Goal::Measure { until } = goal
-                && now >= until
-            {
+            if until.is_some_and(|until| now >= until) {
                 return Ok(());
             }
-            for client in &mut self.clients {
-                client.ask_again(goal, now, &mut self.tally)?;
-                client.ask_rest(&mut self.tally)?;
-                if self.numbered {
-                    client.ask_groups(self.chunks_per_client, next, now, &mut self.tally)?;
-                } else {
-                    while client.asked.len() < self.chunks_per_client
-                        && let Some((chunk, verify)) = next()
-                    {
-                        client.ask(chunk, verify, goal, now, &mut self.tally)?;
-                    }
-                }
-                client.lane.flush()?;
-            }
+            let again = self.ask(next, now)?;
             if self.clients.iter().all(|client| client.asked.is_empty()) {
-                return Ok(());
+                if again.is_none() {
+                    return Ok(());
+                }
+                heard_at = now;
             }
+            let most = again
+                .into_iter()
+                .chain(until)
+                .map(|at| at.saturating_duration_since(now))
+                .fold(LOST_AFTER, Duration::min);
             let fds: Vec<BorrowedFd<'_>> =
                 self.clients.iter().map(|client| client.lane.fd()).collect();
-            lane::wait(&fds, LOST_AFTER)?;
-            let before = self.tally.datagrams;
+            lane::wait(&fds, most)?;
+            let before = self.tally.bytes;
             for client in &mut self.clients {
                 client.hear(&mut self.inbox, &mut self.tally, done)?;
             }
             let now = clock::now();
-            if self.tally.datagrams > before {
+            if self.tally.bytes > before {
                 heard_at = now;
             } else if now.saturating_duration_since(heard_at) > SILENCE_MAX {
-                bail!("the edge has sent nothing for {} s", SILENCE_MAX.as_secs());
+                bail!(
+                    "the edge has sent nothing that was asked for in {} s, and {} refusals; has \
+                     its origin this content?",
+                    SILENCE_MAX.as_secs(),
+                    self.tally.refused - refused_before
+                );
             }
+        }
+    }
+
+    /// Asks for all that is due; says when more will be.
+    fn ask(
+        &mut self,
+        next: &mut dyn FnMut(Instant) -> Next,
+        now: Instant,
+    ) -> Result<Option<Instant>> {
+        for client in &mut self.clients {
+            client.lane.keep(now)?;
+            client.ask_again(now, &mut self.tally)?;
+            client.ask_rest(&mut self.tally)?;
+        }
+        let again = if self.numbered {
+            for client in &mut self.clients {
+                client.ask_groups(self.chunks_per_client, next, now, &mut self.tally)?;
+            }
+            None
+        } else {
+            self.ask_in_turn(next, now)?
+        };
+        for client in &mut self.clients {
+            client.lane.flush()?;
+        }
+        Ok(again)
+    }
+
+    fn ask_in_turn(
+        &mut self,
+        next: &mut dyn FnMut(Instant) -> Next,
+        now: Instant,
+    ) -> Result<Option<Instant>> {
+        let count = self.clients.len();
+        loop {
+            let mut turns = (self.turn..self.turn + count).map(|turn| turn % count);
+            let room = turns.find(|turn| {
+                let asked = &self.clients[*turn].asked;
+                asked.len() < self.chunks_per_client
+            });
+            let Some(turn) = room else {
+                return Ok(None);
+            };
+            match next(now) {
+                Next::Ask(wanted) => self.clients[turn].ask(wanted, now, &mut self.tally)?,
+                Next::At(at) => return Ok(Some(at)),
+                Next::Nothing => return Ok(None),
+            }
+            self.turn = turn + 1;
         }
     }
 }
 
 impl Client {
-    fn ask(
+    fn ask(&mut self, wanted: Wanted, now: Instant, tally: &mut Tally) -> Result<()> {
+        let asked = self.noted(wanted, now, tally)?;
+        want(&mut self.lane, &asked, tally)?;
+        self.asked.push(asked);
+        Ok(())
+    }
+
+    fn noted(&self, wanted: Wanted, now: Instant, tally: &mut Tally) -> Result<Asked> {
+        let Wanted {
+            chunk,
+            part,
+            compared,
+            due,
+        } = wanted;
+        let geometry = Geometry::new(chunk.bytes, self.lane.terms.segment_bytes)
+            .context("the edge's segments do not fit the chunk")?;
+        let missing = match part {
+            Part::Resident | Part::Absent => geometry.all(),
+            Part::First => 1,
+        };
+        let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.terms.max_burst));
+        tally.segments += u64::from(missing.count_ones());
+        tally.asked_after(now.saturating_duration_since(due));
+        Ok(Asked {
+            chunk,
+            missing,
+            held_back: match part {
+                Part::Resident | Part::First => 0,
+                Part::Absent => missing & !first_burst,
+            },
+            begun: false,
+            due,
+            last_at: now,
+            patience: match part {
+                Part::Resident => self.lost_after,
+                Part::Absent | Part::First => FETCHED_WITHIN.max(self.lost_after),
+            },
+            bytes: compared.then(|| vec![0; chunk.bytes as usize]),
+        })
+    }
+
+    /// Whole groups of a ceiling's chunks, each for one request.
+    fn ask_groups(
         &mut self,
-        chunk: Chunk,
-        verify: bool,
-        goal: Goal,
+        most: usize,
+        next: &mut dyn FnMut(Instant) -> Next,
         now: Instant,
         tally: &mut Tally,
     ) -> Result<()> {
-        let mut asked = self.noted(chunk, verify, now)?;
-        match goal {
-            Goal::Fetch => {
-                let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.max_burst));
-                asked.held_back = asked.missing & !first_burst;
+        while self.asked.len() + GROUP_CHUNKS as usize <= most {
+            let mut first = None;
+            for _ in 0..GROUP_CHUNKS {
+                let Next::Ask(wanted) = next(now) else {
+                    return Ok(());
+                };
+                first.get_or_insert(wanted.chunk.id);
+                let asked = self.noted(wanted, now, tally)?;
+                self.asked.push(asked);
             }
-            Goal::Touch => asked.missing = 1,
-            Goal::Measure { .. } => {}
+            let first = first.context("a group has chunks")?;
+            self.lane.get(first, GROUP)?;
+            tally.requests += 1;
         }
-        want(&mut self.lane, &asked, tally)?;
-        self.asked.push(asked);
         Ok(())
     }
 
@@ -211,54 +404,13 @@ impl Client {
         Ok(())
     }
 
-    fn noted(&self, chunk: Chunk, verify: bool, now: Instant) -> Result<Asked> {
-        let geometry = Geometry::new(chunk.bytes, self.lane.segment_bytes)
-            .context("the edge's segments do not fit the chunk")?;
-        Ok(Asked {
-            chunk,
-            missing: geometry.all(),
-            held_back: 0,
-            begun: false,
-            first_at: now,
-            last_at: now,
-            bytes: verify.then(|| vec![0; chunk.bytes as usize]),
-        })
-    }
-
-    /// Whole groups of a ceiling's chunks, each for one request.
-    fn ask_groups(
-        &mut self,
-        most: usize,
-        next: Next<'_>,
-        now: Instant,
-        tally: &mut Tally,
-    ) -> Result<()> {
-        while self.asked.len() + GROUP_CHUNKS as usize <= most {
-            let mut first = None;
-            for _ in 0..GROUP_CHUNKS {
-                let Some((chunk, _)) = next() else {
-                    return Ok(());
-                };
-                first.get_or_insert(chunk.id);
-                let asked = self.noted(chunk, false, now)?;
-                self.asked.push(asked);
-            }
-            let first = first.context("a group has chunks")?;
-            self.lane.get(first, GROUP)?;
-            tally.requests += 1;
-        }
-        Ok(())
-    }
-
-    fn ask_again(&mut self, goal: Goal, now: Instant, tally: &mut Tally) -> Result<()> {
+    fn ask_again(&mut self, now: Instant, tally: &mut Tally) -> Result<()> {
         for asked in &mut self.asked {
-            let waits = match goal {
-                Goal::Fetch | Goal::Touch if !asked.begun => FETCHED_WITHIN,
-                Goal::Fetch | Goal::Touch | Goal::Measure { .. } => LOST_AFTER,
-            };
-            if now.saturating_duration_since(asked.last_at) > waits {
+            if now.saturating_duration_since(asked.last_at) > asked.patience {
                 asked.last_at = now;
+                asked.patience = (asked.patience * 2).min(WAIT_MAX);
                 tally.repeats += 1;
+                tally.overdue += u64::from(asked.missing.count_ones());
                 want(&mut self.lane, asked, tally)?;
             }
         }
@@ -272,7 +424,7 @@ impl Client {
         done: &mut dyn FnMut(&mut Tally, Asked),
     ) -> Result<()> {
         let now = clock::now();
-        let segment_bytes = self.lane.segment_bytes;
+        let segment_bytes = self.lane.terms.segment_bytes;
         let asked = &mut self.asked;
         self.lane.receive(inbox, |datagram| {
             tally.datagrams += 1;
@@ -284,20 +436,28 @@ impl Client {
     }
 }
 
+/// One that is due at once, and compared if it comes whole.
+fn ask_now(chunk: Option<Chunk>, part: Part, now: Instant) -> Next {
+    chunk.map_or(Next::Nothing, |chunk| {
+        Next::Ask(Wanted {
+            chunk,
+            part,
+            compared: part != Part::First,
+            due: now,
+        })
+    })
+}
+
 /// GETs for all that is missing, a burst each.
 fn want(lane: &mut Lane, asked: &Asked, tally: &mut Tally) -> Result<()> {
-    want_set(
-        lane,
-        asked.chunk.id,
-        asked.missing & !asked.held_back,
-        tally,
-    )
+    let rest = asked.missing & !asked.held_back;
+    want_set(lane, asked.chunk.id, rest, tally)
 }
 
 fn want_set(lane: &mut Lane, id: ChunkId, mut rest: u128, tally: &mut Tally) -> Result<()> {
     while rest != 0 {
         let mut burst = 0_u128;
-        for _ in 0..lane.max_burst {
+        for _ in 0..lane.terms.max_burst {
             burst |= rest & rest.wrapping_neg();
             rest &= rest.wrapping_sub(1);
         }
@@ -324,23 +484,21 @@ fn take(
         tally.strange += u64::from(!is_nack(datagram));
         return None;
     };
-    // A repetition of what has come meanwhile is nothing strange.
+    let bit = 1_u128.checked_shl(u32::from(data.index)).unwrap_or(0);
+    // One that is asked for twice gets each segment twice. A repetition of what has come meanwhile
+    // is nothing strange.
     let (place, asked) = asked
         .iter_mut()
         .enumerate()
-        .find(|(_, asked)| asked.chunk.id.tag() == data.tag)?;
+        .find(|(_, asked)| asked.chunk.id.tag() == data.tag && asked.missing & bit != 0)?;
     let start = data.place(payload.len(), segment_bytes);
-    let bit = 1_u128.checked_shl(u32::from(data.index)).unwrap_or(0);
     let Some(start) = start.filter(|_| data.chunk_bytes == asked.chunk.bytes) else {
         tally.strange += 1;
         return None;
     };
-    if asked.missing & bit == 0 {
-        return None;
-    }
     asked.missing &= !bit;
-    asked.last_at = now;
     asked.begun = true;
+    asked.last_at = now;
     tally.bytes += payload.len() as u64;
     if let Some(bytes) = &mut asked.bytes {
         bytes[start..start + payload.len()].copy_from_slice(payload);
@@ -350,7 +508,7 @@ fn take(
 
 fn settle(tally: &mut Tally, asked: Asked) {
     tally.chunks += 1;
-    tally.latency(clock::now().saturating_duration_since(asked.first_at));
+    tally.latency(clock::now().saturating_duration_since(asked.due));
     if let Some(bytes) = asked.bytes {
         let right = id_of(&bytes) == asked.chunk.id;
         tally.verified += u64::from(right);
@@ -360,4 +518,58 @@ fn settle(tally: &mut Tally, asked: Asked) {
 
 fn is_nack(datagram: &[u8]) -> bool {
     datagram.starts_with(&opening(Kind::Nack))
+}
+
+#[cfg(test)]
+mod tests {
+    use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+
+    use super::*;
+
+    /// Segment `index` of a chunk of two.
+    fn segment(index: u8) -> Vec<u8> {
+        let header = DataHeader {
+            index,
+            last: 1,
+            chunk_bytes: 2000,
+            tag: [7; 8],
+        };
+        let mut datagram = header.encode().to_vec();
+        datagram.resize(DATA_HEADER_BYTES + [1216, 784][usize::from(index)], 0);
+        datagram
+    }
+
+    #[test]
+    fn a_chunk_that_is_asked_for_twice_takes_each_segment_twice() {
+        let now = clock::now();
+        let asked = || Asked {
+            chunk: Chunk {
+                id: ChunkId([7; 32]),
+                bytes: 2000,
+            },
+            missing: 0b11,
+            held_back: 0,
+            begun: false,
+            due: now,
+            last_at: now,
+            patience: LOST_AFTER,
+            bytes: None,
+        };
+        let mut asked = vec![asked(), asked()];
+        let mut tally = Tally::default();
+        let mut hear = |index| {
+            let datagram = segment(index);
+            take(
+                &mut asked,
+                &datagram,
+                SEGMENT_BYTES_DEFAULT,
+                now,
+                &mut tally,
+            )
+        };
+        // The second of the first answer was lost.
+        let places = [hear(0), hear(0), hear(1), hear(1), hear(1)];
+        assert_eq!(places, [None, None, Some(0), Some(1), None]);
+        assert_eq!((tally.bytes, tally.strange), (4000, 0));
+    }
 }

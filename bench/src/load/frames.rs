@@ -22,7 +22,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::bulk::VERIFIED_ONE_IN;
 use super::catalogue::Chunk;
+use super::greeting::HELLO_BYTES;
 use super::mix::Picker;
+use super::pace::{Pace, Schedule};
 use super::tally::Tally;
 use crate::memory::memory;
 use crate::program::{Deed, Program, Rule};
@@ -34,7 +36,6 @@ const UDP_AT: usize = 34;
 /// Sources share addresses, each with a port of its own.
 const PORTS_PER_ADDRESS: u32 = 256;
 const FIRST_PORT: u16 = 20_000;
-const HELLO_BYTES: usize = 1232;
 /// What did not come in this time is lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 /// How long the rest of a sampled chunk may take.
@@ -145,6 +146,8 @@ pub struct Frames {
     /// In the order they were asked, to find those that are lost.
     order: VecDeque<(u32, u64)>,
     under_way: usize,
+    /// How many are under way at a time in a closed loop.
+    pub window: usize,
     numbers: u64,
     next_source: u32,
     segment_bytes: u16,
@@ -210,15 +213,6 @@ fn is_sampled(chunk: u32) -> bool {
         && u64::from(chunk) < SAMPLES_MAX * VERIFIED_ONE_IN
 }
 
-/// How requests are spread over time.
-#[derive(Clone, Copy, Debug)]
-pub enum Pace {
-    /// So many at a time.
-    Closed(usize),
-    /// So many a second, whatever comes back.
-    Open(f64),
-}
-
 impl Frames {
     /// Takes the interface's queue; frames to the sources no longer reach the kernel.
     pub fn open(way: Way, answers: Answers) -> Result<Self> {
@@ -237,6 +231,7 @@ impl Frames {
             xsk,
             _program: program,
             under_way: 0,
+            window: sources,
             numbers: 0,
             next_source: 0,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
@@ -317,36 +312,22 @@ impl Frames {
         time: Duration,
     ) -> Result<()> {
         let begin = clock::now();
-        let end = begin + time;
-        let mut sent = 0_u64;
+        let mut schedule = Schedule::new(pace, begin);
         loop {
             let now = clock::now();
-            if now >= end {
+            if now >= begin + time {
+                self.tally.unasked = schedule.behind(now);
                 return Ok(());
             }
-            let room = match pace {
-                Pace::Closed(most) => most.saturating_sub(self.under_way),
-                Pace::Open(rate) => {
-                    let due = now.saturating_duration_since(begin).as_secs_f64() * rate;
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        clippy::cast_sign_loss,
-                        reason = "a count of requests"
-                    )]
-                    let due = due as u64;
-                    usize::try_from(due.saturating_sub(sent)).unwrap_or(usize::MAX)
-                }
-            };
-            for _ in 0..room.min(BATCH as usize) {
-                let due = match pace {
-                    Pace::Closed(_) => now,
-                    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 requests")]
-                    Pace::Open(rate) => begin + Duration::from_secs_f64(sent as f64 / rate),
-                };
-                if !self.ask(chunks, picker.pick(), due)? {
+            for _ in 0..BATCH {
+                let due = schedule.next_due(now);
+                let full = pace == Pace::Closed && self.under_way >= self.window;
+                if due > now || full || !self.ask(chunks, picker.pick(), due)? {
                     break;
                 }
-                sent += 1;
+                schedule.take();
+                let waited = now.saturating_duration_since(due);
+                self.tally.asked_after(waited);
             }
             self.xsk.kick();
             self.hear(chunks)?;
@@ -379,6 +360,7 @@ impl Frames {
         self.order.push_back((source, self.numbers));
         self.under_way += 1;
         self.tally.requests += 1;
+        self.tally.segments += 1;
         Ok(true)
     }
 
@@ -458,6 +440,7 @@ impl Frames {
                     *asked = None;
                     self.under_way -= 1;
                     self.tally.repeats += 1;
+                    self.tally.overdue += 1;
                 }
                 Some(_) | None => {}
             }

@@ -3,16 +3,16 @@
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use edge_ebpf::wire::{
-    Cookie, DATA_HEADER_BYTES, GET_BYTES, Get, HELLO_HEADER_BYTES, Hello, WELCOME_HEADER_BYTES,
-    Welcome,
-};
+use anyhow::{Context as _, Result};
+use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId, GET_BYTES, Get, Kind, opening};
+use edge_user::clock;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
+
+use super::greeting::{Greeting, Terms};
 
 /// Room for everything that can be under way on one lane.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
@@ -21,18 +21,15 @@ const TRAINS: usize = 32;
 const TRAIN_BYTES: usize = 1 << 16;
 /// The kernel cuts one send into at most so many datagrams.
 const GETS_PER_SEND: usize = 64;
-const HELLOS: u32 = 5;
-const WELCOME_WITHIN: Duration = Duration::from_millis(300);
-/// The longest segment has 1440 bytes.
-const HELLO_BYTES: usize = DATA_HEADER_BYTES + 1440;
+/// What Linux counts of the receive buffer for a full segment.
+const SEGMENT_ROOM_BYTES: usize = 2560;
 
 pub struct Lane {
     socket: UdpSocket,
     state: UdpSocketState,
     edge: SocketAddr,
-    pub segment_bytes: u16,
-    pub max_burst: u8,
-    cookie: Cookie,
+    greeting: Greeting,
+    pub terms: Terms,
     gets: Vec<u8>,
 }
 
@@ -67,55 +64,47 @@ impl Lane {
             sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
         }
         let state = UdpSocketState::new((&socket).into()).context("cannot set up a UDP socket")?;
-        let mut lane = Self {
+        let mut inbox = Inbox::default();
+        let mut greeting = Greeting::new(clock::now());
+        let terms = loop {
+            let now = clock::now();
+            if let Some(hello) = greeting.hello(now).with_context(|| edge.to_string())? {
+                // Lost on the way out is as good as lost on the path.
+                let (Ok(_) | Err(_)) = socket.send(&hello);
+            }
+            let left = greeting.next().saturating_duration_since(now);
+            wait(&[socket.as_fd()], left)?;
+            receive(&socket, &state, &mut inbox, |datagram| {
+                greeting.hear(datagram, clock::now()).map(drop)
+            })?;
+            if let Some(terms) = greeting.terms() {
+                break terms;
+            }
+        };
+        Ok(Self {
             socket,
             state,
             edge,
-            segment_bytes: 0,
-            max_burst: 0,
-            cookie: Cookie::default(),
+            greeting,
+            terms,
             gets: Vec::with_capacity(GETS_PER_SEND * GET_BYTES),
-        };
-        lane.greet()?;
-        Ok(lane)
+        })
     }
 
-    /// Asks for a new cookie. What else comes meanwhile is let go.
-    pub fn greet(&mut self) -> Result<()> {
-        let mut inbox = Inbox::default();
-        for _ in 0..HELLOS {
-            let nonce = rand::random();
-            let mut hello = [0; HELLO_BYTES];
-            hello[..HELLO_HEADER_BYTES].copy_from_slice(&Hello { nonce }.encode());
-            // Lost on the way out is as good as lost on the path.
+    /// Renews the cookie when it is time to.
+    pub fn keep(&mut self, now: Instant) -> Result<()> {
+        let hello = self.greeting.hello(now);
+        if let Some(hello) = hello.with_context(|| self.edge.to_string())? {
             let (Ok(_) | Err(_)) = self.socket.send(&hello);
-            let deadline = edge_user::clock::now() + WELCOME_WITHIN;
-            loop {
-                let left = deadline.saturating_duration_since(edge_user::clock::now());
-                if left.is_zero() {
-                    break;
-                }
-                wait(&[self.fd()], left)?;
-                let mut welcome = None;
-                self.receive(&mut inbox, |datagram| {
-                    welcome = welcome.or_else(|| {
-                        let header = datagram.first_chunk::<WELCOME_HEADER_BYTES>()?;
-                        let heard = Welcome::decode(header).ok()?;
-                        (heard.nonce == nonce).then_some(heard)
-                    });
-                })?;
-                if let Some(welcome) = welcome {
-                    self.cookie = welcome.cookie;
-                    self.segment_bytes = welcome.segment_bytes;
-                    self.max_burst = welcome.max_burst;
-                    return Ok(());
-                }
-            }
         }
-        bail!(
-            "{} does not answer HELLO; does edged run there, and is the way to it open?",
-            self.edge
-        )
+        Ok(())
+    }
+
+    /// How many chunks can come at once without filling the receive buffer.
+    pub fn chunks_max(&self) -> Result<usize> {
+        let room = sockopt::socket_recv_buffer_size(&self.socket)?;
+        let segments = CHUNK_BYTES_MAX.div_ceil(self.terms.segment_bytes.into());
+        Ok(room / (segments as usize * SEGMENT_ROOM_BYTES))
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -123,9 +112,9 @@ impl Lane {
     }
 
     /// Puts a GET into the train, which leaves when it is full or flushed.
-    pub fn get(&mut self, id: edge_ebpf::wire::ChunkId, want: u128) -> Result<()> {
+    pub fn get(&mut self, id: ChunkId, want: u128) -> Result<()> {
         let get = Get {
-            cookie: self.cookie,
+            cookie: self.greeting.cookie(),
             id,
             want,
         };
@@ -158,30 +147,41 @@ impl Lane {
         }
     }
 
-    /// Hands over every datagram that is waiting, and says how many there were. Never waits.
-    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> Result<u64> {
-        let mut slices: Vec<IoSliceMut<'_>> = inbox
-            .trains
-            .iter_mut()
-            .map(|train| IoSliceMut::new(train))
-            .collect();
-        let count = match self
-            .state
-            .recv((&self.socket).into(), &mut slices, &mut inbox.metas)
-        {
-            Ok(count) => count,
-            Err(error) if is_passing(&error) => return Ok(0),
-            Err(error) => return Err(error).context("cannot receive"),
-        };
-        let mut datagrams = 0;
-        for (train, meta) in inbox.trains.iter().zip(&inbox.metas).take(count) {
-            for datagram in train[..meta.len].chunks(meta.stride.max(1)) {
-                take(datagram);
-                datagrams += 1;
+    /// Hands over every datagram that is waiting, but for a WELCOME. Never waits.
+    pub fn receive(&mut self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> Result<()> {
+        let greeting = &mut self.greeting;
+        receive(&self.socket, &self.state, inbox, |datagram| {
+            if datagram.starts_with(&opening(Kind::Welcome)) {
+                return greeting.hear(datagram, clock::now()).map(drop);
             }
-        }
-        Ok(datagrams)
+            take(datagram);
+            Ok(())
+        })
     }
+}
+
+fn receive(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    inbox: &mut Inbox,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut slices: Vec<IoSliceMut<'_>> = inbox
+        .trains
+        .iter_mut()
+        .map(|train| IoSliceMut::new(train))
+        .collect();
+    let count = match state.recv(socket.into(), &mut slices, &mut inbox.metas) {
+        Ok(count) => count,
+        Err(error) if is_passing(&error) => return Ok(()),
+        Err(error) => return Err(error).context("cannot receive"),
+    };
+    for (train, meta) in inbox.trains.iter().zip(&inbox.metas).take(count) {
+        for datagram in train[..meta.len].chunks(meta.stride.max(1)) {
+            take(datagram)?;
+        }
+    }
+    Ok(())
 }
 
 /// Errors that say nothing about the next call: full, empty, interrupted, or a forgeable message

@@ -1,5 +1,6 @@
 //! Which chunk is asked for next.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result, bail};
@@ -38,6 +39,17 @@ impl FromStr for Mix {
             Some(_) | None => Err(format!(
                 "{text} is no mix; there are zipf:EXPONENT, uniform, scan and hot"
             )),
+        }
+    }
+}
+
+impl fmt::Display for Mix {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zipf(exponent) => write!(to, "zipf:{exponent}"),
+            Self::Uniform => to.write_str("uniform"),
+            Self::Scan => to.write_str("scan"),
+            Self::Hot => to.write_str("hot"),
         }
     }
 }
@@ -138,6 +150,9 @@ mod tests {
     fn words_are_mixes() {
         assert_eq!("zipf:0.9".parse(), Ok(Mix::Zipf(0.9)));
         assert_eq!("scan".parse(), Ok(Mix::Scan));
+        for text in ["zipf:0.9", "uniform", "scan", "hot"] {
+            assert_eq!(text.parse::<Mix>().unwrap().to_string(), text);
+        }
         for wrong in ["zipf", "zipf:x", "zipf:-1", "random", "hot:1"] {
             assert!(wrong.parse::<Mix>().is_err(), "{wrong}");
         }

@@ -4,9 +4,13 @@
 pub mod catalogue;
 /// Which chunk comes next.
 pub mod mix;
+/// How requests are spread over time.
+pub mod pace;
+/// When to say HELLO, and to whom a WELCOME belongs.
+pub mod greeting;
 /// One client.
 pub mod lane;
-/// Whole chunks, closed loop.
+/// Whole chunks, by sockets.
 pub mod bulk;
 /// Single segments, by AF_XDP.
 pub mod frames;
@@ -27,8 +31,9 @@ use serde_json::Value;
 
 use self::bulk::Bulk;
 use self::catalogue::Chunk;
-use self::frames::{Answers, Frames, Nuisance, Pace, Way};
+use self::frames::{Answers, Frames, Nuisance, Way};
 use self::mix::{Mix, Picker};
+use self::pace::Pace;
 use self::tally::{CpuTime, Tally};
 
 /// What is asked for, and for how long.
@@ -46,7 +51,8 @@ struct Work {
     /// Chooses what is asked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Say `ready` when all is prepared, and begin when a line comes on standard input
+    /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
+    /// and `end` around what is measured
     #[arg(long)]
     wait: bool,
 }
@@ -65,38 +71,70 @@ impl Work {
     }
 }
 
-/// Lets who started us choose the moment.
-#[expect(clippy::print_stdout, reason = "who started us waits for it")]
-fn wait_for_a_line() -> Result<()> {
-    println!("ready");
-    let mut line = String::new();
-    if io::stdin().lock().read_line(&mut line)? == 0 {
-        bail!("standard input ended before the measurement began");
+/// Who started us and watches meanwhile.
+#[derive(Clone, Copy)]
+struct Watcher {
+    /// Somebody does.
+    there: bool,
+}
+
+impl Watcher {
+    /// Lets them choose the moment.
+    fn wait(self) -> Result<()> {
+        self.say("ready");
+        let mut line = String::new();
+        if self.there && io::stdin().lock().read_line(&mut line)? == 0 {
+            bail!("standard input ended before the measurement began");
+        }
+        Ok(())
     }
-    Ok(())
+
+    #[expect(clippy::print_stdout, reason = "who started us waits for it")]
+    fn say(self, word: &str) {
+        if self.there {
+            println!("{word}");
+        }
+    }
+}
+
+/// So many requests a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok();
+    rate.filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
+        .ok_or_else(|| format!("{text} is no rate; write a number above 0"))
+}
+
+fn pace(rate: Option<f64>) -> Pace {
+    rate.map_or(Pace::Closed, Pace::Open)
 }
 
 /// What is used of time while something runs.
-struct Meter {
+pub(crate) struct Meter {
     begin: Instant,
     cpu: CpuTime,
 }
 
 impl Meter {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         Ok(Self {
             cpu: CpuTime::of_this_process()?,
             begin: clock::now(),
         })
     }
 
-    fn read(&self, tally: &Tally) -> Result<Value> {
+    /// Seconds of the clock and of this process.
+    pub(crate) fn read(&self) -> Result<(f64, CpuTime)> {
         let seconds = self.begin.elapsed().as_secs_f64();
-        tally.to_json(seconds, CpuTime::of_this_process()?.since(self.cpu))
+        Ok((seconds, CpuTime::of_this_process()?.since(self.cpu)))
+    }
+
+    fn tell(&self, tally: &Tally) -> Result<Value> {
+        let (seconds, cpu) = self.read()?;
+        tally.to_json(seconds, cpu)
     }
 }
 
-/// Fetches whole chunks through sockets, as fast as they come.
+/// Fetches whole chunks through sockets, as fast as they come or at a given rate.
 #[derive(Args)]
 pub struct Load {
     /// The edge's address and port
@@ -113,9 +151,12 @@ pub struct Load {
     /// Sockets to ask from
     #[arg(long, default_value_t = 8)]
     clients: usize,
-    /// Chunks each of them has under way
+    /// Most chunks each of them has under way
     #[arg(long, default_value_t = 8)]
     chunks_per_client: usize,
+    /// So many chunks a second, whatever comes back; latency counts from when each was due
+    #[arg(long, value_parser = rate, conflicts_with_all = ["numbered", "warm"])]
+    rate: Option<f64>,
     /// Fetch everything once, compare it, and measure nothing
     #[arg(long)]
     warm: bool,
@@ -144,23 +185,24 @@ pub fn load(options: &Load) -> Result<Value> {
     }
     let mut picker = work.picker(&chunks)?;
     let [ramp, time] = work.times()?;
-    if work.wait {
-        wait_for_a_line()?;
-    }
+    let watcher = Watcher { there: work.wait };
+    watcher.wait()?;
     let measures = !options.warm && !options.touch;
     if measures {
-        bulk.run(&chunks, &mut picker, ramp)?;
+        bulk.run(&chunks, &mut picker, pace(options.rate), ramp)?;
     }
     bulk.tally = Tally::default();
+    watcher.say("begin");
     let meter = Meter::start()?;
     if options.warm {
-        bulk.fetch_all(&chunks)?;
+        bulk.fetch_all(&chunks, |_| ())?;
     } else if options.touch {
         bulk.touch_all(&chunks)?;
     } else {
-        bulk.run(&chunks, &mut picker, time)?;
+        bulk.run(&chunks, &mut picker, pace(options.rate), time)?;
     }
-    meter.read(&bulk.tally)
+    watcher.say("end");
+    meter.tell(&bulk.tally)
 }
 
 /// The first two bytes of an IPv4 network.
@@ -254,7 +296,7 @@ pub struct Singles {
     #[arg(long, default_value_t = 512, conflicts_with = "rate")]
     window: usize,
     /// So many requests a second instead, whatever comes back
-    #[arg(long)]
+    #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     /// Say no HELLO and take every answer: for ceilings
     #[arg(long)]
@@ -276,19 +318,17 @@ pub fn singles(options: &Singles) -> Result<Value> {
     }
     let mut picker = work.picker(&chunks)?;
     let [ramp, time] = work.times()?;
-    let pace = match options.rate {
-        Some(rate) if rate > 0.0 && rate.is_finite() => Pace::Open(rate),
-        Some(rate) => bail!("{rate} requests a second is no rate"),
-        None => Pace::Closed(options.window),
-    };
-    if work.wait {
-        wait_for_a_line()?;
-    }
+    frames.window = options.window;
+    let pace = pace(options.rate);
+    let watcher = Watcher { there: work.wait };
+    watcher.wait()?;
     frames.run(&chunks, &mut picker, pace, ramp)?;
     frames.tally = Tally::default();
+    watcher.say("begin");
     let meter = Meter::start()?;
     frames.run(&chunks, &mut picker, pace, time)?;
-    let mut result = meter.read(&frames.tally)?;
+    watcher.say("end");
+    let mut result = meter.tell(&frames.tally)?;
     result["offered"] = options.rate.into();
     frames.verify(&chunks)?;
     result["verified"] = frames.tally.verified.into();
@@ -306,7 +346,8 @@ pub struct Flood {
     of: Vec<Nuisance>,
     #[arg(long)]
     seconds: f64,
-    /// Say `ready` when all is prepared, and begin when a line comes on standard input
+    /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
+    /// and `end` around what is measured
     #[arg(long)]
     wait: bool,
 }
@@ -315,12 +356,15 @@ pub struct Flood {
 pub fn flood(options: &Flood) -> Result<Value> {
     let time = Duration::try_from_secs_f64(options.seconds).context("this is no time")?;
     let mut frames = Frames::open(options.link.way(), Answers::Any)?;
-    if options.wait {
-        wait_for_a_line()?;
-    }
+    let watcher = Watcher {
+        there: options.wait,
+    };
+    watcher.wait()?;
+    watcher.say("begin");
     let meter = Meter::start()?;
     frames.flood(&options.of, time)?;
-    meter.read(&frames.tally)
+    watcher.say("end");
+    meter.tell(&frames.tally)
 }
 
 /// Draws chunks as the generators do, for a generator of somebody else: their paths at an origin.

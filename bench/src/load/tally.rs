@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::report::latency;
 
+const LATE_AFTER: Duration = Duration::from_millis(1);
+
 #[derive(Debug)]
 pub struct Tally {
     /// Payload that came in and was wanted.
@@ -17,6 +19,12 @@ pub struct Tally {
     /// GETs, and chunks or segments that were asked for again.
     pub requests: u64,
     pub repeats: u64,
+    /// Segments that were asked for, and how often one of them did not come in time.
+    pub segments: u64,
+    pub overdue: u64,
+    /// Of an open loop: asked for more than a millisecond after they were due, and not at all.
+    pub late: u64,
+    pub unasked: u64,
     /// Answers that were complete.
     pub chunks: u64,
     pub verified: u64,
@@ -25,7 +33,7 @@ pub struct Tally {
     /// NACKs, and datagrams that mean nothing.
     pub refused: u64,
     pub strange: u64,
-    latencies_ns: Histogram<u64>,
+    pub latencies_ns: Histogram<u64>,
 }
 
 impl Default for Tally {
@@ -35,6 +43,10 @@ impl Default for Tally {
             datagrams: 0,
             requests: 0,
             repeats: 0,
+            segments: 0,
+            overdue: 0,
+            late: 0,
+            unasked: 0,
             chunks: 0,
             verified: 0,
             wrong: 0,
@@ -48,12 +60,42 @@ impl Default for Tally {
 impl Tally {
     pub fn latency(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        // One that clamps would clamp to the two nanoseconds that an empty histogram can hold.
         self.latencies_ns
             .record(nanoseconds)
             .expect("the histogram grows");
     }
 
-    fn percentile_ns(&self, percentile: f64) -> u64 {
+    /// One that left after its time; a little is the clock's and the scheduler's.
+    pub fn asked_after(&mut self, wait: Duration) {
+        self.late += u64::from(wait > LATE_AFTER);
+    }
+
+    /// Segments that did not come in time, to those that were asked for.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 segments")]
+    pub fn loss(&self) -> f64 {
+        self.overdue as f64 / self.segments.max(1) as f64
+    }
+
+    /// What another generator counted of the same.
+    pub fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.datagrams += other.datagrams;
+        self.requests += other.requests;
+        self.repeats += other.repeats;
+        self.segments += other.segments;
+        self.overdue += other.overdue;
+        self.late += other.late;
+        self.unasked += other.unasked;
+        self.chunks += other.chunks;
+        self.verified += other.verified;
+        self.wrong += other.wrong;
+        self.refused += other.refused;
+        self.strange += other.strange;
+        self.latencies_ns += &other.latencies_ns;
+    }
+
+    pub fn percentile_ns(&self, percentile: f64) -> u64 {
         self.latencies_ns.value_at_percentile(percentile)
     }
 
@@ -65,6 +107,9 @@ impl Tally {
             "datagrams": self.datagrams,
             "requests": self.requests,
             "repeats": self.repeats,
+            "loss": self.loss(),
+            "late": self.late,
+            "unasked": self.unasked,
             "answers": self.chunks,
             "verified": self.verified,
             "wrong": self.wrong,
@@ -123,21 +168,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn latencies_are_told_as_they_were() {
+    fn a_latency_is_kept_however_long_it_is() {
         let mut tally = Tally::default();
-        for _ in 0..98 {
-            tally.latency(Duration::from_micros(70));
+        for time in [Duration::from_micros(70), Duration::from_mins(2)] {
+            tally.latency(time);
+            let told = tally.percentile_ns(100.0);
+            let told = Duration::from_nanos(told).as_secs_f64();
+            assert!((told / time.as_secs_f64() - 1.0).abs() < 0.001, "{told}");
         }
-        tally.latency(Duration::from_millis(3));
-        tally.latency(Duration::MAX);
-        let told = tally.to_json(1.0, CpuTime::default()).unwrap();
-        let near = |name: &str, wanted: f64| {
-            let value = told["latency_ns"][name].as_f64().unwrap();
-            assert!((value / wanted - 1.0).abs() < 0.001, "{name}: {value}");
-        };
-        near("p50", 70e3);
-        near("p99", 3e6);
-        let all = latency::decode(told["latency"].as_str().unwrap()).unwrap();
-        assert_eq!(all.len(), 100);
     }
 }

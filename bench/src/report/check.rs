@@ -155,6 +155,9 @@ pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
         if run.offered.is_some_and(|offered| offered <= 0.0) {
             return fault("offered", "is not above 0".into());
         }
+        if run.loss.is_some_and(|loss| loss < 0.0) {
+            return fault("loss", "is below 0".into());
+        }
         if !seen.insert((&run.side, run.pair)) {
             return fault(
                 "pair",

@@ -94,7 +94,7 @@ pub(super) fn remarks(row: &Row) -> Vec<String> {
 }
 
 /// `1 chunk`, `2 chunks`
-pub(super) fn chunks(count: u64) -> String {
+pub(crate) fn chunks(count: u64) -> String {
     let noun = if count == 1 { "chunk" } else { "chunks" };
     format!("{} {noun}", figure::count(count))
 }

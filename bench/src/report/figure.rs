@@ -3,24 +3,24 @@
 use super::model::{Against, Better, Measure};
 
 /// Bytes of a GB, as network people count.
-pub(super) const GB: f64 = 1e9;
+pub(crate) const GB: f64 = 1e9;
 
 /// Counts become numbers that can be divided.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact up to 2^53, rounded by 10^-16 above"
 )]
-pub(super) fn float(count: u64) -> f64 {
+pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
 /// All digits.
-pub(super) fn count(count: u64) -> String {
+pub(crate) fn count(count: u64) -> String {
     separated(&count.to_string())
 }
 
 /// Three digits, or all before the point.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 999.5 {
         return grouped(value);
@@ -63,8 +63,13 @@ pub(super) fn with_unit(value: f64, unit: &str) -> String {
     format!("{} {unit}", number(value / divisor))
 }
 
-pub(super) fn nanoseconds(value: f64) -> String {
+pub(crate) fn nanoseconds(value: f64) -> String {
     with_unit(value, "ns")
+}
+
+/// Of a share.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{} %", number(share * 100.0))
 }
 
 pub(super) fn measure(measure: &Measure) -> String {

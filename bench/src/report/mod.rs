@@ -11,7 +11,7 @@ pub mod check;
 /// From files, with errors that name the row and the field.
 mod read;
 /// Numbers for people.
-mod figure;
+pub(crate) mod figure;
 /// Words for people.
 mod facts;
 /// The table on the terminal.
@@ -32,6 +32,7 @@ use serde::Serialize;
 
 use compare::{Comparison, UnlikeHosts};
 
+pub(crate) use facts::chunks;
 pub use read::{ReadError, report as read_report};
 
 /// What is done with measurements.
@@ -90,11 +91,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UnlikeHosts>() { 2 } else { 1 }
 }
 
-fn json(value: &impl Serialize) -> Result<String> {
+pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

@@ -291,6 +291,9 @@ pub struct Run {
     /// Requests a second, of an open loop
     #[serde(default)]
     pub offered: Option<f64>,
+    /// Segments that did not come in time, to those asked for
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
     /// In nanoseconds from the intended time of sending: base64 of an HDR histogram, V2 with deflate
     #[serde(default, with = "latency::field")]
     pub latency: Option<Histogram<u64>>,

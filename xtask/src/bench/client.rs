@@ -24,15 +24,13 @@ pub(super) struct Ran {
 }
 
 impl Ran {
-    /// Of a client that is no program of ours: its own time is not told apart.
-    pub(super) fn new(result: Value, before: &[Used; 2], after: &[Used; 2]) -> Self {
+    pub(super) fn new(result: Value, before: [Used; 2], after: [Used; 2]) -> Self {
+        let [server, client] = [0, 1].map(|side| after[side].since(&before[side]));
+        let [server_load, client_load] = [0, 1].map(|side| after[side].load_since(&before[side]));
         Self {
-            cpu: json!({
-                "server": after[0].since(&before[0]),
-                "client": after[1].whole_since(&before[1]),
-            }),
-            server_load: after[0].load_since(&before[0]),
-            client_load: after[1].load_since(&before[1]),
+            cpu: json!({"server": server, "client": client}),
+            server_load,
+            client_load,
             result,
         }
     }
@@ -69,7 +67,7 @@ impl Ran {
             "cpu": self.cpu,
         });
         for name in [
-            "seconds", "bytes", "offered", "latency", "verified", "wrong",
+            "seconds", "bytes", "offered", "loss", "latency", "verified", "wrong",
         ] {
             if !self.result[name].is_null() {
                 run[name] = self.result[name].clone();
@@ -80,8 +78,9 @@ impl Ran {
 }
 
 impl Field<'_> {
-    /// Runs a generator that says `ready` and waits for a line (`--wait`), against the server with
-    /// this process id; `between` is done when it is ready.
+    /// Runs a generator that says when it is ready, waits for a line, and says when it begins and
+    /// ends to measure (`--wait`), against the server with this process id; `between` is done when
+    /// it is ready.
     pub(super) fn ready_go(
         &self,
         command: &mut Command,
@@ -95,21 +94,28 @@ impl Field<'_> {
             .spawn()
             .with_context(|| format!("cannot start: {}", process::line(command)))?;
         let mut output = BufReader::new(child.stdout.take().context("a pipe of ours")?);
-        let mut ready = String::new();
-        output.read_line(&mut ready)?;
-        if ready.trim() != "ready" {
-            let status = child.wait()?;
-            bail!("not ready ({status}): {}", process::line(command));
-        }
-        between()?;
-        let before = self.used(server, child.id())?;
-        // Dropped at once: one line is all it waits for.
         let mut input = child.stdin.take().context("a pipe of ours")?;
-        input.write_all(b"go\n")?;
-        drop(input);
+        let mut between = Some(between);
+        let mut used = Vec::new();
+        for word in ["ready", "begin", "end"] {
+            let mut line = String::new();
+            output.read_line(&mut line)?;
+            if line.trim() != word {
+                let status = child.wait()?;
+                if stop::came() {
+                    return Err(Stop::interrupted());
+                }
+                bail!("no {word} ({status}): {}", process::line(command));
+            }
+            if let Some(between) = between.take() {
+                between()?;
+                input.write_all(b"go\n")?;
+            } else {
+                used.push(self.used(server, child.id())?);
+            }
+        }
         let mut text = String::new();
         output.read_to_string(&mut text)?;
-        let after = self.used(server, std::process::id())?;
         let status = child.wait()?;
         if stop::came() {
             return Err(Stop::interrupted());
@@ -119,16 +125,10 @@ impl Field<'_> {
         }
         let result: Value = serde_json::from_str(&text)
             .with_context(|| format!("no JSON came from: {}", process::line(command)))?;
-        let mut client = after[1].since(&before[1]);
-        for name in ["user_seconds", "system_seconds"] {
-            client[name] = result["cpu"][name].clone();
-        }
-        Ok(Ran {
-            cpu: json!({"server": after[0].since(&before[0]), "client": client}),
-            server_load: after[0].load_since(&before[0]),
-            client_load: after[1].load_since(&before[1]),
-            result,
-        })
+        let [before, after] = used[..] else {
+            bail!("a generator begins and ends");
+        };
+        Ok(Ran::new(result, before, after))
     }
 
     /// What server and client, and their CPUs, used so far.

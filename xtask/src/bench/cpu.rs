@@ -35,22 +35,15 @@ impl Used {
         })
     }
 
-    /// What was used since, in seconds; soft interrupts are those of the whole CPU.
+    /// What was used since, in seconds: of the whole CPU, as each side has its own. What was neither
+    /// in the program nor in soft interrupts counts as the system's.
     pub(super) fn since(&self, before: &Self) -> Value {
+        let busy = (self.busy - before.busy) / TICKS_A_SECOND;
+        let softirq = ((self.softirq - before.softirq) / TICKS_A_SECOND).min(busy);
+        let user = (self.program.user - before.program.user).min(busy - softirq);
         json!({
-            "user_seconds": self.program.user - before.program.user,
-            "system_seconds": self.program.system - before.program.system,
-            "softirq_seconds": (self.softirq - before.softirq) / TICKS_A_SECOND,
-        })
-    }
-
-    /// The same for the whole CPU, where the program is not known: what was not in soft interrupts
-    /// counts as its user's.
-    pub(super) fn whole_since(&self, before: &Self) -> Value {
-        let softirq = (self.softirq - before.softirq) / TICKS_A_SECOND;
-        json!({
-            "user_seconds": (self.busy - before.busy) / TICKS_A_SECOND - softirq,
-            "system_seconds": 0.0,
+            "user_seconds": user,
+            "system_seconds": busy - softirq - user,
             "softirq_seconds": softirq,
         })
     }

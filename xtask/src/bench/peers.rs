@@ -107,7 +107,7 @@ impl Field<'_> {
         if result["errors"].as_f64() != Some(0.0) {
             bail!("wrk met errors: {result}");
         }
-        Ok(Ran::new(result, &before, &after))
+        Ok(Ran::new(result, before, after))
     }
 
     /// Knot DNS with a small zone, its XDP on the edge's end of the link.
@@ -160,7 +160,7 @@ impl Field<'_> {
             .and_then(|number| number.parse::<f64>().ok())
             .with_context(|| format!("kxdpgun told no replies:\n{text}"))?;
         let result = json!({"seconds": seconds, "answers": replies});
-        Ok(Ran::new(result, &before, &after))
+        Ok(Ran::new(result, before, after))
     }
 
     /// Writes small files for nginx, and their paths.

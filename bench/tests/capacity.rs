@@ -1,0 +1,407 @@
+//! `edge-bench capacity` from end to end over loopback, against a server that is no edge: a UDP
+//! socket that greets, and sends what the test wants.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use edge_bench::report::read_report;
+use edge_ebpf::wire::{
+    ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Hello, Kind,
+    SEGMENT_BYTES_DEFAULT, Welcome, opening,
+};
+use tempfile::TempDir;
+
+const CONTENT_BYTES: u64 = 2 << 20;
+
+/// How the server serves.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    Well,
+    /// So many GETs a second; the rest it does not hear.
+    Slowly(u32),
+    /// After so many GETs one byte of each segment is another.
+    LyingAfter(u32),
+    /// It greets, and that is all.
+    Silently,
+}
+
+struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u32>>,
+}
+
+impl Server {
+    fn start(bench: &Bench, manner: Manner) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .expect("is set");
+        let address = socket.local_addr().expect("has one");
+        let stop = Arc::new(AtomicBool::new(false));
+        let chunks = chunks(&bench.path("origin/chunks"));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || serve(&socket, &chunks, manner, &told));
+        Self {
+            address,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// Gives the number of HELLOs that it heard.
+    fn end(mut self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().expect("it runs");
+        thread.join().expect("it did not panic")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Every file below, by its name's digits.
+fn chunks(folder: &Path) -> HashMap<String, Vec<u8>> {
+    let mut found = HashMap::new();
+    for entry in fs::read_dir(folder).expect("is there") {
+        let path = entry.expect("is there").path();
+        if path.is_dir() {
+            found.extend(chunks(&path));
+        } else {
+            let name = path.file_name().expect("has one").to_string_lossy();
+            found.insert(name.into_owned(), fs::read(&path).expect("is read"));
+        }
+    }
+    found
+}
+
+fn serve(
+    socket: &UdpSocket,
+    chunks: &HashMap<String, Vec<u8>>,
+    manner: Manner,
+    stop: &AtomicBool,
+) -> u32 {
+    let (mut hellos, mut gets) = (0, 0);
+    let (mut second, mut in_second) = (edge_user::clock::now(), 0);
+    let mut room = [0; 2048];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((bytes, from)) = socket.recv_from(&mut room) else {
+            continue;
+        };
+        let datagram = &room[..bytes];
+        if datagram.starts_with(&opening(Kind::Hello)) {
+            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>().expect("long");
+            let welcome = welcome(Hello::decode(header).expect("a HELLO").nonce, manner);
+            let mut answer = vec![0; bytes];
+            answer[..welcome.len()].copy_from_slice(&welcome);
+            send(socket, &answer, from);
+            hellos += 1;
+            continue;
+        }
+        let get = datagram.first_chunk::<GET_BYTES>().expect("a GET");
+        let get = Get::decode(get).expect("a GET");
+        gets += 1;
+        if second.elapsed() > Duration::from_secs(1) {
+            (second, in_second) = (edge_user::clock::now(), 0);
+        }
+        in_second += 1;
+        let lies = match manner {
+            Manner::Silently => continue,
+            Manner::Slowly(most) if in_second > most => continue,
+            Manner::Well | Manner::Slowly(_) => false,
+            Manner::LyingAfter(most) => gets > most,
+        };
+        if let Some(chunk) = chunks.get(&get.id.to_string()) {
+            answer(socket, &get, chunk, lies, from);
+        }
+    }
+    hellos
+}
+
+/// Who serves well gives cookies that must be renewed while a test runs.
+fn welcome(nonce: [u8; 8], manner: Manner) -> [u8; 32] {
+    let welcome = Welcome {
+        segment_bytes: SEGMENT_BYTES_DEFAULT,
+        max_burst: 53,
+        lifetime_seconds: if manner == Manner::Well { 2 } else { 120 },
+        nonce,
+        cookie: Cookie::default(),
+    };
+    welcome.encode()
+}
+
+fn answer(socket: &UdpSocket, get: &Get, chunk: &[u8], lies: bool, to: SocketAddr) {
+    let chunk_bytes = u32::try_from(chunk.len()).expect("a chunk");
+    let geometry = Geometry::new(chunk_bytes, SEGMENT_BYTES_DEFAULT).expect("a chunk");
+    let ChunkId(id) = get.id;
+    for index in (0..=geometry.last).filter(|index| get.want >> index & 1 == 1) {
+        let (start, len) = geometry.segment(index).expect("there is one");
+        let header = DataHeader {
+            index,
+            last: geometry.last,
+            chunk_bytes,
+            tag: *id.first_chunk().expect("is longer"),
+        };
+        let mut datagram = header.encode().to_vec();
+        datagram.extend_from_slice(&chunk[start..start + len]);
+        if lies && let Some(last) = datagram.last_mut() {
+            *last ^= 1;
+        }
+        send(socket, &datagram, to);
+    }
+}
+
+/// What does not leave is lost, as on any path.
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    let (Ok(_) | Err(_)) = socket.send_to(datagram, to);
+}
+
+/// A folder with content and tickets.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(TempDir::new().expect("a folder"));
+        fs::create_dir(bench.path("origin")).expect("is made");
+        let output = edge_bench(&[
+            "seed",
+            "--origin",
+            &bench.text("origin"),
+            "--tickets",
+            &bench.text("tickets"),
+            "--bytes",
+            &CONTENT_BYTES.to_string(),
+            "--object-bytes",
+            &CONTENT_BYTES.to_string(),
+        ]);
+        assert!(output.status.success(), "{}", errors(&output));
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("a plain path").to_owned()
+    }
+
+    /// Short steps, and limits that a busy machine keeps to.
+    fn capacity(&self, target: SocketAddr, more: &[&str]) -> Output {
+        self.capacity_within("2s", target, more)
+    }
+
+    fn capacity_within(&self, p99_max: &str, target: SocketAddr, more: &[&str]) -> Output {
+        let (target, tickets) = (target.to_string(), self.text("tickets"));
+        let report = self.text("report.json");
+        let given = [
+            "capacity",
+            "--target",
+            &target,
+            "--confirm-target",
+            &target,
+            "--tickets",
+            &tickets,
+            "--seconds",
+            "200ms",
+            "--p99-max",
+            p99_max,
+            "--loss-max",
+            "0.3",
+            "--precision",
+            "0.5",
+            "--clients",
+            "2",
+            "--output",
+            &report,
+        ];
+        edge_bench(&[&given[..], more].concat())
+    }
+}
+
+fn edge_bench(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edge-bench"));
+    command.args(arguments).output().expect("it runs")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn sentence(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "{}", errors(output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_server_that_holds_all_it_is_offered_serves_at_least_that() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, Manner::Well);
+    let page = bench.text("page.html");
+    let output = bench.capacity(
+        server.address,
+        &["--rate-max", "0.2Gb/s", "--threads", "2", "--page", &page],
+    );
+    let told = sentence(&output);
+    assert!(told.starts_with("This edge serves at least "), "{told}");
+    assert!(told.contains("size a POP for 70 % of it"), "{told}");
+    // Two threads with two sockets each, whose cookies live for two seconds.
+    let hellos = server.end();
+    assert!(hellos > 4, "{hellos}: no cookie was renewed");
+
+    let report = read_report(&bench.path("report.json")).expect("is a report");
+    assert!(report.commit.starts_with("edge-bench "));
+    assert_eq!(report.host.other["interface"], "lo");
+    let [found, search] = &report.rows[..] else {
+        panic!("two rows: {:?}", report.rows);
+    };
+    let most = 0.2e9 / 8.0;
+    let value = found.ours.value.expect("was measured");
+    assert!((most * 0.5..most * 1.5).contains(&value), "{value}");
+    assert_eq!((found.loads().len(), found.wrong), (1, 0));
+    assert!(
+        found
+            .note
+            .as_deref()
+            .is_some_and(|note| note == told.trim())
+    );
+    assert!(search.loads().len() > 1 && search.runs.len() > found.runs.len());
+    for run in &search.runs {
+        assert!(run.loss.is_some() && run.latency.is_some() && run.bytes > 0);
+    }
+    let table = edge_bench(&["table", &bench.text("report.json")]);
+    assert!(table.status.success(), "{}", errors(&table));
+    assert!(
+        fs::read_to_string(page)
+            .expect("the page")
+            .contains("</html>")
+    );
+}
+
+#[test]
+fn what_a_server_does_not_answer_bounds_its_rate() {
+    let bench = Bench::new();
+    // Three GETs a chunk.
+    let server = Server::start(&bench, Manner::Slowly(3 * 300));
+    let told = sentence(&bench.capacity_within("500ms", server.address, &[]));
+    assert!(told.starts_with("This edge serves "), "{told}");
+    let report = read_report(&bench.path("report.json")).expect("is a report");
+    let loads = report.rows[0].loads();
+    assert!(loads.len() == 1 && loads[0] < 2000.0, "{loads:?}");
+}
+
+#[test]
+fn limits_that_nothing_keeps_are_a_failure_with_a_report() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, Manner::Well);
+    let output = bench.capacity_within("1ns", server.address, &[]);
+    let said = errors(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: no rate keeps within"), "{said}");
+    assert!(
+        said.contains("even 64.0 chunks/s missed the limit of latency"),
+        "{said}"
+    );
+    let report = read_report(&bench.path("report.json")).expect("is a report");
+    assert_eq!(report.rows[0].ours.value, None);
+}
+
+#[test]
+fn a_server_that_lies_while_it_is_warmed_is_not_measured() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, Manner::LyingAfter(20));
+    let output = bench.capacity(server.address, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = errors(&output);
+    assert!(said.contains("of 16 chunks came back altered"), "{said}");
+    assert!(!bench.path("report.json").exists());
+
+    // From the first answer on: an index chunk.
+    let server = Server::start(&bench, Manner::LyingAfter(0));
+    let said = errors(&bench.capacity(server.address, &[]));
+    assert!(
+        said.contains("came back altered: the edge is broken"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_server_that_lies_under_load_counts_as_nothing() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, Manner::LyingAfter(200));
+    let output = bench.capacity(server.address, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = errors(&output);
+    assert!(said.contains("came back altered under load"), "{said}");
+    let report = read_report(&bench.path("report.json")).expect("is a report");
+    let row = &report.rows[0];
+    assert!(row.wrong > 0);
+    assert_eq!(row.ours.value, Some(0.0));
+}
+
+#[test]
+fn a_target_that_is_not_confirmed_gets_no_datagram() {
+    let bench = Bench::new();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let target = socket.local_addr().expect("has one").to_string();
+    let tickets = bench.text("tickets");
+    let given = ["capacity", "--target", &target, "--tickets", &tickets];
+    for more in [&[][..], &["--confirm-target", "127.0.0.1:1"]] {
+        let output = edge_bench(&[&given[..], more].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let said = errors(&output);
+        assert!(said.contains("not yours is an attack"), "{said}");
+        assert!(
+            said.contains(&format!("say --confirm-target {target}")),
+            "{said}"
+        );
+    }
+    socket.set_nonblocking(true).expect("is set");
+    assert!(socket.recv(&mut [0; 8]).is_err(), "somebody sent");
+}
+
+#[test]
+fn tickets_that_are_none_and_servers_that_are_not_there_are_said_in_a_sentence() {
+    let bench = Bench::new();
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let nobody = socket.local_addr().expect("has one");
+    drop(socket);
+    let output = bench.capacity(nobody, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = errors(&output);
+    assert!(
+        said.contains(&format!("{nobody}: it does not answer HELLO")),
+        "{said}"
+    );
+
+    let server = Server::start(&bench, Manner::Silently);
+    let begin: Instant = edge_user::clock::now();
+    let output = bench.capacity(server.address, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = errors(&output);
+    assert!(
+        said.contains("has sent nothing that was asked for"),
+        "{said}"
+    );
+    assert!(begin.elapsed() < Duration::from_mins(1));
+
+    fs::write(bench.path("tickets"), "\n").expect("is written");
+    let output = bench.capacity(server.address, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        errors(&output).contains("has no ticket"),
+        "{}",
+        errors(&output)
+    );
+}
