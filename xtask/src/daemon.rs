@@ -22,7 +22,7 @@ pub(crate) const PORT: u16 = 7347;
 pub(crate) const METRICS: &str = "127.0.0.1:9347";
 /// How long a start may take: loading the program through the verifier and clearing the arena's
 /// pages are most of it.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How long the last lines of a daemon that ended may be on their way.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Umem and rings of one receive queue.

@@ -16,7 +16,7 @@ use super::model::{Report, Runs};
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It is not there, or not to be read
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     File {
         /// Which
         path: PathBuf,
@@ -24,7 +24,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// It is not JSON
-    #[error("{} is not JSON: {source}", path.display())]
+    #[error("{} is not JSON", path.display())]
     Syntax {
         /// Which
         path: PathBuf,
