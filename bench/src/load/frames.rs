@@ -319,6 +319,7 @@ impl Frames {
                 self.tally.unasked = schedule.behind(now);
                 return Ok(());
             }
+            let before = (self.tally.requests, self.tally.datagrams);
             for _ in 0..BATCH {
                 let due = schedule.next_due(now);
                 let full = pace == Pace::Closed && self.under_way >= self.window;
@@ -329,8 +330,13 @@ impl Frames {
                 let waited = now.saturating_duration_since(due);
                 self.tally.asked_after(waited);
             }
-            self.xsk.kick();
+            if self.xsk.has_unsent() {
+                self.xsk.kick();
+            }
             self.hear(chunks)?;
+            if before == (self.tally.requests, self.tally.datagrams) {
+                self.tally.idle += clock::now().saturating_duration_since(now);
+            }
             self.forget_lost(now);
         }
     }

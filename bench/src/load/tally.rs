@@ -33,6 +33,8 @@ pub struct Tally {
     /// NACKs, and datagrams that mean nothing.
     pub refused: u64,
     pub strange: u64,
+    /// Time of one that looks again and again, in which there was nothing to be done.
+    pub idle: Duration,
     pub latencies_ns: Histogram<u64>,
 }
 
@@ -52,6 +54,7 @@ impl Default for Tally {
             wrong: 0,
             refused: 0,
             strange: 0,
+            idle: Duration::ZERO,
             latencies_ns: latency::empty(),
         }
     }
@@ -92,6 +95,7 @@ impl Tally {
         self.wrong += other.wrong;
         self.refused += other.refused;
         self.strange += other.strange;
+        self.idle += other.idle;
         self.latencies_ns += &other.latencies_ns;
     }
 
@@ -115,6 +119,7 @@ impl Tally {
             "wrong": self.wrong,
             "refused": self.refused,
             "strange": self.strange,
+            "idle_seconds": self.idle.as_secs_f64(),
             "latency": latency::encode(&self.latencies_ns)?,
             "latency_ns": {
                 "p50": self.percentile_ns(50.0),
