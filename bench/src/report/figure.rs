@@ -52,12 +52,14 @@ fn separated(digits: &str) -> String {
     text
 }
 
-/// Nanoseconds become the unit that suits; the others stay as they are.
+/// Nanoseconds and bytes get the unit that suits; the others stay as they are.
 pub(super) fn with_unit(value: f64, unit: &str) -> String {
     let (divisor, unit) = match unit {
         "ns" if value >= 1e9 => (1e9, "s"),
         "ns" if value >= 1e6 => (1e6, "ms"),
         "ns" if value >= 1e3 => (1e3, "µs"),
+        "B/s" if value >= 1e9 => (GB, "GB/s"),
+        "B/s" if value >= 1e6 => (1e6, "MB/s"),
         unit => (1.0, unit),
     };
     format!("{} {unit}", number(value / divisor))
@@ -137,5 +139,7 @@ mod tests {
         assert_eq!((count(1), count(65_536)), ("1".into(), "65,536".into()));
         assert_eq!(nanoseconds(48_211.0), "48.2 µs");
         assert_eq!(nanoseconds(2.5e9), "2.50 s");
+        assert_eq!(with_unit(2_478_210_581.0, "B/s"), "2.48 GB/s");
+        assert_eq!(with_unit(434e6, "B/s"), "434 MB/s");
     }
 }

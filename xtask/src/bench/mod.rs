@@ -82,11 +82,11 @@ const QUICK: Plan = Plan {
     load_rounds: 1,
 };
 const FULL: Plan = Plan {
-    pairs: 7,
+    pairs: 5,
     seconds: 4.0,
     content_bytes: 1 << 30,
-    load_shares: &[0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1],
-    load_rounds: 3,
+    load_shares: &[0.2, 0.4, 0.6, 0.8, 1.0, 1.2],
+    load_rounds: 2,
 };
 
 pub(crate) fn bench(options: &Bench) -> Result<()> {
