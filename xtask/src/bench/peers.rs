@@ -62,7 +62,7 @@ impl Field<'_> {
         fs::write(
             &config,
             format!(
-                "worker_processes 1;\nuser root;\ndaemon off;\nmaster_process off;\npid {};\n\
+                "worker_processes 1;\nworker_rlimit_nofile 131072;\nuser root;\ndaemon off;\nmaster_process off;\npid {};\n\
                  error_log stderr error;\nevents {{ worker_connections 1024; }}\nhttp {{\n\
                  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;\n\
                  open_file_cache max=100000 inactive=1h; open_file_cache_valid 1h;\n\
