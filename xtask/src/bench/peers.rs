@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::client::Ran;
@@ -20,6 +21,10 @@ pub(super) const NGINX: &str = "nginx";
 pub(super) const KNOT: &str = "Knot DNS with XDP";
 const HTTP_PORT: u16 = 8080;
 const DNS_PORT: u16 = 53;
+/// More than there are files to serve.
+const OPEN_FILES_ENOUGH: u64 = 100_000;
+/// Of open files nginx has so many for other things: connections, logs.
+const OTHER_FILES: u64 = 2000;
 /// How long a peer may take to start.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const WRK_SCRIPT: &str = include_str!("wrk.lua");
@@ -43,6 +48,22 @@ impl Drop for Peer {
     }
 }
 
+/// Raises the limit of open files for this process, and so for the peers it starts, as far as it
+/// may without a privilege; says how far that is.
+fn open_files_max() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
+    // nginx has a place for each, so "no limit" is some.
+    Ok(limit
+        .maximum
+        .unwrap_or(OPEN_FILES_ENOUGH)
+        .min(OPEN_FILES_ENOUGH))
+}
+
 /// The programs, installed when missing; or why they cannot be had.
 pub(super) fn installed(programs: &[(&'static str, &'static str)]) -> Result<(), String> {
     setup::programs(programs).map_err(|error| format!("{error:#}"))
@@ -59,13 +80,14 @@ impl Field<'_> {
         fs::create_dir_all(&folder)?;
         let config = folder.join("nginx.conf");
         let (ip, pid) = (self.ground.edge.ipv4, folder.join("pid"));
+        let cached = open_files_max()?.saturating_sub(OTHER_FILES);
         fs::write(
             &config,
             format!(
-                "worker_processes 1;\nworker_rlimit_nofile 131072;\nuser root;\ndaemon off;\nmaster_process off;\npid {};\n\
+                "worker_processes 1;\nuser root;\ndaemon off;\nmaster_process off;\npid {};\n\
                  error_log stderr error;\nevents {{ worker_connections 1024; }}\nhttp {{\n\
                  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000;\n\
-                 open_file_cache max=100000 inactive=1h; open_file_cache_valid 1h;\n\
+                 open_file_cache max={cached} inactive=1h; open_file_cache_valid 1h;\n\
                  server {{ listen {ip}:{HTTP_PORT}; root {}; }}\n}}\n",
                 pid.display(),
                 root.display(),

@@ -11,7 +11,7 @@ use super::{REFLECTOR, Row, WINDOW, senders};
 const XDP_TX: &str = "XDP_TX of the request";
 const XDP_DROP: &str = "XDP_DROP: requests offered";
 /// Files for nginx; all of them fit its cache of open files.
-const FILES: u32 = 20_000;
+const FILES: u32 = 16_000;
 const FILE_BYTES: usize = 1216;
 
 pub(super) fn small(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
