@@ -454,16 +454,31 @@ impl Frames {
         }
     }
 
-    /// Sends nothing but what is of no use, as fast as it goes; what comes back is let go.
-    pub fn flood(&mut self, nuisances: &[Nuisance], time: Duration) -> Result<()> {
-        let end = clock::now() + time;
+    /// Sends nothing but what is of no use, at this rate or as fast as it
+    /// goes; what comes back is let go.
+    pub fn flood(
+        &mut self,
+        nuisances: &[Nuisance],
+        rate: Option<f64>,
+        time: Duration,
+    ) -> Result<()> {
+        let begin = clock::now();
+        let mut schedule = Schedule::new(rate.map_or(Pace::Closed, Pace::Open), begin);
         let mut batch = Vec::with_capacity(BATCH as usize);
         let mut count = 0_usize;
-        while clock::now() < end {
+        loop {
+            let now = clock::now();
+            if now >= begin + time {
+                return Ok(());
+            }
             for _ in 0..BATCH {
+                if schedule.next_due(now) > now {
+                    break;
+                }
                 let Some(mut frame) = self.xsk.take_tx() else {
                     break;
                 };
+                schedule.take();
                 let source = self.next_source;
                 self.next_source = (source + 1) % self.way.sources;
                 let room = self.xsk.tx_bytes(&mut frame);
@@ -487,7 +502,6 @@ impl Frames {
             }
             self.xsk.feed();
         }
-        Ok(())
     }
 
     /// Completes the chunks that were sampled, and compares each with its id.

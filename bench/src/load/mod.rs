@@ -344,6 +344,9 @@ pub struct Flood {
     /// What it is made of, in equal parts
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     of: Vec<Nuisance>,
+    /// So many a second; as fast as it goes if not given
+    #[arg(long, value_parser = rate)]
+    rate: Option<f64>,
     #[arg(long)]
     seconds: f64,
     /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
@@ -362,7 +365,7 @@ pub fn flood(options: &Flood) -> Result<Value> {
     watcher.wait()?;
     watcher.say("begin");
     let meter = Meter::start()?;
-    frames.flood(&options.of, time)?;
+    frames.flood(&options.of, options.rate, time)?;
     watcher.say("end");
     meter.tell(&frames.tally)
 }

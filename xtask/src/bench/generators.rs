@@ -42,13 +42,13 @@ impl Field<'_> {
         ran
     }
 
-    /// Whole chunks, while a flood goes on from other addresses.
-    pub(super) fn load_beside_flood(&self, of: &str, server: &Daemon) -> Result<(Ran, Value)> {
+    /// Whole chunks, while a flood goes on from other addresses; with its datagrams a second.
+    pub(super) fn load_beside_flood(&self, what: &[&str], server: &Daemon) -> Result<(Ran, f64)> {
         let mut flood = self.edge_bench(&self.ground.reader);
         self.link(flood.arg("flood"), &self.edge())?;
         // Begun before the load, and over after it.
         let seconds = self.plan.seconds + FLOOD_LONGER;
-        flood.args(["--of", of, "--seconds", &seconds.to_string()]);
+        flood.args(what).args(["--seconds", &seconds.to_string()]);
         let mut load = self.edge_bench(&self.ground.reader);
         load.args(["load", "--wait", "--edge", &self.edge(), "--tickets"]);
         load.arg(&self.tickets);
@@ -69,7 +69,9 @@ impl Field<'_> {
         if flooded.code != Some(0) {
             bail!("the flood failed ({:?}): {}", flooded.code, flooded.said);
         }
-        Ok((ran?, serde_json::from_str(&fs::read_to_string(&told)?)?))
+        let flooded: Value = serde_json::from_str(&fs::read_to_string(&told)?)?;
+        let number = |name: &str| flooded[name].as_f64().context("the flood told no number");
+        Ok((ran?, number("requests")? / number("seconds")?))
     }
 
     /// How AF_XDP generators are told their link.

@@ -170,6 +170,8 @@ impl Field<'_> {
         let seconds = self.plan.seconds.ceil().max(1.0);
         let mut command = self.command(&self.ground.reader, &program);
         command.args(["-t", &format!("{seconds:.0}"), "-Q", "3000000"]);
+        // It chooses its CPUs itself, from the first one on, whatever it was given.
+        command.args(["-F", &self.cpus[1].to_string()]);
         command.arg("-i").arg(&queries);
         command.args(["-p", &DNS_PORT.to_string(), self.ground.edge.ipv4]);
         let before = self.used(knot.id(), std::process::id())?;

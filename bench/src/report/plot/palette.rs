@@ -1,11 +1,12 @@
 //! Colours. A plot is drawn in those for a light page; the page's style sheet finds them again by
 //! their value and changes them for a dark one, and gives each side its dashes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use plotters::style::RGBColor;
 
-use super::super::model::{EDGE, Report};
+use super::super::model::{EDGE, Report, Row};
 
 /// One colour on a light and on a dark page.
 #[derive(Clone, Copy)]
@@ -85,25 +86,36 @@ pub(in super::super) enum Shape {
     Spread,
 }
 
-/// Gives every side of a report its colour.
+/// Gives every side of a report its colour: the same one in all rows, and another one than the sides
+/// that it stands beside have, as long as there are enough.
 pub(super) struct Sides {
-    names: Vec<String>,
+    /// Which of the colours.
+    chosen: BTreeMap<String, usize>,
 }
 
 impl Sides {
     pub(super) fn of(report: &Report) -> Self {
-        let mut names = vec![EDGE.to_owned()];
-        for run in report.rows.iter().flat_map(|row| &row.runs) {
-            if !names.contains(&run.side) {
-                names.push(run.side.clone());
+        let mut chosen = BTreeMap::from([(EDGE.to_owned(), 0)]);
+        for name in report.rows.iter().flat_map(drawn) {
+            if chosen.contains_key(name) {
+                continue;
             }
+            let beside = report
+                .rows
+                .iter()
+                .filter(|row| drawn(row).any(|side| side == name))
+                .flat_map(drawn)
+                .filter_map(|side| chosen.get(side).copied());
+            let taken: BTreeSet<usize> = beside.collect();
+            let free = (0..SIDES.len()).find(|colour| !taken.contains(colour));
+            let colour = free.unwrap_or(chosen.len() % SIDES.len());
+            chosen.insert(name.clone(), colour);
         }
-        Self { names }
+        Self { chosen }
     }
 
     pub(super) fn colour(&self, side: &str) -> Colour {
-        let found = self.names.iter().position(|name| name == side);
-        SIDES[found.unwrap_or_default() % SIDES.len()]
+        SIDES[self.chosen.get(side).copied().unwrap_or_default()]
     }
 
     pub(super) fn key(&self, side: &str) -> Key {
@@ -113,6 +125,12 @@ impl Sides {
             text: side.to_owned(),
         }
     }
+}
+
+/// Sides with a line of their own.
+fn drawn(row: &Row) -> impl Iterator<Item = &String> {
+    let measured = row.runs.iter().filter(|run| run.latency.is_some());
+    measured.map(|run| &run.side)
 }
 
 /// Dashes, and the colours of a dark page.
@@ -144,8 +162,6 @@ pub(in super::super) fn style_sheet() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
