@@ -11,23 +11,20 @@ const REPLY_BYTES: &str = "1232";
 impl Field<'_> {
     /// Each packet answered with a ready one, by AF_XDP.
     pub(super) fn reflector(&self) -> Result<Daemon> {
-        let programs = programs();
-        let programs = programs.to_str().context("a path that is text")?;
-        let port = CEILING_PORT.to_string();
-        let link = self.ground.edge.link;
-        let words = ["reflector", "--interface", link, "--port", &port];
-        let more = ["--reply-bytes", REPLY_BYTES, "--programs", programs];
-        self.ceiling(&[&words[..], &more].concat())
+        self.by_program("reflector", ["--reply-bytes", REPLY_BYTES])
     }
 
     /// Each packet sent back, or dropped, in the driver.
     pub(super) fn driver(&self, deed: &str) -> Result<Daemon> {
+        self.by_program("driver", ["--deed", deed])
+    }
+
+    fn by_program(&self, which: &str, how: [&str; 2]) -> Result<Daemon> {
         let programs = programs();
         let programs = programs.to_str().context("a path that is text")?;
         let port = CEILING_PORT.to_string();
         let link = self.ground.edge.link;
-        let words = ["driver", "--interface", link, "--port", &port];
-        let more = ["--deed", deed, "--programs", programs];
-        self.ceiling(&[&words[..], &more].concat())
+        let words = [which, "--interface", link, "--port", &port];
+        self.ceiling(&[&words[..], &how, &["--programs", programs]].concat())
     }
 }

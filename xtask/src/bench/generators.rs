@@ -33,11 +33,21 @@ impl Field<'_> {
     pub(super) fn singles(&self, to: &str, how: &[&str], server: &Daemon) -> Result<Ran> {
         let mut singles = self.edge_bench(&self.ground.reader);
         self.link(singles.args(["singles", "--wait"]), to)?;
-        singles.arg("--chunks").arg(&self.chunks);
-        singles.args(["--seconds", &self.plan.seconds.to_string()]);
-        singles.args(how);
+        singles.arg("--chunks").arg(&self.chunks).args(how);
+        self.past_the_kernel(singles, server)
+    }
+
+    /// As many requests as the generator can make, whatever comes back.
+    pub(super) fn offered(&self, to: &str, server: &Daemon) -> Result<Ran> {
+        let mut flood = self.edge_bench(&self.ground.reader);
+        self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to)?;
+        self.past_the_kernel(flood, server)
+    }
+
+    fn past_the_kernel(&self, mut generator: Command, server: &Daemon) -> Result<Ran> {
+        generator.args(["--seconds", &self.plan.seconds.to_string()]);
         self.pass(false)?;
-        let ran = self.ready_go(&mut singles, server.id(), || Ok(()));
+        let ran = self.ready_go(&mut generator, server.id(), || Ok(()));
         self.pass(true)?;
         ran
     }
@@ -81,17 +91,6 @@ impl Field<'_> {
         command.args(["--edge-mac", &mac(edge)?, "--own-mac", &mac(reader)?]);
         command.arg("--programs").arg(programs());
         Ok(())
-    }
-
-    /// As many requests as the generator can make, whatever comes back.
-    pub(super) fn offered(&self, to: &str, server: &Daemon) -> Result<Ran> {
-        let mut flood = self.edge_bench(&self.ground.reader);
-        self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to)?;
-        flood.args(["--seconds", &self.plan.seconds.to_string()]);
-        self.pass(false)?;
-        let ran = self.ready_go(&mut flood, server.id(), || Ok(()));
-        self.pass(true)?;
-        ran
     }
 
     /// Paths of chunk files, drawn like the chunks that the generator asks for.

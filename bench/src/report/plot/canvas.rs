@@ -47,6 +47,18 @@ pub(super) struct Room {
     pub(super) upright_grid: bool,
 }
 
+impl Room {
+    /// Of a plot of lines over a quantity.
+    pub(super) fn of_lines(size: Size) -> Self {
+        Self {
+            left: size.choose(80, 78),
+            bottom: 42,
+            right: size.choose(30, 26),
+            upright_grid: true,
+        }
+    }
+}
+
 pub(super) type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 

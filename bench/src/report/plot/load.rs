@@ -166,12 +166,7 @@ fn drawing(
     } else {
         Axis::linear(high, 8, quantity.axis, |tick| tick.to_string())
     };
-    let room = Room {
-        left: size.choose(80, 78),
-        bottom: 42,
-        right: size.choose(30, 26),
-        upright_grid: true,
-    };
+    let room = Room::of_lines(size);
     canvas::draw(size, size.choose(320, 280), room, (&x, &y), |_, chart| {
         for side in names {
             let colour = sides.colour(side).light;

@@ -77,12 +77,7 @@ fn drawing(size: Size, curves: &[Curve], sides: &Sides) -> Result<Drawing> {
         .fold(1.0, f64::max);
     let lowest = figure::float(lowest.unwrap_or(1).max(1));
     let y = Axis::logarithmic(lowest, highest, 9, "latency", tick);
-    let room = Room {
-        left: size.choose(80, 78),
-        bottom: 42,
-        right: size.choose(30, 26),
-        upright_grid: true,
-    };
+    let room = Room::of_lines(size);
     canvas::draw(size, size.choose(360, 300), room, (&x, &y), |_, chart| {
         for curve in curves {
             let points = points(&curve.latency, nines).into_iter();

@@ -16,8 +16,8 @@ pub(super) struct Growing {
     pub(super) mode: Value,
     saturated: Option<&'static str>,
     pub(super) notes: Vec<String>,
-    pub(super) targets: Vec<Value>,
-    pub(super) runs: Vec<Value>,
+    targets: Vec<Value>,
+    runs: Vec<Value>,
 }
 
 impl Growing {
@@ -37,6 +37,18 @@ impl Growing {
     pub(super) fn target(&mut self, name: &str, target: f64, absent: Option<&String>) {
         self.targets
             .push(json!({"name": name, "target": target, "absent": absent}));
+    }
+
+    /// A fixed figure instead of another side, which the edge is not to exceed.
+    pub(super) fn mark(&mut self, name: &str, value: f64) {
+        self.targets
+            .push(json!({"name": name, "target": 1.0, "theirs": value}));
+    }
+
+    /// What was not measured by a generator.
+    pub(super) fn figure(&mut self, side: &str, pair: u32, value: f64) {
+        self.runs
+            .push(json!({"side": side, "pair": pair, "value": value, "unit": self.unit}));
     }
 
     pub(super) fn push(&mut self, side: &str, pair: u32, ran: &Ran, value: f64) {

@@ -41,8 +41,7 @@ fn memory_beside(
     (name, mark): (&str, f64),
 ) -> Result<Value> {
     let mut row = Growing::of(row, "%", "lower");
-    row.targets
-        .push(json!({"name": name, "target": 1.0, "theirs": mark}));
+    row.mark(name, mark);
     let memory = field.memory(sender.unwrap_or("gso"))?;
     let payload = memory.slots * object_bytes;
     let value = (memory.arena + memory.beside() - payload) / payload * 100.0;
@@ -56,8 +55,7 @@ fn memory_beside(
         memory.umem / 1e6,
     ));
     row.mode = memory.mode.clone();
-    row.runs
-        .push(json!({"side": "edge", "pair": 1, "value": value, "unit": "%"}));
+    row.figure("edge", 1, value);
     Ok(row.finish())
 }
 

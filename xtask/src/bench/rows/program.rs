@@ -1,7 +1,7 @@
 //! The XDP program, by the kernel's test runs.
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::field::{Field, programs};
 use super::growing::Growing;
@@ -17,8 +17,7 @@ const SAME_KEY: &str = "the same key each time";
 /// The same packet each time.
 pub(super) fn hot(row: &'static Row, field: &Field<'_>, _: Option<&str>) -> Result<Value> {
     let mut row = Growing::of(row, "ns", "lower");
-    row.targets
-        .push(json!({"name": "the mark of 220 ns", "target": 1.0, "theirs": 220.0}));
+    row.mark("the mark of 220 ns", 220.0);
     row.notes.push(NO_BUCKETS.into());
     for pair in 1..=field.plan.pairs {
         let mut verdicts = field.edge_bench(&field.ground.edge);
@@ -26,8 +25,7 @@ pub(super) fn hot(row: &'static Row, field: &Field<'_>, _: Option<&str>) -> Resu
         let figures: Value = serde_json::from_str(&text)?;
         let value = figures[HIT].as_f64().context("no figure of a hit came")?;
         eprintln!("   P3 pair {pair}: {figures}");
-        row.runs
-            .push(json!({"side": "edge", "pair": pair, "value": value, "unit": "ns"}));
+        row.figure("edge", pair, value);
         row.mode = figures;
     }
     Ok(row.finish())
@@ -56,8 +54,7 @@ pub(super) fn cold(row: &'static Row, field: &Field<'_>, resident: u32) -> Resul
             (BARE, bare),
             (SAME_KEY, figure("same_key_ns")?),
         ] {
-            row.runs
-                .push(json!({"side": side, "pair": pair, "value": value, "unit": "ns"}));
+            row.figure(side, pair, value);
         }
     }
     row.mode = figures;
