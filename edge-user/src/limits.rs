@@ -97,9 +97,9 @@ pub const WAITERS_PER_FLIGHT: usize = 256;
 pub const WAITERS: usize = 16_384;
 /// How long a request waits for its chunk.
 pub const WAITER_DEADLINE: Duration = Duration::from_secs(5);
-/// Fetches the origin is asked for at once; further flights wait their turn.
+/// Fetches at once, until their chunks are stored; further flights wait their turn.
 pub const FETCHES: usize = 32;
-/// Threads that wait for an origin's disk; the heap of each keeps some MiB for chunks.
+/// Threads that wait for an origin's disk.
 pub const FETCH_THREADS: usize = 16;
 /// How long one fetch may take.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);

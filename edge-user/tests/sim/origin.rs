@@ -64,7 +64,11 @@ impl Origin {
         while let Some(at) = self.fetches.iter().position(|(at, _)| *at <= now) {
             let (_, id) = self.fetches.swap_remove(at);
             let result = self.result(id);
-            let pushed = self.results.push(Fetched { id, result });
+            let pushed = self.results.push(Fetched {
+                id,
+                result,
+                place: None,
+            });
             assert!(pushed.is_ok(), "I9: there is room for every result");
             self.wake.wake();
         }
@@ -94,7 +98,7 @@ impl Origin {
                 }
             }
         }
-        FetchResult::Bytes(bytes)
+        FetchResult::Bytes(bytes.into())
     }
 
     /// Chunks that were asked for and have not been settled: here, or on their way back.
