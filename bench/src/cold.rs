@@ -28,14 +28,14 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 const ROTATE: &str = "measure_rotate";
-const BARE: &str = "measure_bare";
+pub(crate) const BARE: &str = "measure_bare";
 const NOTHING: &str = "measure_nothing";
 const REQUESTED: &str = "REQUESTS";
 const TESTED: &str = "TESTED";
 /// Runs for one time: each request once.
 const RUNS: u32 = REQUESTS;
-/// Rounds for one pair, with all sides in each; its figures are their medians.
-const ROUNDS: usize = 5;
+/// Rounds for one figure, with all sides in each.
+pub(crate) const ROUNDS: usize = 9;
 
 /// Times the XDP program on hits that are not warm, by the kernel's test runs.
 #[derive(clap::Args)]
@@ -43,9 +43,6 @@ pub struct Cold {
     /// How many chunks are resident
     #[arg(long, value_name = "COUNT")]
     resident: NonZeroU32,
-    /// How often to measure
-    #[arg(long, default_value_t = 3, value_name = "COUNT")]
-    pairs: u32,
     /// The object file with the programs, as `cargo xtask build` makes it
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
@@ -62,32 +59,38 @@ enum Tested {
     Nothing,
 }
 
-/// Nanoseconds of a run, one figure for each pair: of the edge and of the bare lookup without the
-/// prologue, of the prologue, and of the edge without prologue on one and the same packet.
+/// Nanoseconds of a run: of the edge and of the bare lookup without the prologue, of the prologue,
+/// and of the edge without prologue on one and the same packet.
 pub fn cold(options: &Cold) -> Result<Value> {
     let mut trial = Trial::prepare(&options.programs, options.resident.get())?;
-    let mut pairs = Vec::new();
-    for _ in 0..options.pairs {
-        pairs.push(trial.pair()?);
-    }
-    let all = |figure: fn(&Figures) -> u64| pairs.iter().map(figure).collect::<Vec<_>>();
+    let rounds = trial.rounds()?;
+    let of_all = |figure: fn(&Figures) -> f64| middle(rounds.each_ref().map(figure));
     Ok(json!({
         "resident": options.resident,
         "requests": REQUESTS,
-        "edge_ns": all(|pair| pair.edge),
-        "bare_ns": all(|pair| pair.bare),
-        "prologue_ns": all(|pair| pair.prologue),
-        "same_key_ns": all(|pair| pair.same_key),
+        "edge_ns": of_all(|round| round.edge),
+        "bare_ns": of_all(|round| round.bare),
+        "prologue_ns": of_all(|round| round.prologue),
+        "same_key_ns": of_all(|round| round.same_key),
     }))
 }
 
-/// Nanoseconds of a run.
+/// Mean of the middle third: free of what interrupted a round, and finer than the whole nanoseconds
+/// that the kernel tells.
+pub(crate) fn middle(mut figures: [f64; ROUNDS]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let [.., below, median, above, _, _, _] = figures;
+    (below + median + above) / 3.0
+}
+
+/// Nanoseconds of a run, in one round.
+#[derive(Default)]
 struct Figures {
-    prologue: u64,
+    prologue: f64,
     /// Without the prologue, as all that follow.
-    bare: u64,
-    edge: u64,
-    same_key: u64,
+    bare: f64,
+    edge: f64,
+    same_key: f64,
 }
 
 /// The edge's program and those beside it, with the same chunks resident in each.
@@ -144,29 +147,19 @@ impl Trial {
         })
     }
 
-    fn pair(&mut self) -> Result<Figures> {
+    fn rounds(&mut self) -> Result<[Figures; ROUNDS]> {
         let first = self.rotated(&self.frame.clone())?;
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
+        let mut rounds: [Figures; ROUNDS] = Default::default();
+        for round in &mut rounds {
             let prologue = self.time(Tested::Nothing)?;
-            rounds.push(Figures {
+            *round = Figures {
                 prologue,
-                bare: self.time(Tested::Bare)?.saturating_sub(prologue),
-                edge: self.time(Tested::Edge)?.saturating_sub(prologue),
+                bare: (self.time(Tested::Bare)? - prologue).max(0.0),
+                edge: (self.time(Tested::Edge)? - prologue).max(0.0),
                 same_key: self.same_key(&first)?,
-            });
+            };
         }
-        let median = |figure: fn(&Figures) -> u64| {
-            let mut figures: Vec<u64> = rounds.iter().map(figure).collect();
-            figures.sort_unstable();
-            figures[ROUNDS / 2]
-        };
-        Ok(Figures {
-            prologue: median(|round| round.prologue),
-            bare: median(|round| round.bare),
-            edge: median(|round| round.edge),
-            same_key: median(|round| round.same_key),
-        })
+        Ok(rounds)
     }
 
     /// One run: what the prologue makes of a packet.
@@ -182,7 +175,7 @@ impl Trial {
     }
 
     /// Nanoseconds of a run, prologue and all.
-    fn time(&mut self, tested: Tested) -> Result<u64> {
+    fn time(&mut self, tested: Tested) -> Result<f64> {
         let before = self.counted();
         let frame = self.frame.clone();
         let options = TestRunOptions {
@@ -196,7 +189,7 @@ impl Trial {
         nanoseconds(result.duration)
     }
 
-    fn same_key(&mut self, frame: &[u8]) -> Result<u64> {
+    fn same_key(&mut self, frame: &[u8]) -> Result<f64> {
         let before = self.counted();
         let (action, time) = self.edge.time(frame, RUNS)?;
         self.check(action, before, RUNS)?;
@@ -286,13 +279,13 @@ fn source(world: &World, random: &mut SmallRng) -> Endpoint {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name);
     let program = program.with_context(|| format!("there is no program {name}"))?;
     Ok(program.try_into()?)
 }
 
-fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T>
+pub(crate) fn map<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<T>
 where
     T: TryFrom<&'a mut Map, Error = MapError>,
 {
@@ -302,8 +295,8 @@ where
     )?)
 }
 
-fn nanoseconds(time: Duration) -> Result<u64> {
-    Ok(u64::try_from(time.as_nanos())?)
+pub(crate) fn nanoseconds(time: Duration) -> Result<f64> {
+    Ok(f64::from(u32::try_from(time.as_nanos())?))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ enum Command {
     /// Sends what an edge must not answer, or only briefly, as fast as it can
     Flood(load::Flood),
     /// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds
-    Verdicts,
+    Verdicts(verdict::Verdicts),
     /// Times it on hits, with another chunk and another source in each run, beside a bare lookup
     Cold(cold::Cold),
     /// Serves as a ceiling does: as fast as can be, and of no other use
@@ -79,8 +79,8 @@ fn run(command: Command) -> Result<()> {
             println!("{}", load::flood(&options)?);
             Ok(())
         }
-        Command::Verdicts => {
-            println!("{}", verdict::verdicts()?);
+        Command::Verdicts(options) => {
+            println!("{}", verdict::verdicts(&options)?);
             Ok(())
         }
         Command::Cold(options) => {

@@ -1,59 +1,118 @@
 //! What the XDP program costs for one packet, by the kernel's own test runs.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
-use edge_ebpf::golden::{self, Expect};
-use edge_user::attach::{Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use aya::EbpfLoader;
+use aya::maps::{HashMap, XskMap};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use edge_ebpf::golden::{self, Case, Expect};
+use edge_ebpf::maps::{RESIDENT, XSKS};
+use edge_user::attach::{Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::xsk::Xsk;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-/// Runs of one packet for one figure.
-const RUNS: u32 = 200_000;
+use crate::cold::{BARE, ROUNDS, map, middle, nanoseconds, program};
+
+/// Runs of one packet for one figure of a round.
+const RUNS: u32 = 100_000;
+const SLOTS: u32 = 64;
+const HIT: &str = "a hit over IPv4";
 /// Packets that leave by the way they came are made anew for each run, so only these can be
 /// repeated.
 const CASES: [&str; 4] = [
     "another port",
     "a GET over IPv4 for a chunk that is not here",
-    "a hit over IPv4",
+    HIT,
     "a hit over IPv6",
 ];
+const BARE_HIT: &str = "bare parse, lookup and redirect";
 
-/// Nanoseconds for each of some golden packets. Memory is warm: it is the same packet each time.
-pub fn verdicts() -> Result<Value> {
-    let (mut program, mut maps) = Program::load(64)?;
+/// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds.
+#[derive(clap::Args)]
+pub struct Verdicts {
+    /// The object file with the programs, as `cargo xtask build` makes it
+    #[arg(long, value_name = "FILE")]
+    programs: PathBuf,
+}
+
+/// Nanoseconds for each of some golden packets, and for what a hit costs at least. Memory is warm: it
+/// is the same packet each time.
+pub fn verdicts(options: &Verdicts) -> Result<Value> {
+    let (mut edge, mut maps) = Program::load(SLOTS)?;
     let world = golden::world();
-    program.serve(world.settings)?;
+    edge.serve(world.settings)?;
     maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;
-    let xsk = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
-    program.set_socket(0, xsk.share_fd())?;
+    let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
+    edge.set_socket(0, socket.share_fd())?;
+    let mut beside = EbpfLoader::new()
+        .map_max_entries(RESIDENT, SLOTS)
+        .load_file(&options.programs)
+        .with_context(|| format!("cannot load {}", options.programs.display()))?;
+    let mut bare: HashMap<_, ChunkIdKey, ResidentValue> = map(&mut beside, RESIDENT)?;
+    bare.insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;
+    let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
+    sockets.set(0, socket.share_fd(), 0)?;
+    let bare = program(&mut beside, BARE)?;
+    bare.load()?;
 
     let cases = golden::all();
-    let mut figures = Map::new();
-    for name in CASES {
+    let case = |name: &str| {
         let case = cases.iter().find(|case| case.name == name);
-        let case = case.with_context(|| format!("there is no golden packet called {name}"))?;
-        let wanted = match case.expect {
-            Expect::Pass(_) => XDP_PASS,
-            Expect::Drop(_) => XDP_DROP,
-            Expect::Reply(..) => XDP_TX,
-            Expect::Steer(_) => XDP_REDIRECT,
-        };
-        let counted = |maps: &edge_user::attach::Maps| -> u64 {
-            let reasons = maps.counters.of_queue(0);
-            reasons.values().map(|count| count.packets).sum()
-        };
-        let before = counted(&maps);
-        let (action, time) = program.time(&case.frame, RUNS)?;
-        let runs = counted(&maps) - before;
-        if action != wanted || runs != u64::from(RUNS) {
-            bail!("{name}: action {action} instead of {wanted}, {runs} of {RUNS} runs counted");
+        case.with_context(|| format!("there is no golden packet called {name}"))
+    };
+    let mut figures: BTreeMap<&str, [f64; ROUNDS]> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        for name in CASES {
+            figures.entry(name).or_default()[round] = timed(&mut edge, &maps, case(name)?)?;
         }
-        let nanoseconds = u64::try_from(time.as_nanos())?;
-        figures.insert(name.to_owned(), json!(nanoseconds));
+        figures.entry(BARE_HIT).or_default()[round] = timed_bare(bare, case(HIT)?)?;
     }
-    Ok(Value::Object(figures))
+    let middles = figures
+        .into_iter()
+        .map(|(name, rounds)| (name.to_owned(), json!(middle(rounds))));
+    Ok(Value::Object(middles.collect()))
+}
+
+fn timed(edge: &mut Program, maps: &Maps, case: &Case) -> Result<f64> {
+    let wanted = match case.expect {
+        Expect::Pass(_) => XDP_PASS,
+        Expect::Drop(_) => XDP_DROP,
+        Expect::Reply(..) => XDP_TX,
+        Expect::Steer(_) => XDP_REDIRECT,
+    };
+    let counted = || -> u64 {
+        let reasons = maps.counters.of_queue(0);
+        reasons.values().map(|count| count.packets).sum()
+    };
+    let before = counted();
+    let (action, time) = edge.time(&case.frame, RUNS)?;
+    let runs = counted() - before;
+    if action != wanted || runs != u64::from(RUNS) {
+        let name = case.name;
+        bail!("{name}: action {action} instead of {wanted}, {runs} of {RUNS} runs counted");
+    }
+    nanoseconds(time)
+}
+
+/// It has no counters: a packet that was no hit could not be read again, and would not be one in the
+/// end.
+fn timed_bare(bare: &mut Xdp, case: &Case) -> Result<f64> {
+    let result = bare.test_run(TestRunOptions {
+        data_in: Some(&case.frame),
+        repeat: RUNS,
+        ..TestRunOptions::new()
+    })?;
+    let action = result.return_value;
+    if action != XDP_REDIRECT {
+        let name = case.name;
+        bail!("{name}, bare: action {action} instead of {XDP_REDIRECT}");
+    }
+    nanoseconds(result.duration)
 }

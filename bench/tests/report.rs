@@ -170,7 +170,7 @@ fn a_comparison_tells_noise_from_a_difference() {
     let b = bench.report("b.json", &faster);
     let told = printed(&edge_bench(&["compare", text(&a), text(&b)]));
     line(&told, &["P1", "nginx sendfile", "better"]);
-    line(&told, &["P3-hot", "limit", "worse"]);
+    line(&told, &["P3-hot", "value", "worse"]);
     assert_eq!(
         line(&told, &["more than noise:"]),
         "more than noise: P1, P3-hot"

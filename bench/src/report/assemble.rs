@@ -109,11 +109,10 @@ fn beside(
     if ours.is_empty() {
         return Ok(against);
     }
-    let ratios: Vec<f64> = ours
-        .iter()
-        .filter_map(|(pair, ours)| Some((ours, theirs.get(pair)?)))
-        .map(|(ours, theirs)| if wrong > 0 { 0.0 } else { ours / theirs })
-        .collect();
+    let mut ratios = ratios(ours, &theirs);
+    if wrong > 0 {
+        ratios.fill(0.0);
+    }
     if ratios.is_empty() {
         let problem = format!(
             "the edge and {} ran in no pair together: give their runs, or say why in `absent`",
@@ -141,7 +140,14 @@ fn void(runs: &[Run], side: &str, unit: &str) -> Option<String> {
     Some(format!("it measured 0 {unit} in pair {}", zero.pair))
 }
 
-fn values_by_pair(runs: &[Run], side: &str) -> BTreeMap<u32, f64> {
+/// Ours to theirs, of the pairs that both have.
+pub(super) fn ratios(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Vec<f64> {
+    ours.iter()
+        .filter_map(|(pair, ours)| Some(ours / theirs.get(pair)?))
+        .collect()
+}
+
+pub(super) fn values_by_pair(runs: &[Run], side: &str) -> BTreeMap<u32, f64> {
     runs.iter()
         .filter(|run| run.side == side)
         .map(|run| (run.pair, run.value))

@@ -1,9 +1,15 @@
 //! Two reports of one host: a difference counts if the intervals of the two are disjoint.
+//!
+//! The intervals are of confidence, and not from the least to the greatest of the pairs: those of
+//! three pairs are disjoint by chance in one comparison of ten (docs/adr/0015).
 
 use std::fmt;
 
 use serde::Serialize;
+use statrs::distribution::{ContinuousCDF as _, StudentsT};
+use statrs::statistics::Statistics as _;
 
+use super::assemble::{ratios, values_by_pair};
 use super::model::{Better, EDGE, Host, Report, Row};
 use super::table;
 use super::{facts, figure};
@@ -34,7 +40,8 @@ struct Which {
 struct Difference {
     id: String,
     name: String,
-    /// Whether any ratio of the row moved by more than noise; by the value where there is no ratio
+    /// Whether a ratio with a target moved by more than noise; where there is none any ratio, and
+    /// where there is no ratio the value
     more_than_noise: Option<bool>,
     figures: Vec<Figure>,
 }
@@ -51,6 +58,9 @@ struct Figure {
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
 }
+
+/// How surely an interval has the true figure in it.
+const CONFIDENCE: f64 = 0.95;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Interval {
@@ -165,9 +175,13 @@ fn notes(a: &Report, b: &Report) -> Vec<String> {
 
 /// `named` is whichever there is.
 fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
+    // A fixed mark did not run: the ratio to it is the value once more.
     let sides = |row: Option<&Row>| -> Vec<String> {
         let against = row.map_or(&[][..], |row| &row.against);
-        against.iter().map(|against| against.name.clone()).collect()
+        let sides = against
+            .iter()
+            .filter(|side| side.absent.is_some() || row.is_some_and(|row| ran(row, &side.name)));
+        sides.map(|side| side.name.clone()).collect()
     };
     let mut peers = sides(a);
     for name in sides(b) {
@@ -183,22 +197,24 @@ fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
             figure(format!("ratio to {peer}"), None, better, before, after)
         })
         .collect();
-    let decided = |figures: &[Figure]| {
-        let told = || {
-            figures
-                .iter()
-                .filter(|one| one.verdict != Verdict::Undecided)
-        };
-        (told().count() > 0).then(|| told().any(|one| one.verdict != Verdict::Noise))
-    };
-    let by_ratio = decided(&figures);
     let unit = named.ours.unit.clone();
     let own = figure("value".into(), Some(unit), named.better, value(a), value(b));
-    let more_than_noise = if figures.is_empty() {
-        decided(std::slice::from_ref(&own))
+    let wanted = |peer: &String| is_wanted(a, peer) || is_wanted(b, peer);
+    let judged: Vec<&Figure> = if figures.is_empty() {
+        vec![&own]
+    } else if peers.iter().any(wanted) {
+        let figures = peers.iter().zip(&figures);
+        let figures = figures.filter(|(peer, _)| wanted(peer));
+        figures.map(|(_, figure)| figure).collect()
     } else {
-        by_ratio
+        figures.iter().collect()
     };
+    let told = || {
+        let verdicts = judged.iter().map(|figure| figure.verdict);
+        verdicts.filter(|verdict| *verdict != Verdict::Undecided)
+    };
+    let more_than_noise =
+        (told().count() > 0).then(|| told().any(|verdict| verdict != Verdict::Noise));
     figures.push(own);
     Difference {
         id: named.id.clone(),
@@ -218,33 +234,51 @@ fn beside(row: Option<&Row>, peer: &str) -> Told {
     if let Some(reason) = &against.absent {
         return Err(format!("has no such peer: {reason}"));
     }
-    match (against.ratio, against.low, against.high) {
-        (Some(median), Some(low), Some(high)) => Ok(Interval {
-            median,
-            low,
-            high,
-            pairs: against.pairs,
-        }),
-        _ => Err("has no ratio".into()),
-    }
+    let median = against.ratio.ok_or("has no ratio")?;
+    let [ours, theirs] = [EDGE, peer].map(|side| values_by_pair(&row.runs, side));
+    Interval::of(median, &ratios(&ours, &theirs))
+}
+
+/// Whether there is a target for the ratio to this side.
+fn is_wanted(row: Option<&Row>, side: &str) -> bool {
+    let mut against = row.map_or(&[][..], |row| &row.against).iter();
+    against.any(|against| against.name == side && against.target.is_some())
+}
+
+fn ran(row: &Row, side: &str) -> bool {
+    row.runs.iter().any(|run| run.side == side)
 }
 
 fn value(row: Option<&Row>) -> Told {
     let row = usable(row)?;
-    let values = || {
-        let ours = row.runs.iter().filter(|run| run.side == EDGE);
-        ours.map(|run| run.value)
-    };
-    let low = values().min_by(f64::total_cmp);
-    let high = values().max_by(f64::total_cmp);
-    match (row.ours.value, low, high) {
-        (Some(median), Some(low), Some(high)) => Ok(Interval {
+    let median = row.ours.value.ok_or("has no runs")?;
+    let values: Vec<f64> = values_by_pair(&row.runs, EDGE).into_values().collect();
+    Interval::of(median, &values)
+}
+
+impl Interval {
+    /// By Student's t of the logarithms: a half is as far from 1 as a double.
+    fn of(median: f64, values: &[f64]) -> Told {
+        if values.iter().any(|value| *value <= 0.0) {
+            return Err("measured 0 in a pair".into());
+        }
+        let pairs = u32::try_from(values.len()).map_err(|error| error.to_string())?;
+        let [mut low, mut high] = [median; 2];
+        if pairs > 1 {
+            let freedom = f64::from(pairs - 1);
+            let t = StudentsT::new(0.0, 1.0, freedom).map_err(|error| error.to_string())?;
+            let logarithms = || values.iter().map(|value| value.ln());
+            let error = logarithms().std_dev() / f64::from(pairs).sqrt();
+            let reach = t.inverse_cdf(f64::midpoint(CONFIDENCE, 1.0)) * error;
+            let middle = logarithms().mean();
+            [low, high] = [(middle - reach).exp(), (middle + reach).exp()];
+        }
+        Ok(Self {
             median,
             low,
             high,
-            pairs: row.pairs,
-        }),
-        _ => Err("has no runs".into()),
+            pairs,
+        })
     }
 }
 
@@ -317,8 +351,8 @@ impl fmt::Display for Comparison {
             "row",
             "work",
             "figure",
-            "A (low … high)",
-            "B (low … high)",
+            "A (95 % interval)",
+            "B (95 % interval)",
             "B is",
         ]);
         for row in &self.rows {
@@ -382,6 +416,10 @@ impl Figure {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::SmallRng;
+    use rand_distr::{Distribution as _, LogNormal};
+
     use super::*;
 
     fn told(low: f64, high: f64, pairs: u32) -> Interval {
@@ -396,6 +434,36 @@ mod tests {
     fn verdict_of(a: Told, b: Told, better: Better) -> (Verdict, Option<String>) {
         let figure = figure("ratio".into(), None, better, a, b);
         (figure.verdict, figure.why)
+    }
+
+    #[test]
+    fn an_interval_is_of_students_t() {
+        // Three values around 1, each as far from the next as 1 is from 1.1: t is 4.303.
+        let values = [1.0 / 1.1, 1.0, 1.1];
+        let interval = Interval::of(1.0, &values).unwrap();
+        let reach = 1.1_f64.ln() * 4.303 / 3.0_f64.sqrt();
+        assert!((interval.high.ln() - reach).abs() < 1e-3, "{interval:?}");
+        assert!((interval.low.ln() + reach).abs() < 1e-3, "{interval:?}");
+        let same = Interval::of(0.5, &[0.5; 5]).unwrap();
+        assert!((same.high - same.low).abs() < 1e-9, "{same:?}");
+        let one = Interval::of(0.5, &[0.5]).unwrap();
+        assert_eq!((one.low, one.high, one.pairs), (0.5, 0.5, 1));
+        assert!(Interval::of(0.5, &[0.0, 0.5, 1.0]).is_err());
+    }
+
+    /// Of two runs of one thing, one figure in two hundred differs.
+    #[test]
+    fn chance_alone_is_seldom_more_than_noise() {
+        let mut random = SmallRng::seed_from_u64(3);
+        let mut interval = || {
+            let noise = LogNormal::new(0.0, 0.1).unwrap();
+            let values: [f64; 3] = std::array::from_fn(|_| noise.sample(&mut random));
+            Interval::of(1.0, &values)
+        };
+        let differs = (0..10_000)
+            .filter(|_| verdict_of(interval(), interval(), Better::Higher).0 != Verdict::Noise)
+            .count();
+        assert!((20..100).contains(&differs), "{differs}");
     }
 
     #[test]

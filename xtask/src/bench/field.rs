@@ -1,6 +1,7 @@
 //! The link that is measured on, the content, and who pays for its packets.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,8 +37,8 @@ pub(super) struct Field<'a> {
     /// Names of all chunks, once an edge was warmed.
     pub(super) chunks: PathBuf,
     settings: Settings,
-    /// Of the large edge, once it was looked at.
-    pub(super) memory: OnceCell<Memory>,
+    /// Of the large edge, by pair, once it was looked at.
+    pub(super) memory: RefCell<BTreeMap<u32, Memory>>,
     /// The CPUs of server and generator; the same one on a machine with one only.
     pub(super) cpus: [usize; 2],
 }
@@ -81,7 +82,7 @@ impl<'a> Field<'a> {
             started: started()?,
             tickets,
             settings,
-            memory: OnceCell::new(),
+            memory: RefCell::default(),
             cpus: cpus()?,
         };
         field.prepare()?;

@@ -28,7 +28,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::field::Field;
-use self::rows::{ROWS, Row};
+use self::rows::growing::Growing;
+use self::rows::{ROWS, Row, Turn};
 use crate::build;
 use crate::instructions;
 use crate::machine::Machine;
@@ -133,10 +134,17 @@ fn measure(
     machine: &mut Machine,
 ) -> Result<Value> {
     let field = Field::lay(machine, plan)?;
-    let mut rows = Vec::new();
-    for row in chosen {
-        eprintln!("\n== {}: {}", row.id, row.work);
-        rows.push((row.measure)(row, &field, options.sender.as_deref())?);
+    let sender = options.sender.as_deref();
+    let mut rows: Vec<Growing> = chosen.iter().map(|row| Growing::of(row)).collect();
+    for pair in 1..=plan.pairs {
+        for growing in &mut rows {
+            let row = growing.row;
+            eprintln!(
+                "\n== {}, pair {pair} of {}: {}",
+                row.id, plan.pairs, row.work
+            );
+            (row.pair)(growing, &field, Turn { pair, sender })?;
+        }
     }
     Ok(json!({
         "schema": 1,
@@ -146,7 +154,7 @@ fn measure(
         "quick": options.quick,
         "seconds_a_side": plan.seconds,
         "sender": options.sender,
-        "rows": rows,
+        "rows": rows.into_iter().map(Growing::finish).collect::<Vec<_>>(),
     }))
 }
 

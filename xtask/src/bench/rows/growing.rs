@@ -3,59 +3,68 @@
 use serde_json::{Value, json};
 
 use super::super::client::Ran;
-use super::Row;
+use super::super::peers;
+use super::{Beside, Row};
 
 pub(super) const BYTES_A_SECOND: &str = "B/s";
 pub(super) const ANSWERS_A_SECOND: &str = "answers/s";
 
-/// A row as it grows.
-pub(super) struct Growing {
-    pub(super) row: &'static Row,
-    unit: &'static str,
-    better: &'static str,
+/// A row as it grows, pair by pair.
+pub(in super::super) struct Growing {
+    pub(in super::super) row: &'static Row,
     pub(super) mode: Value,
     saturated: Option<&'static str>,
     pub(super) notes: Vec<String>,
+    /// Rates of an open loop, once they are found: the same ones in each pair.
+    pub(super) rates: Vec<String>,
     targets: Vec<Value>,
+    absent: Vec<&'static str>,
     runs: Vec<Value>,
 }
 
 impl Growing {
-    pub(super) fn of(row: &'static Row, unit: &'static str, better: &'static str) -> Self {
-        Self {
+    /// Installs the peers that it lacks.
+    pub(in super::super) fn of(row: &'static Row) -> Self {
+        let mut growing = Self {
             row,
-            unit,
-            better,
             mode: Value::Null,
             saturated: None,
-            notes: Vec::new(),
+            notes: row.lacks.into_iter().map(Into::into).collect(),
+            rates: Vec::new(),
             targets: Vec::new(),
+            absent: Vec::new(),
             runs: Vec::new(),
+        };
+        for beside in row.beside {
+            let target = match *beside {
+                Beside::Side(name, target) => json!({"name": name, "target": target}),
+                Beside::Peer(name, target, programs) => {
+                    let absent = peers::installed(programs).err();
+                    growing.absent.extend(absent.is_some().then_some(name));
+                    json!({"name": name, "target": target, "absent": absent})
+                }
+                Beside::Mark(name, mark) => json!({"name": name, "target": 1.0, "theirs": mark}),
+            };
+            growing.targets.push(target);
         }
+        growing
     }
 
-    pub(super) fn target(&mut self, name: &str, target: f64, absent: Option<&String>) {
-        self.targets
-            .push(json!({"name": name, "target": target, "absent": absent}));
-    }
-
-    /// A fixed figure instead of another side, which the edge is not to exceed.
-    pub(super) fn mark(&mut self, name: &str, value: f64) {
-        self.targets
-            .push(json!({"name": name, "target": 1.0, "theirs": value}));
+    /// Whether this peer could be had.
+    pub(super) fn has(&self, peer: &str) -> bool {
+        !self.absent.contains(&peer)
     }
 
     /// What was not measured by a generator.
     pub(super) fn figure(&mut self, side: &str, pair: u32, value: f64) {
+        let unit = self.row.unit;
         self.runs
-            .push(json!({"side": side, "pair": pair, "value": value, "unit": self.unit}));
+            .push(json!({"side": side, "pair": pair, "value": value, "unit": unit}));
     }
 
     pub(super) fn push(&mut self, side: &str, pair: u32, ran: &Ran, value: f64) {
-        eprintln!(
-            "   {} pair {pair}: {side} {value:.4e} {}",
-            self.row.id, self.unit
-        );
+        let Row { id, unit, .. } = self.row;
+        eprintln!("   {id} pair {pair}: {side} {value:.4e} {unit}");
         // At a given rate neither side has to do all it can, and a generator that watches the clock
         // is always busy.
         if side == "edge" && !ran.result["offered"].is_null() {
@@ -67,7 +76,7 @@ impl Growing {
                 self.notes.push(note);
             }
         }
-        self.runs.push(ran.run(side, pair, value, self.unit));
+        self.runs.push(ran.run(side, pair, value, unit));
     }
 
     /// A row tells the mode of its own side; the others are in their names.
@@ -77,14 +86,14 @@ impl Growing {
         }
     }
 
-    pub(super) fn finish(self) -> Value {
+    pub(in super::super) fn finish(self) -> Value {
         let note = (!self.notes.is_empty()).then(|| self.notes.join("; "));
         json!({
             "id": self.row.id,
             "name": self.row.name,
             "work": self.row.work,
-            "unit": self.unit,
-            "better": self.better,
+            "unit": self.row.unit,
+            "better": self.row.better,
             "mode": self.mode,
             "saturated": self.saturated,
             "note": note,

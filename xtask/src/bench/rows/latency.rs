@@ -1,94 +1,87 @@
 //! Latency of hits, by an open loop.
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use super::super::client::Ran;
 use super::super::field::Field;
-use super::growing::{ANSWERS_A_SECOND, Growing};
-use super::{REFLECTOR, Row, WINDOW};
+use super::growing::Growing;
+use super::{REFLECTOR, Turn, WINDOW};
 
-const XDP_OFF: &str = "the edge with XDP off";
+pub(super) const XDP_OFF: &str = "the edge with XDP off";
+const OWN_SENDER: &str = "xsk";
+/// Sender and XDP of an edge whose answers all leave by the kernel's stack.
+const SLOWER_PATH: (&str, &str) = ("gso", "off");
 
 /// At half of what the slower path can do.
-pub(super) fn at_half(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
-    let sender = sender.unwrap_or("xsk");
-    let mut row = Growing::of(row, "ns", "lower");
-    for (name, target) in [(XDP_OFF, 0.5), (REFLECTOR, 1.5)] {
-        row.target(name, target, None);
+pub(super) fn at_half(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
+    if row.rates.is_empty() {
+        find_rates(row, field, SLOWER_PATH, &[0.5])?;
     }
-    // With XDP off everything leaves by the kernel's stack.
-    let (edged, _) = field.warm_edge("gso", "off")?;
-    let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
-    edged.stop()?;
-    let rate = (ran.rate("answers")? / 2.0).floor().to_string();
-    row.notes.push(format!("{rate} requests/s"));
-    let open = ["--rate", &rate];
-    for pair in 1..=field.plan.pairs {
-        let (edged, mode) = field.warm_edge(sender, "native")?;
-        row.mode = mode;
-        let ran = field.singles(&field.edge(), &open, &edged)?;
-        row.push("edge", pair, &ran, p99(&ran)?);
-        edged.stop()?;
-
-        let (edged, _) = field.warm_edge("gso", "off")?;
-        let ran = field.singles(&field.edge(), &open, &edged)?;
-        row.push(XDP_OFF, pair, &ran, p99(&ran)?);
-        edged.stop()?;
-
-        let reflector = field.reflector()?;
-        let to = field.ceiling_address();
-        let ran = field.singles(&to, &["--rate", &rate, "--any"], &reflector)?;
-        row.push(REFLECTOR, pair, &ran, p99(&ran)?);
-        reflector.stop()?;
-    }
-    Ok(row.finish())
+    at_rates(row, field, turn.sender, turn.pair, |ran| {
+        ran.result["latency_ns"]["p99"]
+            .as_f64()
+            .context("the generator gave no latency")
+    })
 }
 
 /// At rates up to what the edge can do, and above.
-pub(super) fn under_load(
-    row: &'static Row,
-    field: &Field<'_>,
-    sender: Option<&str>,
-) -> Result<Value> {
-    let sender = sender.unwrap_or("xsk");
-    let mut row = Growing::of(row, ANSWERS_A_SECOND, "higher");
-    let shares = field.plan.load_shares;
-    let mut rates: Vec<String> = Vec::new();
-    for round in 0..field.plan.load_rounds {
-        // One number for each load and round.
-        let pair = |load: usize| -> Result<u32> {
-            Ok(1 + round * u32::try_from(shares.len())? + u32::try_from(load)?)
-        };
-        for (side, sender, xdp) in [("edge", sender, "native"), (XDP_OFF, "gso", "off")] {
-            let (edged, mode) = field.warm_edge(sender, xdp)?;
-            row.keep_mode(side, mode);
-            if rates.is_empty() {
-                let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
-                let most = ran.rate("answers")?;
-                row.notes.push(format!("closed loop: {most:.0} answers/s"));
-                let rate = |share: &f64| (share * most).floor().to_string();
-                rates = shares.iter().map(rate).collect();
-            }
-            for (load, rate) in rates.iter().enumerate() {
-                let ran = field.singles(&field.edge(), &["--rate", rate], &edged)?;
-                row.push(side, pair(load)?, &ran, ran.rate("answers")?);
-            }
-            edged.stop()?;
-        }
-        let reflector = field.reflector()?;
-        let to = field.ceiling_address();
-        for (load, rate) in rates.iter().enumerate() {
-            let ran = field.singles(&to, &["--rate", rate, "--any"], &reflector)?;
-            row.push(REFLECTOR, pair(load)?, &ran, ran.rate("answers")?);
-        }
-        reflector.stop()?;
+pub(super) fn under_load(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
+    if turn.pair > field.plan.load_rounds {
+        return Ok(());
     }
-    Ok(row.finish())
+    if row.rates.is_empty() {
+        let fastest = (turn.sender.unwrap_or(OWN_SENDER), "native");
+        find_rates(row, field, fastest, field.plan.load_shares)?;
+    }
+    // A number of its own for each load.
+    let loads = u32::try_from(row.rates.len())?;
+    let first = (turn.pair - 1) * loads + 1;
+    at_rates(row, field, turn.sender, first, |ran| ran.rate("answers"))
 }
 
-fn p99(ran: &Ran) -> Result<f64> {
-    ran.result["latency_ns"]["p99"]
-        .as_f64()
-        .context("the generator gave no latency")
+/// These shares of what an edge can do, found once.
+fn find_rates(
+    row: &mut Growing,
+    field: &Field<'_>,
+    (sender, xdp): (&str, &str),
+    shares: &[f64],
+) -> Result<()> {
+    let (edged, _) = field.warm_edge(sender, xdp)?;
+    let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
+    edged.stop()?;
+    let most = ran.rate("answers")?;
+    let of = format!("closed loop, sender {sender}, XDP {xdp}: {most:.0} answers/s");
+    row.notes.push(of);
+    let rate = |share: &f64| (share * most).floor().to_string();
+    row.rates = shares.iter().map(rate).collect();
+    Ok(())
+}
+
+/// The edge, the edge with XDP off, and the reflector, at each of the row's rates.
+fn at_rates(
+    row: &mut Growing,
+    field: &Field<'_>,
+    sender: Option<&str>,
+    first: u32,
+    value: fn(&Ran) -> Result<f64>,
+) -> Result<()> {
+    let rates = row.rates.clone();
+    let own = (sender.unwrap_or(OWN_SENDER), "native");
+    for (side, (sender, xdp)) in [("edge", own), (XDP_OFF, SLOWER_PATH)] {
+        let (edged, mode) = field.warm_edge(sender, xdp)?;
+        row.keep_mode(side, mode);
+        for (pair, rate) in (first..).zip(&rates) {
+            let ran = field.singles(&field.edge(), &["--rate", rate], &edged)?;
+            row.push(side, pair, &ran, value(&ran)?);
+        }
+        edged.stop()?;
+    }
+    let reflector = field.reflector()?;
+    let to = field.ceiling_address();
+    for (pair, rate) in (first..).zip(&rates) {
+        let ran = field.singles(&to, &["--rate", rate, "--any"], &reflector)?;
+        row.push(REFLECTOR, pair, &ran, value(&ran)?);
+    }
+    reflector.stop()?;
+    Ok(())
 }

@@ -3,63 +3,42 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::field::Field;
-use super::Row;
+use super::Turn;
 use super::growing::Growing;
 
 /// Umem of one queue: frames to receive into, and as many again with a sender that sends from some.
 const UMEM_BYTES: f64 = 8_388_608.0;
 
-pub(super) fn whole_chunks(
-    row: &'static Row,
-    field: &Field<'_>,
-    sender: Option<&str>,
-) -> Result<Value> {
-    let mark = ("the mark of 4 %", 4.0);
-    memory_beside(row, field, sender, 131_072.0, mark)
-}
-
-pub(super) fn small_objects(
-    row: &'static Row,
-    field: &Field<'_>,
-    sender: Option<&str>,
-) -> Result<Value> {
-    let mark = ("the mark of 12 %", 12.0);
-    let mut row = memory_beside(row, field, sender, 4096.0, mark)?;
-    row["note"] = json!("slots for small objects are not built yet: each takes a whole chunk's");
-    Ok(row)
-}
-
 /// What an edge takes beside the payload of full slots, in percent of that.
-fn memory_beside(
-    row: &'static Row,
+pub(super) fn memory(
+    row: &mut Growing,
     field: &Field<'_>,
-    sender: Option<&str>,
+    turn: Turn<'_>,
     object_bytes: f64,
-    (name, mark): (&str, f64),
-) -> Result<Value> {
-    let mut row = Growing::of(row, "%", "lower");
-    row.mark(name, mark);
-    let memory = field.memory(sender.unwrap_or("gso"))?;
+) -> Result<()> {
+    let memory = field.memory(turn)?;
     let payload = memory.slots * object_bytes;
     let value = (memory.arena + memory.beside() - payload) / payload * 100.0;
     row.notes.push(format!(
-        "{:.0} of {:.0} slots were filled; beside the arena {:.0} MB of anonymous memory, {:.0} MB \
-         of maps, {:.0} MB of umem",
+        "pair {}: {:.0} of {:.0} slots filled; beside the arena {:.0} MB of anonymous memory, \
+         {:.0} MB of maps, {:.0} MB of umem",
+        turn.pair,
         memory.filled,
         memory.slots,
         memory.anonymous / 1e6,
         memory.maps / 1e6,
         memory.umem / 1e6,
     ));
-    row.mode = memory.mode.clone();
-    row.figure("edge", 1, value);
-    Ok(row.finish())
+    row.figure("edge", turn.pair, value);
+    row.mode = memory.mode;
+    Ok(())
 }
 
 /// What an edge with the large arena takes, in bytes.
+#[derive(Clone)]
 pub(in super::super) struct Memory {
     mode: Value,
     arena: f64,
@@ -78,11 +57,12 @@ impl Memory {
 }
 
 impl Field<'_> {
-    /// Looked at once for all rows.
-    fn memory(&self, sender: &str) -> Result<&Memory> {
-        if let Some(memory) = self.memory.get() {
-            return Ok(memory);
+    /// Looked at once in a pair, for all rows.
+    fn memory(&self, turn: Turn<'_>) -> Result<Memory> {
+        if let Some(memory) = self.memory.borrow().get(&turn.pair) {
+            return Ok(memory.clone());
         }
+        let sender = turn.sender.unwrap_or("gso");
         let (edged, mode, store) = self.large_edge(sender)?;
         let number = |name: &str| {
             let number = store[name].as_f64();
@@ -103,7 +83,8 @@ impl Field<'_> {
             filled: number("resident")?,
         };
         edged.stop()?;
-        Ok(self.memory.get_or_init(|| memory))
+        self.memory.borrow_mut().insert(turn.pair, memory.clone());
+        Ok(memory)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What is measured, row by row. Each starts its sides anew for each pair, one after the other, and
 //! gives its runs as `edge-bench assemble` takes them.
+//!
+//! The rows take turns, pair by pair: what the machine does for a minute then shows in the spread of
+//! each row, and not in the difference between two runs.
 
 /// A row while it is measured.
-mod growing;
+pub(super) mod growing;
 /// P1.
 mod bulk;
 /// P2.
@@ -17,9 +20,11 @@ mod flood;
 pub(super) mod memory;
 
 use anyhow::Result;
-use serde_json::Value;
 
+use self::Beside::{Mark, Peer, Side};
+use self::growing::{ANSWERS_A_SECOND, BYTES_A_SECOND, Growing};
 use super::field::Field;
+use super::peers::{self, KNOT, NGINX};
 
 pub(super) struct Row {
     pub(super) id: &'static str,
@@ -27,8 +32,34 @@ pub(super) struct Row {
     name: &'static str,
     /// What is done, in a sentence.
     pub(super) work: &'static str,
-    /// With the sender that was asked for, or the row's own.
-    pub(super) measure: fn(&'static Row, &Field<'_>, Option<&str>) -> Result<Value>,
+    unit: &'static str,
+    /// `higher` or `lower`.
+    better: &'static str,
+    /// Sides without a target only run.
+    beside: &'static [Beside],
+    /// What its figures lack.
+    lacks: Option<&'static str>,
+    pub(super) pair: Pair,
+}
+
+/// Measures one pair.
+type Pair = fn(&mut Growing, &Field<'_>, Turn<'_>) -> Result<()>;
+
+/// What a row is judged by.
+enum Beside {
+    /// Another side, and the ratio to it that is wanted.
+    Side(&'static str, f64),
+    /// Likewise, with the Debian packages and programs it takes.
+    Peer(&'static str, f64, &'static [(&'static str, &'static str)]),
+    /// A fixed figure, which the edge is not to exceed.
+    Mark(&'static str, f64),
+}
+
+/// Which pair it is, and with which sender; with the row's own when none was asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Turn<'a> {
+    pub(super) pair: u32,
+    pub(super) sender: Option<&'a str>,
 }
 
 pub(super) const ROWS: &[Row] = &[
@@ -36,82 +67,135 @@ pub(super) const ROWS: &[Row] = &[
         id: "P1",
         name: "whole chunks",
         work: "whole chunks of 128 KiB, Zipf 0.9 over 1 GiB resident, closed loop",
-        measure: bulk::bulk,
+        unit: BYTES_A_SECOND,
+        better: "higher",
+        beside: &[
+            Side(bulk::GSO_CEILING, 0.90),
+            Peer(NGINX, 1.5, peers::NGINX_PROGRAMS),
+        ],
+        lacks: None,
+        pair: bulk::bulk,
     },
     Row {
         id: "P2",
         name: "single segments",
         work: "single segments of 1216 bytes, Zipf 0.9 over 1 GiB resident, 65536 sources, closed loop",
-        measure: small::small,
+        unit: ANSWERS_A_SECOND,
+        better: "higher",
+        beside: &[
+            Side(REFLECTOR, 0.85),
+            Peer(KNOT, 2.0, peers::KNOT_PROGRAMS),
+            Peer(NGINX, 15.0, peers::NGINX_PROGRAMS),
+        ],
+        lacks: None,
+        pair: small::small,
     },
     Row {
         id: "P3",
         name: "the XDP program",
         work: "the XDP program on a hit over IPv4, the same one each time, by BPF_PROG_TEST_RUN",
-        measure: program::hot,
+        unit: "ns",
+        better: "lower",
+        beside: &[Mark("the mark of 220 ns", 220.0)],
+        lacks: NO_BUCKETS,
+        pair: program::hot,
     },
-    Row {
-        id: "P3-1k",
-        name: "cold, 10³ resident",
-        work: "as P3, each run another of 65536 requests: source, cookie, chunk; 10³ resident",
-        measure: |row, field, _| program::cold(row, field, 1_000),
-    },
-    Row {
-        id: "P3-10k",
-        name: "cold, 10⁴ resident",
-        work: "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁴ resident",
-        measure: |row, field, _| program::cold(row, field, 10_000),
-    },
-    Row {
-        id: "P3-100k",
-        name: "cold, 10⁵ resident",
-        work: "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁵ resident",
-        measure: |row, field, _| program::cold(row, field, 100_000),
-    },
-    Row {
-        id: "P3-1M",
-        name: "cold, 10⁶ resident",
-        work: "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁶ resident",
-        measure: |row, field, _| program::cold(row, field, 1_000_000),
-    },
+    cold(
+        "P3-1k",
+        "cold, 10³ resident",
+        "as P3, each run another of 65536 requests: source, cookie, chunk; 10³ resident",
+        |row, field, turn| program::cold(row, field, turn, 1_000),
+    ),
+    cold(
+        "P3-10k",
+        "cold, 10⁴ resident",
+        "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁴ resident",
+        |row, field, turn| program::cold(row, field, turn, 10_000),
+    ),
+    cold(
+        "P3-100k",
+        "cold, 10⁵ resident",
+        "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁵ resident",
+        |row, field, turn| program::cold(row, field, turn, 100_000),
+    ),
+    cold(
+        "P3-1M",
+        "cold, 10⁶ resident",
+        "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁶ resident",
+        |row, field, turn| program::cold(row, field, turn, 1_000_000),
+    ),
     Row {
         id: "P4",
         name: "latency of a hit",
         work: "99th percentile of a hit's latency, open loop at half of what the slower path can do",
-        measure: latency::at_half,
+        unit: "ns",
+        better: "lower",
+        beside: &[Side(latency::XDP_OFF, 0.5), Side(REFLECTOR, 1.5)],
+        lacks: None,
+        pair: latency::at_half,
     },
     Row {
         id: "P4-load",
         name: "under load",
         work: "single segments as in P2, open loop at several rates; the median is over all of them",
-        measure: latency::under_load,
+        unit: ANSWERS_A_SECOND,
+        better: "higher",
+        beside: &[],
+        lacks: None,
+        pair: latency::under_load,
     },
     Row {
         id: "P5",
         name: "beside a flood",
         work: "whole chunks as in P1, beside a flood of HELLOs, bad cookies, junk and unknown ids",
-        measure: flood::flood,
+        unit: BYTES_A_SECOND,
+        better: "higher",
+        beside: &[Side(flood::DROPPED, 0.8)],
+        lacks: NO_BUCKETS,
+        pair: flood::flood,
     },
     Row {
         id: "P8",
         name: "memory",
         work: "memory beside the payload that an arena of 4 GiB holds, in chunks of 128 KiB",
-        measure: memory::whole_chunks,
+        unit: "%",
+        better: "lower",
+        beside: &[Mark("the mark of 4 %", 4.0)],
+        lacks: None,
+        pair: |row, field, turn| memory::memory(row, field, turn, 131_072.0),
     },
     Row {
         id: "P8-4K",
         name: "memory, small objects",
         work: "memory beside the payload that an arena of 4 GiB holds, in objects of 4 KiB",
-        measure: memory::small_objects,
+        unit: "%",
+        better: "lower",
+        beside: &[Mark("the mark of 12 %", 12.0)],
+        lacks: Some("slots for small objects are not built yet: each takes a whole chunk's"),
+        pair: |row, field, turn| memory::memory(row, field, turn, 4096.0),
     },
 ];
+
+/// A row of the program on requests that are not warm.
+const fn cold(id: &'static str, name: &'static str, work: &'static str, pair: Pair) -> Row {
+    Row {
+        id,
+        name,
+        work,
+        unit: "ns",
+        better: "lower",
+        beside: &[Side(program::ALLOWED, 1.0)],
+        lacks: NO_BUCKETS,
+        pair,
+    }
+}
 
 /// Sides of more than one row.
 const REFLECTOR: &str = "bare AF_XDP reflector";
 const WITH_GSO: &str = "the edge with sender gso";
 const WITH_XSK: &str = "the edge with sender xsk";
 /// What they are compared without.
-const NO_BUCKETS: &str = "source buckets are not built yet";
+const NO_BUCKETS: Option<&str> = Some("source buckets are not built yet");
 /// Requests under way, enough to keep either side busy.
 const WINDOW: &str = "1024";
 

@@ -1,12 +1,11 @@
 //! Single segments, as fast as they come.
 
 use anyhow::Result;
-use serde_json::Value;
 
 use super::super::field::{Field, without_program};
-use super::super::peers::{self, KNOT, NGINX};
-use super::growing::{ANSWERS_A_SECOND, Growing};
-use super::{REFLECTOR, Row, WINDOW, senders};
+use super::super::peers::{KNOT, NGINX};
+use super::growing::Growing;
+use super::{REFLECTOR, Turn, WINDOW, senders};
 
 const XDP_TX: &str = "XDP_TX of the request";
 const XDP_DROP: &str = "XDP_DROP: requests offered";
@@ -14,68 +13,47 @@ const XDP_DROP: &str = "XDP_DROP: requests offered";
 const FILES: u32 = 16_000;
 const FILE_BYTES: usize = 1216;
 
-pub(super) fn small(row: &'static Row, field: &Field<'_>, sender: Option<&str>) -> Result<Value> {
-    let knot_absent = peers::installed(peers::KNOT_PROGRAMS).err();
-    let nginx_absent = peers::installed(peers::NGINX_PROGRAMS).err();
-    let mut row = Growing::of(row, ANSWERS_A_SECOND, "higher");
-    row.target(REFLECTOR, 0.85, None);
-    row.target(KNOT, 2.0, knot_absent.as_ref());
-    row.target(NGINX, 15.0, nginx_absent.as_ref());
+pub(super) fn small(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
+    for (side, sender) in senders(turn.sender, "xsk") {
+        let (edged, mode) = field.warm_edge(sender, "native")?;
+        row.keep_mode(side, mode);
+        let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
+        row.push(side, turn.pair, &ran, ran.rate("answers")?);
+        edged.stop()?;
+    }
+
     let to = field.ceiling_address();
     let bare = ["--window", WINDOW, "--any"];
-    for pair in 1..=field.plan.pairs {
-        for (side, sender) in senders(sender, "xsk") {
-            let (edged, mode) = field.warm_edge(sender, "native")?;
-            row.keep_mode(side, mode);
-            let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
-            row.push(side, pair, &ran, ran.rate("answers")?);
-            edged.stop()?;
-        }
+    let reflector = field.reflector()?;
+    let ran = field.singles(&to, &bare, &reflector)?;
+    row.push(REFLECTOR, turn.pair, &ran, ran.rate("answers")?);
+    reflector.stop()?;
 
-        let reflector = field.reflector()?;
-        let ran = field.singles(&to, &bare, &reflector)?;
-        row.push(REFLECTOR, pair, &ran, ran.rate("answers")?);
-        reflector.stop()?;
+    let driver = field.driver("reflect")?;
+    let ran = field.singles(&to, &bare, &driver)?;
+    row.push(XDP_TX, turn.pair, &ran, ran.rate("answers")?);
+    driver.stop()?;
 
-        let driver = field.driver("reflect")?;
-        let ran = field.singles(&to, &bare, &driver)?;
-        row.push(XDP_TX, pair, &ran, ran.rate("answers")?);
-        driver.stop()?;
+    let driver = field.driver("drop")?;
+    let ran = field.offered(&to, &driver)?;
+    row.push(XDP_DROP, turn.pair, &ran, ran.rate("requests")?);
+    driver.stop()?;
 
-        let driver = field.driver("drop")?;
-        let ran = field.offered(&to, &driver)?;
-        row.push(XDP_DROP, pair, &ran, ran.rate("requests")?);
-        driver.stop()?;
-
-        field.pass(false)?;
-        let peers = small_peers(
-            field,
-            &mut row,
-            pair,
-            knot_absent.is_none(),
-            nginx_absent.is_none(),
-        );
-        field.pass(true)?;
-        peers?;
-    }
-    Ok(row.finish())
+    field.pass(false)?;
+    let ran = peers(row, field, turn.pair);
+    field.pass(true)?;
+    ran
 }
 
-fn small_peers(
-    field: &Field<'_>,
-    row: &mut Growing,
-    pair: u32,
-    knot: bool,
-    nginx: bool,
-) -> Result<()> {
-    if knot {
+fn peers(row: &mut Growing, field: &Field<'_>, pair: u32) -> Result<()> {
+    if row.has(KNOT) {
         let knot = field.knot()?;
         let ran = field.kxdpgun(&knot)?;
         row.push(KNOT, pair, &ran, ran.rate("answers")?);
         drop(knot);
         without_program(&field.ground.edge)?;
     }
-    if nginx {
+    if row.has(NGINX) {
         let (root, paths) = field.small_files(FILES, FILE_BYTES)?;
         let nginx = field.nginx(&root)?;
         let ran = field.wrk(&paths, &nginx)?;
