@@ -26,6 +26,13 @@ pub(crate) fn build() -> Result<()> {
     process::run(&mut command)
 }
 
+/// What measures them, compiled as they are.
+pub(crate) fn bench() -> Result<()> {
+    let mut command = workspace_cargo("build");
+    command.args(["--release", "--package", "edge-bench"]);
+    process::run(&mut command)
+}
+
 /// The XDP programs, compiled and put where the server's build and `demo` look for them.
 pub(crate) fn programs(tools: &Tools) -> Result<()> {
     let mut command = program_cargo(tools, "build");

@@ -35,6 +35,7 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
         "test makes network namespaces, loads an XDP program and reserves hugepages; it",
     )?;
     build::build()?;
+    build::bench()?;
     let mut machine = Machine::borrow()?;
     let folder = machine.folder()?;
     machine.expect_namespaces()?;

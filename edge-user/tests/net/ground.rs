@@ -398,8 +398,9 @@ fn unfit() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root to make network namespaces".to_owned());
     }
-    let needed = [program("edge"), program("edged"), bpf_object("edge-pass")];
-    let missing = needed.iter().find(|path| !path.exists())?;
+    let programs = ["edge", "edged", "edge-bench"].map(program);
+    let mut needed = programs.into_iter().chain([bpf_object("edge-pass")]);
+    let missing = needed.find(|path| !path.exists())?;
     let name = missing.file_name().unwrap_or_default().to_string_lossy();
     Some(format!("{name} is not built, `cargo xtask test` builds it"))
 }

@@ -33,6 +33,8 @@ mod tags;
 mod golden;
 /// Start, idle, end.
 mod life;
+/// The command to size machines with, against an edge that is one.
+mod capacity;
 /// What is wrong with a machine or a command is said in one line.
 mod conditions;
 /// What a GET is refused with.

@@ -102,7 +102,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
     build::build()?;
-    process::run(build::workspace_cargo("build").args(["--release", "--package", "edge-bench"]))?;
+    build::bench()?;
     let plan = if options.quick { QUICK } else { FULL };
     let mut machine = Machine::borrow()?;
     let runs = measure(options, plan, &chosen, &mut machine)?;
