@@ -72,7 +72,10 @@ impl Field<'_> {
             flooding = Some(process::spawn(&mut flood)?);
             Ok(())
         });
-        let flooding = flooding.context("the flood did not begin")?;
+        // A load that never got ready has its own reason, Ctrl-C for one.
+        let Some(flooding) = flooding else {
+            return Err(ran.err().context("the flood did not begin")?);
+        };
         let flooded = process::watch(flooding, stop::came);
         self.pass(true)?;
         let flooded = flooded?.ok_or_else(Stop::interrupted)?;
