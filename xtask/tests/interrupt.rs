@@ -1,0 +1,221 @@
+//! Ctrl-C while the benchmark measures, as a terminal sends it: to all of the process group.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What runs have changed and not put back yet.
+const RECORDS: &str = "/run/sealedge-xtask";
+/// Between two lines of a benchmark. It makes 1 GiB of content without a word.
+const LINE_TIME_MAX: Duration = Duration::from_mins(1);
+/// A flood that has begun goes on without a word for longer than this.
+const QUIET: Duration = Duration::from_millis(500);
+
+#[test]
+fn an_interrupted_benchmark_leaves_the_machine_as_it_was() {
+    let before = (settings(), hugepages_of_nobody());
+    let mut bench = Bench::start();
+    bench.hear_until("/edge-bench flood ");
+    bench.hear_until_quiet();
+    // Otherwise there would be nothing to put back.
+    let traces = bench.traces();
+    let expected = ["namespace", "folder", "record", "edged", "edge-bench"];
+    for trace in expected {
+        let found = traces.iter().any(|found| found.starts_with(trace));
+        assert!(found, "no {trace} while it measures: {traces:#?}");
+    }
+    assert!(reserved(&bench.record()) > 0, "no hugepages: {traces:#?}");
+
+    bench.signal(Signal::INT);
+    let status = bench.end();
+    assert_eq!(status.code(), Some(130), "{}", bench.said);
+    let promise = "error: interrupted; everything this run changed was put back";
+    assert_eq!(bench.said.lines().last(), Some(promise), "{}", bench.said);
+    assert_eq!(bench.traces(), [""; 0], "{}", bench.said);
+    assert_eq!(hugepages_of_nobody(), before.1, "{}", bench.said);
+    for (file, value) in settings() {
+        assert_eq!(before.0.get(&file), Some(&value), "{}", file.display());
+    }
+}
+
+/// `cargo xtask bench` on its way, with a folder for temporary files that nobody else has.
+struct Bench {
+    child: Child,
+    lines: Receiver<String>,
+    said: String,
+    folder: TempDir,
+}
+
+impl Bench {
+    /// The row beside a flood: it has the most that runs at a time, and no peer to install.
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command
+            .args(["bench", "--quick", "--only", "P5"])
+            .env("TMPDIR", folder.path())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut lines = stderr.lines().map_while(Result::ok);
+            lines.all(|line| sender.send(line).is_ok())
+        });
+        Self {
+            child,
+            lines,
+            said: String::new(),
+            folder,
+        }
+    }
+
+    /// What it says next.
+    fn hear(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
+        let line = self.lines.recv_timeout(limit)?;
+        self.said.push_str(&line);
+        self.said.push('\n');
+        Ok(line)
+    }
+
+    fn hear_until(&mut self, words: &str) {
+        while let Ok(line) = self.hear(LINE_TIME_MAX) {
+            if line.contains(words) {
+                return;
+            }
+        }
+        panic!(
+            "{}\nno {words}: run this by `cargo xtask test`, as root",
+            self.said
+        );
+    }
+
+    fn hear_until_quiet(&mut self) {
+        while self.hear(QUIET).is_ok() {}
+    }
+
+    fn signal(&self, signal: Signal) {
+        let group = Pid::from_raw(self.child.id().try_into().unwrap());
+        kill_process_group(group.unwrap(), signal).unwrap();
+    }
+
+    /// Waits until nobody has its standard error any more.
+    fn end(&mut self) -> ExitStatus {
+        loop {
+            match self.hear(LINE_TIME_MAX) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("{}\nit does not end", self.said),
+            }
+        }
+    }
+
+    fn record(&self) -> PathBuf {
+        Path::new(RECORDS).join(format!("{}.json", self.child.id()))
+    }
+
+    /// What there is of it on the machine.
+    fn traces(&self) -> Vec<String> {
+        let prefix = format!("sealedge-{}-", self.child.id());
+        let namespaces = names("/run/netns".as_ref()).into_iter();
+        let namespaces = namespaces.filter(|name| name.starts_with(&prefix));
+        let files = names(self.folder.path()).into_iter();
+        let record = Some(self.record()).filter(|record| record.exists());
+        let processes = self.processes().into_iter();
+        let traces = namespaces.map(|name| format!("namespace {name}"));
+        let traces = traces.chain(files.map(|name| format!("folder {name}")));
+        let traces = traces.chain(record.map(|record| format!("record {}", record.display())));
+        traces.chain(processes).collect()
+    }
+
+    /// Programs that it started, itself too, by the folder they were told.
+    fn processes(&self) -> Vec<String> {
+        let told = [b"TMPDIR=", self.folder.path().as_os_str().as_bytes()].concat();
+        let is_told = |process: &str| {
+            let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| variable == told)
+        };
+        let processes = names("/proc".as_ref()).into_iter();
+        processes
+            .filter(|process| is_told(process))
+            .filter_map(|process| fs::read_to_string(format!("/proc/{process}/comm")).ok())
+            .map(|name| name.trim_end().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Bench {
+    /// A failed test must not leave it running. What it cannot put back any more, the next
+    /// `cargo xtask` does.
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            self.signal(Signal::TERM);
+            while self.hear(LINE_TIME_MAX).is_ok() {}
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// Names in a folder; none where there is no such folder.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect()
+}
+
+/// Pages that no run has reserved: others may come and go meanwhile.
+fn hugepages_of_nobody() -> Option<u64> {
+    let count = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
+    let records = names(RECORDS.as_ref()).into_iter();
+    let records = records.map(|name| Path::new(RECORDS).join(name));
+    let reserved: u64 = records.map(|record| reserved(&record)).sum();
+    count.trim().parse::<u64>().unwrap().checked_sub(reserved)
+}
+
+/// By the run with this record.
+fn reserved(record: &Path) -> u64 {
+    let text = fs::read(record).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&text).unwrap_or_default();
+    record["hugepages_added"].as_u64().unwrap_or(0)
+}
+
+/// All else that `sysctl` shows of memory and network.
+fn settings() -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for folder in ["/proc/sys/vm", "/proc/sys/net"] {
+        gather(folder.as_ref(), &mut found);
+    }
+    found.retain(|file, _| !file.to_string_lossy().contains("/nr_hugepages"));
+    found
+}
+
+fn gather(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for name in names(folder) {
+        let path = folder.join(name);
+        if path.is_dir() {
+            gather(&path, found);
+        } else if let Ok(value) = fs::read(&path) {
+            found.insert(path, value);
+        }
+    }
+}
