@@ -28,5 +28,8 @@ mod memory;
 /// The machine, and an interface of it.
 pub mod host;
 
+/// How long it stands still.
+pub mod stalls;
+
 /// What was measured, as JSON, and everything made from it.
 pub mod report;

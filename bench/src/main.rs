@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_bench::{capacity, ceiling, cold, host, load, report, seed, verdict};
+use edge_bench::{capacity, ceiling, cold, host, load, report, seed, stalls, verdict};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,6 +44,8 @@ enum Command {
     Ceiling(ceiling::Ceiling),
     /// Tells what a report says of a host
     Host(host::Host),
+    /// Tells for how long CPUs stand still that have nothing to do but to look at the clock
+    Stalls(stalls::Stalls),
     #[command(flatten)]
     Report(report::Command),
 }
@@ -93,6 +95,10 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Host(options) => {
             println!("{}", host::host(&options)?);
+            Ok(())
+        }
+        Command::Stalls(options) => {
+            println!("{}", stalls::stalls(&options)?);
             Ok(())
         }
         Command::Draw(options) => load::draw(&options),

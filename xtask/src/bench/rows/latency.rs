@@ -1,11 +1,16 @@
 //! Latency of hits, by an open loop.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use super::super::client::Ran;
 use super::super::field::Field;
 use super::growing::Growing;
 use super::{REFLECTOR, Turn, WINDOW};
+use crate::place;
+use crate::process;
 
 pub(super) const XDP_OFF: &str = "the edge with XDP off";
 const OWN_SENDER: &str = "xsk";
@@ -17,6 +22,8 @@ pub(super) fn at_half(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> R
     if row.rates.is_empty() {
         find_rates(row, field, SLOWER_PATH, &[0.5])?;
     }
+    let stalls = stalls(field)?;
+    row.notes.push(format!("pair {}: {stalls}", turn.pair));
     at_rates(row, field, turn.sender, turn.pair, |ran| {
         ran.result["latency_ns"]["p99"]
             .as_f64()
@@ -84,4 +91,31 @@ fn at_rates(
     }
     reflector.stop()?;
     Ok(())
+}
+
+/// What the machine itself takes, shortly before: no side can be better in a hundredth of the time
+/// than its CPU is.
+fn stalls(field: &Field<'_>) -> Result<String> {
+    let mut stalls = Command::new(place::release("edge-bench"));
+    stalls.args([
+        "stalls",
+        "--cpus",
+        &field.cpus.map(|cpu| cpu.to_string()).join(","),
+    ]);
+    let told: Value = serde_json::from_str(&process::output(&mut stalls)?)?;
+    let mut words = Vec::new();
+    for cpu in told["cpus"].as_array().context("no CPU was looked at")? {
+        let number = |name: &str| {
+            cpu[name]
+                .as_f64()
+                .with_context(|| format!("no {name} came"))
+        };
+        words.push(format!(
+            "CPU {} with nothing to do stood still for {:.2} % of a second, {:.1} ms at most",
+            cpu["cpu"],
+            number("stalled_seconds")? * 100.0,
+            number("longest_seconds")? * 1e3,
+        ));
+    }
+    Ok(words.join(", "))
 }

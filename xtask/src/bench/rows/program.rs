@@ -17,10 +17,12 @@ const SAME_KEY: &str = "the same key each time";
 /// The same packet each time.
 pub(super) fn hot(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
     let figures = timed(row, field, &["verdicts"])?;
-    for (side, name) in [("edge", HIT), (BARE, BARE)] {
-        row.figure(side, turn.pair, number(&figures, name)?);
+    let figures = figures.as_object().context("no figures came")?;
+    for (name, figure) in figures {
+        let side = if name == HIT { "edge" } else { name };
+        let value = figure.as_f64().context("a figure is a number")?;
+        row.figure(side, turn.pair, value);
     }
-    row.mode = figures;
     Ok(())
 }
 
@@ -41,7 +43,6 @@ pub(super) fn cold(
     ] {
         row.figure(side, turn.pair, value);
     }
-    row.mode = figures;
     Ok(())
 }
 
