@@ -115,13 +115,25 @@ pub fn turn<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame) -> Option<()> 
 
 /// Sum of the big-endian 16-bit words of a payload, as [`headers`] takes it. An odd last byte
 /// counts as if a zero followed.
+///
+/// It is taken of little-endian words of 32 bits: a sum in one's complement is the same then, but
+/// for the order of its own two bytes.
 pub fn payload_sum(payload: &[u8]) -> u32 {
-    let (words, rest) = payload.as_chunks::<2>();
-    let odd = rest.first().map_or(0, |byte| u32::from(*byte) << 8);
-    // A datagram has at most 32,768 words, so this cannot overflow.
-    words.iter().fold(odd, |sum, word| {
-        sum.wrapping_add(u32::from(u16::from_be_bytes(*word)))
-    })
+    let (words, rest) = payload.as_chunks::<4>();
+    let mut last = [0; 4];
+    for (place, byte) in last.iter_mut().zip(rest) {
+        *place = *byte;
+    }
+    let sum = words.iter().chain([&last]).fold(0_u64, |sum, word| {
+        sum.wrapping_add(u64::from(u32::from_le_bytes(*word)))
+    });
+    // Four parts of 16 bits, and then once more what overflowed.
+    let parts = [sum, sum >> 16, sum >> 32, sum >> 48].map(|part| part & 0xffff);
+    let sum = parts
+        .iter()
+        .fold(0, |sum: u64, part| sum.wrapping_add(*part));
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16) as u16;
+    u32::from(sum.swap_bytes())
 }
 
 #[inline(always)]
@@ -169,4 +181,42 @@ fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff).wrapping_add(sum >> 16);
     let twice = (once & 0xffff).wrapping_add(once >> 16);
     !(twice as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    /// As RFC 1071 tells it, word by word.
+    fn simple_sum(payload: &[u8]) -> u32 {
+        payload.chunks(2).fold(0, |sum, word| {
+            sum + u32::from(word[0]) * 256 + word.get(1).map_or(0, |low| u32::from(*low))
+        })
+    }
+
+    #[test]
+    fn a_payload_is_summed_as_its_words_are_one_by_one() {
+        for len in (0..70).chain([1231, 1232, 1471, 65_535]) {
+            for seed in 0..20_u32 {
+                let byte = |at: u32| (at.wrapping_add(seed).wrapping_mul(0x9e37_79b1) >> 24) as u8;
+                let payload: Vec<u8> = (0..len).map(byte).collect();
+                assert_eq!(
+                    fold(payload_sum(&payload)),
+                    fold(simple_sum(&payload)),
+                    "{len} {seed}"
+                );
+            }
+            for byte in [0, 0xff] {
+                let payload = vec![byte; len as usize];
+                assert_eq!(
+                    fold(payload_sum(&payload)),
+                    fold(simple_sum(&payload)),
+                    "{len}"
+                );
+            }
+        }
+    }
 }

@@ -170,6 +170,7 @@ impl Common<'_> {
                 inbox: Arc::clone(&self.inbox),
                 cells,
                 batch: Vec::with_capacity(BATCH as usize),
+                answers: Vec::with_capacity(BATCH as usize),
             },
             stop: Arc::clone(&self.stop),
             stop_wake: self.stop_wake.clone(),

@@ -15,6 +15,7 @@ use crate::limits::XSK_SENDING;
 use crate::reply::Request;
 use crate::reply::plan::plan;
 use crate::store::{Shared, Stay};
+use crate::sys::slab::Span;
 use crate::sys::xsk::{RxFrame, Xsk};
 
 /// Ethernet, two tags, IPv6 and UDP: the longest way to a payload.
@@ -46,6 +47,15 @@ impl FrameSender {
             counters,
             max_burst,
         }
+    }
+
+    /// A stored datagram, if the chunk has that segment.
+    fn span(&self, stay: Stay, geometry: Geometry, index: u8) -> Option<Span> {
+        let (_, payload_bytes) = geometry.segment(index)?;
+        let stride = usize::from(self.shared.segment_bytes).saturating_add(DATA_HEADER_BYTES);
+        let offset = stride.saturating_mul(usize::from(index));
+        let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
+        Some(self.shared.slab.span(stay.slot, offset, len_bytes))
     }
 
     /// Sends one datagram that `write` makes. Says whether there was a frame for it.
@@ -89,6 +99,18 @@ fn make(
 }
 
 impl Out for FrameSender {
+    /// The first segment is on its way from memory while the answers before it are made; behind it
+    /// the processor sees for itself what comes next.
+    fn expect(&self, request: &Request, stay: Stay) {
+        let Some(geometry) = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes) else {
+            return;
+        };
+        let first = u8::try_from(request.get.want.trailing_zeros()).unwrap_or(u8::MAX);
+        if let Some(span) = self.span(stay, geometry, first) {
+            self.shared.slab.prefetch(span);
+        }
+    }
+
     fn answer(
         &mut self,
         xsk: &mut Xsk,
@@ -121,17 +143,12 @@ impl Out for FrameSender {
                 Reason::SendQueueFull
             };
         };
-        let stride = usize::from(self.shared.segment_bytes).saturating_add(DATA_HEADER_BYTES);
         for index in runs.flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            let Some((_, payload_bytes)) = geometry.segment(index) else {
+            let Some(span) = self.span(stay, geometry, index) else {
                 continue;
             };
-            let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
-            let offset = stride.saturating_mul(usize::from(index));
-            let slab = &self.shared.slab;
-            let span = slab.span(stay.slot, offset, len_bytes);
-            let write = |payload: &mut [u8]| slab.copy(span, payload);
-            if !self.datagram(xsk, &way, len_bytes, write) {
+            let write = |payload: &mut [u8]| self.shared.slab.copy(span, payload);
+            if !self.datagram(xsk, &way, span.len_bytes(), write) {
                 // The ring is full: send what is there, and leave the rest to the next request.
                 xsk.kick();
                 return Reason::SendQueueFull;

@@ -20,6 +20,9 @@ pub trait Out: Send {
         stay: Stay,
     ) -> Reason;
 
+    /// Told of each answer of a batch before the first one is made.
+    fn expect(&self, _request: &Request, _stay: Stay) {}
+
     /// Hands what is queued to the kernel.
     fn flush(&mut self, xsk: &mut Xsk);
 

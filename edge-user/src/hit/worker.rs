@@ -57,8 +57,9 @@ pub struct Bench {
     pub reader: Reader,
     pub inbox: Arc<Inbox>,
     pub cells: Arc<WorkerCells>,
-    /// Empty between two turns.
+    /// What has come, and what is to be answered; both empty between two turns.
     pub batch: Vec<Result<RxFrame, BadDescriptor>>,
+    pub answers: Vec<(RxFrame, Answer)>,
 }
 
 impl Worker {
@@ -118,8 +119,8 @@ impl Bench {
         any
     }
 
+    /// Reads every request before it answers the first.
     fn serve(&mut self) {
-        let mut bounced = false;
         for frame in self.batch.drain(..) {
             self.cells.received.add(1);
             let Ok(frame) = frame else {
@@ -128,7 +129,15 @@ impl Bench {
             };
             let packet = self.xsk.bytes(&frame);
             let mark = self.xsk.mark(&frame);
-            let reason = match answer(packet, mark, &self.shared.table, &self.services) {
+            let answer = answer(packet, mark, &self.shared.table, &self.services);
+            if let Answer::Data(_, request, stay) = &answer {
+                self.out.expect(request, *stay);
+            }
+            self.answers.push((frame, answer));
+        }
+        let mut bounced = false;
+        for (frame, answer) in self.answers.drain(..) {
+            let reason = match answer {
                 Answer::Data(parsed, request, stay) => {
                     self.out
                         .answer(&mut self.xsk, &frame, &parsed, &request, stay)

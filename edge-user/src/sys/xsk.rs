@@ -322,6 +322,14 @@ impl Xsk {
 
     /// A frame to send from, if one is free or the kernel is done with one.
     pub fn take_tx(&mut self) -> Option<TxFrame> {
+        if self.transmit.as_ref()?.free.is_empty() {
+            self.reap();
+        }
+        self.transmit.as_mut()?.free.pop().map(TxFrame)
+    }
+
+    /// Takes back the frames that the kernel is done with.
+    fn reap(&mut self) {
         let Self {
             transmit: Some(transmit),
             umem,
@@ -329,21 +337,18 @@ impl Xsk {
             ..
         } = self
         else {
-            return None;
+            return;
         };
-        if transmit.free.is_empty() {
-            let frame_bytes = umem.piece_bytes() as u64;
-            let Transmit {
-                completion, free, ..
-            } = transmit;
-            let done = completion.consume(u32::MAX, |address| {
-                let index = usize::try_from(address / frame_bytes).unwrap_or(usize::MAX);
-                // An address that names no frame of ours in the kernel's hands frees nothing.
-                free.extend(in_kernel.take(index));
-            });
-            transmit.under_way = transmit.under_way.saturating_sub(done);
-        }
-        transmit.free.pop().map(TxFrame)
+        let frame_bytes = umem.piece_bytes() as u64;
+        let Transmit {
+            completion, free, ..
+        } = transmit;
+        let done = completion.consume(u32::MAX, |address| {
+            let index = usize::try_from(address / frame_bytes).unwrap_or(usize::MAX);
+            // An address that names no frame of ours in the kernel's hands frees nothing.
+            free.extend(in_kernel.take(index));
+        });
+        transmit.under_way = transmit.under_way.saturating_sub(done);
     }
 
     /// The frame, to write.
@@ -371,11 +376,12 @@ impl Xsk {
 
     /// Has the kernel send what is queued. It takes some frames at a time, and may be short of
     /// memory for a moment: what it leaves goes with the next call.
+    ///
+    /// What is sent already comes back at once: the frames used last are used next, while they are
+    /// in the cache, and not one after the other all that there are.
     pub fn kick(&mut self) {
-        let Some(transmit) = &self.transmit else {
-            return;
-        };
-        for _ in 0..=transmit.under_way / FRAMES_PER_KICK {
+        let under_way = self.transmit.as_ref().map_or(0, |queue| queue.under_way);
+        for _ in 0..under_way.div_ceil(FRAMES_PER_KICK) {
             // SAFETY: no buffer and no address: the call only wakes the socket up.
             let result = unsafe {
                 libc::sendto(
@@ -394,6 +400,7 @@ impl Xsk {
                 break;
             }
         }
+        self.reap();
     }
 
     /// Whether frames are queued that the kernel has not taken.

@@ -176,6 +176,7 @@ impl World {
                 inbox: Arc::clone(&inbox),
                 cells,
                 batch: Vec::new(),
+                answers: Vec::new(),
             };
             Hand {
                 bench,
