@@ -199,7 +199,7 @@ fn reserved(record: &Path) -> u64 {
     record["hugepages_added"].as_u64().unwrap_or(0)
 }
 
-/// All else that `sysctl` shows of memory and network.
+/// All else that `sysctl` can set of memory and network.
 fn settings() -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for folder in ["/proc/sys/vm", "/proc/sys/net"] {
@@ -214,7 +214,9 @@ fn gather(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
         let path = folder.join(name);
         if path.is_dir() {
             gather(&path, found);
-        } else if let Ok(value) = fs::read(&path) {
+        } else if let (Ok(value), Ok(about)) = (fs::read(&path), path.metadata())
+            && !about.permissions().readonly()
+        {
             found.insert(path, value);
         }
     }

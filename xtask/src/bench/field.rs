@@ -44,7 +44,8 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn lay(machine: &'a mut Machine, plan: Plan) -> Result<Self> {
+    /// With room for the large edge, if that is to be measured.
+    pub(super) fn lay(machine: &'a mut Machine, plan: Plan, large: bool) -> Result<Self> {
         let folder = machine.folder()?;
         let origin = folder.join("origin");
         fs::create_dir(&origin)?;
@@ -68,11 +69,11 @@ impl<'a> Field<'a> {
             bind: "copy".into(),
         };
         // A ceiling has as much as the edge, and they run one after the other.
-        let large = Settings {
-            arena_bytes: LARGE_ARENA_BYTES,
-            ..settings.clone()
-        };
-        machine.hugepages(settings.hugepage_bytes().max(large.hugepage_bytes()))?;
+        let mut largest = settings.clone();
+        if large {
+            largest.arena_bytes = LARGE_ARENA_BYTES;
+        }
+        machine.hugepages(largest.hugepage_bytes())?;
         let ground = machine.ground(&place::xdp().join("edge-pass"))?;
         let field = Self {
             ground,

@@ -133,7 +133,8 @@ fn measure(
     chosen: &[&'static Row],
     machine: &mut Machine,
 ) -> Result<Value> {
-    let field = Field::lay(machine, plan)?;
+    let large = chosen.iter().any(|row| row.id.starts_with("P8"));
+    let field = Field::lay(machine, plan, large)?;
     let sender = options.sender.as_deref();
     let mut rows: Vec<Growing> = chosen.iter().map(|row| Growing::of(row)).collect();
     for pair in 1..=plan.pairs {
