@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::frame::{Parsed, UDP_BYTES, parse};
 use edge_ebpf::rewrite::{headers, payload_sum};
-use edge_user::limits::{BATCH, XSK_SENDING};
+use edge_user::clock;
+use edge_user::limits::{BATCH, SPIN, XSK_SENDING};
 use edge_user::sys::xsk::Xsk;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -41,13 +42,21 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
     let sum = payload_sum(&vec![0; options.reply_bytes]);
     let udp_bytes = u16::try_from(options.reply_bytes + UDP_BYTES)?;
     let mut batch = Vec::with_capacity(BATCH as usize);
+    let mut idle_since = None;
     while !stop.load(Ordering::Relaxed) {
         xsk.receive(BATCH, &mut batch);
         if batch.is_empty() {
-            let mut fds = [PollFd::new(&xsk, PollFlags::IN)];
-            let (Ok(_) | Err(_)) = poll(&mut fds, Some(&LOOK));
+            // As a worker of the edge does: a CPU that never rests has another tail of latencies than
+            // one that is woken up.
+            let now = clock::now();
+            if now.saturating_duration_since(*idle_since.get_or_insert(now)) >= SPIN {
+                let mut fds = [PollFd::new(&xsk, PollFlags::IN)];
+                let (Ok(_) | Err(_)) = poll(&mut fds, Some(&LOOK));
+                idle_since = None;
+            }
             continue;
         }
+        idle_since = None;
         for frame in batch.drain(..) {
             let Ok(frame) = frame else {
                 bail!("the kernel named a frame that is none of ours");

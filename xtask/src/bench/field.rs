@@ -1,15 +1,17 @@
 //! The link that is measured on, the content, and who pays for its packets.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::Plan;
+use super::rows::latency::AtHalf;
 use super::rows::memory::Memory;
 use crate::daemon::{self, Daemon, PORT, Settings};
 use crate::ground::{self, Ground, Side};
@@ -37,6 +39,9 @@ pub(super) struct Field<'a> {
     /// Names of all chunks, once an edge was warmed.
     pub(super) chunks: PathBuf,
     settings: Settings,
+    /// Requests a second for P4, once it was found; and by pair, once it was measured.
+    pub(super) half_rate: OnceCell<String>,
+    pub(super) at_half: RefCell<BTreeMap<u32, Rc<AtHalf>>>,
     /// Of the large edge, by pair, once it was looked at.
     pub(super) memory: RefCell<BTreeMap<u32, Memory>>,
     /// The CPUs of server and generator; the same one on a machine with one only.
@@ -83,6 +88,8 @@ impl<'a> Field<'a> {
             started: started()?,
             tickets,
             settings,
+            half_rate: OnceCell::new(),
+            at_half: RefCell::default(),
             memory: RefCell::default(),
             cpus: cpus()?,
         };

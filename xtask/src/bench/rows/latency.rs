@@ -1,6 +1,8 @@
 //! Latency of hits, by an open loop.
 
 use std::process::Command;
+use std::rc::Rc;
+use std::slice;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -17,18 +19,106 @@ const OWN_SENDER: &str = "xsk";
 /// Sender and XDP of an edge whose answers all leave by the kernel's stack.
 const SLOWER_PATH: (&str, &str) = ("gso", "off");
 
-/// At half of what the slower path can do.
-pub(super) fn at_half(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
-    if row.rates.is_empty() {
-        find_rates(row, field, SLOWER_PATH, &[0.5])?;
+/// One side at one rate.
+struct Measured {
+    side: &'static str,
+    pair: u32,
+    ran: Ran,
+}
+
+/// What was measured in a pair at half of what the slower path can do.
+pub(in super::super) struct AtHalf {
+    mode: Value,
+    stalls: String,
+    sides: Vec<Measured>,
+}
+
+/// This percentile at half of what the slower path can do, such as `p99`.
+pub(super) fn at_half(
+    row: &mut Growing,
+    field: &Field<'_>,
+    turn: Turn<'_>,
+    percentile: &str,
+) -> Result<()> {
+    let half = field.at_half(turn)?;
+    for Measured { side, pair, ran } in &half.sides {
+        let value = ran.result["latency_ns"][percentile].as_f64();
+        let value = value.with_context(|| format!("the generator gave no {percentile}"))?;
+        row.push(side, *pair, ran, value);
     }
-    let stalls = stalls(field)?;
+    row.mode = half.mode.clone();
+    let stalls = &half.stalls;
     row.notes.push(format!("pair {}: {stalls}", turn.pair));
-    at_rates(row, field, turn.sender, turn.pair, |ran| {
-        ran.result["latency_ns"]["p99"]
-            .as_f64()
-            .context("the generator gave no latency")
-    })
+    Ok(())
+}
+
+impl Field<'_> {
+    /// Measured once in a pair, for all percentiles.
+    fn at_half(&self, turn: Turn<'_>) -> Result<Rc<AtHalf>> {
+        if let Some(half) = self.at_half.borrow().get(&turn.pair) {
+            return Ok(Rc::clone(half));
+        }
+        let rate = if let Some(rate) = self.half_rate.get() {
+            rate
+        } else {
+            let most = self.most(SLOWER_PATH)?;
+            self.half_rate.get_or_init(|| share(0.5, most))
+        };
+        let stalls = stalls(self)?;
+        let (mode, sides) = self.at_rates(slice::from_ref(rate), turn.sender, turn.pair)?;
+        let half = Rc::new(AtHalf {
+            mode,
+            stalls,
+            sides,
+        });
+        let mut all = self.at_half.borrow_mut();
+        Ok(Rc::clone(all.entry(turn.pair).or_insert(half)))
+    }
+
+    /// Answers a second that an edge with this sender and XDP can give at most.
+    fn most(&self, (sender, xdp): (&str, &str)) -> Result<f64> {
+        let (edged, _) = self.warm_edge(sender, xdp)?;
+        let ran = self.singles(&self.edge(), &["--window", WINDOW], &edged)?;
+        edged.stop()?;
+        ran.rate("answers")
+    }
+
+    /// The edge, the edge with XDP off, and the reflector, at each of the rates; each rate has a
+    /// number of its own.
+    fn at_rates(
+        &self,
+        rates: &[String],
+        sender: Option<&str>,
+        first: u32,
+    ) -> Result<(Value, Vec<Measured>)> {
+        let mut sides = Vec::new();
+        let own = (sender.unwrap_or(OWN_SENDER), "native");
+        let mut own_mode = Value::Null;
+        for (side, (sender, xdp)) in [("edge", own), (XDP_OFF, SLOWER_PATH)] {
+            let (edged, mode) = self.warm_edge(sender, xdp)?;
+            if side == "edge" {
+                own_mode = mode;
+            }
+            for (pair, rate) in (first..).zip(rates) {
+                let ran = self.singles(&self.edge(), &["--rate", rate], &edged)?;
+                sides.push(Measured { side, pair, ran });
+            }
+            edged.stop()?;
+        }
+        let reflector = self.reflector()?;
+        let to = self.ceiling_address();
+        for (pair, rate) in (first..).zip(rates) {
+            let ran = self.singles(&to, &["--rate", rate, "--any"], &reflector)?;
+            let side = REFLECTOR;
+            sides.push(Measured { side, pair, ran });
+        }
+        reflector.stop()?;
+        Ok((own_mode, sides))
+    }
+}
+
+fn share(share: f64, most: f64) -> String {
+    (share * most).floor().to_string()
 }
 
 /// At rates up to what the edge can do, and above.
@@ -37,59 +127,18 @@ pub(super) fn under_load(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -
         return Ok(());
     }
     if row.rates.is_empty() {
-        let fastest = (turn.sender.unwrap_or(OWN_SENDER), "native");
-        find_rates(row, field, fastest, field.plan.load_shares)?;
+        let most = field.most((turn.sender.unwrap_or(OWN_SENDER), "native"))?;
+        row.notes.push(format!("closed loop: {most:.0} answers/s"));
+        let shares = field.plan.load_shares.iter();
+        row.rates = shares.map(|one| share(*one, most)).collect();
     }
-    // A number of its own for each load.
     let loads = u32::try_from(row.rates.len())?;
     let first = (turn.pair - 1) * loads + 1;
-    at_rates(row, field, turn.sender, first, |ran| ran.rate("answers"))
-}
-
-/// These shares of what an edge can do, found once.
-fn find_rates(
-    row: &mut Growing,
-    field: &Field<'_>,
-    (sender, xdp): (&str, &str),
-    shares: &[f64],
-) -> Result<()> {
-    let (edged, _) = field.warm_edge(sender, xdp)?;
-    let ran = field.singles(&field.edge(), &["--window", WINDOW], &edged)?;
-    edged.stop()?;
-    let most = ran.rate("answers")?;
-    let of = format!("closed loop, sender {sender}, XDP {xdp}: {most:.0} answers/s");
-    row.notes.push(of);
-    let rate = |share: &f64| (share * most).floor().to_string();
-    row.rates = shares.iter().map(rate).collect();
-    Ok(())
-}
-
-/// The edge, the edge with XDP off, and the reflector, at each of the row's rates.
-fn at_rates(
-    row: &mut Growing,
-    field: &Field<'_>,
-    sender: Option<&str>,
-    first: u32,
-    value: fn(&Ran) -> Result<f64>,
-) -> Result<()> {
-    let rates = row.rates.clone();
-    let own = (sender.unwrap_or(OWN_SENDER), "native");
-    for (side, (sender, xdp)) in [("edge", own), (XDP_OFF, SLOWER_PATH)] {
-        let (edged, mode) = field.warm_edge(sender, xdp)?;
-        row.keep_mode(side, mode);
-        for (pair, rate) in (first..).zip(&rates) {
-            let ran = field.singles(&field.edge(), &["--rate", rate], &edged)?;
-            row.push(side, pair, &ran, value(&ran)?);
-        }
-        edged.stop()?;
+    let (mode, sides) = field.at_rates(&row.rates, turn.sender, first)?;
+    for Measured { side, pair, ran } in &sides {
+        row.push(side, *pair, ran, ran.rate("answers")?);
     }
-    let reflector = field.reflector()?;
-    let to = field.ceiling_address();
-    for (pair, rate) in (first..).zip(&rates) {
-        let ran = field.singles(&to, &["--rate", rate, "--any"], &reflector)?;
-        row.push(REFLECTOR, pair, &ran, value(&ran)?);
-    }
-    reflector.stop()?;
+    row.mode = mode;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ mod small;
 /// P3.
 mod program;
 /// P4.
-mod latency;
+pub(super) mod latency;
 /// P5.
 mod flood;
 /// P8.
@@ -132,7 +132,17 @@ pub(super) const ROWS: &[Row] = &[
         better: "lower",
         beside: &[Side(latency::XDP_OFF, 0.5), Side(REFLECTOR, 1.5)],
         lacks: None,
-        pair: latency::at_half,
+        pair: |row, field, turn| latency::at_half(row, field, turn, "p99"),
+    },
+    Row {
+        id: "P4-median",
+        name: "median latency of a hit",
+        work: "50th percentile of the same requests as in P4",
+        unit: "ns",
+        better: "lower",
+        beside: &[],
+        lacks: None,
+        pair: |row, field, turn| latency::at_half(row, field, turn, "p50"),
     },
     Row {
         id: "P4-load",
