@@ -152,6 +152,7 @@ fn stalls(field: &Field<'_>) -> Result<String> {
         &field.cpus.map(|cpu| cpu.to_string()).join(","),
     ]);
     let told: Value = serde_json::from_str(&process::output(&mut stalls)?)?;
+    let seconds = told["seconds"].as_f64().context("no time was told")?;
     let mut words = Vec::new();
     for cpu in told["cpus"].as_array().context("no CPU was looked at")? {
         let number = |name: &str| {
@@ -160,11 +161,11 @@ fn stalls(field: &Field<'_>) -> Result<String> {
                 .with_context(|| format!("no {name} came"))
         };
         words.push(format!(
-            "CPU {} with nothing to do stood still for {:.2} % of a second, {:.1} ms at most",
+            "CPU {} {:.2} % ({:.1} ms at most)",
             cpu["cpu"],
-            number("stalled_seconds")? * 100.0,
+            number("stalled_seconds")? / seconds * 100.0,
             number("longest_seconds")? * 1e3,
         ));
     }
-    Ok(words.join(", "))
+    Ok(format!("idle CPUs stood still: {}", words.join(", ")))
 }
