@@ -27,7 +27,7 @@ impl Growing {
     pub(in super::super) fn of(row: &'static Row) -> Self {
         let mut growing = Self {
             row,
-            mode: Value::Null,
+            mode: json!({}),
             saturated: None,
             notes: row.lacks.into_iter().map(Into::into).collect(),
             rates: Vec::new(),
