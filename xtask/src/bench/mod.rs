@@ -79,7 +79,7 @@ const QUICK: Plan = Plan {
     pairs: 3,
     seconds: 1.0,
     content_bytes: 1 << 30,
-    load_shares: &[0.3, 0.7, 1.0],
+    load_shares: &[0.5, 1.0],
     load_rounds: 1,
 };
 const FULL: Plan = Plan {
