@@ -53,9 +53,9 @@ const _: () = assert!(
     "a burst can be made while another is on its way"
 );
 
-/// How long a start waits for an address that is taken, and after what it tries again.
-pub const LISTEN_WITHIN: Duration = Duration::from_secs(1);
-pub const LISTEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// How long a start waits for an address or a queue that is taken, and after what it tries again.
+pub const TAKEN_FOR: Duration = Duration::from_secs(1);
+pub const TAKEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
 

@@ -53,6 +53,11 @@ pub enum StartError {
         segment_bytes: u16,
     },
     #[error(
+        "queue {queue} of {interface} is taken by an AF_XDP socket of another program (`ss -p \
+         --xdp` names it); stop it first"
+    )]
+    QueueInUse { queue: u32, interface: String },
+    #[error(
         "no AF_XDP socket on queue {queue} of {interface}: {error}; see docs/OPERATING.md, \
          \"Queues\""
     )]
@@ -75,7 +80,9 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Attach(AttachError::NotPermitted(_)) => 77,
-            Self::AddressInUse { .. } | Self::Attach(AttachError::Occupied { .. }) => 75,
+            Self::AddressInUse { .. }
+            | Self::QueueInUse { .. }
+            | Self::Attach(AttachError::Occupied { .. }) => 75,
             Self::Config(_) | Self::NoSuchAddress { .. } | Self::TooSmall(_) | Self::Mtu { .. } => {
                 78
             }

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 
 use edge_ebpf::frame::{Address, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 use edge_ebpf::maps::{ABI_VERSION, ADDRESSES_MAX, Settings};
@@ -11,9 +10,8 @@ use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::StartError;
-use crate::clock;
 use crate::config::{Config, Hugepages, Sender};
-use crate::limits::{LISTEN_AGAIN_AFTER, LISTEN_WITHIN, XSK, XSK_SENDING};
+use crate::limits::{XSK, XSK_SENDING};
 use crate::reply::peer::endpoint;
 use crate::sys::mapping::{HUGEPAGE_BYTES, Mapping};
 use crate::sys::socket::ServiceSocket;
@@ -42,24 +40,9 @@ pub(super) fn memory(what: &str, len_bytes: usize, config: &Config) -> Result<Ma
     }
 }
 
-/// Sockets of a killed edged outlive it for a moment, until the kernel has ended what its rings
-/// had under way: an address that is taken is tried again for a while.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "nothing tells when an address is free"
-)]
 pub(super) fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, StartError> {
-    let until = clock::now() + LISTEN_WITHIN;
     let bind = |address: &SocketAddr| {
-        let mut bound = ServiceSocket::bind(*address);
-        while let Err(error) = &bound
-            && error.kind() == io::ErrorKind::AddrInUse
-            && clock::now() < until
-        {
-            thread::sleep(LISTEN_AGAIN_AFTER);
-            bound = ServiceSocket::bind(*address);
-        }
-        bound.map_err(|error| match error.raw_os_error() {
+        ServiceSocket::bind(*address).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRINUSE) => StartError::AddressInUse { address: *address },
             Some(libc::EADDRNOTAVAIL) => StartError::NoSuchAddress { address: *address },
             _ => StartError::Listen {
@@ -177,9 +160,15 @@ pub(super) fn xsk(config: &Config, interface: &str, queue: u32) -> Result<Xsk, S
         xsk.bind(interface, queue)?;
         Ok(xsk)
     });
-    bound.map_err(|error| StartError::Bind {
-        queue,
-        interface: interface.to_owned(),
-        error,
+    bound.map_err(|error| {
+        let interface = interface.to_owned();
+        match error.raw_os_error() {
+            Some(libc::EBUSY) => StartError::QueueInUse { queue, interface },
+            _ => StartError::Bind {
+                queue,
+                interface,
+                error,
+            },
+        }
     })
 }

@@ -18,6 +18,8 @@ pub mod ring_memory;
 pub mod xsk;
 /// The service's UDP sockets.
 pub mod socket;
+/// Addresses and queues that are free a moment later.
+mod taken;
 /// Sends through io_uring, gathered from a slab.
 pub mod send;
 /// Receives through io_uring, into provided buffers.

@@ -6,6 +6,8 @@ use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use super::taken::bind_when_free;
+
 /// A UDP socket bound to one service address.
 ///
 /// The miss path receives on it, and every thread sends from it: UDP sends take no lock, so one
@@ -26,6 +28,7 @@ const RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
 const TTL: libc::c_int = 64;
 
 impl ServiceSocket {
+    /// Waits a while for an address that is taken.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() {
             libc::AF_INET
@@ -75,10 +78,7 @@ impl ServiceSocket {
 
         let (name, len) = socket_address(&address);
         // SAFETY: address and length describe one live value.
-        let result = unsafe { libc::bind(raw, (&raw const name).cast(), len) };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        bind_when_free(|| unsafe { libc::bind(raw, (&raw const name).cast(), len) })?;
         Ok(Self { fd, address })
     }
 

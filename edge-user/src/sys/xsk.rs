@@ -16,6 +16,7 @@ use super::ring::{Consuming, Producing, Ring};
 use super::ring_memory::{Entry, RingMemory, RingOffsets};
 use super::slab::{Piece, Slab};
 use super::socket::socklen;
+use super::taken::bind_when_free;
 
 #[expect(clippy::cast_possible_truncation, reason = "44")]
 const AF_XDP: u16 = libc::AF_XDP as u16;
@@ -218,7 +219,7 @@ impl Xsk {
         xsk
     }
 
-    /// Binds to a queue, in copy mode.
+    /// Binds to a queue, in copy mode; waits a while for one that is taken.
     pub fn bind(&self, interface: &str, queue: u32) -> io::Result<()> {
         let name = CString::new(interface)?;
         // SAFETY: a string that ends in zero and lives through the call.
@@ -234,18 +235,13 @@ impl Xsk {
             sxdp_shared_umem_fd: 0,
         };
         // SAFETY: address and length describe one live value.
-        let result = unsafe {
+        bind_when_free(|| unsafe {
             libc::bind(
                 self.fd.as_raw_fd(),
                 (&raw const address).cast(),
                 socklen::<libc::sockaddr_xdp>(),
             )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        })
     }
 
     /// Whether the umem lies in hugepages.

@@ -1,15 +1,22 @@
 //! What is wrong with a machine or a command is said in one line.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
+
+use edge_user::limits::XSK;
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::socket::ServiceSocket;
+use edge_user::sys::xsk::Xsk;
 
 use crate::daemon::{Edged, Setup, command_with};
 use crate::ground::{Ground, Plan, bpf_object, ip, program};
 use crate::objects::Object;
-use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended};
+use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended, pause};
 
 fn light() -> Option<Ground> {
     Ground::with(&Plan {
@@ -118,6 +125,15 @@ fn what_somebody_else_holds_is_named_and_worth_another_try() {
     );
     ip(&[&link[..], &["xdpdrv", "off"]].concat());
 
+    let queue = bound_to_queue(&ground).unwrap();
+    refused(
+        &ground,
+        &setup,
+        75,
+        &["queue 0 of edge0 is taken", "ss -p --xdp"],
+    );
+    drop(queue);
+
     let edged = Edged::start(&ground, &setup);
     let second = Setup {
         socket: ground.folder().join("second.sock"),
@@ -131,6 +147,36 @@ fn what_somebody_else_holds_is_named_and_worth_another_try() {
     );
     object.fetch(&ground, ground.service_v4());
     edged.stop();
+}
+
+/// An AF_XDP socket on the queue that an edge would use.
+fn bound_to_queue(ground: &Ground) -> io::Result<Xsk> {
+    let umem = Mapping::anonymous(XSK.umem_bytes(), false)?;
+    ground.edge.enter(|| {
+        let socket = Xsk::new(umem, XSK)?;
+        socket.bind(ground.edge.link, 0)?;
+        Ok(socket)
+    })
+}
+
+#[test]
+fn what_is_let_go_of_a_moment_later_is_had() {
+    const A_MOMENT: Duration = Duration::from_millis(200);
+    fn had_after<T: Send>(hold: impl Fn() -> io::Result<T>) {
+        let first = hold().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                pause(A_MOMENT);
+                drop(first);
+            });
+            hold().unwrap();
+        });
+    }
+    let Some(ground) = light() else { return };
+    had_after(|| bound_to_queue(&ground));
+    for address in [ground.service_v4(), ground.service_v6()] {
+        had_after(|| ground.edge.enter(|| ServiceSocket::bind(address)));
+    }
 }
 
 #[test]
