@@ -30,6 +30,9 @@ const QUEUE_BYTES: u64 = 16 << 20;
 /// Whatever else the daemon has in hugepages, with room to spare.
 const BESIDE_ARENA_BYTES: u64 = 48 << 20;
 
+/// How the daemon can send its replies.
+pub(crate) const SENDERS: [&str; 2] = ["gso", "xsk"];
+
 /// What of the daemon's settings a run chooses.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

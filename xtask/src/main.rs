@@ -159,3 +159,25 @@ fn dispatch(command: Option<Command>) -> Result<()> {
 fn list() -> Result<()> {
     Ok(Cli::command().print_help()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_that_is_none_is_a_wrong_command_line() {
+        let refused = |words: &str| {
+            let words = ["cargo xtask"].into_iter().chain(words.split(' '));
+            let error = Cli::try_parse_from(words).err().unwrap();
+            assert_eq!(error.exit_code(), 2);
+            error.to_string()
+        };
+        for unknown in ["P9", "P", "P3-", "P3-1", "P1,"] {
+            assert!(refused(&format!("bench --only {unknown}")).contains("P3-1k"));
+        }
+        assert!(refused("bench --sender pigeon").contains("gso, xsk"));
+        assert!(refused("demo --sender pigeon").contains("gso, xsk"));
+        assert!(refused("scenario faults --only kiled").contains("'killed'"));
+        assert!(refused("scenario attack --only edge-mut").contains("'edge-mute'"));
+    }
+}

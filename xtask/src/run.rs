@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::build;
 use crate::clock;
-use crate::daemon::{self, Daemon, Settings};
+use crate::daemon::{self, Daemon, SENDERS, Settings};
 use crate::machine::Machine;
 use crate::place;
 use crate::rights;
@@ -26,14 +26,14 @@ pub(crate) struct Run {
     /// Folder that `edge seal --origin` filled
     #[arg(long)]
     origin: PathBuf,
-    /// native, generic or off
-    #[arg(long, default_value = "native")]
+    /// Where the XDP program runs
+    #[arg(long, value_parser = ["native", "generic", "off"], default_value = "native")]
     xdp: String,
-    /// copy or auto
-    #[arg(long, default_value = "copy")]
+    /// How AF_XDP sockets are bound
+    #[arg(long, value_parser = ["copy", "auto"], default_value = "copy")]
     bind: String,
     /// How the edge sends its replies
-    #[arg(long, default_value = "gso")]
+    #[arg(long, value_parser = SENDERS, default_value = "gso")]
     sender: String,
     /// Memory for chunks; that much is reserved as hugepages while this runs
     #[arg(long, value_name = "MIB", default_value_t = 1024)]

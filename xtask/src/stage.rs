@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::build;
-use crate::daemon::{self, Daemon, Settings};
+use crate::daemon::{self, Daemon, SENDERS, Settings};
 use crate::ground::{self, Ground};
 use crate::machine::Machine;
 use crate::objects::{self, Sealed, files};
@@ -21,7 +21,7 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
     /// How the edge sends its replies
-    #[arg(long, default_value = "gso")]
+    #[arg(long, value_parser = SENDERS, default_value = "gso")]
     sender: String,
 }
 

@@ -82,10 +82,10 @@ pub struct Capacity {
     /// Sockets each of them asks from
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
-    /// Where the report goes
+    /// Where the report goes; the file is empty until the search has ended
     #[arg(short, long, value_name = "REPORT.json")]
     output: Option<PathBuf>,
-    /// Where its page goes
+    /// Where its page goes, likewise
     #[arg(long, value_name = "REPORT.html")]
     page: Option<PathBuf>,
 }
@@ -173,6 +173,10 @@ pub fn capacity(options: &Capacity) -> Result<String> {
         });
     }
     let tickets = catalogue::tickets(&options.tickets)?;
+    // Before minutes of load; and a search that fails leaves no report of an earlier one.
+    for file in options.output.iter().chain(&options.page) {
+        report::write(file, "")?;
+    }
     let mut host = host::facts(&host::interface_to(options.target)?)?;
     host.other.insert("host_of".into(), json!("the generator"));
     let started_seconds = clock::unix_seconds();

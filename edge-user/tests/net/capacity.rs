@@ -62,6 +62,14 @@ impl<'a> Site<'a> {
         command.arg("--output").arg(self.report());
         wait::ended(command, SEARCH_TIME_MAX)
     }
+
+    /// Every reader begins with a HELLO.
+    fn hears_nothing(self) {
+        let counts = self.edged.settled();
+        let heard = counts.xdp_packets(Reason::Welcome) + counts.socket.received;
+        assert_eq!(heard, 0);
+        self.edged.stop();
+    }
 }
 
 #[test]
@@ -170,11 +178,19 @@ fn a_target_that_is_not_confirmed_hears_nothing() {
         assert!(said.contains(words), "{said}");
     }
     assert!(!site.report().exists());
-    // Every reader begins with a HELLO.
-    let counts = site.edged.settled();
-    let heard = counts.xdp_packets(Reason::Welcome) + counts.socket.received;
-    assert_eq!(heard, 0);
-    site.edged.stop();
+    site.hears_nothing();
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_the_edge_is_loaded() {
+    let Some(ground) = Ground::new() else { return };
+    let site = Site::of(&ground, "gso");
+    let nowhere = ["--page", "/proc/nowhere/report.html"];
+    let output = site.capacity(&site.target(), "1s", &nowhere);
+    assert_code(&output, 1);
+    let said = text(&output.stderr);
+    assert!(said.contains("cannot write /proc/nowhere/"), "{said}");
+    site.hears_nothing();
 }
 
 #[test]

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use edge_ebpf::wire::ChunkId;
 
 use self::line::{Line, Mac};
@@ -60,7 +61,13 @@ pub(crate) struct Attack {
     #[command(flatten)]
     stage: stage::Options,
     /// Only these attacks
-    #[arg(long, value_delimiter = ',', value_name = "NAME,…")]
+    #[arg(
+        long,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        value_parser = names(),
+        hide_possible_values = true
+    )]
     only: Vec<String>,
     /// How long each attack goes on, at least
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -71,20 +78,8 @@ pub(crate) struct Attack {
 }
 
 pub(super) fn attack(options: &Attack) -> Result<()> {
-    let all = all();
-    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-    if let Some(unknown) = options
-        .only
-        .iter()
-        .find(|name| !names.contains(&name.as_str()))
-    {
-        bail!(
-            "no attack is called {unknown}; there are {}",
-            names.join(", ")
-        );
-    }
     if options.list {
-        for (name, does) in all {
+        for (name, does) in all() {
             println!("{name:16} {does}");
         }
         return Ok(());
@@ -109,6 +104,10 @@ fn all() -> Vec<(&'static str, &'static str)> {
         .iter()
         .map(|attack| (attack.name, attack.does));
     floods.chain(forgeries).chain(edges).collect()
+}
+
+fn names() -> PossibleValuesParser {
+    all().into_iter().map(|(name, _)| name).into()
 }
 
 /// What all attacks have in common.
