@@ -1,10 +1,7 @@
 //! `edge-bench`: load, ceilings and reports, to measure an edge and to size machines with.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a program for the command line"
-)]
+#![expect(clippy::print_stderr, reason = "a program for the command line")]
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -69,40 +66,21 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Seed(options) => seed::seed(&options),
-        Command::Load(options) => {
-            println!("{}", load::load(&options)?);
-            Ok(())
-        }
-        Command::Singles(options) => {
-            println!("{}", load::singles(&options)?);
-            Ok(())
-        }
-        Command::Flood(options) => {
-            println!("{}", load::flood(&options)?);
-            Ok(())
-        }
-        Command::Verdicts(options) => {
-            println!("{}", verdict::verdicts(&options)?);
-            Ok(())
-        }
-        Command::Cold(options) => {
-            println!("{}", cold::cold(&options)?);
-            Ok(())
-        }
-        Command::Capacity(options) => {
-            println!("{}", capacity::capacity(&options)?);
-            Ok(())
-        }
-        Command::Host(options) => {
-            println!("{}", host::host(&options)?);
-            Ok(())
-        }
-        Command::Stalls(options) => {
-            println!("{}", stalls::stalls(&options)?);
-            Ok(())
-        }
+        Command::Load(options) => say(&load::load(&options)?),
+        Command::Singles(options) => say(&load::singles(&options)?),
+        Command::Flood(options) => say(&load::flood(&options)?),
+        Command::Verdicts(options) => say(&verdict::verdicts(&options)?),
+        Command::Cold(options) => say(&cold::cold(&options)?),
+        Command::Capacity(options) => say(&capacity::capacity(&options)?),
+        Command::Host(options) => say(&host::host(&options)?),
+        Command::Stalls(options) => say(&stalls::stalls(&options)?),
         Command::Draw(options) => load::draw(&options),
         Command::Ceiling(options) => ceiling::ceiling(&options),
         Command::Report(command) => report::run(&command),
     }
+}
+
+/// One line on standard output.
+fn say(result: &impl Display) -> Result<()> {
+    report::print(&format!("{result}\n"))
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -239,4 +239,24 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(errors(&missing).contains("cannot read"));
     assert_eq!(edge_bench(&["report"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_result_that_cannot_be_printed_is_a_failure_and_a_closed_pipe_is_none() {
+    let to = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge-bench"));
+        command.args(["host", "--interface", "lo"]).stdout(out);
+        command.output().expect("it runs")
+    };
+    let full = fs::File::options().write(true).open("/dev/full");
+    let output = to(full.expect("is there").into());
+    assert_eq!(output.status.code(), Some(1));
+    let said = errors(&output);
+    assert!(
+        said.starts_with("error: cannot write to standard output"),
+        "{said}"
+    );
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(errors(&to(writer.into())), "");
 }

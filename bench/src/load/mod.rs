@@ -35,6 +35,7 @@ use self::frames::{Answers, Frames, Nuisance, Way};
 use self::mix::{Mix, Picker};
 use self::pace::Pace;
 use self::tally::{CpuTime, Tally};
+use crate::report;
 
 /// What is asked for, and for how long.
 #[derive(Args)]
@@ -81,7 +82,7 @@ struct Watcher {
 impl Watcher {
     /// Lets them choose the moment.
     fn wait(self) -> Result<()> {
-        self.say("ready");
+        self.say("ready")?;
         let mut line = String::new();
         if self.there && io::stdin().lock().read_line(&mut line)? == 0 {
             bail!("standard input ended before the measurement began");
@@ -89,11 +90,11 @@ impl Watcher {
         Ok(())
     }
 
-    #[expect(clippy::print_stdout, reason = "who started us waits for it")]
-    fn say(self, word: &str) {
+    fn say(self, word: &str) -> Result<()> {
         if self.there {
-            println!("{word}");
+            report::print(&format!("{word}\n"))?;
         }
+        Ok(())
     }
 }
 
@@ -192,7 +193,7 @@ pub fn load(options: &Load) -> Result<Value> {
         bulk.run(&chunks, &mut picker, pace(options.rate), ramp)?;
     }
     bulk.tally = Tally::default();
-    watcher.say("begin");
+    watcher.say("begin")?;
     let meter = Meter::start()?;
     if options.warm {
         bulk.fetch_all(&chunks, |_| ())?;
@@ -201,7 +202,7 @@ pub fn load(options: &Load) -> Result<Value> {
     } else {
         bulk.run(&chunks, &mut picker, pace(options.rate), time)?;
     }
-    watcher.say("end");
+    watcher.say("end")?;
     meter.tell(&bulk.tally)
 }
 
@@ -324,10 +325,10 @@ pub fn singles(options: &Singles) -> Result<Value> {
     watcher.wait()?;
     frames.run(&chunks, &mut picker, pace, ramp)?;
     frames.tally = Tally::default();
-    watcher.say("begin");
+    watcher.say("begin")?;
     let meter = Meter::start()?;
     frames.run(&chunks, &mut picker, pace, time)?;
-    watcher.say("end");
+    watcher.say("end")?;
     let mut result = meter.tell(&frames.tally)?;
     result["offered"] = options.rate.into();
     frames.verify(&chunks)?;
@@ -363,10 +364,10 @@ pub fn flood(options: &Flood) -> Result<Value> {
         there: options.wait,
     };
     watcher.wait()?;
-    watcher.say("begin");
+    watcher.say("begin")?;
     let meter = Meter::start()?;
     frames.flood(&options.of, options.rate, time)?;
-    watcher.say("end");
+    watcher.say("end")?;
     meter.tell(&frames.tally)
 }
 
