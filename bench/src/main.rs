@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use edge_bench::{capacity, ceiling, cold, host, load, report, seed, stalls, verdict};
+use edge_user::terminal::one_line;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -54,7 +55,9 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            for line in format!("error: {error:#}").lines() {
+                eprintln!("{}", one_line(line));
+            }
             if error.is::<capacity::Unconfirmed>() {
                 return ExitCode::from(WRONG_COMMAND_LINE);
             }

@@ -160,6 +160,46 @@ fn names_in_a_report_are_no_markup_on_the_page() {
 }
 
 #[test]
+fn nothing_in_a_report_acts_on_the_terminal_or_on_the_page() {
+    let bench = Bench::new();
+    let acting = "\u{1b}[31mred\u{7}\u{9b}2J\r\n\u{202e}";
+    let acts = |text: &str| text.contains(['\u{1b}', '\u{7}', '\u{9b}', '\r', '\u{202e}']);
+    let mut runs = fixture();
+    for field in ["driver", "kernel", acting] {
+        runs["host"][field] = json!(acting);
+    }
+    runs["commit"] = json!(acting);
+    runs["rows"][0]["name"] = json!(acting);
+    runs["rows"][4]["note"] = json!(acting);
+    let report = bench.report("a.json", &runs);
+    // As somebody else may have made it.
+    let hostile = bench.path("b.json");
+    let escaped = r"\u001b[31mred\u0007\u009b2J\r\n\u202e";
+    let text_of = fs::read_to_string(&report).expect("the report");
+    let raw = text_of.replace(r"\\u{1b}[31mred\\u{7}\\u{9b}2J\\r\\n\\u{202e}", escaped);
+    assert!(raw.matches(escaped).count() > 6, "{raw}");
+    fs::write(&hostile, raw).expect("is written");
+    for report in [&report, &hostile] {
+        let table = printed(&edge_bench(&["table", text(report)]));
+        assert!(
+            table.contains(r"driver: \u{1b}[31mred") && !acts(&table),
+            "{table}"
+        );
+        let told = printed(&edge_bench(&["compare", text(report), text(&hostile)]));
+        assert!(!acts(&told), "{told}");
+        let page = bench.path("a.html");
+        printed(&edge_bench(&["report", text(report), "-o", text(&page)]));
+        assert!(!acts(&fs::read_to_string(page).expect("the page")));
+    }
+    let mut unlike = fixture();
+    unlike["sender"] = json!(acting);
+    let refused = edge_bench(&["table", text(&bench.write("c.json", &unlike))]);
+    assert!(!acts(&errors(&refused)), "{}", errors(&refused));
+    let gone = edge_bench(&["table", acting]);
+    assert!(!acts(&errors(&gone)), "{}", errors(&gone));
+}
+
+#[test]
 fn a_comparison_tells_noise_from_a_difference() {
     let bench = Bench::new();
     let a = bench.report("a.json", &fixture());

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use edge_user::terminal::one_line;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
@@ -61,10 +62,24 @@ fn value(path: &Path) -> Result<Value, ReadError> {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_str(&text).map_err(|source| ReadError::Syntax {
+    let value = serde_json::from_str(&text).map_err(|source| ReadError::Syntax {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(harmless(value))
+}
+
+/// What is said of a report goes to a terminal, and a report may be anybody's.
+fn harmless(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(one_line(&text)),
+        Value::Array(parts) => parts.into_iter().map(harmless).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (one_line(&name), harmless(value)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value,
+    }
 }
 
 fn field(path: &Path) -> impl Fn(Fault) -> ReadError {
