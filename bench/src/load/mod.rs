@@ -35,6 +35,7 @@ use self::frames::{Answers, Frames, Nuisance, Way};
 use self::mix::{Mix, Picker};
 use self::pace::Pace;
 use self::tally::{CpuTime, Tally};
+use crate::ceiling::GROUP_CHUNKS;
 use crate::report;
 
 /// What is asked for, and for how long.
@@ -44,11 +45,11 @@ struct Work {
     #[arg(long, default_value = "zipf:0.9")]
     mix: Mix,
     /// How long to measure
-    #[arg(long, default_value_t = 5.0)]
-    seconds: f64,
+    #[arg(long, default_value = "5", value_parser = time)]
+    seconds: Duration,
     /// How long to load the edge before that
-    #[arg(long, default_value_t = 0.3)]
-    ramp_seconds: f64,
+    #[arg(long, default_value = "0.3", value_parser = time)]
+    ramp_seconds: Duration,
     /// Chooses what is asked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -61,14 +62,6 @@ struct Work {
 impl Work {
     fn picker(&self, chunks: &[Chunk]) -> Result<Picker> {
         Picker::new(self.mix, chunks.len(), self.seed)
-    }
-
-    /// The times of ramp and measurement.
-    fn times(&self) -> Result<[Duration; 2]> {
-        let time = |seconds| {
-            Duration::try_from_secs_f64(seconds).with_context(|| format!("{seconds} s is no time"))
-        };
-        Ok([time(self.ramp_seconds)?, time(self.seconds)?])
     }
 }
 
@@ -98,11 +91,20 @@ impl Watcher {
     }
 }
 
+/// In seconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .filter(|seconds| (0.0..=86_400.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("{text} is no time; write seconds, a day of them at most"))
+}
+
 /// So many requests a second.
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok();
-    rate.filter(|rate: &f64| *rate > 0.0 && rate.is_finite())
-        .ok_or_else(|| format!("{text} is no rate; write a number above 0"))
+    rate.filter(|rate| (0.001..=1e9).contains(rate))
+        .ok_or_else(|| format!("{text} is no rate; write a number from 0.001 to 1e9"))
 }
 
 fn pace(rate: Option<f64>) -> Pace {
@@ -145,16 +147,16 @@ pub struct Load {
     #[arg(long, value_name = "FILE", required_unless_present = "numbered")]
     tickets: Option<PathBuf>,
     /// So many chunks by number, of a ceiling; nothing is compared then
-    #[arg(long, value_name = "COUNT", conflicts_with = "tickets")]
+    #[arg(long, value_name = "COUNT", conflicts_with = "tickets", value_parser = clap::value_parser!(u32).range(1..))]
     numbered: Option<u32>,
     #[command(flatten)]
     work: Work,
     /// Sockets to ask from
-    #[arg(long, default_value_t = 8)]
-    clients: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    clients: u16,
     /// Most chunks each of them has under way
-    #[arg(long, default_value_t = 8)]
-    chunks_per_client: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    chunks_per_client: u16,
     /// So many chunks a second, whatever comes back; latency counts from when each was due
     #[arg(long, value_parser = rate, conflicts_with_all = ["numbered", "warm"])]
     rate: Option<f64>,
@@ -172,12 +174,19 @@ pub struct Load {
 /// Asks, and gives what came of it.
 pub fn load(options: &Load) -> Result<Value> {
     let work = &options.work;
-    let mut bulk = Bulk::open(options.edge, options.clients, options.chunks_per_client)?;
+    if options.numbered.is_some() && u32::from(options.chunks_per_client) < GROUP_CHUNKS {
+        bail!("--numbered asks for {GROUP_CHUNKS} chunks at once: raise --chunks-per-client");
+    }
+    let tickets = options.tickets.as_deref();
+    let tickets = tickets.map(catalogue::tickets).transpose()?;
+    let mut bulk = Bulk::open(
+        options.edge,
+        options.clients.into(),
+        options.chunks_per_client.into(),
+    )?;
     bulk.numbered = options.numbered.is_some();
-    let chunks = match (&options.tickets, options.numbered) {
-        (Some(file), _) => {
-            catalogue::chunks(&catalogue::tickets(file)?, |chunk| bulk.fetch(chunk))?
-        }
+    let chunks = match (&tickets, options.numbered) {
+        (Some(tickets), _) => catalogue::chunks(tickets, |chunk| bulk.fetch(chunk))?,
         (None, Some(count)) => catalogue::numbered(count),
         (None, None) => bail!("there is nothing to ask for: name --tickets"),
     };
@@ -185,12 +194,11 @@ pub fn load(options: &Load) -> Result<Value> {
         catalogue::write(&chunks, file)?;
     }
     let mut picker = work.picker(&chunks)?;
-    let [ramp, time] = work.times()?;
     let watcher = Watcher { there: work.wait };
     watcher.wait()?;
     let measures = !options.warm && !options.touch;
     if measures {
-        bulk.run(&chunks, &mut picker, pace(options.rate), ramp)?;
+        bulk.run(&chunks, &mut picker, pace(options.rate), work.ramp_seconds)?;
     }
     bulk.tally = Tally::default();
     watcher.say("begin")?;
@@ -200,7 +208,7 @@ pub fn load(options: &Load) -> Result<Value> {
     } else if options.touch {
         bulk.touch_all(&chunks)?;
     } else {
-        bulk.run(&chunks, &mut picker, pace(options.rate), time)?;
+        bulk.run(&chunks, &mut picker, pace(options.rate), work.seconds)?;
     }
     watcher.say("end")?;
     meter.tell(&bulk.tally)
@@ -294,8 +302,8 @@ pub struct Singles {
     #[command(flatten)]
     work: Work,
     /// Requests under way at a time
-    #[arg(long, default_value_t = 512, conflicts_with = "rate")]
-    window: usize,
+    #[arg(long, default_value_t = 512, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    window: u32,
     /// So many requests a second instead, whatever comes back
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
@@ -318,16 +326,15 @@ pub fn singles(options: &Singles) -> Result<Value> {
         frames.greet()?;
     }
     let mut picker = work.picker(&chunks)?;
-    let [ramp, time] = work.times()?;
-    frames.window = options.window;
+    frames.window = options.window as usize;
     let pace = pace(options.rate);
     let watcher = Watcher { there: work.wait };
     watcher.wait()?;
-    frames.run(&chunks, &mut picker, pace, ramp)?;
+    frames.run(&chunks, &mut picker, pace, work.ramp_seconds)?;
     frames.tally = Tally::default();
     watcher.say("begin")?;
     let meter = Meter::start()?;
-    frames.run(&chunks, &mut picker, pace, time)?;
+    frames.run(&chunks, &mut picker, pace, work.seconds)?;
     watcher.say("end")?;
     let mut result = meter.tell(&frames.tally)?;
     result["offered"] = options.rate.into();
@@ -348,8 +355,8 @@ pub struct Flood {
     /// So many a second; as fast as it goes if not given
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
-    #[arg(long)]
-    seconds: f64,
+    #[arg(long, value_parser = time)]
+    seconds: Duration,
     /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
     /// and `end` around what is measured
     #[arg(long)]
@@ -358,7 +365,6 @@ pub struct Flood {
 
 /// Sends, and tells how much.
 pub fn flood(options: &Flood) -> Result<Value> {
-    let time = Duration::try_from_secs_f64(options.seconds).context("this is no time")?;
     let mut frames = Frames::open(options.link.way(), Answers::Any)?;
     let watcher = Watcher {
         there: options.wait,
@@ -366,7 +372,7 @@ pub fn flood(options: &Flood) -> Result<Value> {
     watcher.wait()?;
     watcher.say("begin")?;
     let meter = Meter::start()?;
-    frames.flood(&options.of, options.rate, time)?;
+    frames.flood(&options.of, options.rate, options.seconds)?;
     watcher.say("end")?;
     meter.tell(&frames.tally)
 }
@@ -404,4 +410,21 @@ pub fn draw(options: &Draw) -> Result<()> {
     }
     std::fs::write(&options.out, paths)
         .with_context(|| format!("cannot write {}", options.out.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_rates_have_bounds() {
+        assert_eq!(time("0.5"), Ok(Duration::from_millis(500)));
+        for wrong in ["nan", "inf", "-1", "1e19", "soon"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(rate("0.5"), Ok(0.5));
+        for wrong in ["nan", "inf", "0", "-1", "1e-300", "many"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
 }
