@@ -1,11 +1,11 @@
 //! Content to measure with: objects of random bytes, sealed like any other.
 
-use std::fs;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use edge_user::seal::publish::{make_durable, open_origin, publish};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -20,10 +20,10 @@ pub struct Seed {
     #[arg(long, value_name = "DIR")]
     origin: PathBuf,
     /// Bytes in all
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     bytes: u64,
     /// Bytes of each object; the last one has what is left
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     object_bytes: u64,
     /// Where to write the public tickets, one a line
     #[arg(long, value_name = "FILE")]
@@ -49,14 +49,13 @@ pub(crate) fn bar(bytes: u64) -> Result<ProgressBar> {
 }
 
 pub fn seed(options: &Seed) -> Result<()> {
-    if options.object_bytes == 0 || options.bytes == 0 {
-        bail!("--bytes and --object-bytes are at least 1");
-    }
     let origin = options.origin.display().to_string();
     let store = open_origin(&origin)?;
     let stop = AtomicBool::new(false);
     let bar = bar(options.bytes)?;
-    let mut tickets = String::new();
+    // Without its ticket what was sealed is of no use: each is written when its object is there.
+    let unwritten = || format!("cannot write {}", options.tickets.display());
+    let mut tickets = File::create(&options.tickets).with_context(unwritten)?;
     let mut rest = options.bytes;
     for number in 0.. {
         if rest == 0 {
@@ -67,11 +66,8 @@ pub fn seed(options: &Seed) -> Result<()> {
         let content = Noise(SmallRng::seed_from_u64(number)).take(size_bytes);
         let mut progress = |bytes| bar.inc(bytes);
         let ticket = publish(content, size_bytes, store.as_ref(), &stop, &mut progress)?;
-        tickets.push_str(&ticket.public().encode());
-        tickets.push('\n');
+        writeln!(tickets, "{}", ticket.public().encode()).with_context(unwritten)?;
     }
     bar.finish_and_clear();
-    make_durable(&origin).with_context(|| format!("cannot bring {origin} to the disk"))?;
-    fs::write(&options.tickets, tickets)
-        .with_context(|| format!("cannot write {}", options.tickets.display()))
+    make_durable(&origin).with_context(|| format!("cannot bring {origin} to the disk"))
 }
