@@ -17,7 +17,8 @@ pub mod frames;
 /// What was counted.
 pub mod tally;
 
-use std::io::{self, BufRead as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufWriter, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -397,19 +398,17 @@ pub struct Draw {
 pub fn draw(options: &Draw) -> Result<()> {
     let chunks = catalogue::read(&options.chunks)?;
     let mut picker = Picker::new(options.mix, chunks.len(), options.seed)?;
-    let mut paths = String::new();
-    for _ in 0..options.count {
-        let path = edge_user::layout::chunk_path(&chunks[picker.pick()].id);
-        // Seen from the folder of chunks.
-        paths.push_str(
-            path.as_ref()
-                .strip_prefix("chunks")
-                .unwrap_or(path.as_ref()),
-        );
-        paths.push('\n');
-    }
-    std::fs::write(&options.out, paths)
-        .with_context(|| format!("cannot write {}", options.out.display()))
+    let mut write = || {
+        let mut out = BufWriter::new(File::create(&options.out)?);
+        for _ in 0..options.count {
+            let path = edge_user::layout::chunk_path(&chunks[picker.pick()].id);
+            // Seen from the folder of chunks.
+            let path = path.as_ref();
+            writeln!(out, "{}", path.strip_prefix("chunks").unwrap_or(path))?;
+        }
+        out.flush()
+    };
+    write().with_context(|| format!("cannot write {}", options.out.display()))
 }
 
 #[cfg(test)]
