@@ -29,7 +29,7 @@ const SYSTEM_FOLDERS: &[&str] = &["/usr/sbin", "/sbin"];
 #[derive(Args)]
 pub struct Host {
     /// The interface the packets go through
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     interface: String,
 }
 
