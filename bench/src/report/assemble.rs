@@ -195,6 +195,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::model::{Cpu, Sides};
     use super::*;
 
     fn run(side: &str, pair: u32, value: f64) -> Run {
@@ -404,6 +405,21 @@ mod tests {
             negative.starts_with("row P1: runs[0].value: "),
             "{negative}"
         );
+        for beyond in [1e-320, 1e308] {
+            let beyond = with(&|row| row.runs[1].value = beyond);
+            assert!(beyond.ends_with("is not from 1e-9 to 1e18"), "{beyond}");
+        }
+        let used = with(&|row| {
+            let server = Some(Cpu {
+                system_seconds: 1e300,
+                ..Cpu::default()
+            });
+            row.runs[0].cpu = Some(Sides {
+                server,
+                client: None,
+            });
+        });
+        assert!(used.starts_with("row P1: runs[0].cpu: "), "{used}");
         let silent = with(&|row| row.targets.push(target("knot", 1.0)));
         assert!(silent.starts_with("row P1: targets[1]: "), "{silent}");
         let both = with(&|row| row.targets[0].absent = Some("gone".into()));

@@ -2,9 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use super::assemble::{all_met, is_met};
-use super::model::{Against, Document, EDGE, Measured, Report, Row, Run, SCHEMA};
+use super::model::{Against, Cpu, Document, EDGE, Measured, Report, Row, Run, SCHEMA};
+
+/// Far beyond what can be measured, and whatever is reckoned of these stays a number.
+const FIGURES: RangeInclusive<f64> = 1e-9..=1e18;
+/// Of the greatest to the least, and somewhat more.
+const RATIO_MAX: f64 = 1e28;
+/// Likewise of latencies in one run.
+const SAMPLES_MAX: u64 = 1 << 40;
 
 /// A field that does not hold what it should.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +48,17 @@ impl Fault {
     }
 }
 
+/// What is wrong with a figure.
+fn beyond(figure: f64) -> Option<String> {
+    let [least, most] = [FIGURES.start(), FIGURES.end()];
+    (!FIGURES.contains(&figure)).then(|| format!("{figure:?} is not from {least:?} to {most:?}"))
+}
+
+/// The same where nothing may have been measured.
+fn beyond_or_negative(figure: f64) -> Option<String> {
+    beyond(figure).filter(|_| figure != 0.0)
+}
+
 /// The part that runs and reports share.
 pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fault> {
     if document.schema != SCHEMA {
@@ -54,11 +73,8 @@ pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fa
     {
         return Err(Fault::new("started", format!("{started}: {error}")));
     }
-    if document
-        .seconds_a_side
-        .is_some_and(|seconds| seconds <= 0.0)
-    {
-        return Err(Fault::new("seconds_a_side", "is not above 0"));
+    if let Some(problem) = document.seconds_a_side.and_then(beyond) {
+        return Err(Fault::new("seconds_a_side", problem));
     }
     let mut seen = BTreeSet::new();
     for (index, id) in ids.iter().enumerate() {
@@ -83,6 +99,9 @@ pub(super) fn report(report: &Report) -> Result<(), Fault> {
 
 fn row(row: &Row) -> Result<(), Fault> {
     runs(&row.id, &row.ours.unit, &row.runs)?;
+    if let Some(problem) = row.ours.value.and_then(beyond_or_negative) {
+        return Err(Fault::in_row(&row.id, "ours.value", problem));
+    }
     for (index, against) in row.against.iter().enumerate() {
         beside(row, against).map_err(|(field, problem)| {
             Fault::in_row(&row.id, format!("against[{index}].{field}"), problem)
@@ -103,7 +122,18 @@ fn row(row: &Row) -> Result<(), Fault> {
     Ok(())
 }
 
-fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, &'static str)> {
+fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, String)> {
+    let figures = [("theirs", against.theirs), ("target", against.target)];
+    for (field, figure) in figures {
+        if let Some(problem) = figure.and_then(beyond) {
+            return Err((field, problem));
+        }
+    }
+    agrees(row, against).map_err(|(field, problem)| (field, problem.to_owned()))
+}
+
+/// Its parts with each other.
+fn agrees(row: &Row, against: &Against) -> Result<(), (&'static str, &'static str)> {
     if against.name.is_empty() {
         return Err(("name", "is empty"));
     }
@@ -118,6 +148,9 @@ fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, &'static st
             (Some(_), Some(_), Some(_)) if against.theirs.is_none() => {
                 return Err(("theirs", "is missing beside a ratio"));
             }
+            (Some(_), Some(low), Some(high)) if low < 0.0 || high > RATIO_MAX => {
+                return Err(("ratio", "is beyond that of two figures"));
+            }
             (Some(ratio), Some(low), Some(high)) if low <= ratio && ratio <= high => {}
             (Some(_), Some(_), Some(_)) => return Err(("ratio", "is not within low and high")),
             _ => return Err(("ratio", "ratio, low and high are needed, or `absent`")),
@@ -127,6 +160,12 @@ fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, &'static st
         return Err(("met", "contradicts ratio and target"));
     }
     Ok(())
+}
+
+/// A difference of two clocks may lie below 0 by a rounding.
+fn is_time(cpu: Cpu) -> bool {
+    let parts = [cpu.user_seconds, cpu.system_seconds, cpu.softirq_seconds];
+    parts.iter().all(|part| part.abs() <= *FIGURES.end())
 }
 
 /// Of a row: good values in one unit, each side once in each pair.
@@ -143,20 +182,36 @@ pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
         if run.side.is_empty() {
             return fault("side", "is empty".into());
         }
-        if !run.value.is_finite() || run.value < 0.0 {
-            return fault("value", format!("{} is no measurement", run.value));
+        if let Some(problem) = beyond_or_negative(run.value) {
+            return fault("value", problem);
         }
         if run.unit != unit {
             return fault("unit", format!("{} is not the row's {unit}", run.unit));
         }
-        if run.seconds.is_some_and(|seconds| seconds <= 0.0) {
-            return fault("seconds", "is not above 0".into());
+        for (field, figure) in [("seconds", run.seconds), ("offered", run.offered)] {
+            if let Some(problem) = figure.and_then(beyond) {
+                return fault(field, problem);
+            }
         }
-        if run.offered.is_some_and(|offered| offered <= 0.0) {
-            return fault("offered", "is not above 0".into());
+        if let Some(problem) = run.loss.and_then(beyond_or_negative) {
+            return fault("loss", problem);
         }
-        if run.loss.is_some_and(|loss| loss < 0.0) {
-            return fault("loss", "is below 0".into());
+        if !run
+            .cpu
+            .as_ref()
+            .is_none_or(|cpu| [cpu.server, cpu.client].into_iter().flatten().all(is_time))
+        {
+            return fault("cpu", "has more seconds than can have been used".into());
+        }
+        if run
+            .latency
+            .as_ref()
+            .is_some_and(|latency| latency.len() > SAMPLES_MAX)
+        {
+            return fault(
+                "latency",
+                "has more samples than can have been taken".into(),
+            );
         }
         if !seen.insert((&run.side, run.pair)) {
             return fault(
@@ -190,8 +245,10 @@ pub(super) fn targets(measured: &Measured) -> Result<(), Fault> {
         if target.theirs.is_some() && ran(&target.name) {
             return fault(".theirs", "stands beside runs of that side");
         }
-        if target.theirs.is_some_and(|mark| mark <= 0.0) {
-            return fault(".theirs", "is not above 0");
+        for (field, figure) in [(".theirs", target.theirs), (".target", target.target)] {
+            if let Some(problem) = figure.and_then(beyond) {
+                return fault(field, &problem);
+            }
         }
         let figures = ran(&target.name) || target.theirs.is_some();
         if ran(EDGE) && !figures && target.absent.is_none() {
@@ -199,4 +256,27 @@ pub(super) fn targets(measured: &Measured) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::latency;
+    use super::*;
+
+    #[test]
+    fn more_latencies_than_can_be_added_up_are_refused() {
+        let mut latency = latency::empty();
+        let mut told = |count| {
+            latency.record_n(1, count).expect("it grows");
+            let run = Run {
+                side: EDGE.into(),
+                latency: Some(latency.clone()),
+                ..Run::default()
+            };
+            runs("P1", "", &[run]).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(told(SAMPLES_MAX), Ok(()));
+        let fault = told(u64::MAX / 2).expect_err("too many");
+        assert!(fault.starts_with("row P1: runs[0].latency: "), "{fault}");
+    }
 }

@@ -61,6 +61,8 @@ struct Figure {
 
 /// How surely an interval has the true figure in it.
 const CONFIDENCE: f64 = 0.95;
+/// How far an interval's ends may lie from its middle, as a logarithm: a millionfold.
+const REACH_MAX: f64 = 14.0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Interval {
@@ -259,7 +261,11 @@ fn value(row: Option<&Row>) -> Told {
 impl Interval {
     /// By Student's t of the logarithms: a half is as far from 1 as a double.
     fn of(median: f64, values: &[f64]) -> Told {
-        if values.iter().any(|value| *value <= 0.0) {
+        // A ratio to 0 is no number.
+        if values
+            .iter()
+            .any(|value| !value.is_finite() || *value <= 0.0)
+        {
             return Err("measured 0 in a pair".into());
         }
         let pairs = u32::try_from(values.len()).map_err(|error| error.to_string())?;
@@ -272,6 +278,9 @@ impl Interval {
             let reach = t.inverse_cdf(f64::midpoint(CONFIDENCE, 1.0)) * error;
             let middle = logarithms().mean();
             [low, high] = [(middle - reach).exp(), (middle + reach).exp()];
+            if reach > REACH_MAX {
+                return Err("measured pairs too far apart for an interval".into());
+            }
         }
         Ok(Self {
             median,
@@ -449,6 +458,8 @@ mod tests {
         let one = Interval::of(0.5, &[0.5]).unwrap();
         assert_eq!((one.low, one.high, one.pairs), (0.5, 0.5, 1));
         assert!(Interval::of(0.5, &[0.0, 0.5, 1.0]).is_err());
+        assert!(Interval::of(0.5, &[1e-9, 1e18]).is_err());
+        assert!(Interval::of(0.5, &[0.5, 0.5 / 0.0]).is_err());
     }
 
     /// Of two runs of one thing, one figure in two hundred differs.
