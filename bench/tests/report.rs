@@ -228,6 +228,17 @@ fn a_comparison_tells_noise_from_a_difference() {
 }
 
 #[test]
+fn a_report_is_not_written_over() {
+    let bench = Bench::new();
+    let report = bench.report("a.json", &fixture());
+    let before = fs::read(&report).expect("the report");
+    let output = edge_bench(&["report", text(&report), "-o", text(&report)]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(errors(&output).contains("name another file"));
+    assert_eq!(fs::read(&report).expect("the report"), before);
+}
+
+#[test]
 fn unlike_hosts_are_refused() {
     let bench = Bench::new();
     let a = bench.report("a.json", &fixture());

@@ -175,6 +175,7 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     let tickets = catalogue::tickets(&options.tickets)?;
     // Before minutes of load; and a search that fails leaves no report of an earlier one.
     for file in options.output.iter().chain(&options.page) {
+        report::apart(&options.tickets, file)?;
         report::write(file, "")?;
     }
     let mut host = host::facts(&host::interface_to(options.target)?)?;

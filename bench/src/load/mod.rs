@@ -179,6 +179,9 @@ pub fn load(options: &Load) -> Result<Value> {
         bail!("--numbered asks for {GROUP_CHUNKS} chunks at once: raise --chunks-per-client");
     }
     let tickets = options.tickets.as_deref();
+    if let (Some(tickets), Some(chunks)) = (tickets, &options.write_chunks) {
+        report::apart(tickets, chunks)?;
+    }
     let tickets = tickets.map(catalogue::tickets).transpose()?;
     let mut bulk = Bulk::open(
         options.edge,
@@ -396,6 +399,7 @@ pub struct Draw {
 }
 
 pub fn draw(options: &Draw) -> Result<()> {
+    report::apart(&options.chunks, &options.out)?;
     let chunks = catalogue::read(&options.chunks)?;
     let mut picker = Picker::new(options.mix, chunks.len(), options.seed)?;
     let mut write = || {

@@ -27,7 +27,7 @@ use std::fs;
 use std::io::{ErrorKind, Write as _, stdout};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use compare::{Comparison, UnlikeHosts};
@@ -74,9 +74,15 @@ pub enum Command {
 /// Does what was asked.
 pub fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Assemble { runs, output } => write(output, &json(&read::assembled(runs)?)?),
+        Command::Assemble { runs, output } => {
+            apart(runs, output)?;
+            write(output, &json(&read::assembled(runs)?)?)
+        }
         Command::Table { report } => print(&table::table(&read_report(report)?)),
-        Command::Report { report, output } => write(output, &page::page(&read_report(report)?)?),
+        Command::Report { report, output } => {
+            apart(report, output)?;
+            write(output, &page::page(&read_report(report)?)?)
+        }
         Command::Compare { a, b, json: false } => {
             print(&Comparison::of(&read_report(a)?, &read_report(b)?)?.to_string())
         }
@@ -93,6 +99,17 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// A slip of the hand must not cost what was measured.
+pub(crate) fn apart(from: &Path, to: &Path) -> Result<()> {
+    if fs::canonicalize(from).is_ok_and(|from| fs::canonicalize(to).is_ok_and(|to| to == from)) {
+        bail!(
+            "{} is what is read: name another file to write to",
+            to.display()
+        );
+    }
+    Ok(())
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
