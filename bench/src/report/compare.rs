@@ -63,6 +63,8 @@ struct Figure {
 const CONFIDENCE: f64 = 0.95;
 /// How far an interval's ends may lie from its middle, as a logarithm: a millionfold.
 const REACH_MAX: f64 = 14.0;
+/// How near they may: a thousandth. Memory comes in pages, and pairs of it are often the same.
+const REACH_MIN: f64 = 0.001;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 struct Interval {
@@ -276,6 +278,7 @@ impl Interval {
             let logarithms = || values.iter().map(|value| value.ln());
             let error = logarithms().std_dev() / f64::from(pairs).sqrt();
             let reach = t.inverse_cdf(f64::midpoint(CONFIDENCE, 1.0)) * error;
+            let reach = reach.max(REACH_MIN);
             let middle = logarithms().mean();
             [low, high] = [(middle - reach).exp(), (middle + reach).exp()];
             if reach > REACH_MAX {
@@ -453,8 +456,6 @@ mod tests {
         let reach = 1.1_f64.ln() * 4.303 / 3.0_f64.sqrt();
         assert!((interval.high.ln() - reach).abs() < 1e-3, "{interval:?}");
         assert!((interval.low.ln() + reach).abs() < 1e-3, "{interval:?}");
-        let same = Interval::of(0.5, &[0.5; 5]).unwrap();
-        assert!((same.high - same.low).abs() < 1e-9, "{same:?}");
         let one = Interval::of(0.5, &[0.5]).unwrap();
         assert_eq!((one.low, one.high, one.pairs), (0.5, 0.5, 1));
         assert!(Interval::of(0.5, &[0.0, 0.5, 1.0]).is_err());
@@ -475,6 +476,16 @@ mod tests {
             .filter(|_| verdict_of(interval(), interval(), Better::Higher).0 != Verdict::Noise)
             .count();
         assert!((20..100).contains(&differs), "{differs}");
+    }
+
+    #[test]
+    fn a_page_of_memory_more_is_noise_and_a_hundredth_is_not() {
+        let same = |value| Interval::of(value, &[value; 3]);
+        let verdict = |value| verdict_of(same(2.656), same(value), Better::Lower).0;
+        assert_eq!(verdict(2.656), Verdict::Noise);
+        assert_eq!(verdict(2.6561), Verdict::Noise);
+        assert_eq!(verdict(2.68), Verdict::Worse);
+        assert_eq!(verdict(2.63), Verdict::Better);
     }
 
     #[test]
