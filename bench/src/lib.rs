@@ -25,6 +25,9 @@ pub mod program;
 /// Hugepages.
 mod memory;
 
+/// Files, and standard output.
+pub mod output;
+
 /// The machine, and an interface of it.
 pub mod host;
 

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_bench::{capacity, ceiling, cold, host, load, report, seed, stalls, verdict};
-use edge_user::terminal::one_line;
+use edge_bench::{capacity, ceiling, cold, host, load, output, report, seed, stalls, verdict};
+use edge_user::terminal::lines;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,9 +55,7 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in format!("error: {error:#}").lines() {
-                eprintln!("{}", one_line(line));
-            }
+            eprint!("{}", lines(&format!("error: {error:#}")));
             if error.is::<capacity::Unconfirmed>() {
                 return ExitCode::from(WRONG_COMMAND_LINE);
             }
@@ -85,5 +83,5 @@ fn run(command: Command) -> Result<()> {
 
 /// One line on standard output.
 fn say(result: &impl Display) -> Result<()> {
-    report::print(&format!("{result}\n"))
+    output::print(&format!("{result}\n"))
 }

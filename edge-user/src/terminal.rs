@@ -33,6 +33,11 @@ pub fn json(text: &str) -> String {
     out
 }
 
+/// The text as lines of their own, each ended.
+pub fn lines(text: &str) -> String {
+    text.lines().map(|line| one_line(line) + "\n").collect()
+}
+
 /// Whether a terminal, or whoever shows the text, does something at this character: controls (C0,
 /// DEL, C1), the separators of lines and paragraphs, marks that turn the direction of writing, and
 /// what takes no room at all and hides what it stands in.

@@ -34,6 +34,7 @@ use crate::load::catalogue::{self, Chunk};
 use crate::load::greeting::Terms;
 use crate::load::mix::Mix;
 use crate::load::tally::Tally;
+use crate::output;
 use crate::report::assemble::assemble;
 use crate::report::figure::{self, float};
 use crate::report::model::{Host, Saturated};
@@ -82,7 +83,7 @@ pub struct Capacity {
     /// Sockets each of them asks from
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
-    /// Where the report goes; the file is empty until the search has ended
+    /// Where the report goes; one that is there is removed before the search
     #[arg(short, long, value_name = "REPORT.json")]
     output: Option<PathBuf>,
     /// Where its page goes, likewise
@@ -173,10 +174,9 @@ pub fn capacity(options: &Capacity) -> Result<String> {
         });
     }
     let tickets = catalogue::tickets(&options.tickets)?;
-    // Before minutes of load; and a search that fails leaves no report of an earlier one.
     for file in options.output.iter().chain(&options.page) {
-        report::apart(&options.tickets, file)?;
-        report::write(file, "")?;
+        output::apart(&options.tickets, file)?;
+        output::clear(file)?;
     }
     let mut host = host::facts(&host::interface_to(options.target)?)?;
     host.other.insert("host_of".into(), json!("the generator"));
@@ -359,10 +359,10 @@ fn tell(
 fn write(options: &Capacity, facts: Facts<'_>) -> Result<()> {
     let report = assemble(facts.runs())?;
     if let Some(file) = &options.output {
-        report::write(file, &report::json(&report)?)?;
+        output::write(file, &report::json(&report)?)?;
     }
     if let Some(file) = &options.page {
-        report::write(file, &page::page(&report)?)?;
+        output::write(file, &page::page(&report)?)?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ use self::mix::{Mix, Picker};
 use self::pace::Pace;
 use self::tally::{CpuTime, Tally};
 use crate::ceiling::GROUP_CHUNKS;
-use crate::report;
+use crate::output;
 
 /// What is asked for, and for how long.
 #[derive(Args)]
@@ -86,7 +86,7 @@ impl Watcher {
 
     fn say(self, word: &str) -> Result<()> {
         if self.there {
-            report::print(&format!("{word}\n"))?;
+            output::print(&format!("{word}\n"))?;
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ pub fn load(options: &Load) -> Result<Value> {
     }
     let tickets = options.tickets.as_deref();
     if let (Some(tickets), Some(chunks)) = (tickets, &options.write_chunks) {
-        report::apart(tickets, chunks)?;
+        output::apart(tickets, chunks)?;
     }
     let tickets = tickets.map(catalogue::tickets).transpose()?;
     let mut bulk = Bulk::open(
@@ -399,7 +399,7 @@ pub struct Draw {
 }
 
 pub fn draw(options: &Draw) -> Result<()> {
-    report::apart(&options.chunks, &options.out)?;
+    output::apart(&options.chunks, &options.out)?;
     let chunks = catalogue::read(&options.chunks)?;
     let mut picker = Picker::new(options.mix, chunks.len(), options.seed)?;
     let mut write = || {

@@ -23,14 +23,14 @@ mod plot;
 /// The page.
 pub mod page;
 
-use std::fs;
-use std::io::{ErrorKind, Write as _, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
 use compare::{Comparison, UnlikeHosts};
+
+use crate::output::{apart, print, write};
 
 pub(crate) use facts::chunks;
 pub use read::{ReadError, report as read_report};
@@ -99,30 +99,4 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 pub(crate) fn json(value: &impl Serialize) -> Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
-}
-
-/// A slip of the hand must not cost what was measured.
-pub(crate) fn apart(from: &Path, to: &Path) -> Result<()> {
-    if fs::canonicalize(from).is_ok_and(|from| fs::canonicalize(to).is_ok_and(|to| to == from)) {
-        bail!(
-            "{} is what is read: name another file to write to",
-            to.display()
-        );
-    }
-    Ok(())
-}
-
-pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// On standard output. Whoever closes the pipe has read enough.
-pub fn print(text: &str) -> Result<()> {
-    let mut out = stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Bench {
     /// Only these rows, as P1,P2; P3 is all of its rows
     #[arg(long, value_delimiter = ',', value_name = "ROWS", value_parser = row_names())]
     only: Vec<String>,
-    /// Write the report here too; the file is empty until the run has ended
+    /// Write the report here too; one that is there is removed before the run
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How the edge sends its replies; each row's best when not given
@@ -104,8 +104,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
     if let Some(file) = &options.json {
-        // Before minutes of measuring; and a run that fails leaves no report of an earlier one.
-        fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+        clear(file)?;
     }
     build::build()?;
     build::bench()?;
@@ -114,6 +113,17 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     let runs = measure(options, plan, &chosen, &mut machine)?;
     machine.give_back()?;
     report(options, &runs)
+}
+
+/// As `edge-bench capacity` does it, of which xtask is no part.
+fn clear(file: &Path) -> Result<()> {
+    fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    // A link, as /dev/stdout, and a device stay what they are.
+    if fs::symlink_metadata(file).is_ok_and(|found| found.is_file()) {
+        // In a folder that is not ours the file stays, and is empty.
+        let (Ok(()) | Err(_)) = fs::remove_file(file);
+    }
+    Ok(())
 }
 
 fn row_names() -> PossibleValuesParser {

@@ -2,7 +2,7 @@
 //! the terminal, and no complaint repeats what may be a ticket.
 use std::io::{ErrorKind, Write, stderr, stdout};
 
-use edge_user::terminal::{json, one_line};
+use edge_user::terminal::{json, lines};
 
 use crate::failed::Failed;
 use crate::ticket;
@@ -36,8 +36,4 @@ fn print(text: &str) -> Result<(), Failed> {
 /// Lines on standard error. There is nobody to tell when they cannot be written.
 pub(crate) fn complain(text: &str) {
     let (Ok(()) | Err(_)) = stderr().write_all(lines(&ticket::hidden(text)).as_bytes());
-}
-
-fn lines(text: &str) -> String {
-    text.lines().map(|line| one_line(line) + "\n").collect()
 }

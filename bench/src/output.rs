@@ -1,0 +1,47 @@
+//! Where results go.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _, stdout};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+/// A slip of the hand must not cost what was measured.
+pub(crate) fn apart(from: &Path, to: &Path) -> Result<()> {
+    if let (Ok(from), Ok(real)) = (fs::canonicalize(from), fs::canonicalize(to))
+        && from == real
+    {
+        bail!(
+            "{} is what is read: name another file to write to",
+            to.display()
+        );
+    }
+    Ok(())
+}
+
+/// Before minutes of measuring: the place can be written to, and if they come to nothing, no result
+/// of an earlier time stands there.
+pub(crate) fn clear(path: &Path) -> Result<()> {
+    write(path, "")?;
+    // A link, as /dev/stdout, and a device stay what they are.
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        // In a folder that is not ours the file stays, and is empty.
+        let (Ok(()) | Err(_)) = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// On standard output. Whoever closes the pipe has read enough.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
