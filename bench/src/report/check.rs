@@ -55,7 +55,7 @@ fn beyond(figure: f64) -> Option<String> {
 }
 
 /// The same where nothing may have been measured.
-fn beyond_or_negative(figure: f64) -> Option<String> {
+fn beyond_and_not_zero(figure: f64) -> Option<String> {
     beyond(figure).filter(|_| figure != 0.0)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn report(report: &Report) -> Result<(), Fault> {
 
 fn row(row: &Row) -> Result<(), Fault> {
     runs(&row.id, &row.ours.unit, &row.runs)?;
-    if let Some(problem) = row.ours.value.and_then(beyond_or_negative) {
+    if let Some(problem) = row.ours.value.and_then(beyond_and_not_zero) {
         return Err(Fault::in_row(&row.id, "ours.value", problem));
     }
     for (index, against) in row.against.iter().enumerate() {
@@ -182,7 +182,7 @@ pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
         if run.side.is_empty() {
             return fault("side", "is empty".into());
         }
-        if let Some(problem) = beyond_or_negative(run.value) {
+        if let Some(problem) = beyond_and_not_zero(run.value) {
             return fault("value", problem);
         }
         if run.unit != unit {
@@ -193,14 +193,11 @@ pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
                 return fault(field, problem);
             }
         }
-        if let Some(problem) = run.loss.and_then(beyond_or_negative) {
+        if let Some(problem) = run.loss.and_then(beyond_and_not_zero) {
             return fault("loss", problem);
         }
-        if !run
-            .cpu
-            .as_ref()
-            .is_none_or(|cpu| [cpu.server, cpu.client].into_iter().flatten().all(is_time))
-        {
+        let sides = run.cpu.iter().flat_map(|cpu| [cpu.server, cpu.client]);
+        if !sides.flatten().all(is_time) {
             return fault("cpu", "has more seconds than can have been used".into());
         }
         if run

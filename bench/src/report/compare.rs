@@ -278,12 +278,12 @@ impl Interval {
             let logarithms = || values.iter().map(|value| value.ln());
             let error = logarithms().std_dev() / f64::from(pairs).sqrt();
             let reach = t.inverse_cdf(f64::midpoint(CONFIDENCE, 1.0)) * error;
-            let reach = reach.max(REACH_MIN);
-            let middle = logarithms().mean();
-            [low, high] = [(middle - reach).exp(), (middle + reach).exp()];
             if reach > REACH_MAX {
                 return Err("measured pairs too far apart for an interval".into());
             }
+            let reach = reach.max(REACH_MIN);
+            let middle = logarithms().mean();
+            [low, high] = [(middle - reach).exp(), (middle + reach).exp()];
         }
         Ok(Self {
             median,
@@ -456,6 +456,9 @@ mod tests {
         let reach = 1.1_f64.ln() * 4.303 / 3.0_f64.sqrt();
         assert!((interval.high.ln() - reach).abs() < 1e-3, "{interval:?}");
         assert!((interval.low.ln() + reach).abs() < 1e-3, "{interval:?}");
+        let same = Interval::of(0.5, &[0.5; 5]).unwrap();
+        let width = (same.high / same.low).ln();
+        assert!((width - 2.0 * REACH_MIN).abs() < 1e-9, "{same:?}");
         let one = Interval::of(0.5, &[0.5]).unwrap();
         assert_eq!((one.low, one.high, one.pairs), (0.5, 0.5, 1));
         assert!(Interval::of(0.5, &[0.0, 0.5, 1.0]).is_err());
