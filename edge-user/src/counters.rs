@@ -100,12 +100,59 @@ pub struct Snapshot {
     /// Whether it is there and carries packets.
     pub interface_up: bool,
     pub listen: Vec<String>,
+    /// What keeps it from serving as it should, as of the last look a second ago.
+    pub faults: Vec<Fault>,
+    /// Turns of the loop of each serving thread; an idle thread has some every second too.
+    pub turns: BTreeMap<String, u64>,
     /// Counted by the XDP program, by queue; frame bytes. Empty when XDP is off.
     pub xdp: BTreeMap<u32, ReasonCounts>,
     pub workers: Vec<WorkerCounts>,
     pub socket: SocketCounts,
     pub store: StoreCounts,
     pub origin: OriginCounts,
+}
+
+/// Kinds of faults, in metrics the label `cause`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A serving thread stands still.
+    ThreadStalled,
+}
+
+impl Cause {
+    pub const ALL: [Self; 1] = [Self::ThreadStalled];
+
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ThreadStalled => "thread_stalled",
+        }
+    }
+
+    /// Whether a restart is the remedy: then the service manager's watchdog is not fed.
+    pub const fn wants_restart(self) -> bool {
+        match self {
+            Self::ThreadStalled => true,
+        }
+    }
+}
+
+/// Something that keeps a running edge from serving as it should, and lasts. Cause and subject
+/// name it: there are no two of the same name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Fault {
+    pub cause: Cause,
+    /// The thread, address or interface it is about.
+    pub subject: String,
+    /// One line for the log and `/ready`: what is wrong, what follows from it, the remedy.
+    pub text: String,
+}
+
+impl Fault {
+    pub fn is_among(&self, faults: &[Self]) -> bool {
+        let name = |fault: &Self| (fault.cause, fault.subject.clone());
+        faults.iter().any(|fault| name(fault) == name(self))
+    }
 }
 
 impl Snapshot {

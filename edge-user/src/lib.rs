@@ -24,6 +24,9 @@ pub mod store;
 /// What an operator can set, with its defaults.
 #[cfg(feature = "server")]
 pub mod config;
+/// What keeps a running edge from serving as it should.
+#[cfg(feature = "server")]
+pub mod health;
 /// The operator's door: admin socket, metrics, health.
 #[cfg(feature = "server")]
 pub mod front;

@@ -59,6 +59,15 @@ pub const TAKEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
 
+/// How long a serving thread may go without a turn before the edge is not ready, and how often it
+/// must have been looked at meanwhile.
+pub const STALLED_AFTER: Duration = Duration::from_secs(5);
+pub const STALLED_LOOKS: u32 = 3;
+const _: () = assert!(
+    STALLED_AFTER.as_secs() >= 3 * TICK.as_secs(),
+    "an idle thread has turns enough"
+);
+
 /// How soon a worker hands over again what the kernel had no memory for.
 pub const SEND_RETRY_NS: i64 = 1_000_000;
 
@@ -90,7 +99,8 @@ pub const INBOX: usize = 4096;
 
 /// Datagrams the kernel can hand over at once.
 pub const RECEIVE_BUFFERS: u16 = 512;
-/// How long the miss path sleeps at most: cookies turn over and deadlines are looked at then.
+/// How long a serving thread sleeps at most. The miss path turns cookies over and looks at
+/// deadlines then; for a worker it is a sign of life.
 pub const TICK: Duration = Duration::from_secs(1);
 /// Chunks that can be on their way from the origin.
 pub const FLIGHTS: usize = 1024;

@@ -33,8 +33,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const RUNTIME_THREAD_COUNT: usize = 2;
 /// What is still under way there at the end gets this long.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
-/// How often the data plane is looked after.
+/// How often the data plane is looked after; more often where the service manager's watchdog
+/// wants to hear of it sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
 /// The lines a supervisor waits for get through any filter.
 const LIFE_TARGET: &str = "edged::life";
 
@@ -152,11 +154,23 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     };
     let source = edge.snapshot_source();
     let modes = describe(&source());
-    front.ready(source);
+    front.ready(source, edge.health());
     info!(target: LIFE_TARGET, "ready: {modes}");
     notify(NotifyState::Ready);
 
-    let end = runtime.block_on(signals.wait(|| edge.look_after()));
+    let watchdog = sd_notify::watchdog_enabled();
+    let health = edge.health();
+    let look = || {
+        edge.look_after()?;
+        if watchdog.is_some() && health.is_alive() {
+            notify(NotifyState::Watchdog);
+        }
+        Ok(())
+    };
+    let every = watchdog.map_or(LOOK_EVERY, |limit| {
+        (limit / 2).clamp(LOOK_AGAIN_MIN, LOOK_EVERY)
+    });
+    let end = runtime.block_on(signals.wait(every, look));
     match &end {
         End::Signal(name) => {
             info!(target: LIFE_TARGET, "stopping: {name} came; a second one ends me at once");
@@ -228,9 +242,9 @@ impl Signals {
     }
 
     /// Until a signal comes, or `look` finds that there is nothing left to wait for.
-    async fn wait(mut self, mut look: impl FnMut() -> Result<(), Broken>) -> End {
+    async fn wait(mut self, every: Duration, mut look: impl FnMut() -> Result<(), Broken>) -> End {
         loop {
-            if let Ok(name) = timeout(LOOK_EVERY, &mut self.first).await {
+            if let Ok(name) = timeout(every, &mut self.first).await {
                 return End::Signal(name.unwrap_or("the end of the listener"));
             }
             if let Err(broken) = look() {

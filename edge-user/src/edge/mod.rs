@@ -7,6 +7,8 @@
 
 /// Why it does not start.
 mod error;
+/// Whether the serving threads go on.
+mod heartbeat;
 /// What the host gives.
 mod host;
 /// Looks after the interface.
@@ -27,12 +29,15 @@ use tokio::runtime::Handle;
 pub use self::error::{Broken, StartError};
 
 use self::error::system;
+use self::heartbeat::Heartbeats;
 use self::link::State;
-use self::observe::Observer;
+use self::observe::{FILLER, Observer, worker_name};
 use self::parts::Parts;
 use crate::attach::Program;
+use crate::clock;
 use crate::config::Config;
 use crate::counters::Snapshot;
+use crate::health::Health;
 use crate::sys::receive::Wake;
 
 /// A daemon that serves.
@@ -43,6 +48,7 @@ pub struct Edge {
     stop: Arc<AtomicBool>,
     wakes: Vec<Wake>,
     observer: Arc<Observer>,
+    heartbeats: Heartbeats,
     /// The interface when it was last looked at.
     link: State,
 }
@@ -60,18 +66,19 @@ impl Edge {
             observer,
         } = Parts::make(config, runtime)?;
         let spawn = |name: String| thread::Builder::new().name(name);
-        let filler = spawn("filler".to_owned()).spawn(move || miss_path.run());
+        let filler = spawn(FILLER.to_owned()).spawn(move || miss_path.run());
         let mut edge = Self {
             program,
             workers: Vec::new(),
             miss_path: system("the thread of the miss path", filler)?,
             stop,
             wakes,
+            heartbeats: Heartbeats::default(),
             link: State::expected(&observer.interface),
             observer: Arc::new(observer),
         };
         for (worker, queue) in workers.into_iter().zip(0..) {
-            let spawned = spawn(format!("worker-{queue}")).spawn(move || worker.run());
+            let spawned = spawn(worker_name(queue)).spawn(move || worker.run());
             match system("the thread of a worker", spawned) {
                 Ok(handle) => edge.workers.push(handle),
                 Err(error) => {
@@ -95,13 +102,19 @@ impl Edge {
         Arc::new(move || observer.snapshot())
     }
 
-    /// Tells the log what became of the interface, and its caller what there is no going on with:
-    /// a thread that ended and should run as long as the daemon does, or a program whose interface
+    /// The faults that [`Self::look_after`] finds.
+    pub fn health(&self) -> Health {
+        self.observer.health.clone()
+    }
+
+    /// Finds faults, which go to the log and to [`Self::health`], and changes of the interface. An
+    /// error is what there is no going on with: a thread that ended, or a program whose interface
     /// is gone.
     pub fn look_after(&mut self) -> Result<(), Broken> {
         if self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished) {
             return Err(Broken::Thread);
         }
+        let faults = (self.heartbeats).stalled(self.observer.turns(), clock::now());
         match self.observer.link.state() {
             Some(now) => {
                 for news in self.link.news(&now) {
@@ -116,6 +129,7 @@ impl Edge {
                 return Err(Broken::InterfaceGone { interface });
             }
         }
+        self.observer.health.judge(faults);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use super::link::Link;
 use crate::attach::ProgramCounters;
 use crate::clock;
 use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
+use crate::health::Health;
 use crate::hit::worker::WorkerCells;
 use crate::miss::desk::MissCells;
 use crate::sys::xsk::statistics;
@@ -25,9 +26,24 @@ pub(super) struct Observer {
     pub(super) program: Option<Mutex<ProgramCounters>>,
     pub(super) workers: Vec<(Arc<WorkerCells>, Arc<OwnedFd>)>,
     pub(super) miss: Arc<MissCells>,
+    pub(super) health: Health,
+}
+
+/// The thread of the miss path.
+pub(super) const FILLER: &str = "filler";
+
+pub(super) fn worker_name(queue: u32) -> String {
+    format!("worker-{queue}")
 }
 
 impl Observer {
+    /// Turns of each serving thread's loop, by the thread's name.
+    pub(super) fn turns(&self) -> impl Iterator<Item = (String, u64)> {
+        let workers = self.workers.iter().zip(0..);
+        let workers = workers.map(|((cells, _), queue)| (worker_name(queue), cells.turns.get()));
+        workers.chain([(FILLER.to_owned(), self.miss.turns.get())])
+    }
+
     pub(super) fn snapshot(&self) -> Snapshot {
         let xdp = self.program.as_ref().map(|program| {
             let program = program.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,6 +81,8 @@ impl Observer {
             interface_up: self.link.state().is_some_and(|state| state.up),
             queues: self.queues,
             listen: self.listen.clone(),
+            faults: self.health.faults(),
+            turns: self.turns().collect(),
             xdp: xdp.unwrap_or_default(),
             workers: workers.collect(),
             socket: SocketCounts {

@@ -15,6 +15,7 @@ use crate::attach::{AttachError, Maps, Program, queue_count};
 use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Mode, Sends};
+use crate::health::Health;
 use crate::hit::frames::FrameSender;
 use crate::hit::out::Out;
 use crate::hit::worker::{Bench, Worker, WorkerCells};
@@ -148,6 +149,7 @@ impl Parts {
                 program: counters,
                 workers: observed,
                 miss,
+                health: Health::default(),
             },
             stop: common.stop,
             wakes: vec![common.wake, common.stop_wake],

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::page::{Label, Page, Series};
 use super::results::{RESULTS, result_of};
-use crate::counters::{ReasonCounts, SendCounts, Snapshot};
+use crate::counters::{Cause, ReasonCounts, SendCounts, Snapshot};
 
 /// The whole text of one scrape.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -30,6 +30,7 @@ impl Collector for Scrape {
         let mut page = Page(encoder);
         let snapshot = &self.0;
         describe(&mut page, snapshot)?;
+        count_threads(&mut page, snapshot)?;
         count_xdp(&mut page, snapshot)?;
         count_paths(&mut page, snapshot)?;
         count_requests(&mut page, snapshot)?;
@@ -62,6 +63,26 @@ fn describe(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> 
         ("sender", snapshot.mode.sender.clone()),
     ];
     page.info("mode", "The mode that really is in use.", &mode)
+}
+
+fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let turns =
+        (snapshot.turns.iter()).map(|(thread, turns)| (vec![("thread", thread.clone())], *turns));
+    page.counter(
+        "thread_turns",
+        "Turns of a serving thread's loop; an idle thread has some every second too.",
+        turns,
+    )?;
+    let faults = Cause::ALL.map(|cause| {
+        let lasting = snapshot.faults.iter().filter(|fault| fault.cause == cause);
+        let labels = vec![("cause", cause.label().to_owned())];
+        (labels, lasting.count() as u64)
+    });
+    page.gauges(
+        "faults",
+        "What keeps the edge from being ready; /ready gives the reasons.",
+        faults,
+    )
 }
 
 fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
@@ -265,7 +286,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::counters::{Count, Mode, SocketCounts, WorkerCounts, XskCounts};
+    use crate::counters::{Count, Fault, Mode, SocketCounts, WorkerCounts, XskCounts};
 
     fn reasons(counts: &[(Reason, u64)]) -> ReasonCounts {
         let count = |packets| Count {
@@ -296,6 +317,12 @@ mod tests {
             interface: "eth0".to_owned(),
             queues: 2,
             interface_up: true,
+            turns: BTreeMap::from([("filler".to_owned(), 12)]),
+            faults: vec![Fault {
+                cause: Cause::ThreadStalled,
+                subject: "filler".to_owned(),
+                text: "it stands still".to_owned(),
+            }],
             mode: Mode {
                 xdp: "native".to_owned(),
                 bind: "copy".to_owned(),
@@ -348,6 +375,8 @@ mod tests {
             r#"sealedge_build_info{version="0.1.0",commit="a\"b\\c"} 1"#,
             r#"sealedge_mode_info{interface="eth0",xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
             "sealedge_uptime_seconds 61",
+            r#"sealedge_thread_turns_total{thread="filler"} 12"#,
+            r#"sealedge_faults{cause="thread_stalled"} 1"#,
             "sealedge_queues 2",
             "sealedge_interface_up 1",
             r#"sealedge_xdp_packets_total{queue="0",reason="nack_cookie"} 3"#,

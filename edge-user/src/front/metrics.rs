@@ -39,10 +39,13 @@ async fn metrics(From(state): From<State>) -> Response {
     }
 }
 
-async fn ready(From(state): From<State>) -> (StatusCode, &'static str) {
-    if state.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+async fn ready(From(state): From<State>) -> (StatusCode, String) {
+    let reasons = state.not_ready();
+    if reasons.is_empty() {
+        return (StatusCode::OK, "ready\n".to_owned());
     }
+    let lines = reasons
+        .iter()
+        .map(|reason| format!("not ready: {reason}\n"));
+    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
 }

@@ -21,8 +21,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::config::Config;
 use crate::counters::Snapshot;
+use crate::health::Health;
 
 /// The unix socket: who may use it, and whose it is.
 mod socket;
@@ -106,17 +108,22 @@ impl FrontError {
 /// What the handlers know: nothing, until the data plane runs.
 #[derive(Clone, Default)]
 struct State {
-    source: Arc<OnceLock<SnapshotSource>>,
+    plane: Arc<OnceLock<(SnapshotSource, Health)>>,
     closing: Arc<OnceLock<()>>,
 }
 
 impl State {
     fn snapshot(&self) -> Option<Snapshot> {
-        self.source.get().map(|source| source())
+        self.plane.get().map(|(source, _)| source())
     }
 
-    fn is_ready(&self) -> bool {
-        self.source.get().is_some() && self.closing.get().is_none()
+    /// Why not, a line each; none when it is ready.
+    fn not_ready(&self) -> Vec<String> {
+        match self.plane.get() {
+            None => vec!["starting".to_owned()],
+            Some(_) if self.closing.get().is_some() => vec!["stopping".to_owned()],
+            Some((_, health)) => health.not_ready(clock::now()),
+        }
     }
 }
 
@@ -124,7 +131,7 @@ impl fmt::Debug for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("State")
-            .field("ready", &self.is_ready())
+            .field("not_ready", &self.not_ready())
             .finish_non_exhaustive()
     }
 }
@@ -172,9 +179,9 @@ impl Front {
         })
     }
 
-    /// The data plane runs, and this is where its counters are.
-    pub fn ready(&self, source: SnapshotSource) {
-        let first = self.state.source.set(source).is_ok();
+    /// The data plane runs, and this is where its counters and its faults are.
+    pub fn ready(&self, source: SnapshotSource, health: Health) {
+        let first = self.state.plane.set((source, health)).is_ok();
         assert!(first, "the data plane starts once");
     }
 

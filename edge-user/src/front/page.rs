@@ -29,6 +29,22 @@ impl Page<'_> {
             .encode_gauge(&value)
     }
 
+    /// One metric with labels.
+    pub(super) fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = Series>,
+    ) -> Result<(), fmt::Error> {
+        let mut metric = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn counter(
         &mut self,
         name: &str,

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
+use crate::counters::{Cause, Fault};
 
 /// A folder, a runtime, and a configuration that puts the door in the folder.
 struct Place {
@@ -71,7 +72,8 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     assert!(tcp("/metrics").starts_with("HTTP/1.1 503"));
     assert!(unix("/v1/stat").starts_with("HTTP/1.1 503"));
 
-    front.ready(some_source());
+    let health = Health::default();
+    front.ready(some_source(), health.clone());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
     let metrics = tcp("/metrics");
     assert!(
@@ -90,8 +92,22 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     let mode = fs::metadata(place.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 
+    health.judge(vec![Fault {
+        cause: Cause::ThreadStalled,
+        subject: "worker-0".to_owned(),
+        text: "worker-0 stands still".to_owned(),
+    }]);
+    let ready = tcp("/ready");
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(
+        ready.ends_with("\r\n\r\nnot ready: worker-0 stands still\n"),
+        "{ready}"
+    );
+    health.judge(Vec::new());
+    assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
+
     front.closing();
-    assert!(tcp("/ready").starts_with("HTTP/1.1 503"));
+    assert!(tcp("/ready").ends_with("not ready: stopping\n"));
     assert!(tcp("/metrics").starts_with("HTTP/1.1 200"));
     front.close(place.runtime.handle());
     assert!(!place.socket().exists());
@@ -159,7 +175,7 @@ fn a_missing_right_is_exit_code_77_and_says_who_may() {
 fn who_holds_all_places_loses_them_and_the_next_one_is_answered() {
     let place = place();
     let front = place.open().unwrap();
-    front.ready(some_source());
+    front.ready(some_source(), Health::default());
     let silent: Vec<_> = (0..bounded::CONNECTION_COUNT_MAX)
         .map(|_| UnixStream::connect(place.socket()).unwrap())
         .collect();

@@ -15,7 +15,7 @@ use super::out::Out;
 use crate::clock;
 use crate::counters::{Cell, Reasons, Sends};
 use crate::inbox::Inbox;
-use crate::limits::{BATCH, SEND_RETRY_NS, SPIN};
+use crate::limits::{BATCH, SEND_RETRY_NS, SPIN, TICK};
 use crate::reply::peer::Services;
 use crate::store::Shared;
 use crate::store::reclaim::Reader;
@@ -26,10 +26,16 @@ const RETRY_SEND: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: SEND_RETRY_NS,
 };
+const SIGN_OF_LIFE: Timespec = Timespec {
+    tv_sec: TICK.as_secs().cast_signed(),
+    tv_nsec: 0,
+};
 
 /// What one worker counts. Every received frame ends in one reason (I10).
 #[derive(Debug, Default)]
 pub struct WorkerCells {
+    /// Turns of the loop, idle ones included: a sign of life.
+    pub turns: Cell,
     pub received: Cell,
     /// Frames of the umem without an owner, as of the last time there was nothing to do (I2).
     pub frames_missing: Cell,
@@ -72,6 +78,7 @@ impl Worker {
         }
         let mut idle_since: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
+            self.bench.cells.turns.add(1);
             idle_since = if self.bench.turn() {
                 None
             } else {
@@ -92,13 +99,17 @@ impl Worker {
             std::hint::spin_loop();
             return Some(since);
         }
-        let soon = self.bench.lie_down().then_some(RETRY_SEND);
+        let most = if self.bench.lie_down() {
+            RETRY_SEND
+        } else {
+            SIGN_OF_LIFE
+        };
         let mut fds = [
             PollFd::new(&self.bench.xsk, PollFlags::IN),
             PollFd::new(self.stop_wake.fd(), PollFlags::IN),
         ];
         // An error, such as an interrupt, means the same as success: look again.
-        let (Ok(_) | Err(_)) = poll(&mut fds, soon.as_ref());
+        let (Ok(_) | Err(_)) = poll(&mut fds, Some(&most));
         None
     }
 }

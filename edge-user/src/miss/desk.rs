@@ -23,6 +23,8 @@ use crate::sys::send::{SendQueue, SendRing};
 /// What the miss path counts. Every datagram ends in one reason (I10).
 #[derive(Debug, Default)]
 pub struct MissCells {
+    /// Turns of the loop, idle ones included: a sign of life.
+    pub turns: Cell,
     pub received: Cell,
     pub reasons: Reasons,
     pub bounced: Cell,

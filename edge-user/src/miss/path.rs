@@ -39,6 +39,7 @@ impl MissPath {
     /// Runs until told to stop.
     pub fn run(mut self) -> io::Result<()> {
         while !self.stop.load(Ordering::Acquire) {
+            self.round.desk.cells.turns.add(1);
             let sleep = self.round.begin(clock::now(), clock::unix_seconds());
             let Self { receive, round, .. } = &mut self;
             receive.wait(sleep, |datagram| {

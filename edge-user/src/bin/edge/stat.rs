@@ -113,6 +113,9 @@ fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
             ", link down"
         },
     )?;
+    for fault in &snapshot.faults {
+        writeln!(out, "not ready {}", fault.text)?;
+    }
     writeln!(out)
 }
 
