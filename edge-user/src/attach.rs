@@ -5,7 +5,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
-use edge_ebpf::maps::{self, ABI_VERSION, QUEUES_MAX, Settings, Tally, tally_index};
+use edge_ebpf::maps::{self, ABI_VERSION, Settings, Tally, tally_index};
 use edge_ebpf::reason::Reason;
 
 use rustix::process::{Resource, getrlimit};
@@ -268,23 +268,6 @@ fn missing_rights() -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(name, present)| (!present).then_some(name))
     .collect()
-}
-
-/// How many RX queues an interface has now; drivers may change that when a program is attached.
-pub fn queue_count(interface: &str) -> std::io::Result<u32> {
-    let mut queues = 0;
-    for entry in std::fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
-        if entry?.file_name().to_string_lossy().starts_with("rx-") {
-            queues += 1;
-        }
-    }
-    if queues > QUEUES_MAX {
-        tracing::warn!(
-            "{interface} has {queues} RX queues and {QUEUES_MAX} can be served: hits on the others \
-             take the kernel's path"
-        );
-    }
-    Ok(queues.min(QUEUES_MAX))
 }
 
 /// I13: a map that is missing, or whose keys and values have other sizes than ours, is of another

@@ -52,6 +52,9 @@ mod sync;
 /// The two clocks.
 #[cfg(feature = "server")]
 pub mod clock;
+/// Interfaces and addresses of the host.
+#[cfg(feature = "server")]
+pub mod network;
 /// The kernel's interfaces: the only place `unsafe` is written.
 #[cfg(feature = "server")]
 pub mod sys;

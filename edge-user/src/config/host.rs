@@ -6,13 +6,12 @@ use std::io::Read;
 use std::path::Path;
 
 use super::{Config, ConfigError, OriginUrl, SECRET_BYTES};
+use crate::network::Network;
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for (index, name) in config.service.interfaces.iter().enumerate() {
-        if !Path::new("/sys/class/net").join(name).exists() {
-            let message = format!("this machine has no interface \"{name}\"; see `ip link`");
-            return Err(config.error(&format!("service.interfaces[{index}]"), &message));
-        }
+        check_interface(name)
+            .map_err(|message| config.error(&format!("service.interfaces[{index}]"), &message))?;
     }
     for (index, origin) in config.origins.iter().enumerate() {
         let OriginUrl::Directory(path) = &origin.url;
@@ -22,6 +21,19 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     read_secret(config)?;
     check_socket_parent(&config.admin.socket)
         .map_err(|message| config.error("admin.socket", &message))
+}
+
+fn check_interface(name: &str) -> Result<(), String> {
+    match Network::open().and_then(|network| network.interface(name)) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(format!(
+            "this machine has no interface \"{name}\"; see `ip link`"
+        )),
+        Err(error) => Err(format!(
+            "the kernel does not answer questions about interfaces: {error}; allow AF_NETLINK \
+             sockets"
+        )),
+    }
 }
 
 fn check_directory(path: &Path) -> Result<(), String> {

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use edge_ebpf::frame::{Address, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
-use edge_ebpf::maps::{ABI_VERSION, ADDRESSES_MAX, Settings};
+use edge_ebpf::maps::{ABI_VERSION, ADDRESSES_MAX, QUEUES_MAX, Settings};
 use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::StartError;
-use crate::config::{Config, Hugepages, Sender};
+use crate::config::{Config, Hugepages, Sender, XdpMode};
 use crate::limits::{XSK, XSK_SENDING};
+use crate::network::{Interface, Network};
 use crate::reply::peer::endpoint;
 use crate::sys::mapping::{HUGEPAGE_BYTES, Mapping};
 use crate::sys::socket::ServiceSocket;
@@ -55,7 +56,18 @@ pub(super) fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, S
 }
 
 /// What the program must know to tell whose packet it has.
-pub(super) fn settings(config: &Config, interface: &str) -> Result<Settings, StartError> {
+pub(super) fn settings(config: &Config, interface: &Interface) -> Result<Settings, StartError> {
+    let mac = match interface.mac {
+        Some(mac) => mac,
+        // Only the program looks at it.
+        None if config.xdp.mode == XdpMode::Off => [0; 6],
+        None => {
+            return Err(StartError::Interface {
+                interface: interface.name.clone(),
+                error: io::Error::other("it has no Ethernet address"),
+            });
+        }
+    };
     let mut addresses = [Address::UNSPECIFIED; ADDRESSES_MAX];
     let listen = &config.service.listen;
     for (place, address) in addresses.iter_mut().zip(listen) {
@@ -68,29 +80,44 @@ pub(super) fn settings(config: &Config, interface: &str) -> Result<Settings, Sta
         address_count: u32::try_from(listen.len()).unwrap_or(u32::MAX),
         max_burst: config.service.max_burst,
         reserved: 0,
-        mac: station_address(interface)?,
+        mac,
         reserved_too: [0; 4],
         addresses,
     })
 }
 
-fn interface_file(interface: &str, name: &str) -> Result<String, StartError> {
-    std::fs::read_to_string(format!("/sys/class/net/{interface}/{name}")).map_err(|error| {
-        StartError::Interface {
-            interface: interface.to_owned(),
-            error,
-        }
-    })
+/// The interface that is served.
+pub(super) fn interface(network: &Network, name: &str) -> Result<Interface, StartError> {
+    let unknown = |error| StartError::Interface {
+        interface: name.to_owned(),
+        error,
+    };
+    let found = network.interface(name).map_err(unknown)?;
+    found.ok_or_else(|| unknown(io::Error::from_raw_os_error(libc::ENODEV)))
 }
 
-/// The kernel's number of the interface.
-pub(super) fn interface_index(interface: &str) -> Result<u32, StartError> {
-    interface_number(interface, "ifindex")
+/// How many of its RX queues are served; drivers may change their number when a program is
+/// attached.
+pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u32, StartError> {
+    let name = &interface.name;
+    let queues = network
+        .queue_count(interface)
+        .map_err(|error| StartError::Interface {
+            interface: name.clone(),
+            error,
+        })?;
+    if queues > QUEUES_MAX {
+        tracing::warn!(
+            "{name} has {queues} RX queues and {QUEUES_MAX} can be served: hits on the others take \
+             the kernel's path"
+        );
+    }
+    Ok(queues.min(QUEUES_MAX))
 }
 
 /// A full DATA datagram must fit the interface: it is never fragmented.
-pub(super) fn check_mtu(config: &Config, interface: &str) -> Result<(), StartError> {
-    let mtu_bytes = interface_number(interface, "mtu")?;
+pub(super) fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
+    let mtu_bytes = interface.mtu_bytes;
     let segment_bytes = config.service.segment_bytes;
     let ip_bytes = if config.service.listen.iter().any(SocketAddr::is_ipv6) {
         IPV6_BYTES
@@ -103,38 +130,11 @@ pub(super) fn check_mtu(config: &Config, interface: &str) -> Result<(), StartErr
         return Ok(());
     }
     Err(StartError::Mtu {
-        interface: interface.to_owned(),
+        interface: interface.name.clone(),
         mtu_bytes,
         needed_bytes,
         segment_bytes,
     })
-}
-
-fn interface_number(interface: &str, name: &str) -> Result<u32, StartError> {
-    let text = interface_file(interface, name)?;
-    text.trim().parse().map_err(|error| StartError::Interface {
-        interface: interface.to_owned(),
-        error: io::Error::other(error),
-    })
-}
-
-fn station_address(interface: &str) -> Result<[u8; 6], StartError> {
-    let text = interface_file(interface, "address")?;
-    let mut bytes = text
-        .trim()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16));
-    let mut mac = [0; 6];
-    for place in &mut mac {
-        *place = bytes
-            .next()
-            .and_then(Result::ok)
-            .ok_or_else(|| StartError::Interface {
-                interface: interface.to_owned(),
-                error: io::Error::other("it has no Ethernet address"),
-            })?;
-    }
-    Ok(mac)
 }
 
 /// Workers go round the CPUs this process may use.

@@ -1,19 +1,15 @@
 //! Looks after the interface, which others can take down, rename or remove while it is served.
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 
-use rustix::net::netdevice::index_to_name;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use crate::network::Network;
 
 /// The interface, by the number that stays its own when it is renamed.
 #[derive(Debug)]
 pub(super) struct Link {
     index: u32,
-    /// Any socket will do: the kernel tells its network namespace by it.
-    socket: OwnedFd,
+    network: Network,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,19 +27,17 @@ pub(super) enum News {
 }
 
 impl Link {
-    pub(super) fn new(index: u32) -> io::Result<Self> {
-        let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
-        let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
-        Ok(Self { index, socket })
+    pub(super) const fn new(index: u32, network: Network) -> Self {
+        Self { index, network }
     }
 
     /// What it is like now; nothing when it is gone.
-    pub(super) fn state(&self) -> Option<State> {
-        let name = index_to_name(&self.socket, self.index).ok()?;
-        let said = fs::read_to_string(format!("/sys/class/net/{name}/operstate"));
-        // Drivers that cannot tell say "unknown", and mean that they carry what they are given.
-        let up = said.is_ok_and(|state| matches!(state.trim(), "up" | "unknown"));
-        Some(State { name, up })
+    pub(super) fn state(&self) -> io::Result<Option<State>> {
+        let found = self.network.interface_by_index(self.index)?;
+        Ok(found.map(|interface| State {
+            name: interface.name,
+            up: interface.up,
+        }))
     }
 }
 
@@ -126,8 +120,8 @@ mod tests {
     #[test]
     fn an_interface_is_found_by_its_number_and_one_that_is_gone_is_not() {
         // Loopback is the first of every namespace.
-        let loopback = Link::new(1).unwrap().state().unwrap();
-        assert_eq!(loopback.name, "lo");
-        assert_eq!(Link::new(0x7fff_ff00).unwrap().state(), None);
+        let look = |index| Link::new(index, Network::open().unwrap()).state().unwrap();
+        assert_eq!(look(1).unwrap().name, "lo");
+        assert_eq!(look(0x7fff_ff00), None);
     }
 }

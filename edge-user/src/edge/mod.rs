@@ -116,17 +116,20 @@ impl Edge {
         }
         let faults = (self.heartbeats).stalled(self.observer.turns(), clock::now());
         match self.observer.link.state() {
-            Some(now) => {
+            Ok(Some(now)) => {
                 for news in self.link.news(&now) {
                     tracing::warn!("{news}");
                 }
                 self.link = now;
             }
             // Without a program the sockets go on by whatever interface has their addresses.
-            None if self.program.is_none() => {}
-            None => {
+            Ok(None) if self.program.is_none() => {}
+            Ok(None) => {
                 let interface = self.observer.interface.clone();
                 return Err(Broken::InterfaceGone { interface });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kernel does not answer questions about the interface");
             }
         }
         self.observer.health.judge(faults);

@@ -78,7 +78,7 @@ impl Observer {
                 .as_secs(),
             mode: self.mode.clone(),
             interface: self.interface.clone(),
-            interface_up: self.link.state().is_some_and(|state| state.up),
+            interface_up: matches!(self.link.state(), Ok(Some(state)) if state.up),
             queues: self.queues,
             listen: self.listen.clone(),
             faults: self.health.faults(),

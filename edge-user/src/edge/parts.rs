@@ -11,7 +11,7 @@ use super::error::{StartError, system};
 use super::host;
 use super::link::Link;
 use super::observe::Observer;
-use crate::attach::{AttachError, Maps, Program, queue_count};
+use crate::attach::{AttachError, Maps, Program};
 use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Mode, Sends};
@@ -26,6 +26,7 @@ use crate::miss::desk::{Complaints, Desk, MissCells};
 use crate::miss::flight::Flights;
 use crate::miss::origin::Origins;
 use crate::miss::path::{MissPath, Round};
+use crate::network::Network;
 use crate::reply::gso::Sender;
 use crate::reply::peer::Services;
 use crate::store::publish::Publisher;
@@ -70,8 +71,10 @@ impl Parts {
         let origins = Origins::open(config.origins.iter().map(|origin| match &origin.url {
             OriginUrl::Directory(path) => path.clone(),
         }))?;
-        let interface = config.service.interfaces[0].as_str();
-        host::check_mtu(config, interface)?;
+        let network = system("a look at interfaces", Network::open())?;
+        let served = host::interface(&network, &config.service.interfaces[0])?;
+        let interface = served.name.as_str();
+        host::check_mtu(config, &served)?;
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
         let arena = host::memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
@@ -79,10 +82,7 @@ impl Parts {
         let (mut program, maps) = attached(config, interface)?;
         let queues = match program {
             None => 0,
-            Some(_) => queue_count(interface).map_err(|error| StartError::Interface {
-                interface: interface.to_owned(),
-                error,
-            })?,
+            Some(_) => host::queue_count(&network, &served)?,
         };
         let (shared, pieces) = Shared::new(
             arena,
@@ -94,7 +94,7 @@ impl Parts {
         let common = Common {
             config,
             interface,
-            services: Services::new(&config.service.listen, host::interface_index(interface)?),
+            services: Services::new(&config.service.listen, served.index),
             sockets,
             shared,
             inbox: Arc::new(Inbox::new(INBOX, wake.clone())),
@@ -102,8 +102,7 @@ impl Parts {
             wake,
             stop_wake: system("a wake-up", Wake::new())?,
         };
-        let settings = host::settings(config, interface)?;
-        let link = Link::new(host::interface_index(interface)?);
+        let settings = host::settings(config, &served)?;
 
         let mut workers = Vec::new();
         let mut observed = Vec::new();
@@ -141,7 +140,7 @@ impl Parts {
                 started: clock::now(),
                 mode: mode(config, hugepages),
                 interface: interface.to_owned(),
-                link: system("a look at the interface", link)?,
+                link: Link::new(served.index, network),
                 queues,
                 listen: (config.service.listen.iter())
                     .map(ToString::to_string)

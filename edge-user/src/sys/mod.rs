@@ -16,6 +16,8 @@ pub mod ring;
 pub mod ring_memory;
 /// An AF_XDP socket that receives.
 pub mod xsk;
+/// Questions to the kernel about interfaces.
+pub mod netlink;
 /// The service's UDP sockets.
 pub mod socket;
 /// Addresses and queues that are free a moment later.

@@ -102,7 +102,7 @@ fn set_buffer(
         .or_else(|_| set_option(fd, libc::SOL_SOCKET, limited, bytes))
 }
 
-fn set_option(
+pub(in crate::sys) fn set_option(
     fd: RawFd,
     level: libc::c_int,
     name: libc::c_int,

@@ -89,8 +89,12 @@ pub(crate) struct Edged {
 impl Edged {
     /// Starts it, and waits until it says that it is ready.
     pub(crate) fn start(ground: &Ground, setup: &Setup) -> Self {
+        Self::start_command(ground, setup, setup.command(ground))
+    }
+
+    /// The same by a command of the test's own.
+    pub(crate) fn start_command(ground: &Ground, setup: &Setup, mut command: Command) -> Self {
         let log = ground.folder().join("edged.log");
-        let mut command = setup.command(ground);
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -37,6 +37,8 @@ mod life;
 mod capacity;
 /// What is wrong with a machine or a command is said in one line.
 mod conditions;
+/// What the kernel reports about interfaces, and for which namespace.
+mod facts;
 /// What a GET is refused with.
 mod refusals;
 /// What is wrong with an origin hurts one object only.

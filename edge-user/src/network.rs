@@ -1,0 +1,397 @@
+//! Interfaces and addresses, as the kernel reports them for the network namespace of this process.
+//!
+//! Read through netlink and ioctl only: `/sys` and `/proc/sys` may show another namespace's, as
+//! after `nsenter --net`, or under systemd with `NetworkNamespacePath=`.
+#![expect(
+    clippy::host_endian_bytes,
+    reason = "the kernel is on the same machine"
+)]
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
+
+use netlink_packet_core::{
+    NLA_F_NESTED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_mac, parse_string, parse_u8, parse_u16,
+    parse_u32,
+};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::sys::netlink::{receive_queues, route_socket};
+
+/// Longest name the kernel gives an interface.
+const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
+/// The kernel fills at most this much at once.
+const ANSWER_BYTES: usize = 64 << 10;
+/// A listing is begun anew when something changed meanwhile, this many times at most.
+const LISTINGS: u32 = 8;
+
+/// `struct ifinfomsg` and `struct ifaddrmsg`, before their attributes.
+const LINK_HEADER_BYTES: usize = 16;
+const ADDRESS_HEADER_BYTES: usize = 8;
+/// `linux/if_link.h`, inside `IFLA_INFO_DATA` of a VLAN.
+const IFLA_VLAN_ID: u16 = 1;
+
+/// A way to ask the kernel.
+#[derive(Debug)]
+pub struct Network {
+    socket: Mutex<OwnedFd>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Interface {
+    /// Its own as long as it exists, whatever it is called.
+    pub index: u32,
+    pub name: String,
+    pub mtu_bytes: u32,
+    /// Its station address, if that is an Ethernet one.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it carries packets; drivers that cannot tell count as up.
+    pub up: bool,
+    /// RX queues its driver made room for.
+    pub queues_max: u32,
+    /// The bond or bridge it is a port of.
+    pub master: Option<u32>,
+    /// What the driver calls its kind: "veth", "bond", "vlan"; empty for hardware.
+    pub kind: String,
+    pub vlan: Option<Vlan>,
+}
+
+impl Interface {
+    fn is_vlan_above(&self, below: &Self) -> bool {
+        let parents = [Some(below.index), below.master];
+        self.vlan
+            .is_some_and(|vlan| vlan.parent.is_some() && parents.contains(&vlan.parent))
+    }
+}
+
+/// What makes an interface a VLAN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vlan {
+    pub id: u16,
+    /// Index of the interface it lies above, if that is in this namespace.
+    pub parent: Option<u32>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalAddress {
+    pub interface: u32,
+    pub address: IpAddr,
+    pub prefix_bits: u8,
+    pub state: AddressState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressState {
+    Usable,
+    /// IPv6 is still finding out whether a neighbour has it too.
+    Tentative,
+    /// A neighbour has it.
+    Duplicate,
+}
+
+impl Network {
+    pub fn open() -> io::Result<Self> {
+        let socket = Mutex::new(route_socket()?);
+        Ok(Self { socket })
+    }
+
+    /// The interface of this name; nothing when there is none.
+    pub fn interface(&self, name: &str) -> io::Result<Option<Interface>> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Ok(None);
+        }
+        let text = [name.as_bytes(), &[0]].concat();
+        self.one_interface(0, &[attribute(libc::IFLA_IFNAME, &text)])
+    }
+
+    /// The interface of this index; nothing when it is gone.
+    pub fn interface_by_index(&self, index: u32) -> io::Result<Option<Interface>> {
+        self.one_interface(index, &[])
+    }
+
+    fn one_interface(&self, index: u32, by: &[Vec<u8>]) -> io::Result<Option<Interface>> {
+        let request = link_request(index, by, 0);
+        let mut found = None;
+        let asked = self.ask(&request, |kind, payload| {
+            if kind == libc::RTM_NEWLINK {
+                found = parse_interface(payload);
+            }
+        });
+        match asked {
+            Ok(_) => Ok(found),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The VLANs above an interface, and above the bond or bridge it is a port of.
+    pub fn vlans_above(&self, interface: &Interface) -> io::Result<Vec<Interface>> {
+        let kind = attribute(libc::IFLA_INFO_KIND, b"vlan\0");
+        let by = attribute(libc::IFLA_LINKINFO | NLA_F_NESTED, &kind);
+        let request = link_request(0, &[by], NLM_F_DUMP);
+        let mut vlans = self.list(&request, |kind, payload| {
+            (kind == libc::RTM_NEWLINK)
+                .then(|| parse_interface(payload))
+                .flatten()
+        })?;
+        vlans.retain(|link| link.is_vlan_above(interface));
+        Ok(vlans)
+    }
+
+    /// The addresses of one interface. Cheap, however many others have.
+    pub fn addresses_of(&self, index: u32) -> io::Result<Vec<LocalAddress>> {
+        let mut addresses = self.list_addresses(index)?;
+        addresses.retain(|address| address.interface == index);
+        Ok(addresses)
+    }
+
+    /// The addresses of all interfaces.
+    pub fn addresses(&self) -> io::Result<Vec<LocalAddress>> {
+        self.list_addresses(0)
+    }
+
+    fn list_addresses(&self, index: u32) -> io::Result<Vec<LocalAddress>> {
+        let mut header = [0; ADDRESS_HEADER_BYTES];
+        header[4..].copy_from_slice(&index.to_ne_bytes());
+        let request = request(libc::RTM_GETADDR, NLM_F_DUMP, &header, &[]);
+        let listed = self.list(&request, |kind, payload| {
+            (kind == libc::RTM_NEWADDR)
+                .then(|| parse_address(payload))
+                .flatten()
+        });
+        match listed {
+            // The interface a listing was filtered by is gone.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
+    /// How many RX queues an interface uses; drivers may change that when a program is attached.
+    pub fn queue_count(&self, interface: &Interface) -> io::Result<u32> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = receive_queues(&socket, &interface.name)?;
+        Ok(told.unwrap_or(interface.queues_max))
+    }
+
+    /// All that a request is answered with, as of one moment.
+    fn list<T>(
+        &self,
+        request: &[u8],
+        parse: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
+        for _ in 0..LISTINGS {
+            let mut all = Vec::new();
+            if self.ask(request, |kind, payload| all.extend(parse(kind, payload)))? {
+                return Ok(all);
+            }
+        }
+        Err(io::Error::other(
+            "interfaces or addresses change all the time",
+        ))
+    }
+
+    /// Sends a request, and hands out its answers; whether nothing changed meanwhile.
+    fn ask(&self, request: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // What an earlier request left unread is not the answer to this one.
+        let mut answer = vec![0; ANSWER_BYTES];
+        while recv(&*socket, &mut answer[..], RecvFlags::DONTWAIT).is_ok() {}
+        send(&*socket, request, SendFlags::empty())?;
+        let dump = NetlinkBuffer::new(request).flags() & NLM_F_DUMP != 0;
+        let mut whole = true;
+        loop {
+            let (len_bytes, _) = recv(&*socket, &mut answer[..], RecvFlags::empty())?;
+            let mut rest = &answer[..len_bytes];
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+                whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+                match message.message_type() {
+                    NLMSG_DONE => return Ok(whole),
+                    NLMSG_ERROR => return Err(refusal(message.payload())),
+                    kind => each(kind, message.payload()),
+                }
+                if !dump {
+                    return Ok(whole);
+                }
+                let len_bytes = message.length() as usize;
+                rest = rest
+                    .get(len_bytes.next_multiple_of(4)..)
+                    .unwrap_or_default();
+            }
+        }
+    }
+}
+
+/// The error number that an `NLMSG_ERROR` begins with, negated.
+fn refusal(payload: &[u8]) -> io::Error {
+    let number = payload
+        .first_chunk()
+        .map_or(-libc::EPROTO, |bytes| i32::from_ne_bytes(*bytes));
+    io::Error::from_raw_os_error(number.wrapping_neg())
+}
+
+fn link_request(index: u32, by: &[Vec<u8>], flags: u16) -> Vec<u8> {
+    let mut header = [0; LINK_HEADER_BYTES];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    let without = libc::RTEXT_FILTER_SKIP_STATS.cast_unsigned().to_ne_bytes();
+    let attributes = [by, &[attribute(libc::IFLA_EXT_MASK, &without)]].concat();
+    request(libc::RTM_GETLINK, flags, &header, &attributes)
+}
+
+fn request(kind: u16, flags: u16, header: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+    const NETLINK_HEADER_BYTES: usize = 16;
+    let mut bytes = vec![0; NETLINK_HEADER_BYTES];
+    bytes.extend_from_slice(header);
+    bytes.extend(attributes.iter().flatten());
+    let len_bytes = u32::try_from(bytes.len()).expect("a request is short");
+    let mut message = NetlinkBuffer::new(&mut bytes);
+    message.set_length(len_bytes);
+    message.set_message_type(kind);
+    message.set_flags(flags | NLM_F_REQUEST);
+    bytes
+}
+
+/// Type, length and value, padded to four bytes.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len_bytes = u16::try_from(4 + value.len()).expect("an attribute is short");
+    let mut bytes = [len_bytes.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend_from_slice(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+fn parse_interface(payload: &[u8]) -> Option<Interface> {
+    let (header, rest) = payload.split_at_checked(LINK_HEADER_BYTES)?;
+    let mut found = Interface {
+        index: parse_u32(&header[4..8]).ok()?,
+        ..Interface::default()
+    };
+    let (mut parent, mut elsewhere, mut vlan_id) = (None, false, None);
+    for nla in attributes(rest) {
+        let value = nla.value();
+        match nla.kind() {
+            libc::IFLA_IFNAME => found.name = parse_string(value).ok()?,
+            libc::IFLA_MTU => found.mtu_bytes = parse_u32(value).ok()?,
+            libc::IFLA_ADDRESS => found.mac = parse_mac(value).ok(),
+            libc::IFLA_OPERSTATE => {
+                let up = [libc::IF_OPER_UP, libc::IF_OPER_UNKNOWN];
+                found.up = up.contains(&i32::from(parse_u8(value).ok()?));
+            }
+            libc::IFLA_NUM_RX_QUEUES => found.queues_max = parse_u32(value).ok()?,
+            libc::IFLA_MASTER => found.master = parse_u32(value).ok(),
+            libc::IFLA_LINK => parent = parse_u32(value).ok(),
+            libc::IFLA_LINK_NETNSID => elsewhere = true,
+            libc::IFLA_LINKINFO => {
+                for nla in attributes(value) {
+                    match nla.kind() {
+                        libc::IFLA_INFO_KIND => found.kind = parse_string(nla.value()).ok()?,
+                        libc::IFLA_INFO_DATA => {
+                            vlan_id = attributes(nla.value())
+                                .find(|nla| nla.kind() == IFLA_VLAN_ID)
+                                .and_then(|nla| parse_u16(nla.value()).ok());
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if found.kind == "vlan" {
+        let parent = parent.filter(|_| !elsewhere);
+        found.vlan = vlan_id.map(|id| Vlan { id, parent });
+    }
+    Some(found)
+}
+
+fn parse_address(payload: &[u8]) -> Option<LocalAddress> {
+    let (header, rest) = payload.split_at_checked(ADDRESS_HEADER_BYTES)?;
+    let (mut local, mut address, mut flags) = (None, None, u32::from(header[2]));
+    for nla in attributes(rest) {
+        match nla.kind() {
+            // On a point-to-point link, IFA_ADDRESS is the other end's.
+            libc::IFA_LOCAL => local = parse_ip(nla.value()).ok(),
+            libc::IFA_ADDRESS => address = parse_ip(nla.value()).ok(),
+            libc::IFA_FLAGS => flags = parse_u32(nla.value()).ok()?,
+            _ => {}
+        }
+    }
+    let state = if flags & libc::IFA_F_DADFAILED != 0 {
+        AddressState::Duplicate
+    } else if flags & libc::IFA_F_TENTATIVE != 0 && flags & libc::IFA_F_OPTIMISTIC == 0 {
+        AddressState::Tentative
+    } else {
+        AddressState::Usable
+    };
+    Some(LocalAddress {
+        interface: parse_u32(&header[4..]).ok()?,
+        address: local.or(address)?,
+        prefix_bits: header[1],
+        state,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, attributes: &[(u16, &[u8])]) -> Interface {
+        let mut bytes = vec![0; LINK_HEADER_BYTES];
+        bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+        for (kind, value) in attributes {
+            bytes.extend(attribute(*kind, value));
+        }
+        parse_interface(&bytes).unwrap()
+    }
+
+    fn vlan(index: u32, id: u16, rest: &[(u16, &[u8])]) -> Interface {
+        let data = attribute(IFLA_VLAN_ID, &id.to_ne_bytes());
+        let info = [
+            attribute(libc::IFLA_INFO_KIND, b"vlan\0"),
+            attribute(libc::IFLA_INFO_DATA, &data),
+        ];
+        let info = info.concat();
+        link(index, &[&[(libc::IFLA_LINKINFO, &info[..])], rest].concat())
+    }
+
+    #[test]
+    fn vlans_are_those_above_the_interface_or_its_bond_in_this_namespace() {
+        let on = |parent: u32| parent.to_ne_bytes();
+        let port = link(2, &[(libc::IFLA_MASTER, &on(9))]);
+        let direct = vlan(3, 7, &[(libc::IFLA_LINK, &on(2))]);
+        assert_eq!(
+            direct.vlan,
+            Some(Vlan {
+                id: 7,
+                parent: Some(2)
+            })
+        );
+        assert!(direct.is_vlan_above(&port));
+        assert!(vlan(4, 8, &[(libc::IFLA_LINK, &on(9))]).is_vlan_above(&port));
+        assert!(!vlan(5, 8, &[(libc::IFLA_LINK, &on(4))]).is_vlan_above(&port));
+        let elsewhere: &[(u16, &[u8])] = &[
+            (libc::IFLA_LINK, &on(2)),
+            (libc::IFLA_LINK_NETNSID, &[0; 4]),
+        ];
+        assert!(!vlan(6, 9, elsewhere).is_vlan_above(&port));
+        assert!(!port.is_vlan_above(&port));
+    }
+
+    #[test]
+    fn what_a_kernel_might_send_by_mistake_is_no_panic() {
+        let good = vlan(3, 7, &[(libc::IFLA_LINK, &[2, 0, 0, 0])]);
+        assert_eq!(good.index, 3);
+        for len_bytes in 0..64 {
+            let bytes = vec![0xff; len_bytes];
+            let (_, _) = (parse_interface(&bytes), parse_address(&bytes));
+        }
+    }
+}

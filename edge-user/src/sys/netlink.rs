@@ -1,0 +1,86 @@
+//! What the kernel is asked about interfaces, through sockets: these belong to the network
+//! namespace of the thread that made them, which files under `/sys` need not.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
+
+use super::socket::set_option;
+
+/// The kernel answers while it is asked; this only bounds a fault of its.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// `linux/ethtool.h`
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
+
+/// Asks about links and addresses; dumps can be filtered by interface.
+pub fn route_socket() -> io::Result<OwnedFd> {
+    let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+    let socket = socket_with(family, SocketType::RAW, flags, None)?;
+    // The protocol is NETLINK_ROUTE, which is number 0.
+    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME_MAX))?;
+    set_option(
+        socket.as_raw_fd(),
+        libc::SOL_NETLINK,
+        libc::NETLINK_GET_STRICT_CHK,
+        1,
+    )?;
+    Ok(socket)
+}
+
+/// `struct ethtool_channels`
+#[repr(C)]
+#[derive(Default)]
+struct Channels {
+    command: u32,
+    most: [u32; 4],
+    receiving: u32,
+    sending: u32,
+    other: u32,
+    combined: u32,
+}
+
+/// `struct ifreq`, as this request uses it.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    data: *mut c_void,
+    /// The rest of the kernel's union.
+    rest: [u8; 16],
+}
+const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
+
+/// How many RX queues the driver of this interface uses now, if it can tell.
+pub fn receive_queues(socket: &OwnedFd, interface: &str) -> io::Result<Option<u32>> {
+    let mut channels = Channels {
+        command: ETHTOOL_GCHANNELS,
+        ..Channels::default()
+    };
+    let mut request = Request {
+        name: [0; libc::IFNAMSIZ],
+        data: (&raw mut channels).cast(),
+        rest: [0; 16],
+    };
+    let name = interface.as_bytes();
+    // The last byte stays zero.
+    let place = request.name[..libc::IFNAMSIZ - 1].get_mut(..name.len());
+    place
+        .ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(name);
+    // SAFETY: the request has the kernel's size, its name ends in a zero, and its pointer leads to
+    // a live `struct ethtool_channels`, which is all that this command reads and writes.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result == 0 {
+        return Ok(Some(channels.receiving + channels.combined));
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => Ok(None),
+        _ => Err(error),
+    }
+}
