@@ -39,6 +39,9 @@ pub mod client;
 pub mod seal;
 /// Where a chunk lies at an origin.
 pub mod layout;
+/// Threads, where a limit may forbid them.
+#[cfg(feature = "reader")]
+pub mod spawn;
 /// Foreign text, as it may stand on a terminal.
 pub mod terminal;
 /// What happened so far, as the operator sees it.

@@ -20,6 +20,7 @@ use super::transfer::{Action, Complete, Cost, Transfer};
 use super::walk::Wanted;
 use crate::seal::ticket::PublicTicket;
 use crate::seal::tree::Verified;
+use crate::spawn;
 
 /// Receive calls in a row before requests get their turn.
 const RECEIVES_MAX: u32 = 8;
@@ -112,7 +113,9 @@ pub fn fetch(
         // came with one of the 64 index chunks that list data.
         let (tasks_in, tasks) = channel();
         let (to_transfer, checked) = channel();
-        scope.spawn(move || check(&tasks, &to_transfer, sink, &stop.bell));
+        thread::Builder::new()
+            .spawn_scoped(scope, move || check(&tasks, &to_transfer, sink, &stop.bell))
+            .map_err(|error| Failure::Thread(spawn::refused(error)))?;
         let driver = Driver {
             line: Line::new(edge),
             transfer: Transfer::new(ticket, seed),

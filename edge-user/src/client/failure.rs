@@ -99,6 +99,8 @@ pub enum Failure {
         action: &'static str,
         source: io::Error,
     },
+    #[error("{0}")]
+    Thread(#[source] io::Error),
     #[error("interrupted")]
     Interrupted,
 }

@@ -20,9 +20,9 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::SysError;
 use thiserror::Error;
-use tokio::runtime::{self, Runtime};
 
 use crate::layout::chunk_path;
+use crate::spawn;
 
 use super::cipher::{Cipher, Key, Nonce};
 use super::ticket::{PublicTicket, Ticket, TicketError};
@@ -56,8 +56,8 @@ pub enum PublishError {
     NotKept(ChunkId),
     #[error("the kernel has no random numbers: {0}")]
     Random(#[from] SysError),
-    #[error("cannot start the upload: {0}")]
-    Runtime(#[source] io::Error),
+    #[error("{0}")]
+    Thread(#[source] io::Error),
     #[error(transparent)]
     Ticket(#[from] TicketError),
     #[error("interrupted")]
@@ -160,15 +160,6 @@ fn publish_under(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Ticket, PublishError> {
     let shape = Shape::of(size_bytes).ok_or(PublishError::TooLarge(size_bytes))?;
-    let upload = Upload {
-        origin,
-        // The store's own blocking threads do the work; one thread is enough to drive them.
-        runtime: runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(PublishError::Runtime)?,
-    };
     let cipher = Cipher::new(&key, nonce);
     // Uploads wait for disks and networks, so there are more of them than cores.
     let workers = thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).min(16));
@@ -176,15 +167,22 @@ fn publish_under(
         let (parts_in, parts_out) = sync_channel(workers);
         let parts_out = Arc::new(Mutex::new(parts_out));
         let (named_in, named_out) = sync_channel(workers);
+        let refused = |error| PublishError::Thread(spawn::refused(error));
         for _ in 0..workers {
             let (parts, named) = (Arc::clone(&parts_out), named_in.clone());
-            let (cipher, upload) = (&cipher, &upload);
-            scope.spawn(move || seal_parts(cipher, upload, &parts, &named));
+            let cipher = &cipher;
+            thread::Builder::new()
+                .spawn_scoped(scope, move || seal_parts(cipher, origin, &parts, &named))
+                .map_err(refused)?;
         }
         // The workers alone hold the receiver now: when they stop, the reader stops.
         drop(parts_out);
-        scope.spawn(move || read_parts(source, size_bytes, stop, &parts_in, &named_in));
-        hang(&shape, &upload, &named_out, progress)
+        thread::Builder::new()
+            .spawn_scoped(scope, move || {
+                read_parts(source, size_bytes, stop, &parts_in, &named_in);
+            })
+            .map_err(refused)?;
+        hang(&shape, origin, &named_out, progress)
     })?;
     if stop.load(Ordering::Relaxed) {
         return Err(PublishError::Interrupted);
@@ -244,7 +242,7 @@ fn read_parts(
 
 fn seal_parts(
     cipher: &Cipher<'_>,
-    upload: &Upload<'_>,
+    origin: Origin<'_>,
     parts: &Mutex<Receiver<Part>>,
     named: &SyncSender<Outcome>,
 ) {
@@ -256,7 +254,7 @@ fn seal_parts(
         cipher.apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
         let id = id_of(&bytes);
         let len = bytes.len() as u64;
-        let outcome = upload.put(id, bytes).map(|()| Named {
+        let outcome = origin.put(id, bytes).map(|()| Named {
             index,
             id,
             bytes: len,
@@ -270,12 +268,12 @@ fn seal_parts(
 /// Puts the ids in order and hangs them into the tree; gives the root.
 fn hang(
     shape: &Shape,
-    upload: &Upload<'_>,
+    origin: Origin<'_>,
     named: &Receiver<Outcome>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ChunkId, PublishError> {
     let mut builder = Builder::default();
-    let mut store = |id, bytes| upload.put(id, bytes);
+    let mut store = |id, bytes| origin.put(id, bytes);
     let mut early = BTreeMap::new();
     let mut next = 0;
     for outcome in named {
@@ -295,21 +293,17 @@ fn hang(
     builder.finish(&mut store)
 }
 
-struct Upload<'a> {
-    origin: Origin<'a>,
-    runtime: Runtime,
-}
-
-impl Upload<'_> {
+impl Origin<'_> {
     /// Writes a chunk and reads it back: a publisher who is given a ticket must be able to trust
     /// that the origin can keep what it promises.
     fn put(&self, id: ChunkId, bytes: Vec<u8>) -> Result<(), PublishError> {
         let payload = PutPayload::from(bytes);
         let path = chunk_path(&id);
-        let kept = self.runtime.block_on(async {
-            self.origin.store.put(&path, payload.clone()).await?;
-            self.origin.uploaded.fetch_add(1, Ordering::Relaxed);
-            self.origin.store.get(&path).await?.bytes().await
+        // Outside any runtime a local store works on the calling thread and starts none.
+        let kept = pollster::block_on(async {
+            self.store.put(&path, payload.clone()).await?;
+            self.uploaded.fetch_add(1, Ordering::Relaxed);
+            self.store.get(&path).await?.bytes().await
         });
         let kept = kept.map_err(|source| PublishError::Upload { id, source })?;
         // The payload was made from one piece, so it is compared as one.
@@ -329,9 +323,7 @@ mod tests {
     use crate::seal::vector;
 
     fn read_back(store: &dyn ObjectStore, id: &ChunkId) -> Vec<u8> {
-        let runtime = runtime::Builder::new_current_thread().build().unwrap();
-        runtime
-            .block_on(async { store.get(&chunk_path(id)).await.unwrap().bytes().await })
+        pollster::block_on(async { store.get(&chunk_path(id)).await.unwrap().bytes().await })
             .unwrap()
             .to_vec()
     }

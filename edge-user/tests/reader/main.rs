@@ -14,3 +14,5 @@ mod transfer;
 mod sockets;
 /// What the program `edge` says and returns.
 mod program;
+/// What it does with fewer threads and descriptors than it needs.
+mod limits;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -24,24 +24,24 @@ use crate::sockets::Serving;
 
 const VECTOR: &str = "edge1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh_w8fLz9PX29_j5-vt5WBe8";
 
-struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 impl Place {
     /// A folder with an origin in it and a file to seal.
-    fn new(size_bytes: usize) -> Self {
+    pub(crate) fn new(size_bytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("origin")).unwrap();
         fs::write(folder.path().join("file"), plaintext(size_bytes)).unwrap();
         Self { folder }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn edge(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn edge(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_edge"))
             .args(arguments)
             .current_dir(self.path())
@@ -50,7 +50,7 @@ impl Place {
             .unwrap()
     }
 
-    fn seal(&self) -> Value {
+    pub(crate) fn seal(&self) -> Value {
         json(&self.edge(&[
             "seal",
             "file",
@@ -62,7 +62,7 @@ impl Place {
         ]))
     }
 
-    fn serve(&self, manners: Manners) -> Serving {
+    pub(crate) fn serve(&self, manners: Manners) -> Serving {
         let chunks = chunks_under(&self.path().join("origin"));
         Serving::start("127.0.0.1:0", Edge::new(chunks, manners))
     }
@@ -92,6 +92,26 @@ fn refusal(output: &Output, code: i32) -> String {
         "{error}"
     );
     error
+}
+
+/// A line of what the kernel tells of a process.
+fn status(child: &Child, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().to_owned()
+}
+
+/// Whether a signal is in this mask of a process.
+fn signals(child: &Child, mask: &str, signal: Signal) -> bool {
+    let mask = u64::from_str_radix(&status(child, mask), 16).unwrap();
+    mask >> (signal.as_raw() - 1) & 1 == 1
+}
+
+/// Until a command takes its signals: they are blocked, and a second thread waits for them.
+fn until_it_listens(child: &Child) {
+    while status(child, "Threads:") == "1" || !signals(child, "SigBlk:", Signal::TERM) {
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -380,10 +400,7 @@ fn an_interrupted_get_leaves_no_file() {
         .spawn()
         .unwrap();
     let count = || fs::read_dir(place.path()).unwrap().count();
-    // The temporary file shows that signals are already taken.
-    while count() < 4 {
-        thread::yield_now();
-    }
+    until_it_listens(&child);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert!(refusal(&child.wait_with_output().unwrap(), 1).contains("interrupted"));
     assert_eq!(count(), 3);
@@ -405,18 +422,9 @@ fn signals_that_were_ignored_stay_ignored() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // The temporary file shows that it listens to signals already.
-    while fs::read_dir(place.path()).unwrap().count() < 4 {
-        thread::yield_now();
-    }
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
-    };
-    let bit = |signal: Signal| 1 << (signal.as_raw() - 1);
-    assert_ne!(mask("SigIgn:") & bit(Signal::HUP), 0);
-    assert_ne!(mask("SigCgt:") & bit(Signal::INT), 0);
+    until_it_listens(&child);
+    assert!(signals(&child, "SigIgn:", Signal::HUP));
+    assert!(!signals(&child, "SigBlk:", Signal::HUP));
     child.kill().unwrap();
     child.wait().unwrap();
 }

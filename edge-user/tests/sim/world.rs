@@ -783,6 +783,7 @@ impl World {
             | Failure::Altered(_)
             | Failure::Sink(_)
             | Failure::Socket { .. }
+            | Failure::Thread(_)
             | Failure::Interrupted => false,
         };
         assert!(true_cause, "a reader failed without cause: {failure}");

@@ -15,6 +15,8 @@ const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 const TRY_AGAIN: u8 = 75;
 const PRIVILEGE: u8 = 77;
+/// How EMFILE ends a message, of ours or of a library.
+const NO_DESCRIPTOR: &str = "(os error 24)";
 
 pub(crate) struct Failed {
     code: u8,
@@ -72,7 +74,12 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.message)
+        out.write_str(&self.message)?;
+        // Whatever needed a descriptor, the remedy is the same.
+        if self.message.contains(NO_DESCRIPTOR) {
+            out.write_str(": raise the limit of open files (`ulimit -n`)")?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 //! system or a pipe that does not answer would hold the first one up for ever.
 
 use std::fs;
-use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use edge_user::client::drive::Stop;
 use edge_user::seal::unfinished;
-use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::timeout;
+use edge_user::spawn;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::failed::Failed;
 use crate::said::complain;
@@ -24,71 +23,57 @@ const HINT_AFTER: Duration = Duration::from_secs(2);
 const REMOVAL_MAX: Duration = Duration::from_millis(300);
 
 /// A stop that the first such signal sets. The thread that waits for it ends with the process.
+///
+/// To be called before any other thread is started, which inherits the blocked signals.
 pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
-    let failed = |error: std::io::Error| Failed::new(format!("cannot wait for signals: {error}"));
+    let failed = |error: io::Error| Failed::new(format!("cannot wait for signals: {error}"));
     let stop = Arc::new(Stop::new().map_err(failed)?);
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
-    let mut signals = {
-        let _inside = runtime.enter();
-        Signals::listen().map_err(failed)?
-    };
+    let ends = ends();
+    // Blocked, a write beyond the limit for files (`ulimit -f`) is an error and not the end.
+    let mut blocked = ends;
+    blocked.add(Signal::SIGXFSZ);
+    blocked
+        .thread_block()
+        .map_err(|errno| failed(errno.into()))?;
     let stopped = Arc::clone(&stop);
-    thread::spawn(move || {
-        runtime.block_on(signals.next());
-        stopped.stop();
-        let second = runtime.block_on(async {
-            if let Ok(second) = timeout(HINT_AFTER, signals.next()).await {
-                return second;
-            }
-            // On a thread of its own: standard error may be what does not answer.
-            drop(thread::spawn(|| {
-                complain("edge: something does not answer; a second Ctrl-C ends edge at once");
-            }));
-            signals.next().await
-        });
-        end_now(second);
-    });
+    thread::Builder::new()
+        .spawn(move || {
+            next(&ends);
+            stopped.stop();
+            hint();
+            end_now(next(&ends));
+        })
+        .map_err(|error| failed(spawn::refused(error)))?;
     Ok(stop)
 }
 
-/// Those that this process was not told to ignore: `nohup` and a script's `&` mean what they say.
-struct Signals {
-    interrupt: Option<Signal>,
-    terminate: Option<Signal>,
-    hangup: Option<Signal>,
+/// The signals that end a command, but for those this process was told to ignore: `nohup` and a
+/// script's `&` mean what they say.
+fn ends() -> SigSet {
+    let ignored = ignored();
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .filter(|signal| ignored >> (*signal as u32 - 1) & 1 == 0)
+        .collect()
 }
 
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let ignored = ignored();
-        let listen = |kind: SignalKind| {
-            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
-            (!is_ignored).then(|| signal(kind)).transpose()
-        };
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> SignalKind {
-        tokio::select! {
-            () = came(&mut self.interrupt) => SignalKind::interrupt(),
-            () = came(&mut self.terminate) => SignalKind::terminate(),
-            () = came(&mut self.hangup) => SignalKind::hangup(),
+fn next(signals: &SigSet) -> Signal {
+    loop {
+        // Fails only for a set that is not one.
+        if let Ok(signal) = signals.wait() {
+            return signal;
         }
     }
 }
 
-async fn came(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => drop(signal.recv().await),
-        None => pending().await,
-    }
+/// On a thread of its own: standard error may be what does not answer. Without one there is no
+/// hint.
+fn hint() {
+    drop(thread::Builder::new().spawn(|| {
+        let (_open, never) = channel::<()>();
+        let (Ok(()) | Err(_)) = never.recv_timeout(HINT_AFTER);
+        complain("edge: something does not answer; a second Ctrl-C ends edge at once");
+    }));
 }
 
 /// The signals this process ignores, one bit each from signal 1 up; none where nobody can tell.
@@ -106,13 +91,15 @@ fn ignored() -> u64 {
     clippy::exit,
     reason = "asked for twice, and the main thread does not answer"
 )]
-fn end_now(signal: SignalKind) -> ! {
+fn end_now(signal: Signal) -> ! {
     let (tell, removed) = channel();
     // On a thread of its own: what is stuck may be the very file system they are on.
-    drop(thread::spawn(move || {
+    let started = thread::Builder::new().spawn(move || {
         unfinished::remove_all();
         tell.send(())
-    }));
-    let (Ok(()) | Err(_)) = removed.recv_timeout(REMOVAL_MAX);
-    std::process::exit(128 + signal.as_raw_value())
+    });
+    if started.is_ok() {
+        let (Ok(()) | Err(_)) = removed.recv_timeout(REMOVAL_MAX);
+    }
+    std::process::exit(128 + signal as i32)
 }
