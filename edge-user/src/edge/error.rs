@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::memory::Shortage;
 use crate::attach::AttachError;
 use crate::miss::origin::OriginError;
 use crate::store::TooSmall;
@@ -16,18 +17,10 @@ pub enum StartError {
     Origin(#[from] OriginError),
     #[error("{0}; raise store.size")]
     TooSmall(#[from] TooSmall),
-    #[error(
-        "no {bytes_mib} MiB of hugepages for {what}: {error}; reserve {pages} more with `sysctl -w \
-         vm.nr_hugepages=N`, or set store.hugepages = \"prefer\" or \"off\""
-    )]
-    Hugepages {
-        what: String,
-        bytes_mib: usize,
-        pages: usize,
-        error: io::Error,
-    },
-    #[error("no memory for {what}: {error}")]
-    Memory { what: String, error: io::Error },
+    #[error("no hugepages for {what}: {shortage}, or set store.hugepages = \"prefer\" or \"off\"")]
+    Hugepages { what: String, shortage: Shortage },
+    #[error("no memory for {what}: {shortage}")]
+    Memory { what: String, shortage: Shortage },
     #[error("{address} is taken by another program (`ss -lunp` names it); stop it first")]
     AddressInUse { address: SocketAddr },
     #[error(
@@ -79,6 +72,9 @@ impl StartError {
     /// As in docs/OPERATING.md, "Exit codes".
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Hugepages { shortage, .. } | Self::Memory { shortage, .. } => {
+                shortage.exit_code()
+            }
             Self::Attach(AttachError::NotPermitted(_)) => 77,
             Self::AddressInUse { .. }
             | Self::QueueInUse { .. }
@@ -93,8 +89,6 @@ impl StartError {
             }
             Self::Attach(_)
             | Self::Origin(_)
-            | Self::Hugepages { .. }
-            | Self::Memory { .. }
             | Self::Listen { .. }
             | Self::Interface { .. }
             | Self::Bind { .. }

@@ -1,4 +1,4 @@
-//! What the host gives: memory, sockets, and what it says of the interface.
+//! What the host gives: sockets, and facts about the interface.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,36 +10,13 @@ use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::StartError;
-use crate::config::{Config, Hugepages, Sender, XdpMode};
+use super::memory::memory;
+use crate::config::{Config, Sender, XdpMode};
 use crate::limits::{XSK, XSK_SENDING};
 use crate::network::{Interface, Network};
 use crate::reply::peer::endpoint;
-use crate::sys::mapping::{HUGEPAGE_BYTES, Mapping};
 use crate::sys::socket::ServiceSocket;
 use crate::sys::xsk::Xsk;
-
-/// Memory, in hugepages as the configuration says.
-pub(super) fn memory(what: &str, len_bytes: usize, config: &Config) -> Result<Mapping, StartError> {
-    let what = || what.to_owned();
-    let small = |error| StartError::Memory {
-        what: what(),
-        error,
-    };
-    match config.store.hugepages {
-        Hugepages::Off => Mapping::anonymous(len_bytes, false).map_err(small),
-        Hugepages::Prefer => Mapping::anonymous(len_bytes, true)
-            .or_else(|_| Mapping::anonymous(len_bytes, false))
-            .map_err(small),
-        Hugepages::Require => {
-            Mapping::anonymous(len_bytes, true).map_err(|error| StartError::Hugepages {
-                what: what(),
-                bytes_mib: len_bytes >> 20,
-                pages: len_bytes.div_ceil(HUGEPAGE_BYTES),
-                error,
-            })
-        }
-    }
-}
 
 pub(super) fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, StartError> {
     let bind = |address: &SocketAddr| {

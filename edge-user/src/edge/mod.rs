@@ -11,6 +11,10 @@ mod error;
 mod heartbeat;
 /// What the host gives.
 mod host;
+/// Memory, and why there is none.
+mod memory;
+/// Limits set to this process.
+mod cgroup;
 /// Looks after the interface.
 mod link;
 /// What is made from it.
@@ -26,7 +30,9 @@ use std::thread::{self, JoinHandle};
 use edge_ebpf::maps::Settings;
 use tokio::runtime::Handle;
 
+pub use self::cgroup::Limit;
 pub use self::error::{Broken, StartError};
+pub use self::memory::Shortage;
 
 use self::error::system;
 use self::heartbeat::Heartbeats;

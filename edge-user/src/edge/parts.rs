@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use super::error::{StartError, system};
 use super::host;
 use super::link::Link;
+use super::memory::memory;
 use super::observe::Observer;
 use crate::attach::{AttachError, Maps, Program};
 use crate::clock;
@@ -76,7 +77,7 @@ impl Parts {
         let interface = served.name.as_str();
         host::check_mtu(config, &served)?;
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
-        let arena = host::memory("the arena", bytes, config)?;
+        let arena = memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
         let sockets = host::listen(&config.service.listen)?;
         let (mut program, maps) = attached(config, interface)?;

@@ -44,8 +44,8 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
     refused(
         &ground,
         &large,
-        1,
-        &["hugepages", "sysctl -w vm.nr_hugepages"],
+        78,
+        &["32768 pages", "sysctl -w vm.nr_hugepages"],
     );
     let missing = Setup {
         interface: "nowhere0".to_owned(),

@@ -79,6 +79,21 @@ pub(crate) fn command_with(ground: &Ground, text: &str) -> Command {
     command
 }
 
+/// The same as by `nsenter --net`, with the mounts of this process: /sys shows other devices, and the
+/// control groups.
+pub(crate) fn command_beside(ground: &Ground, setup: &Setup) -> Command {
+    let file = ground.folder().join("edged.toml");
+    fs::write(&file, setup.text()).unwrap();
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/run/netns/{}", ground.edge.namespace))
+        .arg(program("edged"))
+        .arg("--config")
+        .arg(file)
+        .env_remove("NOTIFY_SOCKET");
+    command
+}
+
 /// A started daemon; ended with this value, also when a test fails.
 pub(crate) struct Edged {
     child: Child,

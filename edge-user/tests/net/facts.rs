@@ -1,7 +1,6 @@
 //! What the kernel reports about interfaces, and for which namespace.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use edge_user::network::{AddressState, Network};
 
-use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, Plan, Side, ip, program};
+use crate::daemon::{Edged, Setup, command_beside};
+use crate::ground::{Ground, Plan, Side, ip};
 use crate::objects::Object;
 use crate::wait;
 
@@ -39,15 +38,7 @@ fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
     // `nsenter --net` leaves /sys as it is, and so does systemd's NetworkNamespacePath=.
     assert!(!Path::new("/sys/class/net").join(ground.edge.link).exists());
     let setup = Setup::of(&ground, "gso");
-    let file = ground.folder().join("edged.toml");
-    fs::write(&file, setup.text()).unwrap();
-    let mut command = Command::new("nsenter");
-    command
-        .arg(format!("--net=/run/netns/{}", ground.edge.namespace))
-        .arg(program("edged"))
-        .arg("--config")
-        .arg(&file)
-        .env_remove("NOTIFY_SOCKET");
+    let command = command_beside(&ground, &setup);
     let edged = Edged::start_command(&ground, &setup, command);
     object.fetch(&ground, ground.service_v4());
     let stat = edged.settled();

@@ -39,6 +39,8 @@ mod capacity;
 mod conditions;
 /// What the kernel reports about interfaces, and for which namespace.
 mod facts;
+/// Memory that is promised and not there.
+mod shortage;
 /// What a GET is refused with.
 mod refusals;
 /// What is wrong with an origin hurts one object only.
