@@ -1,7 +1,7 @@
 //! `edge-bench`: load, ceilings and reports, to measure an edge and to size machines with.
-#![expect(clippy::print_stderr, reason = "a program for the command line")]
 
 use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -55,7 +55,9 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", lines(&format!("error: {error:#}")));
+            // The exit code says it too.
+            let text = lines(&format!("error: {error:#}"));
+            let (Ok(()) | Err(_)) = stderr().write_all(text.as_bytes());
             if error.is::<capacity::Unconfirmed>() {
                 return ExitCode::from(WRONG_COMMAND_LINE);
             }

@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub listen: Vec<String>,
     /// What keeps it from serving as it should, as of the last look a second ago.
     pub faults: Vec<Fault>,
+    /// Lines of the log that found no room or could not be written.
+    pub log_lines_dropped: u64,
     /// Turns of the loop of each serving thread; an idle thread has some every second too.
     pub turns: BTreeMap<String, u64>,
     /// Counted by the XDP program, by queue; frame bytes. Empty when XDP is off.

@@ -52,6 +52,9 @@ pub mod limits;
 /// The atomics that order what threads share.
 #[cfg(feature = "server")]
 mod sync;
+/// A log that neither ends the daemon nor holds it up.
+#[cfg(feature = "server")]
+pub mod log;
 /// The two clocks.
 #[cfg(feature = "server")]
 pub mod clock;

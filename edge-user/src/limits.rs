@@ -59,6 +59,9 @@ pub const TAKEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
 
+/// Log lines that wait to be written; what finds no room is dropped and counted.
+pub const LOG_LINES: usize = 1024;
+
 /// How long a serving thread may go without a turn before the edge is not ready, and how often it
 /// must have been looked at meanwhile.
 pub const STALLED_AFTER: Duration = Duration::from_secs(5);

@@ -2,14 +2,16 @@
 //! XDP is off here, so nothing of this needs root or an interface of its own.
 #![cfg(feature = "server")]
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 
+use edge_user::clock;
 use edge_user::counters::Snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -128,6 +130,47 @@ impl Drop for Running {
     }
 }
 
+/// A started daemon whose log goes elsewhere.
+struct Ended(Child);
+
+impl Ended {
+    fn start(mut command: Command, log: Stdio) -> Self {
+        Self(command.stderr(log).stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+    }
+
+    /// The exit code, or none if it does not end.
+    fn code_within(&mut self, limit: Duration) -> Option<i32> {
+        until(limit, || self.0.try_wait().unwrap()).and_then(|status| status.code())
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|status| status.is_none()) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+/// Asks again and again until there is an answer; none when the time is over.
+#[expect(clippy::disallowed_methods, reason = "a process gives no sign")]
+fn until<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = clock::now() + limit;
+    loop {
+        let answer = ask();
+        if answer.is_some() || clock::now() >= deadline {
+            return answer;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn ask(mut connection: impl Read + Write, path: &str) -> String {
     write!(connection, "GET {path} HTTP/1.1\r\nhost: edged\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -136,7 +179,9 @@ fn ask(mut connection: impl Read + Write, path: &str) -> String {
 }
 
 fn stat(socket: &Path) -> Snapshot {
-    let answer = ask(UnixStream::connect(socket).unwrap(), "/v1/stat");
+    let connection = UnixStream::connect(socket).unwrap();
+    connection.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
+    let answer = ask(connection, "/v1/stat");
     serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
 
@@ -356,6 +401,71 @@ fn a_killed_edged_does_not_stand_in_the_way_of_the_next() {
     let mut edged = Running::start(site.edged(&site.config()));
     edged.wait_for("ready: ");
     assert_eq!(stat(&site.socket()).mode.xdp, "off");
+}
+
+/// Waits until the door answers, where there is no log to read it from.
+fn wait_until_ready(site: &Site) {
+    let metrics = format!("127.0.0.1:{}", site.metrics_port);
+    let ready = until(ANSWER_TIME_MAX, || {
+        let connection = TcpStream::connect(&metrics).ok()?;
+        let answer = ask(connection, "/ready");
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    });
+    ready.expect("edged gets ready");
+}
+
+/// Has it log more than a pipe and the queue before it hold, while it answers; then stops it.
+fn drop_lines_and_stop(mut edged: Ended, site: &Site) {
+    wait_until_ready(site);
+    let dropped = until(ANSWER_TIME_MAX, || {
+        for _ in 0..50 {
+            edged.signal(Signal::HUP);
+            stat(&site.socket());
+        }
+        (stat(&site.socket()).log_lines_dropped > 0).then_some(())
+    });
+    dropped.expect("lines are dropped");
+    edged.signal(Signal::TERM);
+    assert_eq!(edged.code_within(ANSWER_TIME_MAX), Some(0));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
+    let sink = || File::options().write(true).open("/dev/full").unwrap();
+    let site = Site::new();
+    let edged = Ended::start(site.edged(&site.config()), sink().into());
+    drop_lines_and_stop(edged, &site);
+
+    let site = Site::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let edged = Ended::start(site.edged(&site.config()), writer.into());
+    drop_lines_and_stop(edged, &site);
+
+    // Nor does it change what is said in other ways.
+    let status = |arguments: &[&str], text: &str, output: Stdio, errors: Stdio| {
+        let mut command = site.edged(text);
+        command.args(arguments).stdout(output).stderr(errors);
+        command.status().unwrap().code()
+    };
+    let (good, nothing) = (site.config(), Stdio::null);
+    for arguments in [["--check"], ["--help"], ["--version"]] {
+        let code = status(&arguments, &good, sink().into(), nothing());
+        assert_eq!(code, Some(1), "{arguments:?}");
+    }
+    let code = status(&["--check"], "[", nothing(), sink().into());
+    assert_eq!(code, Some(78));
+    let code = status(&["--chekc"], &good, nothing(), sink().into());
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn a_log_that_is_not_read_does_not_hold_up_the_daemon() {
+    let site = Site::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let edged = Ended::start(site.edged(&site.config()), writer.into());
+    drop_lines_and_stop(edged, &site);
+    drop(reader);
 }
 
 #[cfg(feature = "reader")]

@@ -13,6 +13,7 @@ mod sentence;
 mod document;
 
 use std::collections::BTreeMap;
+use std::io::{Write, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -157,12 +158,9 @@ impl FromStr for Speed {
     }
 }
 
-#[expect(
-    clippy::print_stderr,
-    reason = "how far it is; the result goes elsewhere"
-)]
+/// How far it is; the result goes elsewhere.
 fn say(line: &str) {
-    eprintln!("{line}");
+    let (Ok(()) | Err(_)) = writeln!(stderr(), "{line}");
 }
 
 /// Does all of it, and gives the sentence to size with.

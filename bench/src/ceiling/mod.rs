@@ -6,6 +6,7 @@ mod gso;
 /// Answers that lie ready, by AF_XDP.
 mod reflector;
 
+use std::io::{Write, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,10 +85,9 @@ pub fn numbered(number: u32) -> ChunkId {
     ChunkId(id)
 }
 
-/// Who started us waits for this word.
-#[expect(clippy::print_stderr, reason = "as edged says it")]
+/// The parent process waits for this word; one that is gone ends nothing.
 fn say_ready(what: &str) {
-    eprintln!("ready: {what}");
+    let (Ok(()) | Err(_)) = writeln!(stderr(), "ready: {what}");
 }
 
 /// Serves until it is told to stop.

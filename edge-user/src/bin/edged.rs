@@ -1,22 +1,18 @@
 //! `edged`, the edge daemon: reads its configuration, starts the data plane and the operator's
 //! door, says `ready`, and waits for a signal. It stands on the main thread and serves nothing.
-#![expect(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "a program speaks for itself"
-)]
 
-use std::io::{IsTerminal, stderr};
+use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use edge_user::config::{self, Config, ConfigError, LogFormat};
+use edge_user::config::{self, Config, ConfigError};
 use edge_user::counters::Snapshot;
 use edge_user::edge::{Broken, Edge, StartError};
 use edge_user::front::{Front, FrontError};
 use edge_user::limits::FETCH_THREADS;
+use edge_user::log::{self, LIFE_TARGET};
 use edge_user::terminal::one_line;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
@@ -24,7 +20,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,8 +32,6 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 /// wants to hear of it sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
-/// The lines a supervisor waits for get through any filter.
-const LIFE_TARGET: &str = "edged::life";
 
 /// Serves sealed chunks by UDP, from memory and past the kernel.
 #[derive(Debug, Parser)]
@@ -62,7 +55,11 @@ enum Failure {
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the runtime does not start: {0}")]
-    Runtime(#[from] std::io::Error),
+    Runtime(#[from] io::Error),
+    #[error("the log does not start: {0}")]
+    Log(io::Error),
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
     #[error(transparent)]
     Broken(#[from] Broken),
 }
@@ -73,51 +70,73 @@ impl Failure {
             Self::Config(_) => ConfigError::EXIT_CODE,
             Self::Front(error) => error.exit_code(),
             Self::Start(error) => error.exit_code(),
-            Self::Runtime(_) | Self::Broken(_) => 1,
+            Self::Runtime(_) | Self::Log(_) | Self::Output(_) | Self::Broken(_) => 1,
         }
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let config = match read(&arguments) {
-        Ok(config) => config,
-        Err(failure) => {
-            eprintln!("edged: {failure}");
-            return ExitCode::from(failure.exit_code());
-        }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return answer_command_line(&answer),
     };
-    if arguments.check {
-        println!("ok: {}", config.summary());
-        return ExitCode::SUCCESS;
-    }
-    start_log(&config);
-    match run(&config) {
+    let config = match prepare(&arguments) {
+        Ok(Some(config)) => config,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(failure) => return complain(&failure),
+    };
+    let code = match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Paths and names in it are an operator's, or a file's.
             error!(target: LIFE_TARGET, "{}", one_line(&failure.to_string()));
             ExitCode::from(failure.exit_code())
         }
+    };
+    log::flush();
+    code
+}
+
+/// Help, version, or what is wrong with the command line.
+fn answer_command_line(answer: &clap::Error) -> ExitCode {
+    match printed(answer.print()) {
+        Err(failure) if !answer.use_stderr() => complain(&failure),
+        Ok(()) | Err(_) => {
+            u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
     }
+}
+
+/// A pipe that was closed at the other end has been read enough, which is no failure.
+fn printed(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// One line on standard error, where there is no log yet. That it cannot be written changes
+/// nothing: the exit code says it too.
+fn complain(failure: &Failure) -> ExitCode {
+    let (Ok(()) | Err(_)) = writeln!(stderr(), "edged: {failure}");
+    ExitCode::from(failure.exit_code())
+}
+
+/// Reads the configuration and starts the log, unless only a check was asked for.
+fn prepare(arguments: &Arguments) -> Result<Option<Config>, Failure> {
+    let config = read(arguments)?;
+    if arguments.check {
+        printed(writeln!(stdout(), "ok: {}", config.summary()))?;
+        return Ok(None);
+    }
+    log::start(&config.log.filter, config.log.format).map_err(Failure::Log)?;
+    Ok(Some(config))
 }
 
 fn read(arguments: &Arguments) -> Result<Config, Failure> {
     let config = Config::load(&arguments.config)?;
     config.check_environment()?;
     Ok(config)
-}
-
-fn start_log(config: &Config) {
-    let life = format!("{},{LIFE_TARGET}=info", config.log.filter);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(life))
-        .with_ansi(stderr().is_terminal())
-        .with_writer(stderr);
-    match config.log.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
 }
 
 fn run(config: &Config) -> Result<(), Failure> {
@@ -215,7 +234,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen(runtime: &Runtime) -> std::io::Result<Self> {
+    fn listen(runtime: &Runtime) -> io::Result<Self> {
         let _inside = runtime.enter();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -273,5 +292,6 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
     reason = "asked for twice; the kernel takes down what we hold"
 )]
 fn end_now() -> ! {
+    log::flush();
     std::process::exit(1)
 }

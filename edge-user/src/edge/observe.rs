@@ -12,6 +12,7 @@ use crate::clock;
 use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
 use crate::health::Health;
 use crate::hit::worker::WorkerCells;
+use crate::log;
 use crate::miss::desk::MissCells;
 use crate::sys::xsk::statistics;
 
@@ -82,6 +83,7 @@ impl Observer {
             queues: self.queues,
             listen: self.listen.clone(),
             faults: self.health.faults(),
+            log_lines_dropped: log::dropped_lines(),
             turns: self.turns().collect(),
             xdp: xdp.unwrap_or_default(),
             workers: workers.collect(),

@@ -268,6 +268,7 @@ const GAUGES: &[Plain] = &[
 
 #[rustfmt::skip]
 const COUNTERS: &[Plain] = &[
+    ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
     ("bounces_received", "Requests that workers handed to the miss path.", |all| all.socket.bounced),
     ("store_published", "Chunks published.", |all| all.store.published_total),
@@ -317,6 +318,7 @@ mod tests {
             interface: "eth0".to_owned(),
             queues: 2,
             interface_up: true,
+            log_lines_dropped: 3,
             turns: BTreeMap::from([("filler".to_owned(), 12)]),
             faults: vec![Fault {
                 cause: Cause::ThreadStalled,
@@ -397,6 +399,7 @@ mod tests {
             "sealedge_store_slots 124",
             "sealedge_store_evicted_total 17",
             "sealedge_origin_fetches_total 1",
+            "sealedge_log_lines_dropped_total 3",
             "# TYPE sealedge_requests counter",
             "# TYPE sealedge_store_slots gauge",
             "# EOF",

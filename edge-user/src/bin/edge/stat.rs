@@ -116,6 +116,13 @@ fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     for fault in &snapshot.faults {
         writeln!(out, "not ready {}", fault.text)?;
     }
+    if snapshot.log_lines_dropped > 0 {
+        writeln!(
+            out,
+            "log       {} lines dropped",
+            snapshot.log_lines_dropped
+        )?;
+    }
     writeln!(out)
 }
 

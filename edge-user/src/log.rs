@@ -1,0 +1,201 @@
+//! The log of a daemon, which must neither end it nor hold it up: a line goes into a bounded queue,
+//! and a thread of its own writes it to standard error. What finds no room, or cannot be written,
+//! is dropped and counted.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write, stderr};
+use std::panic;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Sender, bounded};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock;
+use crate::config::LogFormat;
+use crate::limits::LOG_LINES;
+
+/// The lines a supervisor waits for get through any filter.
+pub const LIFE_TARGET: &str = "edged::life";
+
+/// Lines that the log did not get; one process has one log.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How long the end of the process waits for lines that are still queued.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
+
+/// Lines that were dropped since the start.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+fn drop_line() {
+    DROPPED.fetch_add(1, Ordering::Relaxed);
+}
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered when all lines before it were written or dropped.
+    Flush(Sender<()>),
+}
+
+/// The process's log.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// From now on what is logged goes to standard error, and so does a panic.
+pub fn start(filter: &str, format: LogFormat) -> io::Result<()> {
+    let log = Log::writing_to(LOG_LINES, write_stderr)?;
+    let log = LOG.get_or_init(|| log);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(format!("{filter},{LIFE_TARGET}=info")))
+        .with_ansi(stderr().is_terminal())
+        // Those it would print to standard error, and panic where that fails.
+        .log_internal_errors(false)
+        .with_writer(|| log.clone());
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    panic::set_hook(Box::new(|panicked| {
+        let backtrace = Backtrace::capture();
+        tracing::error!(target: LIFE_TARGET, "this is a bug: {panicked}");
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!(target: LIFE_TARGET, "{backtrace}");
+        }
+        flush();
+    }));
+    Ok(())
+}
+
+/// Waits until what was logged so far is written, for a bounded time. To be called last.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.flush();
+    }
+}
+
+/// The queue's near end.
+#[derive(Clone)]
+struct Log(Sender<Message>);
+
+impl Log {
+    fn writing_to(
+        lines: usize,
+        mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (near, far) = bounded(lines);
+        let run = move || {
+            for message in far {
+                match message {
+                    Message::Line(line) if write(&line).is_err() => drop_line(),
+                    Message::Line(_) => {}
+                    // The other side may have stopped waiting.
+                    Message::Flush(done) => drop(done.try_send(())),
+                }
+            }
+        };
+        thread::Builder::new().name("log".to_owned()).spawn(run)?;
+        Ok(Self(near))
+    }
+
+    fn flush(&self) {
+        let deadline = clock::now() + FLUSH_MAX;
+        let (done, wait) = bounded(1);
+        if self.0.send_deadline(Message::Flush(done), deadline).is_ok() {
+            // Too late is no error: a log that is not read must not keep the process.
+            let (Ok(()) | Err(_)) = wait.recv_deadline(deadline);
+        }
+    }
+}
+
+impl Write for Log {
+    /// Never fails: on an error the subscriber would print one, which can fail too.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            drop_line();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes all of it, however long that takes. Without the standard library's lock, which others
+/// would wait for meanwhile.
+fn write_stderr(mut line: &[u8]) -> io::Result<()> {
+    let stderr = stderr();
+    while !line.is_empty() {
+        match rustix::io::write(&stderr, line) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => line = &line[written..],
+            Err(Errno::INTR) => {}
+            // Others may share the pipe and have it non-blocking.
+            Err(Errno::AGAIN) => {
+                let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+                let (Ok(_) | Err(_)) = poll(&mut fds, None);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// The count is the process's.
+    static COUNT: Mutex<()> = Mutex::new(());
+
+    fn lines_dropped_by(log: impl FnOnce()) -> u64 {
+        let before = dropped_lines();
+        log();
+        dropped_lines() - before
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_written_is_counted_and_no_error() {
+        let _alone = COUNT.lock().unwrap();
+        let dropped = lines_dropped_by(|| {
+            let fails = |_: &[u8]| Err(io::ErrorKind::StorageFull.into());
+            let mut log = Log::writing_to(4, fails).unwrap();
+            log.write_all(b"one\n").unwrap();
+            log.write_all(b"two\n").unwrap();
+            Log::flush(&log);
+        });
+        assert_eq!(dropped, 2);
+    }
+
+    #[test]
+    fn a_log_that_is_not_read_holds_nobody_up() {
+        let _alone = COUNT.lock().unwrap();
+        let (let_go, held) = bounded::<()>(0);
+        let (begun, has_begun) = bounded(1);
+        let started = clock::now();
+        let dropped = lines_dropped_by(|| {
+            let blocks = move |_: &[u8]| {
+                let (Ok(()) | Err(_)) = begun.try_send(());
+                let (Ok(()) | Err(_)) = held.recv();
+                Ok(())
+            };
+            let mut log = Log::writing_to(2, blocks).unwrap();
+            log.write_all(b"this one is being written\n").unwrap();
+            has_begun.recv().unwrap();
+            for _ in 0..10 {
+                log.write_all(b"two of these wait\n").unwrap();
+            }
+            Log::flush(&log);
+        });
+        assert_eq!(dropped, 8);
+        assert!(clock::now() - started < 3 * FLUSH_MAX);
+        drop(let_go);
+    }
+}
