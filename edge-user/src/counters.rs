@@ -327,7 +327,7 @@ pub struct StoreCounts {
     pub publish_failed_total: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginCounts {
     /// Fetches under way.
     pub in_flight: u64,
@@ -341,6 +341,9 @@ pub struct OriginCounts {
     pub corrupt_total: u64,
     /// Waiters whose deadline passed before the chunk came.
     pub unanswered_waiters_total: u64,
+    /// For each origin, in the order of the configuration: reads that were given up and have not
+    /// ended, each with a thread.
+    pub hung_reads: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -35,11 +35,6 @@ impl Inbox {
         self.wake.wake();
     }
 
-    /// How many requests it holds at most.
-    pub fn most(&self) -> usize {
-        self.queue.capacity()
-    }
-
     pub fn take(&self) -> Option<Request> {
         self.queue.pop()
     }

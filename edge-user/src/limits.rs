@@ -113,12 +113,18 @@ pub const WAITERS_PER_FLIGHT: usize = 256;
 pub const WAITERS: usize = 16_384;
 /// How long a request waits for its chunk.
 pub const WAITER_DEADLINE: Duration = Duration::from_secs(5);
-/// Fetches at once, until their chunks are stored; further flights wait their turn.
-pub const FETCHES: usize = 32;
-/// Threads that wait for an origin's disk.
-pub const FETCH_THREADS: usize = 16;
-/// How long one fetch may take.
+/// Origins there can be.
+pub const ORIGINS_MAX: usize = 8;
+/// Threads that wait for the disk of one origin; further fetches wait their turn.
+pub const ORIGIN_THREADS: usize = 16;
+/// Chunks of one origin that are read, or were and wait for a slot.
+pub const ORIGIN_BUFFERS: usize = 32;
+/// How long one fetch may take, over all origins.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
+/// Fetched chunks and failures that are settled, and bounced requests that are answered, before
+/// datagrams are looked at again.
+pub const RESULTS_PER_ROUND: usize = 8;
+pub const BOUNCES_PER_ROUND: usize = 256;
 /// Chunks remembered as not to be had.
 pub const NEGATIVES: usize = 4096;
 /// For how long "the origin does not have it" is believed.
@@ -140,8 +146,6 @@ const _: () = assert!(WAITERS_PER_FLIGHT <= WAITERS, "the bounds nest");
 /// Slots kept free ahead of need, so that a fill does not wait for a quiescent state; small
 /// stores keep a sixteenth.
 pub const SLOTS_AHEAD: usize = 32;
-/// Fetched chunks that wait for a slot.
-pub const PARKED: usize = FLIGHTS;
 /// Fewest slots a store can work with.
 pub const SLOTS_MIN: u32 = 64;
 /// Largest chunk, as a length in memory.

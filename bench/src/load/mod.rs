@@ -407,8 +407,7 @@ pub fn draw(options: &Draw) -> Result<()> {
         for _ in 0..options.count {
             let path = edge_user::layout::chunk_path(&chunks[picker.pick()].id);
             // Seen from the folder of chunks.
-            let path = path.as_ref();
-            writeln!(out, "{}", path.strip_prefix("chunks").unwrap_or(path))?;
+            writeln!(out, "{}", path.strip_prefix("chunks").unwrap_or(&path))?;
         }
         out.flush()
     };

@@ -11,7 +11,6 @@ use edge_user::config::{self, Config, ConfigError};
 use edge_user::counters::Snapshot;
 use edge_user::edge::{Broken, Edge, StartError};
 use edge_user::front::{Front, FrontError};
-use edge_user::limits::FETCH_THREADS;
 use edge_user::log::{self, LIFE_TARGET};
 use edge_user::terminal::one_line;
 use sd_notify::NotifyState;
@@ -146,13 +145,10 @@ fn run(config: &Config) -> Result<(), Failure> {
     info!("edged {} starts: {}", edge_user::VERSION, config.summary());
     let runtime = Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREAD_COUNT)
-        // Without a bound a busy machine gets hundreds.
-        .max_blocking_threads(FETCH_THREADS)
         .thread_name("tokio")
         .enable_all()
         .build()?;
     let ended = serve(config, &runtime);
-    // A read of the origin that hangs must not keep us.
     runtime.shutdown_timeout(RUNTIME_END_MAX);
     ended?;
     info!(target: LIFE_TARGET, "stopped");
@@ -164,7 +160,7 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     let signals = Signals::listen(runtime)?;
     // The door first: a second edged, or a taken port, is found out before the interface is touched.
     let front = Front::open(config, runtime.handle())?;
-    let mut edge = match Edge::start(config, runtime.handle()) {
+    let mut edge = match Edge::start(config) {
         Ok(edge) => edge,
         Err(error) => {
             front.close(runtime.handle());

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tracing_subscriber::EnvFilter;
 
 use super::{Config, ConfigError, LISTEN_COUNT_MAX, Sender, XdpMode};
+use crate::limits::ORIGINS_MAX;
 
 /// `IFNAMSIZ`, less its final zero.
 const INTERFACE_NAME_BYTES_MAX: usize = 15;
@@ -18,6 +19,13 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "origin",
             "nothing to fill from; add an [[origin]] with its url",
         ));
+    }
+    if config.origins.len() > ORIGINS_MAX {
+        let message = format!(
+            "{} origins; no more than {ORIGINS_MAX} are asked",
+            config.origins.len()
+        );
+        return Err(config.error("origin", &message));
     }
     if config.service.sender == Sender::Xsk && config.xdp.mode == XdpMode::Off {
         let message = "\"xsk\" sends through the XDP sockets; set xdp.mode = \"native\" or \

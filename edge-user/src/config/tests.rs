@@ -145,6 +145,12 @@ fn a_missing_or_unknown_section_is_named() {
     let no_origin = EXAMPLE.split("[[origin]]").next().unwrap();
     let missing = parse(no_origin).unwrap_err().to_string();
     assert!(missing.starts_with("edged.toml: origin: "), "{missing}");
+    let nine = format!(
+        "{no_origin}{}",
+        "[[origin]]\nurl = 'file:///srv/a'\n".repeat(9)
+    );
+    let many = parse(&nine).unwrap_err().to_string();
+    assert!(many.contains("9 origins; no more than 8"), "{many}");
     let unknown = parse("\n[servcie]\n").unwrap_err().to_string();
     assert!(
         unknown.starts_with("edged.toml:2: servcie: unknown field"),

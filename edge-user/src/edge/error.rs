@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::memory::Shortage;
 use crate::attach::AttachError;
-use crate::miss::origin::OriginError;
+use crate::miss::directory::OriginError;
 use crate::store::TooSmall;
 
 /// Why the daemon does not start, with what to do about it.

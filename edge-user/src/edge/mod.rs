@@ -28,7 +28,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use edge_ebpf::maps::Settings;
-use tokio::runtime::Handle;
 
 pub use self::cgroup::Limit;
 pub use self::error::{Broken, StartError};
@@ -60,7 +59,7 @@ pub struct Edge {
 }
 
 impl Edge {
-    pub fn start(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+    pub fn start(config: &Config) -> Result<Self, StartError> {
         // Every part is made before the first thread starts: an error leaves nothing behind.
         let Parts {
             program,
@@ -70,7 +69,7 @@ impl Edge {
             stop,
             wakes,
             observer,
-        } = Parts::make(config, runtime)?;
+        } = Parts::make(config)?;
         let spawn = |name: String| thread::Builder::new().name(name);
         let filler = spawn(FILLER.to_owned()).spawn(move || miss_path.run());
         let mut edge = Self {

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex};
 
 use edge_ebpf::cookie::epoch_at;
 use edge_ebpf::maps::Settings;
-use tokio::runtime::Handle;
 
 use super::error::{StartError, system};
 use super::host;
@@ -24,8 +23,9 @@ use crate::inbox::Inbox;
 use crate::limits::{BATCH, INBOX, RECEIVE_BUFFERS, SENDS};
 use crate::miss::cookies::CookieJar;
 use crate::miss::desk::{Complaints, Desk, MissCells};
+use crate::miss::directory::Directory;
 use crate::miss::flight::Flights;
-use crate::miss::origin::Origins;
+use crate::miss::origin;
 use crate::miss::path::{MissPath, Round};
 use crate::network::Network;
 use crate::reply::gso::Sender;
@@ -67,11 +67,12 @@ impl Parts {
         clippy::too_many_lines,
         reason = "one order of making, easier to check whole"
     )]
-    pub(super) fn make(config: &Config, runtime: &Handle) -> Result<Self, StartError> {
+    pub(super) fn make(config: &Config) -> Result<Self, StartError> {
         config.check_environment()?;
-        let origins = Origins::open(config.origins.iter().map(|origin| match &origin.url {
-            OriginUrl::Directory(path) => path.clone(),
-        }))?;
+        let origins = config.origins.iter().map(|origin| match &origin.url {
+            OriginUrl::Directory(path) => Directory::new(path.clone()),
+        });
+        let origins = origins.collect::<Result<_, _>>()?;
         let network = system("a look at interfaces", Network::open())?;
         let served = host::interface(&network, &config.service.interfaces[0])?;
         let interface = served.name.as_str();
@@ -131,7 +132,7 @@ impl Parts {
             ),
         };
         let store = Store::new(Arc::clone(&common.shared), pieces, publisher);
-        let miss_path = common.miss_path(settings, store, cookies, origins, &miss, runtime)?;
+        let miss_path = common.miss_path(settings, store, cookies, origins, &miss)?;
         Ok(Self {
             program,
             settings,
@@ -184,14 +185,14 @@ impl Common<'_> {
         settings: Settings,
         store: Store,
         mut cookies: CookieJar,
-        origins: Origins,
+        origins: Vec<Directory>,
         cells: &Arc<MissCells>,
-        runtime: &Handle,
     ) -> Result<MissPath, StartError> {
         // The program needs keys before it is told to serve.
         cookies
             .turn_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
+        let origin = origin::start(origins, &self.wake);
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(MissPath {
@@ -202,7 +203,7 @@ impl Common<'_> {
                     cookies,
                     store,
                     flights: Flights::default(),
-                    origin: origins.start(runtime, self.wake.clone()),
+                    origin: system("a thread that reads an origin", origin)?,
                     sender: self.sender(&cells.sends)?,
                     cells: Arc::clone(cells),
                     parked: None,

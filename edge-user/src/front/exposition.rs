@@ -35,6 +35,7 @@ impl Collector for Scrape {
         count_paths(&mut page, snapshot)?;
         count_requests(&mut page, snapshot)?;
         count_sends(&mut page, snapshot)?;
+        count_hung_reads(&mut page, snapshot)?;
         for (name, help, value) in GAUGES {
             page.gauge(name, help, value(snapshot))?;
         }
@@ -82,6 +83,16 @@ fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Er
         "faults",
         "What keeps the edge from being ready; /ready gives the reasons.",
         faults,
+    )
+}
+
+fn count_hung_reads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let hung = (snapshot.origin.hung_reads.iter().enumerate())
+        .map(|(origin, count)| (vec![("origin", origin.to_string())], *count));
+    page.gauges(
+        "origin_hung_reads",
+        "Reads that were given up and have not ended.",
+        hung,
     )
 }
 
@@ -366,6 +377,7 @@ mod tests {
         snapshot.store.slots = 124;
         snapshot.store.evicted_total = 17;
         snapshot.origin.fetches_total = 1;
+        snapshot.origin.hung_reads = vec![0, 3];
         snapshot
     }
 
@@ -400,6 +412,7 @@ mod tests {
             "sealedge_store_evicted_total 17",
             "sealedge_origin_fetches_total 1",
             "sealedge_log_lines_dropped_total 3",
+            r#"sealedge_origin_hung_reads{origin="1"} 3"#,
             "# TYPE sealedge_requests counter",
             "# TYPE sealedge_store_slots gauge",
             "# EOF",

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use edge_ebpf::maps::Settings;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::steer::{Admission, Datagram, Reply, admit};
-use edge_ebpf::wire::NackCode;
+use edge_ebpf::wire::{ChunkId, NackCode};
 
 use super::cookies::CookieJar;
+use super::fetch::{FetchResult, Fetched, Fetches};
 use super::flight::{Failure, Flights, Outcome};
-use super::origin::{FetchResult, Fetched, OriginDesk};
+use super::source::Source;
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
-use crate::limits::{ABSENT_FOR, COMPLAINT_WINDOW, COMPLAINTS, FAILED_FOR, FAILED_MS, RETRY_MS};
+use crate::limits::{
+    ABSENT_FOR, COMPLAINT_WINDOW, COMPLAINTS, FAILED_FOR, FAILED_MS, ORIGINS_MAX,
+    RESULTS_PER_ROUND, RETRY_MS,
+};
 use crate::reply::Request;
 use crate::reply::gso::Sender;
 use crate::reply::peer::{Peer, endpoint};
@@ -40,6 +44,9 @@ pub struct MissCells {
     /// Written once a turn of the loop; this thread may lock.
     pub store: Mutex<StoreCounts>,
     pub in_flight: Cell,
+    /// Reads that were given up and have not ended, by origin; how many of these there are.
+    pub hung_reads: [Cell; ORIGINS_MAX],
+    pub origins: Cell,
 }
 
 impl MissCells {
@@ -52,9 +59,14 @@ impl MissCells {
             failed_total: self.failed.get(),
             corrupt_total: self.corrupt.get(),
             unanswered_waiters_total: self.unanswered_waiters.get(),
+            hung_reads: (self.hung_reads.iter().map(Cell::get))
+                .take(usize::try_from(self.origins.get()).unwrap_or(ORIGINS_MAX))
+                .collect(),
         }
     }
 }
+
+const ALTERED: &str = "is not what its name says: altered or cut";
 
 /// The miss path's state, all but the ring it sleeps on.
 #[derive(Debug)]
@@ -63,10 +75,10 @@ pub struct Desk<Q = SendRing> {
     pub cookies: CookieJar,
     pub store: Store,
     pub flights: Flights,
-    pub origin: OriginDesk,
+    pub origin: Fetches,
     pub sender: Sender<Q>,
     pub cells: Arc<MissCells>,
-    /// A fetched chunk that waits for a slot; those behind it wait in the origin's queue.
+    /// A fetched chunk that waits for a slot. Others wait behind it; what needs no slot passes.
     pub parked: Option<Fetched>,
     pub complaints: Complaints,
 }
@@ -154,16 +166,12 @@ impl<Q: SendQueue> Desk<Q> {
         }
         let (reason, code, retry_ms) = match self.flights.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
-            Outcome::Start => match self.origin.ask(request.get.id, now) {
-                Ok(()) => {
-                    self.cells.fetches.add(1);
-                    (Reason::FetchStarted, NackCode::Pending, RETRY_MS)
-                }
-                Err(id) => {
-                    self.flights.land(&id);
-                    (Reason::Busy, NackCode::Busy, RETRY_MS)
-                }
-            },
+            Outcome::Start => {
+                let source = Source::of(&request.peer.client);
+                self.origin.ask(request.get.id, source, now);
+                self.cells.fetches.add(1);
+                (Reason::FetchStarted, NackCode::Pending, RETRY_MS)
+            }
             Outcome::Negative(Failure::Absent) => (Reason::Negative, NackCode::Absent, 0),
             Outcome::Negative(Failure::Unreachable) => {
                 (Reason::OriginFailed, NackCode::Origin, FAILED_MS)
@@ -179,75 +187,98 @@ impl<Q: SendQueue> Desk<Q> {
         }
     }
 
-    /// Stores what was fetched and answers who waited. Says whether something is left that waits
-    /// for a slot.
-    pub fn settle(&mut self, now: Instant) -> bool {
-        while let Some(fetched) = self.parked.take().or_else(|| self.origin.next()) {
-            match &fetched.result {
-                FetchResult::Bytes(bytes) => {
-                    if self.sender.in_flight() > 0 {
-                        self.sender.flush();
-                    }
-                    let Some(slot) = self.store.take_free(self.sender.in_flight()) else {
-                        self.parked = Some(fetched);
-                        return true;
-                    };
-                    self.cells.fetched_bytes.add(bytes.len() as u64);
-                    let shared = Arc::clone(self.store.shared());
-                    let verified = slot
-                        .write(&shared, fetched.id, bytes)
-                        .and_then(|written| written.verify(&shared));
-                    match verified {
-                        Ok(verified) => {
-                            let stay = self.store.publish(verified);
-                            for request in self.flights.land(&fetched.id) {
-                                // The request itself was counted when it began to wait.
-                                if self.sender.answer(&request, stay) == Reason::SendQueueFull {
-                                    self.cells.unanswered_waiters.add(1);
-                                }
+    /// Stores what was fetched and answers those that wait for it; a few at a time, since datagrams
+    /// wait meanwhile.
+    pub fn settle(&mut self, now: Instant) {
+        self.origin.hear(now);
+        let mut parked = self.parked.take();
+        for _ in 0..RESULTS_PER_ROUND {
+            let next = parked.take().or_else(|| {
+                if self.parked.is_none() {
+                    self.origin.take()
+                } else {
+                    self.origin.take_without_bytes()
+                }
+            });
+            let Some(fetched) = next else { break };
+            self.finish(fetched, now);
+        }
+        // For what waited for a buffer.
+        self.origin.begin();
+    }
+
+    /// Whether `settle` has more to do, and need not wait for a slot to do it.
+    pub fn has_more(&self) -> bool {
+        self.origin.has_landed(self.parked.is_none())
+    }
+
+    fn finish(&mut self, fetched: Fetched, now: Instant) {
+        let id = fetched.id;
+        match &fetched.result {
+            FetchResult::Bytes(bytes) => {
+                if self.sender.in_flight() > 0 {
+                    self.sender.flush();
+                }
+                let Some(slot) = self.store.take_free(self.sender.in_flight()) else {
+                    self.parked = Some(fetched);
+                    return;
+                };
+                self.cells.fetched_bytes.add(bytes.len() as u64);
+                let shared = Arc::clone(self.store.shared());
+                let verified = slot
+                    .write(&shared, id, bytes)
+                    .and_then(|written| written.verify(&shared));
+                match verified {
+                    Ok(verified) => {
+                        let stay = self.store.publish(verified);
+                        for request in self.flights.land(&id) {
+                            // The request itself was counted when it began to wait.
+                            if self.sender.answer(&request, stay) == Reason::SendQueueFull {
+                                self.cells.unanswered_waiters.add(1);
                             }
                         }
-                        Err(slot) => {
-                            self.store.put_back(slot);
-                            self.cells.corrupt.add(1);
-                            self.refuse(&fetched, "is not what its name says: altered or cut", now);
-                        }
+                    }
+                    Err(slot) => {
+                        self.store.put_back(slot);
+                        self.corrupt(id, ALTERED, now);
                     }
                 }
-                FetchResult::Absent => {
-                    self.cells.absent.add(1);
-                    self.land(&fetched, Failure::Absent, ABSENT_FOR, now);
-                }
-                FetchResult::Failed(reason) => {
-                    self.cells.failed.add(1);
-                    self.refuse(&fetched, reason, now);
-                }
-                FetchResult::WrongSize(size_bytes) => {
-                    self.cells.corrupt.add(1);
-                    let reason = format!("has {size_bytes} bytes, which no chunk has");
-                    self.refuse(&fetched, &reason, now);
-                }
+            }
+            FetchResult::Altered => self.corrupt(id, ALTERED, now),
+            FetchResult::WrongSize(size_bytes) => {
+                let reason = format!("has {size_bytes} bytes, which no chunk has");
+                self.corrupt(id, &reason, now);
+            }
+            FetchResult::Absent => {
+                self.cells.absent.add(1);
+                self.land(id, Failure::Absent, ABSENT_FOR, now);
+            }
+            FetchResult::Failed(reason) => {
+                self.cells.failed.add(1);
+                self.refuse(id, reason, now);
             }
         }
-        false
     }
 
-    fn refuse(&mut self, fetched: &Fetched, reason: &str, now: Instant) {
+    fn corrupt(&mut self, id: ChunkId, reason: &str, now: Instant) {
+        self.cells.corrupt.add(1);
+        self.refuse(id, reason, now);
+    }
+
+    fn refuse(&mut self, id: ChunkId, reason: &str, now: Instant) {
         if let Some(left_out) = self.complaints.admit(now) {
-            tracing::warn!(
-                chunk = %fetched.id, reason, left_out, "an origin's chunk cannot be used"
-            );
+            tracing::warn!(chunk = %id, reason, left_out, "an origin's chunk cannot be used");
         }
-        self.land(fetched, Failure::Unreachable, FAILED_FOR, now);
+        self.land(id, Failure::Unreachable, FAILED_FOR, now);
     }
 
-    fn land(&mut self, fetched: &Fetched, failure: Failure, time: Duration, now: Instant) {
-        self.flights.remember(fetched.id, failure, now, time);
+    fn land(&mut self, id: ChunkId, failure: Failure, time: Duration, now: Instant) {
+        self.flights.remember(id, failure, now, time);
         let (code, retry_ms) = match failure {
             Failure::Absent => (NackCode::Absent, 0),
             Failure::Unreachable => (NackCode::Origin, FAILED_MS),
         };
-        for request in self.flights.land(&fetched.id) {
+        for request in self.flights.land(&id) {
             if self
                 .sender
                 .nack(&request.peer, &request.nack(code, retry_ms))
@@ -263,6 +294,7 @@ impl<Q: SendQueue> Desk<Q> {
         if let Err(error) = self.cookies.turn_to(epoch) {
             tracing::warn!(%error, "the program still has the cookie keys of before; trying again");
         }
+        self.origin.expire(now);
         let expired = self.flights.expire(now);
         self.cells.unanswered_waiters.add(expired as u64);
     }
@@ -276,6 +308,10 @@ impl<Q: SendQueue> Desk<Q> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = counts;
         self.cells.in_flight.set(self.flights.in_flight() as u64);
+        for (cell, hung) in self.cells.hung_reads.iter().zip(self.origin.hung()) {
+            cell.set(hung as u64);
+        }
+        self.cells.origins.set(self.origin.hung().count() as u64);
     }
 }
 
@@ -283,6 +319,168 @@ impl<Q: SendQueue> Desk<Q> {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::miss::fetch::Ends;
+    use crate::miss::origin::{Ended, Found};
+    use crate::store::publish::Publisher;
+    use crate::store::{Shared, slot_bytes};
+    use crate::sys::mapping::Mapping;
+    use crate::sys::send::{Full, SendEnd, Sent};
+    use crate::sys::slab::Span;
+    use bytes::Bytes;
+    use edge_ebpf::wire::{Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
+    use sha2::{Digest as _, Sha256};
+    use std::cell::RefCell;
+    use std::io;
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+
+    const SLOTS: usize = 64;
+
+    /// Keeps the NACKs it is given to send, and forgets the DATA.
+    #[derive(Clone, Default)]
+    struct Nacks(Rc<RefCell<Vec<(SocketAddr, NackCode)>>>);
+
+    impl SendQueue for Nacks {
+        fn in_flight(&self) -> usize {
+            0
+        }
+
+        fn room(&self) -> usize {
+            SLOTS
+        }
+
+        fn queue_spans(
+            &mut self,
+            _socket: usize,
+            _to: &SocketAddr,
+            _spans: impl Iterator<Item = Span>,
+            _segment_bytes: u16,
+        ) -> Result<(), Full> {
+            Ok(())
+        }
+
+        fn queue_bytes(
+            &mut self,
+            _socket: usize,
+            to: &SocketAddr,
+            bytes: &[u8],
+            _len_bytes: usize,
+        ) -> Result<(), Full> {
+            let nack = Nack::decode(bytes.first_chunk().unwrap()).unwrap();
+            self.0.borrow_mut().push((*to, nack.code));
+            Ok(())
+        }
+
+        fn flush(&mut self, _each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A desk with an empty store, for so many workers; the ends of one origin's threads; and what
+    /// is sent.
+    fn desk(workers: usize) -> (Desk<Nacks>, Ends, Nacks) {
+        let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS;
+        let arena = Mapping::anonymous(arena_bytes, false).unwrap();
+        let (shared, pieces) =
+            Shared::new(arena, arena_bytes as u64, SEGMENT_BYTES_DEFAULT, workers).unwrap();
+        let cells = Arc::new(MissCells::default());
+        let (origin, ends) = Fetches::new(1, SLOTS, SLOTS);
+        let sends = Arc::clone(&cells.sends);
+        let nacks = Nacks::default();
+        let desk = Desk {
+            settings: Settings::NONE,
+            cookies: CookieJar::new(None, None),
+            store: Store::new(Arc::clone(&shared), pieces, Publisher::none()),
+            flights: Flights::default(),
+            origin,
+            sender: Sender::new(nacks.clone(), shared, sends, 53),
+            cells,
+            parked: None,
+            complaints: Complaints::default(),
+        };
+        (desk, ends, nacks)
+    }
+
+    fn client(number: u8) -> SocketAddr {
+        ([192, 0, 2, number], 4000).into()
+    }
+
+    fn chunk(number: u8) -> (ChunkId, Bytes) {
+        let bytes = Bytes::from(vec![number; 100]);
+        (ChunkId(Sha256::digest(&bytes).into()), bytes)
+    }
+
+    /// A client of this number asks for the chunk of this number.
+    fn ask(desk: &mut Desk<Nacks>, number: u8, now: Instant) {
+        let peer = Peer {
+            socket: 0,
+            client: client(number),
+        };
+        let get = Get {
+            cookie: Cookie::default(),
+            id: chunk(number).0,
+            want: 1,
+        };
+        desk.bounced(&Request { peer, get }, now);
+    }
+
+    fn end((_, ended): &Ends, number: u8, found: Found) {
+        let (origin, id) = (0, chunk(number).0);
+        ended.push(Ended { origin, id, found }).unwrap();
+    }
+
+    #[test]
+    fn what_needs_no_slot_is_answered_while_chunks_wait_for_one() {
+        let (mut desk, ends, nacks) = desk(1);
+        let now = clock::now();
+        // A worker that is held inside of a batch announces nothing more, so no slot comes free.
+        let reader = desk.store.shared().epochs.reader(0);
+        reader.quiescent();
+        let mut filled = 0;
+        while desk.parked.is_none() {
+            ask(&mut desk, filled, now);
+            end(&ends, filled, Found::Bytes(chunk(filled).1));
+            desk.settle(now);
+            filled += 1;
+        }
+        ask(&mut desk, 201, now);
+        ask(&mut desk, 202, now);
+        ask(&mut desk, 203, now);
+        end(&ends, 201, Found::Bytes(chunk(201).1));
+        end(&ends, 202, Found::Absent);
+        end(&ends, 203, Found::Failed("a disk error".to_owned()));
+        desk.settle(now);
+        assert!(nacks.0.borrow().ends_with(&[
+            (client(202), NackCode::Absent),
+            (client(203), NackCode::Origin)
+        ]));
+        assert!(
+            desk.parked.is_some() && !desk.has_more(),
+            "it waits for the slot"
+        );
+        // Nothing was lost on the way.
+        reader.quiescent();
+        desk.settle(now);
+        assert_eq!(desk.flights.in_flight(), 0);
+        assert!(desk.store.find(&chunk(201).0).is_some());
+    }
+
+    #[test]
+    fn datagrams_wait_for_a_few_results_and_not_for_all() {
+        let (mut desk, ends, _) = desk(0);
+        let now = clock::now();
+        for number in 0..60 {
+            ask(&mut desk, number, now);
+            end(&ends, number, Found::Absent);
+        }
+        for round in 1..=60 / RESULTS_PER_ROUND {
+            desk.settle(now);
+            assert_eq!(desk.flights.in_flight(), 60 - round * RESULTS_PER_ROUND);
+            assert!(desk.has_more(), "so the loop comes back at once");
+        }
+        desk.settle(now);
+        assert!(desk.flights.in_flight() == 0 && !desk.has_more());
+    }
 
     #[test]
     fn the_log_hears_a_bounded_number_of_complaints_and_how_many_it_did_not() {

@@ -8,8 +8,16 @@
 pub mod cookies;
 /// At most one fetch for each chunk, and who waits for it.
 pub mod flight;
-/// Where chunks come from.
+/// Whose request it is.
+pub mod source;
+/// Which origin is asked for which chunk, and for how long.
+pub mod fetch;
+/// Who is next, when a thread is free.
+mod turns;
+/// The threads that read origins.
 pub mod origin;
+/// An origin that is a local directory.
+pub mod directory;
 /// What becomes of one datagram, one bounced request, one fetched chunk.
 pub mod desk;
 /// The loop.

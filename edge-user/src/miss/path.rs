@@ -10,7 +10,7 @@ use edge_ebpf::cookie::epoch_at;
 use super::desk::Desk;
 use crate::clock;
 use crate::inbox::Inbox;
-use crate::limits::TICK;
+use crate::limits::{BOUNCES_PER_ROUND, TICK};
 use crate::sys::receive::ReceiveRing;
 use crate::sys::send::{SendQueue, SendRing};
 
@@ -31,7 +31,6 @@ pub struct Round<Q = SendRing> {
     pub desk: Desk<Q>,
     inbox: Arc<Inbox>,
     next_turn: Option<Instant>,
-    waits_for_slot: bool,
     more_bounced: bool,
 }
 
@@ -58,7 +57,6 @@ impl<Q: SendQueue> Round<Q> {
             desk,
             inbox,
             next_turn: None,
-            waits_for_slot: false,
             more_bounced: false,
         }
     }
@@ -71,9 +69,9 @@ impl<Q: SendQueue> Round<Q> {
         }
         self.desk.sender.flush();
         self.desk.report();
-        if self.more_bounced {
+        if self.more_bounced || self.desk.has_more() {
             Duration::ZERO
-        } else if self.waits_for_slot {
+        } else if self.desk.parked.is_some() {
             SLOT_WAIT
         } else {
             TICK
@@ -82,8 +80,8 @@ impl<Q: SendQueue> Round<Q> {
 
     /// What has come meanwhile, but for datagrams.
     pub fn end(&mut self, now: Instant) {
-        // As many as the inbox holds: workers may fill it as fast as it is emptied (I9).
-        let mut room = self.inbox.most();
+        // Some, since workers may fill the inbox as fast as it is emptied (I9).
+        let mut room = BOUNCES_PER_ROUND;
         while room > 0
             && let Some(request) = self.inbox.take()
         {
@@ -91,6 +89,6 @@ impl<Q: SendQueue> Round<Q> {
             room -= 1;
         }
         self.more_bounced = room == 0;
-        self.waits_for_slot = self.desk.settle(now);
+        self.desk.settle(now);
     }
 }

@@ -17,6 +17,7 @@ use std::thread;
 
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
 use object_store::local::LocalFileSystem;
+use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::SysError;
 use thiserror::Error;
@@ -298,7 +299,7 @@ impl Origin<'_> {
     /// that the origin can keep what it promises.
     fn put(&self, id: ChunkId, bytes: Vec<u8>) -> Result<(), PublishError> {
         let payload = PutPayload::from(bytes);
-        let path = chunk_path(&id);
+        let path = ObjectPath::from(chunk_path(&id));
         // Outside any runtime a local store works on the calling thread and starts none.
         let kept = pollster::block_on(async {
             self.store.put(&path, payload.clone()).await?;
@@ -323,9 +324,16 @@ mod tests {
     use crate::seal::vector;
 
     fn read_back(store: &dyn ObjectStore, id: &ChunkId) -> Vec<u8> {
-        pollster::block_on(async { store.get(&chunk_path(id)).await.unwrap().bytes().await })
-            .unwrap()
-            .to_vec()
+        pollster::block_on(async {
+            store
+                .get(&ObjectPath::from(chunk_path(id)))
+                .await
+                .unwrap()
+                .bytes()
+                .await
+        })
+        .unwrap()
+        .to_vec()
     }
 
     fn id(hex: &str) -> ChunkId {
@@ -467,6 +475,6 @@ mod tests {
     #[test]
     fn chunks_lie_where_sealing_says() {
         let path = chunk_path(&id(vector::ROOT));
-        assert_eq!(path.as_ref(), format!("chunks/6d/a1/{}", vector::ROOT));
+        assert_eq!(path, format!("chunks/6d/a1/{}", vector::ROOT));
     }
 }

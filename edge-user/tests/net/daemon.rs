@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::{self, File};
+use std::iter;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +25,8 @@ pub(crate) struct Setup {
     pub(crate) size: &'static str,
     pub(crate) hugepages: &'static str,
     pub(crate) origin: PathBuf,
+    /// Asked when the first cannot help.
+    pub(crate) second_origin: Option<PathBuf>,
     pub(crate) socket: PathBuf,
 }
 
@@ -40,6 +43,7 @@ impl Setup {
             size: "64MiB",
             hugepages: "prefer",
             origin,
+            second_origin: None,
             socket: ground.folder().join("admin.sock"),
         }
     }
@@ -47,13 +51,16 @@ impl Setup {
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let listen: Vec<_> = self.listen.iter().map(ToString::to_string).collect();
-        let (origin, socket) = (self.origin.display(), self.socket.display());
+        let origins: Vec<_> = (iter::once(&self.origin).chain(&self.second_origin))
+            .map(|path| format!("{{ url = \"file://{}\" }}", path.display()))
+            .collect();
+        let (origins, socket) = (origins.join(", "), self.socket.display());
         write!(
             text,
             r#"service = {{ interfaces = ["{}"], listen = {listen:?}, sender = "{}" }}
 xdp = {{ mode = "{}" }}
 store = {{ size = "{}", hugepages = "{}" }}
-origin = [{{ url = "file://{origin}" }}]
+origin = [{origins}]
 admin = {{ socket = "{socket}", metrics = "" }}
 "#,
             self.interface, self.sender, self.xdp, self.size, self.hugepages,

@@ -1,14 +1,19 @@
 //! What is wrong with an origin hurts one object only.
 
 use std::fs;
-use std::path::Path;
+use std::io::Read as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use edge_user::limits::ORIGIN_THREADS;
+
 use crate::daemon::{Edged, Setup};
-use crate::ground::Ground;
+use crate::ground::{Ground, Plan, tell_skip};
 use crate::objects::Object;
-use crate::wait::pause;
+use crate::wait::{self, pause};
 
 /// What is done to a chunk's file, and whether the edge will then say that it is not there.
 type Damage = (&'static str, fn(&Path), bool);
@@ -83,5 +88,150 @@ fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: 
     for object in &objects {
         object.fetch(&ground, edge);
     }
+    edged.stop();
+}
+
+/// Takes a lease on each file named: who opens one waits until the lease ends.
+const LEASES: &str = "\
+import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+held = [open(path, 'r+b') for path in sys.argv[1:]]
+for file in held:
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+signal.pause()
+";
+
+/// Files that nobody else can open as long as this lives.
+struct Leases(Child);
+
+impl Leases {
+    fn on(files: &[PathBuf]) -> Option<Self> {
+        let python = Command::new("/usr/bin/python3")
+            .args(["-c", LEASES])
+            .args(files)
+            .stdout(Stdio::piped())
+            .spawn();
+        let Ok(mut python) = python else {
+            tell_skip("there is no python3 to take leases with");
+            return None;
+        };
+        let mut held = [0; 4];
+        python.stdout.as_mut()?.read_exact(&mut held).unwrap();
+        Some(Self(python))
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
+    // I8
+    let Some(ground) = Ground::with(&Plan {
+        light: true,
+        ..Plan::default()
+    }) else {
+        return;
+    };
+    let edge = ground.service_v4();
+    let hanging = Object::seal(&ground, "hanging", 100_000);
+    let healthy = Object::seal(&ground, "healthy", 3_000_000);
+    let Some(leases) = Leases::on(&hanging.chunks[..1]) else {
+        return;
+    };
+    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let begun = |count: u64| {
+        let hung = || (edged.stat().origin.failed_total >= count).then_some(());
+        wait::until(Duration::from_secs(15), hung).expect("the fetch is given up after 10 s");
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| hanging.fetch(&ground, edge));
+        begun(1);
+        healthy.fetch(&ground, edge);
+        // Its reader goes on to ask.
+        pause(Duration::from_secs(3));
+        let origin = edged.stat().origin;
+        assert!(
+            origin.fetches_total > origin.failed_total,
+            "it has asked again"
+        );
+        assert_eq!(origin.hung_reads, [1], "and nothing was read again");
+        drop(leases);
+    });
+    assert_eq!(edged.settled().origin.hung_reads, [0]);
+    edged.stop();
+}
+
+#[test]
+fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
+    let Some(ground) = Ground::with(&Plan {
+        light: true,
+        ..Plan::default()
+    }) else {
+        return;
+    };
+    let object = Object::seal(&ground, "object", 6_000_000);
+    assert!(object.chunks.len() > 2 * ORIGIN_THREADS);
+    let setup = Setup::of(&ground, "gso");
+    let second = ground.folder().join("second");
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(&setup.origin).arg(&second);
+    assert!(copy.status().unwrap().success());
+    let Some(leases) = Leases::on(&object.chunks) else {
+        return;
+    };
+    let setup = Setup {
+        second_origin: Some(second),
+        ..setup
+    };
+    let edged = Edged::start(&ground, &setup);
+    object.fetch(&ground, ground.service_v4());
+    // The index, then as many as there are threads, each for half of 10 s; no chunk after these.
+    let origin = edged.settled().origin;
+    assert_eq!(origin.hung_reads, [ORIGIN_THREADS as u64, 0]);
+    assert_eq!(origin.failed_total, 0);
+    // Nothing of that keeps it from ending.
+    edged.stop();
+    drop(leases);
+}
+
+#[test]
+fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure() {
+    let Some(ground) = Ground::with(&Plan {
+        light: true,
+        ..Plan::default()
+    }) else {
+        return;
+    };
+    let edge = ground.service_v4();
+    let setup = Setup::of(&ground, "gso");
+    let old = Object::seal(&ground, "old", 100_000);
+    let releases = [1, 2].map(|number| ground.folder().join(format!("release-{number}")));
+    fs::rename(&setup.origin, &releases[0]).unwrap();
+    let new = Object::seal(&ground, "new", 100_000);
+    let newer = Object::seal(&ground, "newer", 100_000);
+    fs::rename(&setup.origin, &releases[1]).unwrap();
+    symlink(&releases[0], &setup.origin).unwrap();
+    let edged = Edged::start(&ground, &setup);
+    old.fetch(&ground, edge);
+    let aside = ground.folder().join("aside");
+    symlink(&releases[1], &aside).unwrap();
+    fs::rename(&aside, &setup.origin).unwrap();
+    new.fetch(&ground, edge);
+    fs::remove_file(&setup.origin).unwrap();
+    newer.assert_not_to_be_had(&ground, edge, 75, &["cannot get chunk"]);
+    assert!(
+        edged.log().contains("the directory itself: No such file"),
+        "{}",
+        edged.log()
+    );
+    assert_eq!(edged.settled().origin.absent_total, 0);
+    symlink(&releases[1], &setup.origin).unwrap();
+    newer.fetch(&ground, edge);
     edged.stop();
 }

@@ -35,7 +35,10 @@ pub(crate) struct Conditions {
     pub(crate) sends: usize,
     pub(crate) socket_datagrams: usize,
     pub(crate) inbox: usize,
-    pub(crate) asks: usize,
+    /// Each with so many threads, and buffers for so many chunks.
+    pub(crate) origins: usize,
+    pub(crate) origin_threads: usize,
+    pub(crate) origin_buffers: usize,
 
     /// A send ends after the flush that handed it over, and how long after.
     pub(crate) late: u64,
@@ -55,6 +58,9 @@ pub(crate) struct Conditions {
     pub(crate) origin_absent: u64,
     pub(crate) origin_fails: u64,
     pub(crate) origin_alters: u64,
+    /// Reads that take this long.
+    pub(crate) origin_hangs: u64,
+    pub(crate) hang: Duration,
 
     /// Datagrams of theirs, and whether they are a crowd that may ask.
     pub(crate) strangers: u64,
@@ -85,7 +91,9 @@ impl Conditions {
             sends: chance.one_of(&[3, 8, 256, 256]),
             socket_datagrams: chance.one_of(&[2, 64, 1000, 1000]),
             inbox: chance.one_of(&[1, 4, 64, 64]),
-            asks: chance.one_of(&[1, 4, 64, 64]),
+            origins: chance.one_of(&[1, 1, 2, 3]),
+            origin_threads: chance.one_of(&[1, 4, 16, 16]),
+            origin_buffers: chance.one_of(&[1, 4, 32, 32]),
             late: chance.one_of(&[0, 100, 500, 900]),
             late_by: chance.one_of(&[MS / 10, MS * 5, MS * 100]),
             send_fails: chance.one_of(&[0, 0, 0, 50]),
@@ -98,10 +106,17 @@ impl Conditions {
             origin_absent: chance.one_of(&[0, 0, 0, 0, 50]),
             origin_fails: chance.one_of(&[0, 0, 0, 0, 100, 500]),
             origin_alters: chance.one_of(&[0, 0, 0, 0, 100, 500]),
+            origin_hangs: chance.one_of(&[0, 0, 0, 0, 50, 300]),
+            hang: chance.one_of(&[MS * 6000, MS * 12_000, MS * 25_000]),
             strangers: chance.one_of(&[0, 20, 60, 200]),
             crowd: chance.permille(500),
             clock_steps: chance.one_of(&[0, 0, 0, 2]),
         }
+    }
+
+    /// Whether a chunk may wait too long for a thread of its origin.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.origin_hangs > 0 || self.origin_delay > MS * 1000
     }
 
     /// Whether a reader may end without its object for no other cause than the way there.
@@ -115,7 +130,8 @@ impl Conditions {
             || self.tx_frames < 128
             || self.sends < 64
             || self.inbox < 64
-            || self.asks < 64
+            || self.origin_threads < 16
+            || self.origin_buffers < 32
             || self.late_by > MS * 5
             || self.clock_steps > 0
     }

@@ -22,8 +22,8 @@ use edge_user::inbox::Inbox;
 use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
 use edge_user::miss::cookies::CookieJar;
 use edge_user::miss::desk::{Complaints, Desk, MissCells};
+use edge_user::miss::fetch::Fetches;
 use edge_user::miss::flight::Flights;
-use edge_user::miss::origin::OriginDesk;
 use edge_user::miss::path::Round;
 use edge_user::reply::gso::Sender;
 use edge_user::reply::peer::Services;
@@ -38,7 +38,7 @@ use super::conditions::Conditions;
 use super::hand::{self, Hand, total};
 use super::kernel::{Kernel, Leaving, Sends};
 use super::ledger::Ledger;
-use super::origin::Origin;
+use super::origin::Origins;
 use super::program::{Fate, Program};
 use super::reader::Reader;
 use super::stranger::Stranger;
@@ -49,7 +49,7 @@ const MAX_BURST: u8 = 53;
 const STEPS_MAX: u64 = 400_000;
 /// How soon a chunk that waits for a slot, or a send that is not done, is looked at again.
 const SOON: Duration = Duration::from_millis(10);
-/// Longer than every wait of the edge's.
+/// Longer than every wait of the edge's, and every read that hangs.
 const REST: Duration = Duration::from_secs(30);
 
 /// One for all runs: what counts is what is added to it.
@@ -115,7 +115,7 @@ pub(crate) struct World {
     wake: Wake,
     filler_next: Duration,
     fills: u64,
-    origin: Origin,
+    origin: Origins,
     unix_seconds: u64,
     clock_steps: Vec<(Duration, i64)>,
 
@@ -194,14 +194,14 @@ impl World {
                 Box::new(program.shared.clone());
             (Publisher::to(program.shared.clone()), Some(map))
         };
-        let (origin_desk, asked, results) = OriginDesk::new(with.asks);
+        let (fetches, ends) = Fetches::new(with.origins, with.origin_threads, with.origin_buffers);
         let cells = Arc::new(MissCells::default());
         let desk = Desk {
             settings: program.shared.maps().settings,
             cookies: CookieJar::new(Some(vec![7; 32]), map),
             store: Store::new(Arc::clone(&shared), pieces, publisher),
             flights: Flights::default(),
-            origin: origin_desk,
+            origin: fetches,
             sender: sender(0, Arc::clone(&cells.sends)),
             cells,
             parked: None,
@@ -232,7 +232,7 @@ impl World {
                 (chance.time(Duration::from_millis(300)), by)
             })
             .collect();
-        let origin = Origin::new(asked, results, wake.clone(), chance.split(), &with);
+        let origin = Origins::new(ends, wake.clone(), chance.split(), &with);
         let stranger = Stranger::new(with.strangers, with.crowd, chance.split());
         let mut world = Self {
             with,
@@ -643,7 +643,7 @@ impl World {
         let desk = &self.round.desk;
         assert_eq!(
             desk.flights.in_flight(),
-            self.origin.under_way() + usize::from(desk.parked.is_some()),
+            desk.origin.under_way() + usize::from(desk.parked.is_some()),
             "I8: a flight for each fetch, and a fetch for each flight"
         );
     }
@@ -760,11 +760,11 @@ impl World {
 
     /// A reader that ends without its object must have been told why, and it must be true.
     fn check_failure(&self, failure: &Failure) {
-        let rough = self.with.is_rough();
+        let (rough, slow) = (self.with.is_rough(), self.with.is_slow());
         let true_cause = match failure {
             Failure::Absent(id) => self.origin.absent.contains(id),
-            Failure::Origin(id) => self.origin.failed.contains(id),
-            Failure::Pending(id) => rough || self.origin.failed.contains(id),
+            Failure::Origin(id) => slow || self.origin.failed.contains(id),
+            Failure::Pending(id) => rough || slow || self.origin.failed.contains(id),
             Failure::Busy => rough,
             Failure::Unanswered | Failure::Gone | Failure::Silent => rough || self.with.loss > 0,
             // Some strangers say HELLO with a reader's address.

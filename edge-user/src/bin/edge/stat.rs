@@ -202,7 +202,13 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         origin.failed_total,
         origin.corrupt_total,
         origin.unanswered_waiters_total
-    )
+    )?;
+    for (number, hung) in origin.hung_reads.iter().enumerate() {
+        if *hung > 0 {
+            writeln!(out, "          origin[{number}]: {hung} reads hang")?;
+        }
+    }
+    Ok(())
 }
 
 /// One line per reason, one column per queue.

@@ -1,0 +1,74 @@
+//! Chunks that wait for a thread, source by source: a source with many of them delays itself.
+
+use std::collections::VecDeque;
+
+use edge_ebpf::wire::ChunkId;
+use hashbrown::HashMap;
+
+use super::source::Source;
+
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    waiting: HashMap<Source, VecDeque<ChunkId>>,
+    /// Each source with a chunk that waits, once; whose turn it is comes first.
+    order: VecDeque<Source>,
+}
+
+impl Turns {
+    pub(super) fn push(&mut self, source: Source, id: ChunkId) {
+        let chunks = self.waiting.entry(source).or_default();
+        if chunks.is_empty() {
+            self.order.push_back(source);
+        }
+        chunks.push_back(id);
+    }
+
+    /// The oldest chunk of the source whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<ChunkId> {
+        let source = self.order.pop_front()?;
+        let chunks = self.waiting.get_mut(&source)?;
+        let id = chunks.pop_front();
+        if chunks.is_empty() {
+            self.waiting.remove(&source);
+        } else {
+            self.order.push_back(source);
+        }
+        id
+    }
+
+    pub(super) fn remove(&mut self, source: Source, id: &ChunkId) {
+        let Some(chunks) = self.waiting.get_mut(&source) else {
+            return;
+        };
+        chunks.retain(|other| other != id);
+        if chunks.is_empty() {
+            self.waiting.remove(&source);
+            self.order.retain(|other| *other != source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_with_many_chunks_delays_nobody_but_itself() {
+        let (many, one) = (Source::V4([192, 0, 2, 1]), Source::V4([192, 0, 2, 2]));
+        let mut turns = Turns::default();
+        for number in 0..100 {
+            turns.push(many, ChunkId([number; 32]));
+        }
+        turns.push(one, ChunkId([200; 32]));
+        turns.remove(many, &ChunkId([1; 32]));
+        let order: Vec<u8> = std::iter::from_fn(|| turns.pop())
+            .map(|id| id.0[0])
+            .collect();
+        assert_eq!(order[..4], [0, 200, 2, 3]);
+        assert_eq!(order.len(), 100);
+        turns.push(one, ChunkId([7; 32]));
+        turns.remove(one, &ChunkId([7; 32]));
+        assert_eq!(turns.pop(), None);
+        assert!(turns.waiting.is_empty() && turns.order.is_empty());
+    }
+}
