@@ -12,12 +12,17 @@ use std::thread;
 use std::time::Duration;
 
 use edge_user::clock;
-use edge_user::counters::Snapshot;
+use edge_user::counters::{Cause, Snapshot};
+use edge_user::limits::STALLED_AFTER;
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// The promise: whatever is wrong is said within this time.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A folder with an origin and a configuration that works on any machine.
 struct Site {
@@ -466,6 +471,80 @@ fn a_log_that_is_not_read_does_not_hold_up_the_daemon() {
     let edged = Ended::start(site.edged(&site.config()), writer.into());
     drop_lines_and_stop(edged, &site);
     drop(reader);
+}
+
+/// One thread of a process, held by the kernel as a debugger holds it; goes on with this value's
+/// end.
+struct Held(nix::unistd::Pid);
+
+impl Held {
+    fn thread(process: u32, name: &str) -> Self {
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        let named = |task: &PathBuf| fs::read_to_string(task.join("comm")).unwrap().trim() == name;
+        let task = tasks.map(|task| task.unwrap().path()).find(named).unwrap();
+        let id = task.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let thread = nix::unistd::Pid::from_raw(id);
+        ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(thread)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+#[test]
+fn a_thread_that_stands_still_makes_it_not_ready_until_it_goes_on() {
+    let site = Site::new();
+    let manager = site.folder.path().join("notify");
+    let told = UnixDatagram::bind(&manager).unwrap();
+    told.set_nonblocking(true).unwrap();
+    let mut command = site.edged(&site.config());
+    command
+        .env("NOTIFY_SOCKET", &manager)
+        .env("WATCHDOG_USEC", "1000000");
+    let mut edged = Running::start(command);
+    edged.wait_for("ready: ");
+    let fed = || {
+        let mut word = [0; 64];
+        let words =
+            std::iter::from_fn(|| told.recv(&mut word).ok().map(|len| word[..len].to_vec()));
+        words.filter(|word| word.starts_with(b"WATCHDOG=1")).count()
+    };
+    until(ANSWER_TIME_MAX, || (fed() > 0).then_some(())).expect("the watchdog is fed");
+    let ready = || {
+        let connection = TcpStream::connect(("127.0.0.1", site.metrics_port)).unwrap();
+        ask(connection, "/ready")
+    };
+    assert!(ready().starts_with("HTTP/1.1 200"));
+
+    let held = Held::thread(edged.child.id(), "filler");
+    let fault = until(2 * STALLED_AFTER, || {
+        Some(ready()).filter(|answer| answer.starts_with("HTTP/1.1 503"))
+    });
+    let fault = fault.expect("it is noticed");
+    assert!(
+        fault.contains("not ready: the thread filler stands still"),
+        "{fault}"
+    );
+    fed();
+    let faults = stat(&site.socket()).faults;
+    assert_eq!(faults[0].cause, Cause::ThreadStalled);
+    assert!(until(2 * SECOND, || (fed() > 0).then_some(())).is_none());
+
+    drop(held);
+    until(ANSWER_TIME_MAX, || {
+        ready().starts_with("HTTP/1.1 200").then_some(())
+    })
+    .expect("ready");
+    until(ANSWER_TIME_MAX, || (fed() > 0).then_some(())).expect("the watchdog is fed again");
+    edged.wait_for("over: the thread filler");
+    edged.signal(Signal::TERM);
+    assert_eq!(edged.end().0, Some(0));
 }
 
 #[cfg(feature = "reader")]
