@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Config, ConfigError, OriginUrl, SECRET_BYTES};
@@ -52,15 +53,21 @@ pub(super) fn read_secret(config: &Config) -> Result<Option<Vec<u8>>, ConfigErro
     };
     let refuse = |message: String| config.error("cookie.secret_file", &message);
     let (least, most) = (*SECRET_BYTES.start(), *SECRET_BYTES.end());
-    let mut secret = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut secret))
-        .map_err(|error| refuse(format!("{} cannot be read: {error}", path.display())))?;
-    if !SECRET_BYTES.contains(&secret.len()) {
+    let (name, mut secret) = (path.display(), Vec::new());
+    let unreadable = |error| refuse(format!("{name} cannot be read: {error}"));
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
         return Err(refuse(format!(
-            "{} must hold {least} to {most} random bytes; \
-             make one with: head -c {least} /dev/urandom",
-            path.display()
+            "{name} has mode {mode:04o}, so that others can make cookies: chmod 0600 it, and write \
+             a new secret if they may have read it"
+        )));
+    }
+    (file.take(most as u64 + 1).read_to_end(&mut secret)).map_err(unreadable)?;
+    if !SECRET_BYTES.contains(&secret.len()) || secret.iter().all(|byte| *byte == 0) {
+        return Err(refuse(format!(
+            "{name} must hold {least} to {most} random bytes, not all of them zero; \
+             make one with: (umask 077; head -c {least} /dev/urandom > {name})"
         )));
     }
     Ok(Some(secret))

@@ -1,3 +1,6 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../../docs/edged.example.toml");
@@ -268,8 +271,18 @@ fn what_the_file_names_must_be_there() {
 
     let secret_file = secret.to_str().unwrap();
     assert!(refused(config("lo", secret_file, &socket)).contains("cannot be read"));
-    fs::write(&secret, [7; 31]).unwrap();
-    assert!(refused(config("lo", secret_file, &socket)).contains("32 to 4096 random bytes"));
+    fs::write(&secret, [7; 32]).unwrap();
+    for mode in [0o640, 0o604, 0o660] {
+        fs::set_permissions(&secret, Permissions::from_mode(mode)).unwrap();
+        let refused = refused(config("lo", secret_file, &socket));
+        assert!(refused.contains("chmod 0600"), "{refused}");
+    }
+    fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    for bad in [&[7; 31][..], &[0; 64]] {
+        fs::write(&secret, bad).unwrap();
+        let refused = refused(config("lo", secret_file, &socket));
+        assert!(refused.contains("32 to 4096 random bytes"), "{refused}");
+    }
     fs::write(&secret, [7; 32]).unwrap();
     config("lo", secret_file, &socket)
         .check_environment()

@@ -1,35 +1,49 @@
-//! As many connections at once as we can spare, each for a short time. Whoever floods the door
-//! waits before it; the server behind it does not notice.
+//! A bounded number of connections, each for a short time. When all places are taken the oldest
+//! connection makes room, so that idle ones do not keep a health check waiting; and they make room
+//! at a bounded rate, so that the server behind the door does not notice a flood of them.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections of one listener at once; the next ones wait in the kernel's backlog.
-pub(super) const CONNECTION_COUNT_MAX: usize = 16;
+/// Connections of one listener at once.
+pub(super) const CONNECTION_COUNT_MAX: usize = 64;
+/// From accepted to the first byte of the answer: the request must have come by then.
+pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
 /// From accepted to answered and closed.
 pub(super) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+/// How soon after one connection the next makes room; others wait in the kernel's backlog.
+const EVICT_EVERY: Duration = Duration::from_millis(1);
 
 /// A listener whose connections are counted and end.
 #[derive(Debug)]
 pub(super) struct Bounded<L> {
     listener: L,
-    places: Arc<Semaphore>,
+    /// The connections under way, oldest first: each ends when its sender goes.
+    places: VecDeque<oneshot::Sender<()>>,
 }
 
 impl<L> Bounded<L> {
-    pub(super) fn new(listener: L) -> Self {
+    pub(super) const fn new(listener: L) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(CONNECTION_COUNT_MAX)),
+            places: VecDeque::new(),
+        }
+    }
+
+    async fn make_room(&mut self) {
+        self.places.retain(|place| !place.is_closed());
+        if self.places.len() >= CONNECTION_COUNT_MAX {
+            sleep(EVICT_EVERY).await;
+            self.places.pop_front();
         }
     }
 }
@@ -39,20 +53,18 @@ impl<L: Listener> Listener for Bounded<L> {
     type Addr = L::Addr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let place = Arc::clone(&self.places)
-            .acquire_owned()
-            .await
-            .expect("nobody closes the semaphore");
         let (connection, address) = self.listener.accept().await;
-        let deadline = Box::pin(sleep(CONNECTION_TIME_MAX));
-        (
-            Brief {
-                connection,
-                deadline,
-                _place: place,
-            },
-            address,
-        )
+        self.make_room().await;
+        let (place, evicted) = oneshot::channel();
+        self.places.push_back(place);
+        let connection = Brief {
+            connection,
+            accepted: Instant::now(),
+            deadline: Box::pin(sleep(REQUEST_TIME_MAX)),
+            answered: false,
+            evicted: Some(evicted),
+        };
+        (connection, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -60,21 +72,32 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection that fails at its deadline, whoever waits for whom, and then gives its place back.
+/// A connection that fails at its deadline, or when another one needs its place.
 #[derive(Debug)]
 pub(super) struct Brief<C> {
     connection: C,
+    accepted: Instant,
     deadline: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    answered: bool,
+    /// None once it has failed.
+    evicted: Option<oneshot::Receiver<()>>,
 }
 
 impl<C> Brief<C> {
-    /// Also arms the timer, so that the deadline wakes whoever waits for the other side.
-    fn check_deadline(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match self.deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
+    /// Also has the timer and an eviction wake whatever waits for the other side.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        if self.deadline.as_mut().poll(context).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
         }
+        let evicted = self
+            .evicted
+            .as_mut()
+            .is_none_or(|evicted| Pin::new(evicted).poll(context).is_ready());
+        if evicted {
+            self.evicted = None;
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
     }
 }
 
@@ -84,7 +107,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Brief<C> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_deadline(context)?;
+        self.check(context)?;
         Pin::new(&mut self.connection).poll_read(context, buffer)
     }
 }
@@ -95,17 +118,22 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Brief<C> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_deadline(context)?;
+        if !self.answered {
+            self.answered = true;
+            let ends = self.accepted + CONNECTION_TIME_MAX;
+            self.deadline.as_mut().reset(ends);
+        }
+        self.check(context)?;
         Pin::new(&mut self.connection).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_deadline(context)?;
+        self.check(context)?;
         Pin::new(&mut self.connection).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_deadline(context)?;
+        self.check(context)?;
         Pin::new(&mut self.connection).poll_shutdown(context)
     }
 }

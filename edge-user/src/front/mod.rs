@@ -54,8 +54,15 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 pub enum FrontError {
     #[error("another edged answers on {0}; stop it, or set admin.socket to another path")]
     AnotherEdged(PathBuf),
-    #[error("another edged is just starting in {0}; try again")]
+    #[error("another edged is just starting: it holds {0}; try again")]
     Starting(PathBuf),
+    #[error(
+        "{0} is not a file that this user alone can open; remove it, and let nobody else write \
+         to its folder"
+    )]
+    NotOurLock(PathBuf),
+    #[error("{path}: {cause}; {}", socket_remedy(cause), path = path.display())]
+    Lock { path: PathBuf, cause: io::Error },
     #[error("{0} is there and is no socket; remove it, or set admin.socket to another path")]
     NotASocket(PathBuf),
     #[error("admin.socket: {path}: {cause}; {}", socket_remedy(cause), path = path.display())]
@@ -72,9 +79,9 @@ pub enum FrontError {
 
 fn socket_remedy(cause: &io::Error) -> &'static str {
     if cause.kind() == io::ErrorKind::PermissionDenied {
-        "run as root, or set it to a path you may write"
+        "run as root, or set admin.socket to a path you may write"
     } else {
-        "set it to another path"
+        "set admin.socket to another path"
     }
 }
 
@@ -91,8 +98,8 @@ impl FrontError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::AnotherEdged(_) | Self::Starting(_) => 75,
-            Self::NotASocket(_) => 78,
-            Self::Socket { cause, .. } | Self::Metrics { cause, .. } => {
+            Self::NotASocket(_) | Self::NotOurLock(_) => 78,
+            Self::Socket { cause, .. } | Self::Lock { cause, .. } | Self::Metrics { cause, .. } => {
                 let kind = cause.kind();
                 match () {
                     () if kind == io::ErrorKind::AddrInUse => 75,

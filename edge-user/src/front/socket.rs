@@ -1,16 +1,17 @@
 //! The unix socket: its folder, its mode, and whether somebody else is behind it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, chmod, flock};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, openat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
+use rustix::process::{geteuid, umask};
 use tokio::net::UnixListener;
 
 use super::FrontError;
@@ -18,6 +19,8 @@ use crate::terminal::one_line;
 
 /// Owner and group may ask; the rest of the machine may not.
 const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o660);
+/// Nobody else can open the lock file, so nobody else can hold the lock.
+const LOCK_MODE: Mode = Mode::from_bits_truncate(0o600);
 /// Connections the kernel holds for us while all places are taken.
 const BACKLOG: i32 = 64;
 
@@ -38,16 +41,7 @@ impl AdminSocket {
         };
         let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         fs::create_dir_all(folder).map_err(refuse)?;
-        // Two of us must not look, remove and bind at the same time: the second would remove the
-        // socket of the first. The lock goes with the descriptor, when we listen.
-        let lock = File::open(folder).map_err(refuse)?;
-        if let Err(errno) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            return Err(if errno == Errno::WOULDBLOCK {
-                FrontError::Starting(folder.to_owned())
-            } else {
-                refuse(errno.into())
-            });
-        }
+        let lock = lock(path)?;
         remove_stale(path)?;
         let listener = listen_on(path).map_err(refuse)?;
         let identity = identity(path).map_err(refuse)?;
@@ -59,6 +53,36 @@ impl AdminSocket {
             },
             listener,
         ))
+    }
+}
+
+/// Two of us must not look, remove and bind at the same time: the second would remove the socket
+/// of the first. The lock is on a file that others cannot open, and so cannot lock: a folder can
+/// be locked by all who may list it. It goes with the descriptor, when we listen; the file stays.
+fn lock(socket: &Path) -> Result<OwnedFd, FrontError> {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".lock");
+    let path = PathBuf::from(path);
+    let refuse = |errno: Errno| FrontError::Lock {
+        path: path.clone(),
+        cause: errno.into(),
+    };
+    // NONBLOCK: somebody may have put a pipe there.
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(CWD, &path, flags, LOCK_MODE).map_err(refuse)?;
+    let stat = fstat(&file).map_err(refuse)?;
+    let others = Mode::from_raw_mode(stat.st_mode).intersects(Mode::RWXG | Mode::RWXO);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
+        || stat.st_uid != geteuid().as_raw()
+        || others
+    {
+        return Err(FrontError::NotOurLock(path));
+    }
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(FrontError::Starting(path)),
+        Err(errno) => Err(refuse(errno)),
     }
 }
 
@@ -103,11 +127,16 @@ fn is_answered(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// In three steps rather than one, so that the mode is right before anybody can come in.
+/// The file has its mode from the start. To change it afterwards would be to follow a path that
+/// somebody else may have put another file at.
 fn listen_on(path: &Path) -> io::Result<UnixListener> {
     let socket = open_socket()?;
-    bind(&socket, &SocketAddrUnix::new(path)?)?;
-    chmod(path, SOCKET_MODE)?;
+    // The file takes its mode from the socket, less what the process's mask takes away.
+    fchmod(&socket, SOCKET_MODE)?;
+    let mask = umask(!SOCKET_MODE & (Mode::RWXU | Mode::RWXG | Mode::RWXO));
+    let bound = bind(&socket, &SocketAddrUnix::new(path)?);
+    umask(mask);
+    bound?;
     listen(&socket, BACKLOG)?;
     UnixListener::from_std(socket.into())
 }

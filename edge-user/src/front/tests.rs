@@ -1,7 +1,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -171,17 +171,72 @@ fn a_missing_right_is_exit_code_77_and_says_who_may() {
     assert!(error.to_string().contains("run as root"), "{error}");
 }
 
+/// Idle connections: those that have a place, and those in the kernel's backlog.
+const IDLE: usize = 2 * bounded::CONNECTION_COUNT_MAX;
+
 #[test]
-fn who_holds_all_places_loses_them_and_the_next_one_is_answered() {
+fn idle_connections_keep_no_question_waiting() {
     let place = place();
     let front = place.open().unwrap();
     front.ready(some_source(), Health::default());
-    let silent: Vec<_> = (0..bounded::CONNECTION_COUNT_MAX)
-        .map(|_| UnixStream::connect(place.socket()).unwrap())
-        .collect();
-    let answer = ask(UnixStream::connect(place.socket()).unwrap(), "/v1/stat");
+    let address = front.metrics_address().unwrap();
+    let tcp = || TcpStream::connect(address).unwrap();
+    let unix = || UnixStream::connect(place.socket()).unwrap();
+    let idle: Vec<_> = (0..IDLE).map(|_| (tcp(), unix())).collect();
+    let begin = clock::now();
+    for path in ["/ready", "/live", "/metrics"] {
+        let answer = ask(tcp(), path);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    let answer = ask(unix(), "/v1/stat");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    drop(silent);
+    let took = begin.elapsed();
+    assert!(took < bounded::REQUEST_TIME_MAX, "{took:?}");
+    drop(idle);
     front.close(place.runtime.handle());
     assert!(place.folder.path().exists());
+}
+
+#[test]
+fn a_connection_without_a_request_ends_soon() {
+    let place = place();
+    let front = place.open().unwrap();
+    let mut idle = UnixStream::connect(place.socket()).unwrap();
+    idle.write_all(b"GET /v1/stat HTTP/1.1\r\n").unwrap();
+    idle.set_read_timeout(Some(2 * bounded::REQUEST_TIME_MAX))
+        .unwrap();
+    assert_eq!(idle.read(&mut [0; 64]).unwrap(), 0, "it is closed");
+    front.close(place.runtime.handle());
+}
+
+#[test]
+fn another_user_cannot_prevent_a_start_by_a_lock() {
+    let place = place();
+    let folder = place.socket().parent().unwrap();
+    fs::create_dir(folder).unwrap();
+    // Whoever may list a folder can lock it.
+    let lock = fs::File::open(folder).unwrap();
+    lock.try_lock().unwrap();
+    place.open().unwrap().close(place.runtime.handle());
+
+    let file = folder.join("admin.sock.lock");
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "nobody else can open it");
+    let held = fs::File::open(&file).unwrap();
+    held.try_lock().unwrap();
+    assert_eq!(place.open().unwrap_err().exit_code(), 75);
+    drop(held);
+
+    // What others put there is neither followed nor trusted.
+    let elsewhere = folder.join("elsewhere");
+    fs::remove_file(&file).unwrap();
+    symlink(&elsewhere, &file).unwrap();
+    place.open().unwrap_err();
+    assert!(!elsewhere.exists());
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = place.open().unwrap_err();
+    assert!(refused.to_string().contains("remove it"), "{refused}");
+    assert_eq!(refused.exit_code(), 78);
 }

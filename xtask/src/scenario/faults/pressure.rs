@@ -37,7 +37,7 @@ pub(super) const FAULTS: &[Fault] = &[
         name: "admin-flood",
         done: "connections to the admin socket until the kernel takes no more, half of them \
                silent, half with noise",
-        expected: "16 at a time, 5 s each: `edge stat` gets its answer or says why not; nobody's \
+        expected: "64 at a time, the oldest makes room: `edge stat` gets its answer or says why not; nobody's \
                    reader notices; then it answers",
         excuses: NOTHING,
         play: admin_flood,
