@@ -11,7 +11,9 @@ pub mod ticket;
 pub mod publish;
 /// Chunks back to plaintext.
 pub mod open;
-/// The reader's file: under a temporary name until it is whole.
+/// Where a command's output goes.
+pub mod destination;
+/// The reader's object: a file that appears when it is whole, or a stream.
 pub mod output;
 /// Files that were begun and may never be finished.
 pub mod unfinished;

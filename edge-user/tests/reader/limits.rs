@@ -38,12 +38,12 @@ fn edge_under(place: &Place, limit: &str, arguments: &[&str]) -> Output {
 /// names the limit, and leaves the folder as it was.
 fn fails_well_until_it_succeeds(place: &Place, limit: &str, arguments: &[&str], names: &str) {
     let out = place.path().join("out");
-    let mut named = 0;
+    let mut refusals = 0;
     for most in 1..200 {
         let output = edge_under(place, &format!("{limit}={most}"), arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() {
-            assert!(named > 0, "no limit was too low");
+            assert!(refusals > 0, "no limit was too low");
             fs::remove_dir_all(&out).unwrap();
             return;
         }
@@ -53,9 +53,9 @@ fn fails_well_until_it_succeeds(place: &Place, limit: &str, arguments: &[&str], 
             assert_eq!(output.status.code(), Some(1), "{most}: {said}");
             assert_eq!(said.lines().count(), 1, "{most}: {said}");
             assert!(said.contains(names), "{most}: {said}");
-            named += 1;
+            refusals += 1;
         } else {
-            assert_eq!(named, 0, "{most}: {said}");
+            assert_eq!(refusals, 0, "{most}: {said}");
             assert!(!said.contains("panicked"), "{most}: {said}");
         }
     }

@@ -14,5 +14,7 @@ mod transfer;
 mod sockets;
 /// What the program `edge` says and returns.
 mod program;
+/// Where it writes to.
+mod destinations;
 /// What it does with fewer threads and descriptors than it needs.
 mod limits;

@@ -83,7 +83,7 @@ fn json(output: &Output) -> Value {
 }
 
 /// The one line on standard error of a command that must end with this code.
-fn refusal(output: &Output, code: i32) -> String {
+pub(crate) fn refusal(output: &Output, code: i32) -> String {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
@@ -108,7 +108,7 @@ fn signals(child: &Child, mask: &str, signal: Signal) -> bool {
 }
 
 /// Until a command takes its signals: they are blocked, and a second thread waits for them.
-fn until_it_listens(child: &Child) {
+pub(crate) fn until_it_listens(child: &Child) {
     while status(child, "Threads:") == "1" || !signals(child, "SigBlk:", Signal::TERM) {
         thread::yield_now();
     }
@@ -424,7 +424,8 @@ fn signals_that_were_ignored_stay_ignored() {
         .unwrap();
     until_it_listens(&child);
     assert!(signals(&child, "SigIgn:", Signal::HUP));
-    assert!(!signals(&child, "SigBlk:", Signal::HUP));
+    // Now and then all are blocked, while a thread is started.
+    assert!((0..1000).any(|_| !signals(&child, "SigBlk:", Signal::HUP)));
     child.kill().unwrap();
     child.wait().unwrap();
 }

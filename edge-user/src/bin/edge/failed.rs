@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use edge_user::client::failure::Failure;
 use edge_user::client::stat::StatError;
-use edge_user::seal::output::OutputError;
+use edge_user::seal::destination::DestinationError;
 use edge_user::seal::publish::{PublishError, Unpublished};
 use edge_user::seal::ticket::TicketError;
-use edge_user::seal::unfinished::PlaceError;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 const TRY_AGAIN: u8 = 75;
 const PRIVILEGE: u8 = 77;
+const CLOSED: u8 = 141;
 /// How EMFILE ends a message, of ours or of a library.
 const NO_DESCRIPTOR: &str = "(os error 24)";
 
@@ -48,6 +48,15 @@ impl Failed {
         Self::new(format!("cannot write to standard output: {error}"))
     }
 
+    /// Nobody reads standard output any more: there is nothing to say, and the exit code is that of
+    /// a process that SIGPIPE ended.
+    pub(crate) fn closed() -> Self {
+        Self {
+            code: CLOSED,
+            message: String::new(),
+        }
+    }
+
     /// The same, and what follows from it.
     pub(crate) fn and(mut self, consequence: &str) -> Self {
         self.message.push_str(consequence);
@@ -65,6 +74,10 @@ impl Failed {
             code,
             message: format!("{edge}: {failure}"),
         }
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.message.is_empty()
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -101,14 +114,8 @@ impl From<PublishError> for Failed {
     }
 }
 
-impl From<PlaceError> for Failed {
-    fn from(error: PlaceError) -> Self {
-        Self::new(error.to_string())
-    }
-}
-
-impl From<OutputError> for Failed {
-    fn from(error: OutputError) -> Self {
+impl From<DestinationError> for Failed {
+    fn from(error: DestinationError) -> Self {
         Self::new(error.to_string())
     }
 }

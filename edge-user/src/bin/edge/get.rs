@@ -1,7 +1,7 @@
 //! `edge get`: ticket to file.
 
 use std::fmt::Write;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::Args;
 use edge_user::client::drive::{Sink, fetch};
 use edge_user::client::failure::Failure;
+use edge_user::seal::destination::Destination;
 use edge_user::seal::open::Opener;
 use edge_user::seal::output::Output;
 use edge_user::seal::ticket::Ticket;
@@ -18,12 +19,14 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::failed::Failed;
-use crate::said::{print_json, say};
+use crate::said::{complain, print_json, print_text};
 use crate::{address, interrupt, progress, ticket};
 
 /// Fetch an object through an edge, check every chunk of it, and decrypt it.
 ///
-/// The file appears under its name only when it is whole.
+/// A file appears under its name only when it is whole. Standard output (-), a pipe or a device
+/// gets the object as it comes, in order and only what was checked: of an object that does not
+/// come whole it gets the beginning, and the exit code is not 0.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The ticket: @FILE, - for standard input, or the ticket itself (others can see it in `ps`).
@@ -31,10 +34,10 @@ pub(crate) struct Arguments {
     /// The edge: ADDR or ADDR:PORT.
     #[arg(long, value_name = "ADDR")]
     edge: String,
-    /// Where to write the object.
+    /// Where to write the object: a file, a pipe or a device, or - for standard output.
     #[arg(short, long, value_name = "FILE", value_parser = ticket::path())]
     output: PathBuf,
-    /// Print one JSON object, with the SHA-256 of what was written.
+    /// Print one JSON object, with the SHA-256 of what was written; not with -o -.
     #[arg(long)]
     json: bool,
 }
@@ -44,28 +47,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     ticket::guard_memory();
     let start = Instant::now();
     let ticket = Ticket::decode(&ticket::read(&arguments.ticket)?)?;
-    if ticket::is_in(&arguments.ticket, &arguments.output) {
+    let place = Destination::find(&arguments.output)?;
+    if ticket::is_in(&arguments.ticket, &place) {
         return Err(Failed::usage(
             "the object would take the place of its ticket: name another file with -o",
         ));
     }
+    let is_standard_output = place.is_standard_output();
+    if arguments.json && is_standard_output {
+        return Err(Failed::usage(
+            "--json prints to standard output, where the object would go: name a file with -o",
+        ));
+    }
+    let quiet = arguments.json || place.is_terminal();
     let edge = address::resolve(&arguments.edge)?;
     let shape = ticket.public().shape();
     let stop = interrupt::stop_on_signal()?;
     let mut reader = Reader {
         opener: Opener::new(&ticket),
-        output: Output::create(&arguments.output, arguments.json)?,
-        bar: progress::bar(shape.size_bytes(), arguments.json),
+        output: Output::begin(place, arguments.json)?,
+        bar: progress::bar(shape.size_bytes(), quiet),
     };
     let cost = fetch(edge, ticket.public(), &mut reader, &stop);
     reader.bar.finish_and_clear();
     let cost = cost.map_err(|failure| {
-        if let Failure::Sink(error) = &failure {
-            // No fault of the edge's.
-            Failed::file("write", &arguments.output, error)
-        } else {
-            Failed::with_edge(&failure, edge)
+        let Failure::Sink(error) = &failure else {
+            return Failed::with_edge(&failure, edge);
+        };
+        // No fault of the edge's.
+        if is_standard_output && error.kind() == ErrorKind::BrokenPipe {
+            return Failed::closed();
         }
+        Failed::file("write", &arguments.output, error)
     })?;
     let digest = reader.output.finish()?;
 
@@ -82,13 +95,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "edge": edge.to_string(),
         }));
     }
-    report(
+    let line = report(
         arguments,
         edge,
         shape.size_bytes(),
         seconds,
         cost.retransmitted,
-    )
+    );
+    if is_standard_output {
+        complain(&line);
+        return Ok(());
+    }
+    print_text(&line)
 }
 
 fn report(
@@ -97,7 +115,7 @@ fn report(
     size_bytes: u64,
     seconds: f64,
     retransmitted: u64,
-) -> Result<(), Failed> {
+) -> String {
     let mut line = format!(
         "{}: {} from {edge} in {seconds:.2} s ({}), every chunk checked",
         arguments.output.display(),
@@ -107,7 +125,7 @@ fn report(
     if retransmitted > 0 {
         write!(line, ", {retransmitted} segments asked for again").expect("a string grows");
     }
-    say!("{line}")
+    line
 }
 
 fn hex(bytes: &[u8]) -> String {

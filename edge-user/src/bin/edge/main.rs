@@ -65,7 +65,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            said::complain(&format!("edge: {}", one_line(&failed.to_string())));
+            if !failed.is_silent() {
+                said::complain(&format!("edge: {}", one_line(&failed.to_string())));
+            }
             failed.exit_code()
         }
     }

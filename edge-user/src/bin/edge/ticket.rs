@@ -1,15 +1,14 @@
 //! Tickets, as they are given on a command line: `-`, `@FILE`, or bare.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
+use edge_user::seal::destination::{Begun, Content, Destination};
 use edge_user::seal::ticket::TEXT_BYTES_MAX;
-use edge_user::seal::unfinished::{Beside, Unfinished};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
@@ -55,10 +54,10 @@ pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
     Ok(Zeroizing::new(argument.trim().to_owned()))
 }
 
-/// Whether the ticket is read from the file this path leads to.
-pub(crate) fn is_in(argument: &str, path: &Path) -> bool {
+/// Whether the ticket is read from the file that stands there.
+pub(crate) fn is_in(argument: &str, place: &Destination) -> bool {
     let file = argument.strip_prefix('@').map(Path::new);
-    file.is_some_and(|file| real(file) == real(path))
+    file.is_some_and(|file| file.metadata().is_ok_and(|found| place.is_file(&found)))
 }
 
 /// The text without what may be a ticket or a piece of one. Errors end up in logs, and whoever
@@ -128,90 +127,25 @@ fn read_text(source: impl Read, name: &Path) -> Result<Zeroizing<String>, Failed
     }
 }
 
-/// A file that waits for its ticket. Dropped before that, a new one is removed again.
-pub(crate) enum TicketFile {
-    /// The ticket comes beside what is there, and takes its place when it is on the disk. A name
-    /// that was free is held meanwhile by an empty file.
-    Beside(Beside, Option<Unfinished>),
-    /// A pipe or a device, which nothing can take the place of.
-    Other(File, PathBuf),
-}
+/// Where a ticket will stand. Dropped before it is written, it leaves what was there.
+pub(crate) struct TicketFile(Begun);
 
 impl TicketFile {
     /// Makes it with this mode. One that is there already is only replaced with `force`: it may
     /// hold the only key to something.
-    pub(crate) fn create(path: &Path, force: bool, mode: u32) -> Result<Self, Failed> {
-        let failed = |error| Failed::file("write", path, &error);
-        let held = match Unfinished::create(path, mode) {
-            Ok(held) => Some(held),
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(error));
-            }
-            Err(_) if force => None,
-            Err(_) => {
-                return Err(Failed::new(format!(
-                    "{} exists and may hold the only key to something: name another file, or \
-                     --force",
-                    path.display()
-                )));
-            }
-        };
-        let place = real(path);
-        if place.metadata().is_ok_and(|found| !found.is_file()) {
-            let file = OpenOptions::new().write(true).open(&place);
-            return Ok(Self::Other(file.map_err(failed)?, place));
-        }
-        let beside = Beside::create(&place, mode).map_err(failed)?;
-        // The umask may have taken something away that readers of a public ticket need.
-        let protected = beside.file().set_permissions(Permissions::from_mode(mode));
-        protected.map_err(|error| Failed::file("protect", path, &error))?;
-        Ok(Self::Beside(beside, held))
-    }
-
-    /// Whether this path leads to where the ticket will stand.
-    pub(crate) fn would_replace(&self, path: &Path) -> bool {
-        real(path) == self.place()
-    }
-
-    fn place(&self) -> &Path {
-        match self {
-            Self::Beside(beside, _) => beside.place(),
-            Self::Other(_, place) => place,
-        }
+    pub(crate) fn begin(place: Destination, force: bool, mode: u32) -> Result<Self, Failed> {
+        Ok(Self(place.begin(Content::Ticket { mode, force })?))
     }
 
     /// Writes the ticket and sees it to the disk: without it the sealed object is lost.
     pub(crate) fn write(self, text: &str) -> Result<(), Failed> {
-        let written = match &self {
-            Self::Beside(beside, _) => beside.file(),
-            Self::Other(file, _) => file,
-        };
         let write = |mut file: &File| {
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")
         };
-        write(written).map_err(|error| Failed::file("write", self.place(), &error))?;
-        match self {
-            Self::Beside(beside, _held) => Ok(beside.finish()?),
-            Self::Other(..) => Ok(()),
-        }
+        write(self.0.file()).map_err(|error| Failed::file("write", self.0.path(), &error))?;
+        Ok(self.0.finish()?)
     }
-}
-
-/// What a path leads to: not the link is meant, but what it leads to.
-fn real(path: &Path) -> PathBuf {
-    let through_folder = || {
-        let folder = path.parent()?;
-        let here = if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        };
-        Some(here.canonicalize().ok()?.join(path.file_name()?))
-    };
-    let real = path.canonicalize().ok();
-    real.or_else(through_folder)
-        .unwrap_or_else(|| path.to_owned())
 }
 
 /// From here on this process leaves no core dump and cannot be traced: it holds a key.
