@@ -13,6 +13,7 @@ use edge_user::edge::{Broken, Edge, StartError};
 use edge_user::front::{Front, FrontError};
 use edge_user::log::{self, LIFE_TARGET};
 use edge_user::terminal::one_line;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -139,6 +140,8 @@ fn read(arguments: &Arguments) -> Result<Config, Failure> {
 }
 
 fn run(config: &Config) -> Result<(), Failure> {
+    // A core dump would name clients, and nobody but root may look in.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
     for variable in config.ignored_variables() {
         warn!("{variable} names no section of the configuration and is ignored");
     }

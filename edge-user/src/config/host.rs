@@ -2,12 +2,13 @@
 //! typing error does not take a link down.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Config, ConfigError, OriginUrl, SECRET_BYTES};
 use crate::network::Network;
+use crate::sys::undumped::Undumped;
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     for (index, name) in config.service.interfaces.iter().enumerate() {
@@ -47,13 +48,13 @@ fn check_directory(path: &Path) -> Result<(), String> {
     })
 }
 
-pub(super) fn read_secret(config: &Config) -> Result<Option<Vec<u8>>, ConfigError> {
+pub(super) fn read_secret(config: &Config) -> Result<Option<Undumped<u8>>, ConfigError> {
     let Some(path) = &config.cookie.secret_file else {
         return Ok(None);
     };
     let refuse = |message: String| config.error("cookie.secret_file", &message);
     let (least, most) = (*SECRET_BYTES.start(), *SECRET_BYTES.end());
-    let (name, mut secret) = (path.display(), Vec::new());
+    let name = path.display();
     let unreadable = |error| refuse(format!("{name} cannot be read: {error}"));
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
@@ -63,7 +64,7 @@ pub(super) fn read_secret(config: &Config) -> Result<Option<Vec<u8>>, ConfigErro
              a new secret if they may have read it"
         )));
     }
-    (file.take(most as u64 + 1).read_to_end(&mut secret)).map_err(unreadable)?;
+    let secret = read_undumped(file, most + 1).map_err(unreadable)?;
     if !SECRET_BYTES.contains(&secret.len()) || secret.iter().all(|byte| *byte == 0) {
         return Err(refuse(format!(
             "{name} must hold {least} to {most} random bytes, not all of them zero; \
@@ -71,6 +72,20 @@ pub(super) fn read_secret(config: &Config) -> Result<Option<Vec<u8>>, ConfigErro
         )));
     }
     Ok(Some(secret))
+}
+
+/// A file, or as much of it as this, with no copy elsewhere.
+fn read_undumped(mut file: File, most_bytes: usize) -> io::Result<Undumped<u8>> {
+    let mut bytes = Undumped::new(most_bytes)?;
+    let mut len = 0;
+    while len < most_bytes {
+        match file.read(&mut bytes[len..])? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 /// The folder may be missing, `edged` makes it; what is above it must be folders.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::sys::undumped::Undumped;
 use crate::terminal::one_line;
 
 /// Where each value came from, so that an error can point at it.
@@ -196,7 +197,7 @@ impl Config {
     }
 
     /// The shared cookie secret, if a file holds one.
-    pub fn read_secret(&self) -> Result<Option<Vec<u8>>, ConfigError> {
+    pub fn read_secret(&self) -> Result<Option<Undumped<u8>>, ConfigError> {
         host::read_secret(self)
     }
 

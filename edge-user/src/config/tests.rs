@@ -287,13 +287,8 @@ fn what_the_file_names_must_be_there() {
     config("lo", secret_file, &socket)
         .check_environment()
         .unwrap();
-    assert_eq!(
-        config("lo", secret_file, &socket)
-            .read_secret()
-            .unwrap()
-            .unwrap(),
-        [7; 32]
-    );
+    let read = config("lo", secret_file, &socket).read_secret().unwrap();
+    assert_eq!(read.unwrap()[..], [7; 32]);
 
     let in_a_file = secret.join("admin.sock").display().to_string();
     assert!(refused(config("lo", "", &in_a_file)).contains("admin.socket"));

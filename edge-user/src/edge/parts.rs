@@ -21,7 +21,7 @@ use crate::hit::out::Out;
 use crate::hit::worker::{Bench, Worker, WorkerCells};
 use crate::inbox::Inbox;
 use crate::limits::{BATCH, INBOX, RECEIVE_BUFFERS, SENDS};
-use crate::miss::cookies::CookieJar;
+use crate::miss::cookies::{CookieJar, CookieMap};
 use crate::miss::desk::{Complaints, Desk, MissCells};
 use crate::miss::directory::Directory;
 use crate::miss::flight::Flights;
@@ -119,18 +119,16 @@ impl Parts {
             workers.push(worker);
         }
         let miss = Arc::new(MissCells::default());
-        let (publisher, cookies, counters) = match maps {
+        let (publisher, keys, counters) = match maps {
             Some(maps) => (
                 Publisher::to(maps.resident),
-                CookieJar::new(config.read_secret()?, Some(Box::new(maps.cookies))),
+                Some(Box::new(maps.cookies) as Box<dyn CookieMap>),
                 Some(Mutex::new(maps.counters)),
             ),
-            None => (
-                Publisher::none(),
-                CookieJar::new(config.read_secret()?, None),
-                None,
-            ),
+            None => (Publisher::none(), None, None),
         };
+        let cookies = CookieJar::new(config.read_secret()?, keys);
+        let cookies = system("memory for the cookie secret", cookies)?;
         let store = Store::new(Arc::clone(&common.shared), pieces, publisher);
         let miss_path = common.miss_path(settings, store, cookies, origins, &miss)?;
         Ok(Self {

@@ -1,12 +1,17 @@
 //! Keys of the cookie epochs: derived from the secret, turned over with the clock, told to the
 //! program.
 
+use std::io;
+
 use aya::maps::{Array, MapData, MapError};
 use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
 use hmac::{Hmac, KeyInit, Mac};
+use rand::Rng as _;
 use sha2::Sha256;
 
+use crate::config::SECRET_BYTES;
 use crate::sys::bpf::CookiesValue;
+use crate::sys::undumped::Undumped;
 
 /// The program's COOKIES map.
 pub trait CookieMap: Send {
@@ -21,7 +26,7 @@ impl CookieMap for Array<MapData, CookiesValue> {
 
 /// The secret and what follows from it now.
 pub struct CookieJar {
-    secret: Vec<u8>,
+    secret: Undumped<u8>,
     cookies: Cookies,
     /// The program's copy, unless XDP is off.
     map: Option<Box<dyn CookieMap>>,
@@ -40,15 +45,21 @@ impl std::fmt::Debug for CookieJar {
 
 impl CookieJar {
     /// Without a secret to share with other edges, one is made.
-    pub fn new(secret: Option<Vec<u8>>, map: Option<Box<dyn CookieMap>>) -> Self {
-        let secret = secret.unwrap_or_else(|| rand::random::<[u8; 32]>().to_vec());
-        Self {
+    pub fn new(secret: Option<Undumped<u8>>, map: Option<Box<dyn CookieMap>>) -> io::Result<Self> {
+        let secret = if let Some(secret) = secret {
+            secret
+        } else {
+            let mut secret = Undumped::new(*SECRET_BYTES.start())?;
+            rand::rng().fill_bytes(&mut secret);
+            secret
+        };
+        Ok(Self {
             secret,
             cookies: Cookies::NONE,
             map,
             made: false,
             told: false,
-        }
+        })
     }
 
     /// Makes the keys of this epoch and its neighbours the accepted ones, here and in the program.
@@ -102,7 +113,11 @@ mod tests {
     #[test]
     fn the_key_and_cookie_of_the_specification_come_out() {
         // docs/WIRE.md, "Cookie": secret 00 01 … 1f, epoch 14000000, 192.0.2.7 port 40000.
-        let mut jar = CookieJar::new(Some((0..32).collect()), None);
+        let mut secret = Undumped::new(32).unwrap();
+        for (byte, value) in secret.iter_mut().zip(0..) {
+            *byte = value;
+        }
+        let mut jar = CookieJar::new(Some(secret), None).unwrap();
         jar.turn_to(golden::EPOCH).unwrap();
         let words = jar.cookies().keys[golden::EPOCH as usize % COOKIE_KEYS].words;
         let bytes = [words[0].to_le_bytes(), words[1].to_le_bytes()].concat();
@@ -120,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_cookie_outlives_one_turn_and_not_two_and_a_clock_set_back_is_survived() {
-        let mut jar = CookieJar::new(None, None);
+        let mut jar = CookieJar::new(None, None).unwrap();
         let client = Endpoint {
             address: Address::v4([192, 0, 2, 7]),
             port: 40_000,

@@ -389,7 +389,7 @@ mod tests {
         let nacks = Nacks::default();
         let desk = Desk {
             settings: Settings::NONE,
-            cookies: CookieJar::new(None, None),
+            cookies: CookieJar::new(None, None).unwrap(),
             store: Store::new(Arc::clone(&shared), pieces, Publisher::none()),
             flights: Flights::default(),
             origin,

@@ -8,6 +8,8 @@
 
 /// Memory from the kernel, hugepages or not.
 pub mod mapping;
+/// Memory left out of core dumps, for what names clients.
+pub mod undumped;
 /// A mapping cut into pieces, each with one owner.
 pub mod slab;
 /// One direction of an AF_XDP ring: who may touch which entry when.

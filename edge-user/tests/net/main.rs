@@ -41,6 +41,8 @@ mod conditions;
 mod facts;
 /// Memory that is promised and not there.
 mod shortage;
+/// What a copy of the daemon's memory would give away.
+mod dump;
 /// What a GET is refused with.
 mod refusals;
 /// What is wrong with an origin hurts one object only.

@@ -31,6 +31,7 @@ use edge_user::store::publish::Publisher;
 use edge_user::store::{Shared, Store, slot_bytes};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::{Received, Wake};
+use edge_user::sys::undumped::Undumped;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
@@ -196,9 +197,11 @@ impl World {
         };
         let (fetches, ends) = Fetches::new(with.origins, with.origin_threads, with.origin_buffers);
         let cells = Arc::new(MissCells::default());
+        let mut secret = Undumped::new(32).unwrap();
+        secret.fill(7);
         let desk = Desk {
             settings: program.shared.maps().settings,
-            cookies: CookieJar::new(Some(vec![7; 32]), map),
+            cookies: CookieJar::new(Some(secret), map).unwrap(),
             store: Store::new(Arc::clone(&shared), pieces, publisher),
             flights: Flights::default(),
             origin: fetches,
