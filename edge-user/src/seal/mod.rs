@@ -7,6 +7,8 @@ pub mod cipher;
 pub mod tree;
 /// What a publisher hands to a reader: size, root, key.
 pub mod ticket;
+/// The file to seal.
+pub mod source;
 /// File to chunks at the origin.
 pub mod publish;
 /// Chunks back to plaintext.

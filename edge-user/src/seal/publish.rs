@@ -26,6 +26,7 @@ use crate::layout::chunk_path;
 use crate::spawn;
 
 use super::cipher::{Cipher, Key, Nonce};
+use super::source::Unfit;
 use super::ticket::{PublicTicket, Ticket, TicketError};
 use super::tree::{Builder, OBJECT_BYTES_MAX, Shape, id_of};
 
@@ -222,6 +223,7 @@ fn read_parts(
         let mut bytes = Vec::with_capacity(CHUNK_BYTES_MAX as usize);
         let part = source.by_ref().take(u64::from(CHUNK_BYTES_MAX));
         match { part }.read_to_end(&mut bytes) {
+            Err(error) if is_change(&error) => break Some(PublishError::Changed(size_bytes)),
             Err(error) => break Some(PublishError::Read(error)),
             Ok(0) => break (total != size_bytes).then_some(PublishError::Changed(size_bytes)),
             Ok(read) => total += read as u64,
@@ -239,6 +241,11 @@ fn read_parts(
         // Nobody listening means that another failure was first.
         drop(named.send(Err(failure)));
     }
+}
+
+fn is_change(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    cause == Some(&Unfit::Changed)
 }
 
 fn seal_parts(

@@ -16,5 +16,7 @@ mod sockets;
 mod program;
 /// Where it writes to.
 mod destinations;
+/// What it seals, and what it refuses to.
+mod sources;
 /// What it does with fewer threads and descriptors than it needs.
 mod limits;

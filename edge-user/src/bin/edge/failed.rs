@@ -8,6 +8,7 @@ use edge_user::client::failure::Failure;
 use edge_user::client::stat::StatError;
 use edge_user::seal::destination::DestinationError;
 use edge_user::seal::publish::{PublishError, Unpublished};
+use edge_user::seal::source::SourceError;
 use edge_user::seal::ticket::TicketError;
 
 const FAILURE: u8 = 1;
@@ -116,6 +117,12 @@ impl From<PublishError> for Failed {
 
 impl From<DestinationError> for Failed {
     fn from(error: DestinationError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
         Self::new(error.to_string())
     }
 }

@@ -1,12 +1,13 @@
 //! `edge seal`: file to chunks and a ticket.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use edge_user::seal::destination::Destination;
 use edge_user::seal::publish::{make_durable, open_origin, publish};
+use edge_user::seal::source::Source;
 use edge_user::seal::ticket::PublicTicket;
 use serde_json::json;
 
@@ -45,20 +46,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     guard_memory();
     let start = Instant::now();
-    let path = &arguments.file;
-    let unreadable = |error| Failed::file("read", path, &error);
-    let file = File::open(path).map_err(unreadable)?;
-    let found = file.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(Failed::new(format!(
-            "{} is not a regular file",
-            path.display()
-        )));
-    }
-    let size_bytes = found.len();
+    let file = Source::open(&arguments.file)?;
+    let size_bytes = file.found().len();
     let origin = open_origin(&arguments.origin)?;
     // Before the work, so that it is not done for a ticket that cannot be written.
-    let places = Places::find(arguments, &found)?;
+    let places = Places::find(arguments, file.found())?;
     let to_standard_output = places.to_standard_output();
     let stop = interrupt::stop_on_signal()?;
     let ticket_file = TicketFile::begin(places.ticket, arguments.force, 0o600)?;
