@@ -324,9 +324,11 @@ fn it_says_ready_answers_operators_and_stops_when_told() {
         assert_eq!(snapshot.mode.xdp, "off");
         assert_eq!(snapshot.interface, "lo");
 
+        let begin = clock::now();
         edged.signal(signal);
         let (code, rest) = edged.end();
         assert_eq!(code, Some(0), "{rest}");
+        assert!(begin.elapsed() < SECOND, "a stop takes tenths of a second");
         assert!(
             rest.contains("stopping") && rest.contains("stopped"),
             "{rest}"

@@ -26,8 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Threads for what is not the data plane: origin, admin socket, metrics.
 const RUNTIME_THREAD_COUNT: usize = 2;
-/// What is still under way there at the end gets this long.
-const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
+/// What is still under way there at the end gets this long: nobody waits for it any more.
+const RUNTIME_END_MAX: Duration = Duration::from_millis(100);
 /// How often the data plane is looked after; more often where the service manager's watchdog
 /// wants to hear of it sooner.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

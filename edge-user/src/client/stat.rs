@@ -27,6 +27,8 @@ pub enum StatError {
     NotAllowed { socket: PathBuf },
     #[error("{socket}: too many ask at once; try again in some seconds")]
     Busy { socket: PathBuf },
+    #[error("{socket}: edged is starting; try again in some seconds")]
+    Starting { socket: PathBuf },
     #[error("{socket}: no answer in {} seconds; is edged stuck?", PATIENCE.as_secs())]
     Silent { socket: PathBuf },
     #[error("{socket}: {source}; is this edged's admin socket?")]
@@ -79,6 +81,10 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
         .expect("a constant request");
     let answer = sender.send_request(request).await.map_err(http)?;
     let status = answer.status();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        // Nothing else is answered so: the counters are there from the start on.
+        return Err(StatError::Starting { socket: name() });
+    }
     if status != StatusCode::OK {
         return Err(StatError::Status {
             socket: name(),

@@ -19,7 +19,7 @@ use axum::serve::Listener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
 use crate::config::Config;
@@ -46,8 +46,8 @@ use self::socket::AdminSocket;
 /// Where a snapshot of all counters comes from, each time anew.
 pub type SnapshotSource = Arc<dyn Fn() -> Snapshot + Send + Sync>;
 
-/// How long requests under way at the end may take, before they are cut off.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long all requests under way at the end may take, before they are cut off.
+const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Why the door does not open.
 #[derive(Debug, thiserror::Error)]
@@ -207,13 +207,14 @@ impl Front {
     pub fn close(self, runtime: &Handle) {
         self.closing();
         self.stop.send_replace(true);
-        for mut server in self.servers {
-            runtime.block_on(async {
-                if timeout(CLOSE_WAIT_MAX, &mut server).await.is_err() {
+        let deadline = Instant::now() + CLOSE_WAIT_MAX;
+        runtime.block_on(async {
+            for mut server in self.servers {
+                if timeout_at(deadline, &mut server).await.is_err() {
                     server.abort();
                 }
-            });
-        }
+            }
+        });
     }
 }
 

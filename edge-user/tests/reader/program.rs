@@ -558,6 +558,17 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
     assert!(String::from_utf8_lossy(&table.stdout).contains("eth7"));
     let checked = place.edge(&["stat", "--socket", "admin.sock", "--check"]);
     assert!(checked.status.success(), "{checked:?}");
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.contains("check     ok: "), "{checked}");
+    assert!(!String::from_utf8_lossy(&table.stdout).contains("check"));
+}
+
+#[test]
+fn stat_says_when_edged_is_starting() {
+    let place = Place::new(0);
+    answer(&place, "503 Service Unavailable", "starting\n");
+    let output = place.edge(&["stat", "--socket", "admin.sock"]);
+    assert!(refusal(&output, 75).contains("edged is starting"));
 }
 
 #[test]
@@ -583,18 +594,25 @@ fn counters_that_do_not_add_up_fail_the_audit() {
     assert!(message.contains("received by the socket"), "{message}");
 }
 
-/// An admin socket that tells this to everybody who asks.
+/// An admin socket with these counters.
 fn answer_with(place: &Place, snapshot: &Snapshot) {
+    answer(place, "200 OK", &serde_json::to_string(snapshot).unwrap());
+}
+
+/// An admin socket that answers this to everybody.
+fn answer(place: &Place, status: &str, body: &str) {
     let listener = UnixListener::bind(place.path().join("admin.sock")).unwrap();
-    let body = serde_json::to_string(snapshot).unwrap();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let mut request = [0; 1024];
             let read = stream.read(&mut request).unwrap();
             assert!(request[..read].starts_with(b"GET /v1/stat HTTP/1.1\r\n"));
-            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:";
-            write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
         }
     });
 }

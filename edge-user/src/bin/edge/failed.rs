@@ -131,7 +131,7 @@ impl From<StatError> for Failed {
     fn from(error: StatError) -> Self {
         let code = match &error {
             StatError::NotAllowed { .. } => PRIVILEGE,
-            StatError::Busy { .. } => TRY_AGAIN,
+            StatError::Busy { .. } | StatError::Starting { .. } => TRY_AGAIN,
             StatError::Missing { .. }
             | StatError::Silent { .. }
             | StatError::Http { .. }
