@@ -16,6 +16,7 @@ use edge_ebpf::golden::{self, World};
 use edge_ebpf::maps::{RESIDENT, Resident, XSKS};
 use edge_ebpf::reason::Reason;
 use edge_ebpf::rotate::{REQUEST_BYTES, REQUESTS, Request};
+use edge_ebpf::steer::Tables;
 use edge_ebpf::wire::{ChunkId, Cookie};
 use edge_user::attach::{Maps, Program, XDP_REDIRECT};
 use edge_user::limits::XSK;
@@ -108,7 +109,7 @@ impl Trial {
     fn prepare(programs: &Path, resident: u32) -> Result<Self> {
         let world = golden::world();
         let (mut edge, mut maps) = Program::load(resident)?;
-        edge.serve(world.settings)?;
+        edge.serve(&world.settings, &world.locals)?;
         maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
         let mut beside = EbpfLoader::new()
             .map_max_entries(RESIDENT, resident)
@@ -272,7 +273,7 @@ fn drawn(ids: &[ChunkId], world: &World, random: &mut SmallRng) -> Result<Vec<Re
 fn source(world: &World, random: &mut SmallRng) -> Endpoint {
     loop {
         let address = Address::v4(random.random());
-        if address.can_be_answered(Family::V4) && !world.settings.serves(&address) {
+        if address.can_be_answered(Family::V4) && !world.is_local(&address) {
             let port = random.random_range(1..=u16::MAX);
             return Endpoint { address, port };
         }
@@ -302,8 +303,9 @@ pub(crate) fn nanoseconds(time: Duration) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edge_ebpf::frame::Address;
     use edge_ebpf::rotate;
-    use edge_ebpf::steer::{Tables, Verdict, decide};
+    use edge_ebpf::steer::{Verdict, decide};
 
     const RESIDENT_CHUNKS: u32 = 100;
 
@@ -330,6 +332,10 @@ mod tests {
         fn resident(&self, id: &ChunkId) -> Option<Resident> {
             let resident = &self.1.maps.resident;
             resident.get(&ChunkIdKey(*id), 0).ok().map(|value| value.0)
+        }
+
+        fn is_local(&self, address: &Address) -> bool {
+            self.0.is_local(address)
         }
     }
 

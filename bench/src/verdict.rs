@@ -45,7 +45,7 @@ pub struct Verdicts {
 pub fn verdicts(options: &Verdicts) -> Result<Value> {
     let (mut edge, mut maps) = Program::load(SLOTS)?;
     let world = golden::world();
-    edge.serve(world.settings)?;
+    edge.serve(&world.settings, &world.locals)?;
     maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;

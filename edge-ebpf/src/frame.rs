@@ -19,7 +19,7 @@ const PROTOCOL_UDP: u8 = 17;
 
 /// An IP address, IPv4 as `::ffff:a.b.c.d`, as two big-endian halves.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Address {
     pub high: u64,
     pub low: u64,
@@ -95,20 +95,57 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+/// The VLAN tags of a frame.
+///
+/// Each takes 16 bits, the outermost the highest: its id, and [`Tags::SERVICE`] if its ethertype is
+/// that of a service tag. Id 0 carries a priority and names no VLAN, so a customer tag of id 0
+/// equals no tag.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tags(u32);
+
+impl Tags {
+    pub const UNTAGGED: Self = Self(0);
+    /// What no frame has.
+    pub const NONE: Self = Self(u32::MAX);
+    const SERVICE: u32 = 0x1000;
+    const ID: u32 = 0x0fff;
+
+    /// With one more tag inside of these.
+    #[inline(always)]
+    #[must_use]
+    pub const fn around(self, service: bool, id: u16) -> Self {
+        let kind = if service { Self::SERVICE } else { 0 };
+        Self((self.0 << 16) | kind | (id as u32 & Self::ID))
+    }
+}
+
 /// Where things lie in a frame, and whom it is from and for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub family: Family,
+    pub tags: Tags,
     pub ip_at: usize,
     pub udp_at: usize,
     /// Length of the IP packet without its header, as IP says.
     pub ip_payload_bytes: u16,
     /// Length of UDP header and payload, as UDP says.
     pub udp_bytes: u16,
+    /// Whether UDP has a checksum. It is not compared: docs/WIRE.md, "Checksums".
+    pub has_checksum: bool,
     pub source_mac: [u8; 6],
     pub destination_mac: [u8; 6],
     pub source: Endpoint,
     pub destination: Endpoint,
+}
+
+/// What is read before IP.
+#[derive(Clone, Copy)]
+struct Ethernet {
+    source_mac: [u8; 6],
+    destination_mac: [u8; 6],
+    tags: Tags,
+    ip_at: usize,
 }
 
 /// A frame that was read as far as UDP, or that the kernel must read.
@@ -135,6 +172,29 @@ impl Frame {
             && self.udp_at.wrapping_add(udp_bytes) <= frame_bytes;
         agree.then(|| udp_bytes.wrapping_sub(UDP_BYTES))
     }
+
+    /// Whether the header checksum of IPv4 is right. IPv6 has none.
+    #[inline(always)]
+    pub fn header_is_whole<P: Packet + ?Sized>(&self, packet: &P) -> bool {
+        match self.family {
+            Family::V4 => packet
+                .at::<IPV4_BYTES>(self.ip_at)
+                .is_some_and(|ip| ones_sum(ip) == 0xffff),
+            Family::V6 => true,
+        }
+    }
+}
+
+/// Sum of the 16-bit words in one's complement, as RFC 1071 has it: all ones over a header with a
+/// right checksum, in whichever byte order they are read.
+#[inline(always)]
+fn ones_sum(header: &[u8; IPV4_BYTES]) -> u32 {
+    let (words, _) = header.as_chunks::<2>();
+    let sum = words.iter().fold(0, |sum: u32, word| {
+        sum.wrapping_add(u32::from(u16::from_le_bytes(*word)))
+    });
+    // Ten words carry at most 9. A result above 0xffff would fold once more, to at most 9.
+    (sum & 0xffff).wrapping_add(sum >> 16)
 }
 
 /// Reads a frame down to its UDP header.
@@ -143,36 +203,37 @@ pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
     let Some(ethernet) = packet.at::<ETHERNET_BYTES>(0) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
-    let destination_mac = part::<0, 6, _>(ethernet);
-    let source_mac = part::<6, 6, _>(ethernet);
     let mut ethertype = u16::from_be_bytes(part::<12, 2, _>(ethernet));
-    let mut ip_at = ETHERNET_BYTES;
+    let mut read = Ethernet {
+        destination_mac: part::<0, 6, _>(ethernet),
+        source_mac: part::<6, 6, _>(ethernet),
+        tags: Tags::UNTAGGED,
+        ip_at: ETHERNET_BYTES,
+    };
     let mut tags = 0;
     while ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN {
         if tags == VLAN_TAGS_MAX {
             return Parsed::Kernel(Reason::VlanDepth);
         }
-        let Some(tag) = packet.at::<VLAN_BYTES>(ip_at) else {
+        let Some(tag) = packet.at::<VLAN_BYTES>(read.ip_at) else {
             return Parsed::Kernel(Reason::ShortFrame);
         };
+        let id = u16::from_be_bytes(part::<0, 2, _>(tag));
+        read.tags = read.tags.around(ethertype == ETHERTYPE_SERVICE_VLAN, id);
         ethertype = u16::from_be_bytes(part::<2, 2, _>(tag));
-        ip_at = ip_at.wrapping_add(VLAN_BYTES);
+        read.ip_at = read.ip_at.wrapping_add(VLAN_BYTES);
         tags = tags.wrapping_add(1);
     }
     match ethertype {
-        ETHERTYPE_IPV4 => parse_v4(packet, ip_at, source_mac, destination_mac),
-        ETHERTYPE_IPV6 => parse_v6(packet, ip_at, source_mac, destination_mac),
+        ETHERTYPE_IPV4 => parse_v4(packet, read),
+        ETHERTYPE_IPV6 => parse_v6(packet, read),
         _ => Parsed::Kernel(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn parse_v4<P: Packet + ?Sized>(
-    packet: &P,
-    ip_at: usize,
-    source_mac: [u8; 6],
-    destination_mac: [u8; 6],
-) -> Parsed {
+fn parse_v4<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
+    let ip_at = ethernet.ip_at;
     let Some(ip) = packet.at::<IPV4_BYTES>(ip_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
@@ -199,12 +260,14 @@ fn parse_v4<P: Packet + ?Sized>(
     let ip_payload_bytes = total_bytes.wrapping_sub(IPV4_BYTES as u16);
     Parsed::Udp(Frame {
         family: Family::V4,
+        tags: ethernet.tags,
         ip_at,
         udp_at,
         ip_payload_bytes,
         udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
-        source_mac,
-        destination_mac,
+        has_checksum: part::<6, 2, _>(udp) != [0; 2],
+        source_mac: ethernet.source_mac,
+        destination_mac: ethernet.destination_mac,
         source: Endpoint {
             address: Address::v4(part::<12, 4, _>(ip)),
             port: u16::from_be_bytes(part::<0, 2, _>(udp)),
@@ -217,12 +280,8 @@ fn parse_v4<P: Packet + ?Sized>(
 }
 
 #[inline(always)]
-fn parse_v6<P: Packet + ?Sized>(
-    packet: &P,
-    ip_at: usize,
-    source_mac: [u8; 6],
-    destination_mac: [u8; 6],
-) -> Parsed {
+fn parse_v6<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
+    let ip_at = ethernet.ip_at;
     let Some(ip) = packet.at::<IPV6_BYTES>(ip_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
@@ -244,12 +303,14 @@ fn parse_v6<P: Packet + ?Sized>(
     };
     Parsed::Udp(Frame {
         family: Family::V6,
+        tags: ethernet.tags,
         ip_at,
         udp_at,
         ip_payload_bytes: u16::from_be_bytes(part::<4, 2, _>(ip)),
         udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
-        source_mac,
-        destination_mac,
+        has_checksum: part::<6, 2, _>(udp) != [0; 2],
+        source_mac: ethernet.source_mac,
+        destination_mac: ethernet.destination_mac,
         source: Endpoint {
             address: Address::v6(part::<8, 16, _>(ip)),
             port: u16::from_be_bytes(part::<0, 2, _>(udp)),
@@ -285,6 +346,27 @@ mod tests {
         assert!(v6("2001:db8::1") && v6("fe80::1") && v6("fd00::1"));
         for bad in ["::", "::1", "ff02::1", "::ffff:192.0.2.7"] {
             assert!(!v6(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_tag_of_id_0_is_none_and_kind_and_place_of_a_tag_count() {
+        let (customer, service) = (false, true);
+        assert_eq!(Tags::UNTAGGED.around(customer, 0x2000), Tags::UNTAGGED);
+        let five = Tags::UNTAGGED.around(customer, 0x2005);
+        assert_eq!(five, Tags::UNTAGGED.around(customer, 0).around(customer, 5));
+        let all = [
+            Tags::NONE,
+            Tags::UNTAGGED,
+            five,
+            Tags::UNTAGGED.around(customer, 6),
+            Tags::UNTAGGED.around(service, 5),
+            Tags::UNTAGGED.around(service, 5).around(customer, 5),
+            Tags::UNTAGGED.around(customer, 5).around(service, 5),
+            Tags::UNTAGGED.around(customer, 5).around(customer, 0),
+        ];
+        for (at, tags) in all.iter().enumerate() {
+            assert!(!all[..at].contains(tags), "{tags:?}");
         }
     }
 

@@ -18,15 +18,19 @@ use aya_ebpf::helpers::{bpf_xdp_adjust_meta, bpf_xdp_adjust_tail};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use edge_ebpf::cursor::{Packet, XdpPacket};
-use edge_ebpf::frame::Frame;
-use edge_ebpf::maps::{Cookies, QUEUES_MAX, Resident, Settings, TALLIES, Tally, tally_index};
+use edge_ebpf::frame::{Address, Frame};
+use edge_ebpf::maps::{
+    Cookies, LOCALS_MAX, QUEUES_MAX, Resident, Settings, TALLIES, Tally, Told, tally_index,
+};
 use edge_ebpf::reason::Reason;
 use edge_ebpf::rewrite;
 use edge_ebpf::steer::{Reply, Tables, Verdict, decide};
 use edge_ebpf::wire::ChunkId;
 
 #[btf_map]
-static SETTINGS: Array<Settings, 1> = Array::new();
+static SETTINGS: Array<Told, 1> = Array::new();
+#[btf_map]
+static LOCALS: HashMap<Address, u32, { LOCALS_MAX as usize }> = HashMap::new();
 #[btf_map]
 static COOKIES: Array<Cookies, 1> = Array::new();
 /// The server sets the real size when it loads the program.
@@ -42,12 +46,17 @@ struct Maps;
 impl Tables for Maps {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        SETTINGS.get(0)
+        SETTINGS.get(0)?.live()
     }
 
     #[inline(always)]
     fn cookies(&self) -> Option<&Cookies> {
         COOKIES.get(0)
+    }
+
+    #[inline(always)]
+    fn is_local(&self, address: &Address) -> bool {
+        LOCALS.get_ptr(address).is_some()
     }
 
     #[inline(always)]

@@ -1,14 +1,16 @@
 //! Maps between program and server. Layouts are ABI: bump `ABI_VERSION` with any change.
 
-use crate::frame::Address;
+use crate::frame::{Address, Tags};
 use crate::reason::Reason;
 use crate::wire::ChunkId;
 
 /// The program passes everything to the kernel until the server has told it this number.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
-/// Array of one [`Settings`].
+/// Array of one [`Told`].
 pub const SETTINGS: &str = "SETTINGS";
+/// Hash of [`Address`] to 1: the addresses that [`Settings::locals`] is made of.
+pub const LOCALS: &str = "LOCALS";
 /// Array of one [`Cookies`].
 pub const COOKIES: &str = "COOKIES";
 /// Hash of [`ChunkId`] to [`Resident`]; the server sets its size when it loads the program.
@@ -25,6 +27,11 @@ pub const ADDRESSES_MAX: usize = 8;
 /// Most RX queues that are served by AF_XDP.
 pub const QUEUES_MAX: u32 = 64;
 
+/// Most VLANs an edge is asked by: more go to the kernel.
+pub const TAGS_MAX: usize = 16;
+/// Most addresses of the host that the program knows as such.
+pub const LOCALS_MAX: u32 = 1024;
+
 /// What the program must know to tell whose packet it has.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,15 +39,90 @@ pub struct Settings {
     pub abi_version: u32,
     pub port: u16,
     pub segment_bytes: u16,
-    /// How many of `addresses` are in use.
-    pub address_count: u32,
-    pub max_burst: u8,
-    pub reserved: u8,
     /// Station address of the interface.
     pub mac: [u8; 6],
-    pub reserved_too: [u8; 4],
-    /// Only the first `address_count` count; the rest are zero, which is nobody's address.
+    pub max_burst: u8,
+    /// 1 where the kernel may have put several datagrams into one frame.
+    pub coalesced: u8,
+    /// Unused places hold [`Tags::NONE`].
+    pub tags: [Tags; TAGS_MAX],
+    /// Unused places are zero, which is nobody's address.
     pub addresses: [Address; ADDRESSES_MAX],
+    pub locals: AddressFilter,
+}
+
+/// Which addresses are certainly not in LOCALS: most packets need no look there.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressFilter([u64; FILTER_WORDS]);
+
+const FILTER_WORDS: usize = 16;
+
+impl AddressFilter {
+    pub const NONE: Self = Self([0; FILTER_WORDS]);
+
+    /// Word and bit of an address.
+    #[inline(always)]
+    fn place(address: &Address) -> (usize, u32) {
+        // Neighbours differ in their last bits, and networks of IPv4 in the 16 before.
+        let mixed = address.low ^ (address.low >> 16);
+        let word = (mixed >> 6) as usize & (FILTER_WORDS - 1);
+        (word, (mixed & 63) as u32)
+    }
+
+    pub fn insert(&mut self, address: &Address) {
+        let (word, bit) = Self::place(address);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << bit;
+        }
+    }
+
+    /// Whether the address may be one of those that were inserted.
+    #[inline(always)]
+    pub fn may_hold(&self, address: &Address) -> bool {
+        let (word, bit) = Self::place(address);
+        self.0.get(word).is_some_and(|word| (word >> bit) & 1 != 0)
+    }
+}
+
+/// Value of SETTINGS: what is in force, and room for what follows it.
+///
+/// The kernel copies an array's value byte by byte, under the eyes of programs that run. So the
+/// server writes the set that is not live, and then `live`, of which one byte changes: no run of
+/// the program sees half of one set and half of another. Bytes that stay the same are written
+/// again, which nobody sees.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// 0 or 1.
+    pub live: u32,
+    pub reserved: u32,
+    pub sets: [Settings; 2],
+}
+
+impl Told {
+    /// As the map is before the server has written to it.
+    pub const NOTHING: Self = Self {
+        live: 0,
+        reserved: 0,
+        sets: [Settings::NONE; 2],
+    };
+
+    #[inline(always)]
+    pub fn live(&self) -> Option<&Settings> {
+        self.sets.get(self.live as usize)
+    }
+
+    /// What is to be written, one after the other, for these settings to follow those in force.
+    pub fn followed_by(&self, settings: &Settings) -> [Self; 2] {
+        let mut written = *self;
+        let next = usize::from(self.live == 0);
+        if let Some(set) = written.sets.get_mut(next) {
+            *set = *settings;
+        }
+        let live = u32::from(self.live == 0);
+        [written, Self { live, ..written }]
+    }
 }
 
 impl Settings {
@@ -49,13 +131,19 @@ impl Settings {
         abi_version: 0,
         port: 0,
         segment_bytes: 0,
-        address_count: 0,
-        max_burst: 0,
-        reserved: 0,
         mac: [0; 6],
-        reserved_too: [0; 4],
+        max_burst: 0,
+        coalesced: 0,
+        tags: [Tags::NONE; TAGS_MAX],
         addresses: [Address::UNSPECIFIED; ADDRESSES_MAX],
+        locals: AddressFilter::NONE,
     };
+
+    /// Whether a frame under these tags may be for the service.
+    #[inline(always)]
+    pub fn serves_under(&self, tags: Tags) -> bool {
+        self.tags.contains(&tags)
+    }
 
     /// Whether this is an address of the service.
     #[inline(always)]
@@ -155,11 +243,67 @@ const _: () = {
     assert!(size_of::<CookieKey>() == 24);
     assert!(size_of::<Cookies>() == 8 + COOKIE_KEYS * 24);
     assert!(
-        size_of::<Settings>() == 4 + 2 + 2 + 4 + 1 + 1 + 6 + 4 + ADDRESSES_MAX * 16,
+        size_of::<Settings>()
+            == 4 + 2 + 2 + 6 + 1 + 1 + TAGS_MAX * 4 + ADDRESSES_MAX * 16 + FILTER_WORDS * 8,
         "no hidden byte"
     );
+    assert!(size_of::<Told>() == 8 + 2 * size_of::<Settings>());
     assert!(
         COOKIE_KEYS.is_power_of_two(),
         "an epoch is masked to its slot"
     );
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    /// As a program may see settings while they are written: the first fields new, the rest old.
+    fn torn(old: &Settings, new: &Settings, fields: usize) -> Settings {
+        let is_new = |field: usize| field < fields;
+        let pick = |field| if is_new(field) { new } else { old };
+        Settings {
+            abi_version: pick(0).abi_version,
+            port: pick(1).port,
+            segment_bytes: pick(2).segment_bytes,
+            mac: pick(3).mac,
+            max_burst: pick(4).max_burst,
+            coalesced: pick(5).coalesced,
+            tags: pick(6).tags,
+            addresses: pick(7).addresses,
+            locals: pick(8).locals,
+        }
+    }
+
+    #[test]
+    fn a_program_that_runs_while_settings_change_sees_the_old_or_the_new_ones() {
+        let first = golden::world().settings;
+        let mut second = Settings {
+            port: 9,
+            segment_bytes: 1024,
+            mac: [7; 6],
+            max_burst: 1,
+            coalesced: 1,
+            ..Settings::NONE
+        };
+        second.abi_version = ABI_VERSION + 1;
+        let mut told = Told::NOTHING;
+        for next in [first, second, Settings::NONE, first] {
+            let before = *told.live().unwrap();
+            for step in told.followed_by(&next) {
+                for fields in 0..=9 {
+                    let sets =
+                        core::array::from_fn(|set| torn(&told.sets[set], &step.sets[set], fields));
+                    for live in [told.live, step.live] {
+                        let seen = Told { live, sets, ..told };
+                        let seen = seen.live().unwrap();
+                        assert!([before, next].contains(seen), "{seen:?}");
+                    }
+                }
+                told = step;
+            }
+            assert_eq!(told.live(), Some(&next));
+        }
+    }
+}

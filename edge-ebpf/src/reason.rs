@@ -35,6 +35,14 @@ reasons! {
     NotUdp = "not_udp",
     /// Not the service's address and port.
     NotOurs = "not_ours",
+    /// For the service, under VLAN tags that the host does not have for it.
+    OtherVlan = "other_vlan",
+    /// For the service, and the kernel drops it: the header checksum of IPv4 is wrong, or UDP over
+    /// IPv6 has none.
+    BadChecksum = "bad_checksum",
+    /// For the service, of a length that no datagram has, where the kernel may have put several
+    /// into one frame: the socket path answers each.
+    Coalesced = "coalesced",
     /// For the service, with IPv4 options: the socket path answers.
     IpOptions = "ip_options",
     /// For the service, with IPv6 extension headers: the socket path answers.

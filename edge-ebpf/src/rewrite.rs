@@ -167,7 +167,7 @@ fn rewrite_v6(ip: &mut [u8; IPV6_BYTES], udp_bytes: u16) {
 
 /// Sum of the big-endian 16-bit words; `N` is even and far too small to overflow.
 #[inline(always)]
-fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
+pub(crate) fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
     const { assert!(N.is_multiple_of(2) && N <= 1024) };
     let (words, _) = bytes.as_chunks::<2>();
     words.iter().fold(0, |sum: u32, word| {
@@ -177,7 +177,7 @@ fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
 
 /// Folds a sum to the Internet checksum.
 #[inline(always)]
-fn fold(sum: u32) -> u16 {
+pub(crate) fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff).wrapping_add(sum >> 16);
     let twice = (once & 0xffff).wrapping_add(once >> 16);
     !(twice as u16)

@@ -3,6 +3,7 @@
 
 use crate::cursor::{Packet, PacketMut, part, put};
 use crate::frame::{ETHERNET_BYTES, Endpoint, IPV4_BYTES, UDP_BYTES};
+use crate::rewrite::{fold, sum};
 use crate::wire::{ChunkId, Cookie, GET_BYTES, Get};
 
 /// A GET over IPv4 without VLAN tag; nothing else is rotated.
@@ -48,12 +49,15 @@ pub fn number<P: Packet + ?Sized>(packet: &P) -> Option<u16> {
     Some(u16::from_be_bytes(part::<18, 2, _>(frame)))
 }
 
-/// Makes the packet this request. Checksums stay as they were: no program looks at them.
+/// Makes the packet this request. The checksum of UDP stays as it was: no program compares it.
 #[inline(always)]
 pub fn write<P: PacketMut + ?Sized>(packet: &mut P, request: &[u8; REQUEST_BYTES]) -> Option<()> {
     let frame = packet.at_mut::<FRAME_BYTES>(0)?;
     put::<18, 2, _>(frame, part::<0, 2, _>(request));
     put::<26, 4, _>(frame, part::<2, 4, _>(request));
+    put::<24, 2, _>(frame, [0; 2]);
+    let checksum = fold(sum(&part::<ETHERNET_BYTES, IPV4_BYTES, _>(frame)));
+    put::<24, 2, _>(frame, checksum.to_be_bytes());
     put::<34, 2, _>(frame, part::<6, 2, _>(request));
     put::<46, 44, _>(frame, part::<8, 44, _>(request));
     Some(())

@@ -4,8 +4,10 @@
 //! the socket path shares: what reached the daemon through the kernel gets no more trust and no
 //! other treatment than what XDP saw.
 
+use core::hint::black_box;
+
 use crate::cursor::{Packet, part};
-use crate::frame::{self, Endpoint, Family, Frame, Parsed};
+use crate::frame::{self, Address, Endpoint, Family, Frame, Parsed};
 use crate::maps::{ABI_VERSION, Cookies, Resident, Settings};
 use crate::reason::Reason;
 use crate::wire::{
@@ -18,6 +20,8 @@ pub trait Tables {
     fn settings(&self) -> Option<&Settings>;
     fn cookies(&self) -> Option<&Cookies>;
     fn resident(&self, id: &ChunkId) -> Option<Resident>;
+    /// Whether this is an address of the host. Asked only of what the settings' filter lets by.
+    fn is_local(&self, address: &Address) -> bool;
 }
 
 /// What becomes of a frame.
@@ -69,8 +73,27 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     if frame.destination_mac != settings.mac {
         return Verdict::Pass(Reason::OtherMac);
     }
+    if !settings.serves_under(frame.tags) {
+        return Verdict::Pass(Reason::OtherVlan);
+    }
+    let unchecked = frame.family == Family::V6 && !frame.has_checksum;
+    if unchecked || !frame.header_is_whole(packet) {
+        return Verdict::Pass(Reason::BadChecksum);
+    }
+    // A frame that holds several datagrams has the length of none of them.
+    let refuse = |reason| {
+        let by_length = matches!(
+            reason,
+            Reason::BadLength | Reason::HelloSize | Reason::GetSize
+        );
+        if by_length && settings.coalesced != 0 {
+            Verdict::Pass(Reason::Coalesced)
+        } else {
+            Verdict::Drop(reason)
+        }
+    };
     let Some(payload_bytes) = frame.payload_bytes(packet.len_bytes()) else {
-        return Verdict::Drop(Reason::BadLength);
+        return refuse(Reason::BadLength);
     };
     let Some(cookies) = tables.cookies() else {
         return Verdict::Pass(Reason::NotServing);
@@ -79,13 +102,20 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     if group & 1 != 0 {
         return Verdict::Drop(Reason::BadSource);
     }
+    let source = &frame.source.address;
     let datagram = Datagram {
         source: frame.source,
         family: frame.family,
         payload_bytes,
+        from_here: settings.locals.may_hold(source) && tables.is_local(source),
     };
     match admit(packet, frame.payload_at(), &datagram, settings, cookies) {
-        Admission::Refuse(reason) => Verdict::Drop(reason),
+        Admission::Refuse(reason) => refuse(reason),
+        Admission::Reply(_, Reply::Welcome(_))
+            if settings.coalesced != 0 && ends_in_a_get(packet, &frame, payload_bytes) =>
+        {
+            Verdict::Pass(Reason::Coalesced)
+        }
         Admission::Reply(reason, reply) => Verdict::Reply(reason, frame, reply),
         Admission::Get(get) => match tables.resident(&get.id) {
             Some(resident) => Verdict::Steer(resident),
@@ -94,12 +124,28 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     }
 }
 
+const HELLO_BYTES_MASK: usize = HELLO_BYTES_MAX.next_power_of_two() - 1;
+
+/// Whether what looks like a HELLO may be one with a GET behind it: the kernel appends a shorter
+/// datagram of the same flow, and both together may be no longer than a HELLO. A HELLO itself ends
+/// in zeros.
+#[inline(always)]
+fn ends_in_a_get<P: Packet + ?Sized>(packet: &P, frame: &Frame, payload_bytes: usize) -> bool {
+    // The verifier wants an offset that cannot be negative: a mask says so. It changes nothing, and
+    // the compiler must not see that.
+    let before = black_box(payload_bytes).wrapping_sub(GET_BYTES) & HELLO_BYTES_MASK;
+    let last = frame.payload_at().wrapping_add(before);
+    packet.at::<1>(last).is_some_and(|first| *first == [MAGIC])
+}
+
 /// A datagram for the service: who sent it, and how long it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram {
     pub source: Endpoint,
     pub family: Family,
     pub payload_bytes: usize,
+    /// Whether it claims to come from an address that only the edge's host has.
+    pub from_here: bool,
 }
 
 /// Judges a datagram whose payload begins at `at`.
@@ -114,10 +160,7 @@ pub fn admit<P: Packet + ?Sized>(
     cookies: &Cookies,
 ) -> Admission {
     let source = &datagram.source;
-    if source.port == 0
-        || !source.address.can_be_answered(datagram.family)
-        || settings.serves(&source.address)
-    {
+    if source.port == 0 || !source.address.can_be_answered(datagram.family) || datagram.from_here {
         return Admission::Refuse(Reason::BadSource);
     }
     let Some(opening) = packet.at::<2>(at) else {

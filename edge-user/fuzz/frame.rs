@@ -3,8 +3,9 @@
 //!
 //! Input: how to mend the frame, which world it meets, a length, and the frame's first bytes.
 
+use edge_ebpf::frame::Address;
 use edge_ebpf::golden;
-use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies, Resident, Settings};
+use edge_ebpf::maps::{ABI_VERSION, COOKIE_KEYS, CookieKey, Cookies, Resident, Settings};
 use edge_ebpf::rewrite;
 use edge_ebpf::steer::{self, Admission, Datagram, Verdict, decide};
 use edge_ebpf::wire::ChunkId;
@@ -29,6 +30,10 @@ impl steer::Tables for World {
     fn resident(&self, id: &ChunkId) -> Option<Resident> {
         (id.0 == self.0.id).then_some(self.0.resident)
     }
+
+    fn is_local(&self, address: &Address) -> bool {
+        self.0.locals.contains(&address.bytes())
+    }
 }
 
 /// The golden world, and odd ones.
@@ -40,7 +45,7 @@ fn world(which: u8) -> World {
     match which {
         1 => told = false,
         2 => keyed = false,
-        3 => settings.abi_version = 2,
+        3 => settings.abi_version = ABI_VERSION + 1,
         4 => cookies.keys = [CookieKey::default(); COOKIE_KEYS],
         // At the ends of the count of epochs.
         5 | 6 => {
@@ -56,11 +61,13 @@ fn world(which: u8) -> World {
         }
         7 => (settings.segment_bytes, settings.max_burst) = (1440, 128),
         8 => settings.port = 0,
+        9 => settings.coalesced = 1,
         _ => {}
     }
     World(Tables {
         settings: told.then_some(settings),
         cookies: keyed.then_some(cookies),
+        locals: golden.locals.map(|local| local.bytes()).to_vec(),
         id: golden.id.0,
         resident: golden.resident,
     })
@@ -119,6 +126,12 @@ fn mend(how: u8, frame: &mut [u8], tables: &Tables) {
         frame[udp.ip_at + at..][..2].copy_from_slice(&ip_bytes.to_be_bytes());
         frame[udp.udp_at + 4..][..2].copy_from_slice(&udp_bytes.to_be_bytes());
     }
+    if how & 8 != 0 && !udp.v6 {
+        let ip = &mut frame[udp.ip_at..udp.udp_at];
+        ip[10..12].fill(0);
+        let sum = !model::ones_sum(ip);
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
     let payload = &mut frame[udp.udp_at + 8..];
     if how & 2 != 0
         && let (Some(cookies), Some(place)) = (&tables.cookies, payload.get_mut(4..16))
@@ -167,8 +180,9 @@ fn look_at(frame: &[u8], answer: &[u8]) {
 
 /// What came by socket gets the verdict it would have got in XDP.
 fn same_by_socket(frame: &[u8], udp: &model::Headers, world: &World, expected: &Fate) {
-    if frame[6] & 1 == 1 {
-        // From a group of stations, which a socket does not see.
+    if frame[6] & 1 == 1 || world.0.locals.contains(&udp.source) {
+        // From a group of stations, which a socket does not see, or from the host itself, whose
+        // other addresses a socket answers.
         return;
     }
     let Tables {
@@ -191,6 +205,7 @@ fn same_by_socket(frame: &[u8], udp: &model::Headers, world: &World, expected: &
         source: parsed.source,
         family: parsed.family,
         payload_bytes,
+        from_here: settings.serves(&parsed.source.address),
     };
     let reason = match steer::admit(payload, 0, &datagram, settings, cookies) {
         Admission::Refuse(reason) => reason,

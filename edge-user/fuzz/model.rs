@@ -4,7 +4,7 @@
 
 use std::hash::Hasher as _;
 
-use edge_ebpf::maps::{Cookies, Resident, Settings};
+use edge_ebpf::maps::{ABI_VERSION, Cookies, Resident, Settings};
 use edge_ebpf::reason::Reason;
 
 /// What must become of a frame.
@@ -18,7 +18,7 @@ pub(crate) enum Fate {
 }
 
 /// What the headers of a frame with UDP in it say; addresses as 16 bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Headers {
     pub(crate) v6: bool,
     pub(crate) ip_at: usize,
@@ -30,6 +30,8 @@ pub(crate) struct Headers {
     /// Bytes behind the IP header, as IP counts them; below zero when it counts wrong.
     ip_says: i32,
     udp_says: i32,
+    /// Where the first ethertype stands, and the one of IP behind the tags.
+    tags_at: std::ops::Range<usize>,
 }
 
 fn be16(bytes: &[u8], at: usize) -> u16 {
@@ -113,6 +115,7 @@ pub(crate) fn udp_of(frame: &[u8]) -> Result<Headers, Reason> {
             i32::from(be16(ip, 2)) - 20
         },
         udp_says: be16(udp, 4).into(),
+        tags_at: 12..type_at,
     })
 }
 
@@ -142,14 +145,21 @@ pub(crate) fn cookie(
     Some(hash.finish().to_le_bytes())
 }
 
+/// "What it looks at": the VLANs of the golden edge.
+fn under_its_vlans(frame: &[u8], udp: &Headers) -> bool {
+    let tags = frame[udp.tags_at.clone()].chunks(4);
+    let mut tags: Vec<_> = tags
+        .map(|tag| (be16(tag, 0), be16(tag, 2) & 0xfff))
+        .collect();
+    while tags.first() == Some(&(0x8100, 0)) {
+        // A priority alone.
+        tags.remove(0);
+    }
+    matches!(*tags, [] | [(0x8100, 5)] | [(0x88a8, 5), (0x8100, 5)])
+}
+
 /// "What it drops without an answer": sources that cannot be answered.
-fn answerable(udp: &Headers, settings: &Settings) -> bool {
-    let ours = || {
-        settings
-            .addresses
-            .iter()
-            .any(|ours| ours.bytes() == udp.source)
-    };
+fn answerable(udp: &Headers, tables: &Tables) -> bool {
     let one_host = if udp.v6 {
         let mapped = udp.source[..10] == [0; 10] && udp.source[10..12] == [0xff; 2];
         let low = udp.source[..15] == [0; 15] && udp.source[15] <= 1;
@@ -157,7 +167,7 @@ fn answerable(udp: &Headers, settings: &Settings) -> bool {
     } else {
         !matches!(udp.source[12], 0 | 127 | 224..)
     };
-    udp.source_port != 0 && one_host && !ours()
+    udp.source_port != 0 && one_host && !tables.locals.contains(&udp.source)
 }
 
 /// The whole answer to a frame, with this UDP payload.
@@ -223,6 +233,7 @@ pub(crate) fn pseudo_sum(udp: &Headers, datagram: &[u8]) -> u16 {
 pub(crate) struct Tables {
     pub(crate) settings: Option<Settings>,
     pub(crate) cookies: Option<Cookies>,
+    pub(crate) locals: Vec<[u8; 16]>,
     pub(crate) id: [u8; 32],
     pub(crate) resident: Resident,
 }
@@ -232,7 +243,7 @@ pub(crate) fn fate(frame: &[u8], tables: &Tables) -> Fate {
     let Some(settings) = tables
         .settings
         .as_ref()
-        .filter(|told| told.abi_version == 1)
+        .filter(|told| told.abi_version == ABI_VERSION)
     else {
         return Fate::Pass(Reason::NotServing);
     };
@@ -250,14 +261,30 @@ pub(crate) fn fate(frame: &[u8], tables: &Tables) -> Fate {
     if frame[..6] != settings.mac {
         return Fate::Pass(Reason::OtherMac);
     }
+    if !under_its_vlans(frame, &udp) {
+        return Fate::Pass(Reason::OtherVlan);
+    }
+    let unchecked = udp.v6 && be16(frame, udp.udp_at + 6) == 0;
+    if unchecked || !udp.v6 && ones_sum(&frame[udp.ip_at..udp.udp_at]) != 0xffff {
+        return Fate::Pass(Reason::BadChecksum);
+    }
+    // "Frames that hold several datagrams".
+    let several = settings.coalesced == 1;
+    let by_length = |reason| {
+        if several {
+            Fate::Pass(Reason::Coalesced)
+        } else {
+            Fate::Drop(reason)
+        }
+    };
     let there = i32::try_from(frame.len() - udp.udp_at).expect("a frame");
     if udp.udp_says != udp.ip_says || udp.udp_says < 8 || udp.udp_says > there {
-        return Fate::Drop(Reason::BadLength);
+        return by_length(Reason::BadLength);
     }
     let Some(cookies) = &tables.cookies else {
         return Fate::Pass(Reason::NotServing);
     };
-    if frame[6] & 1 == 1 || !answerable(&udp, settings) {
+    if frame[6] & 1 == 1 || !answerable(&udp, tables) {
         return Fate::Drop(Reason::BadSource);
     }
     let end = udp.udp_at + usize::try_from(udp.udp_says).expect("at least 8");
@@ -265,11 +292,20 @@ pub(crate) fn fate(frame: &[u8], tables: &Tables) -> Fate {
     let [0xed, version_kind, ..] = *payload else {
         return Fate::Drop(Reason::BadMagic);
     };
-    match version_kind {
+    let fate = match version_kind {
         0x13 => fate_of_get(frame, &udp, payload, cookies, tables),
         _ if version_kind & 15 == 1 => fate_of_hello(frame, &udp, payload, settings, cookies),
         0x10..=0x1f => Fate::Drop(Reason::BadKind),
         _ => Fate::Drop(Reason::BadVersion),
+    };
+    match fate {
+        Fate::Drop(reason @ (Reason::GetSize | Reason::HelloSize)) => by_length(reason),
+        Fate::Reply(Reason::Welcome | Reason::WelcomeVersion, _)
+            if several && payload[payload.len() - 64] == 0xed =>
+        {
+            Fate::Pass(Reason::Coalesced)
+        }
+        fate @ (Fate::Pass(_) | Fate::Drop(_) | Fate::Reply(..) | Fate::Steer(_)) => fate,
     }
 }
 

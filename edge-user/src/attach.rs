@@ -1,19 +1,24 @@
 //! Puts the program on the interface, and hands out its maps.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
-use edge_ebpf::maps::{self, ABI_VERSION, Settings, Tally, tally_index};
+use edge_ebpf::frame::Address;
+use edge_ebpf::maps::{self, ABI_VERSION, Settings, Tally, Told, tally_index};
 use edge_ebpf::reason::Reason;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::clock;
 use crate::config::XdpMode;
 use crate::counters::{Count, ReasonCounts};
-use crate::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue, SettingsValue, TallyValue};
+use crate::limits::PROGRAM_RUN_MAX;
+use crate::sys::bpf::{AddressKey, ChunkIdKey, CookiesValue, ResidentValue, TallyValue, ToldValue};
 
 /// The program, as built; without it only `xdp.mode = "off"` works.
 #[cfg(xdp_program)]
@@ -52,7 +57,13 @@ pub enum AttachError {
 /// the interface.
 pub struct Program {
     ebpf: Ebpf,
-    settings: Array<MapData, SettingsValue>,
+    settings: Array<MapData, ToldValue>,
+    /// What `settings` holds, and since when its live set is live.
+    told: Told,
+    turned: Option<Instant>,
+    locals: HashMap<MapData, AddressKey, u32>,
+    /// What `locals` holds.
+    known: BTreeSet<Address>,
     sockets: XskMap<MapData>,
 }
 
@@ -102,9 +113,14 @@ impl Program {
             cookies: take(&mut ebpf, maps::COOKIES)?,
             counters: ProgramCounters(take(&mut ebpf, maps::COUNTERS)?),
         };
+        let locals = take(&mut ebpf, maps::LOCALS)?;
         let mut program = Self {
             ebpf,
             settings,
+            told: Told::NOTHING,
+            turned: None,
+            locals,
+            known: BTreeSet::new(),
             sockets,
         };
         program
@@ -146,12 +162,12 @@ impl Program {
     /// it is shown a frame that is nobody's. Called before it is attached.
     pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
         let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
-        self.serve(Settings {
+        self.tell(&Settings {
             abi_version: ABI_VERSION,
             ..Settings::NONE
         })?;
         let judged = self.judge(&[0; 64], &mut [0; 256])?;
-        self.serve(Settings::NONE)?;
+        self.withdraw()?;
         let counted = counters.of_queue(0);
         counters.clear(0, Reason::NotIp)?;
         let as_expected = judged.action == XDP_PASS
@@ -210,12 +226,51 @@ impl Program {
             .map_err(|error| AttachError::Load(chain(&error)))
     }
 
-    /// From here on the program answers for these addresses; with [`Settings::NONE`] for none.
-    pub fn serve(&mut self, settings: Settings) -> Result<(), AttachError> {
-        let value = SettingsValue(settings);
-        self.settings
-            .set(0, value, 0)
-            .map_err(|error| AttachError::Load(chain(&error)))
+    /// From here on the program answers by these settings, and takes nothing that claims to come
+    /// from one of these addresses: those that `settings.locals` was made of.
+    pub fn serve(&mut self, settings: &Settings, locals: &[Address]) -> Result<(), AttachError> {
+        let load = |error: MapError| AttachError::Load(chain(&error));
+        let locals: BTreeSet<Address> = locals.iter().copied().collect();
+        // They are in the map before the filter sends anybody there, and leave it after.
+        for address in &locals {
+            if !self.known.contains(address) {
+                self.locals
+                    .insert(AddressKey(*address), 1, 0)
+                    .map_err(load)?;
+                self.known.insert(*address);
+            }
+        }
+        self.tell(settings)?;
+        while let Some(address) = self.known.difference(&locals).next().copied() {
+            self.locals.remove(&AddressKey(address)).map_err(load)?;
+            self.known.remove(&address);
+        }
+        Ok(())
+    }
+
+    /// From here on the program leaves everything to the kernel.
+    pub fn withdraw(&mut self) -> Result<(), AttachError> {
+        self.tell(&Settings::NONE)
+    }
+
+    /// As [`Told`] has it: the set that nobody reads is written, and then made the live one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "rare, short, and not on a serving thread"
+    )]
+    fn tell(&mut self, settings: &Settings) -> Result<(), AttachError> {
+        // A run that began before the last turn may still read the set that was live then.
+        if let Some(turned) = self.turned {
+            thread::sleep(PROGRAM_RUN_MAX.saturating_sub(clock::now() - turned));
+        }
+        for told in self.told.followed_by(settings) {
+            self.settings
+                .set(0, ToldValue(told), 0)
+                .map_err(|error| AttachError::Load(chain(&error)))?;
+            self.told = told;
+        }
+        self.turned = Some(clock::now());
+        Ok(())
     }
 }
 

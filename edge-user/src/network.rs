@@ -33,6 +33,7 @@ const LINK_HEADER_BYTES: usize = 16;
 const ADDRESS_HEADER_BYTES: usize = 8;
 /// `linux/if_link.h`, inside `IFLA_INFO_DATA` of a VLAN.
 const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
 
 /// A way to ask the kernel.
 #[derive(Debug)]
@@ -59,18 +60,12 @@ pub struct Interface {
     pub vlan: Option<Vlan>,
 }
 
-impl Interface {
-    fn is_vlan_above(&self, below: &Self) -> bool {
-        let parents = [Some(below.index), below.master];
-        self.vlan
-            .is_some_and(|vlan| vlan.parent.is_some() && parents.contains(&vlan.parent))
-    }
-}
-
 /// What makes an interface a VLAN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vlan {
     pub id: u16,
+    /// Whether its tags are those of a service VLAN (802.1ad).
+    pub service: bool,
     /// Index of the interface it lies above, if that is in this namespace.
     pub parent: Option<u32>,
 }
@@ -128,8 +123,8 @@ impl Network {
         }
     }
 
-    /// The VLANs above an interface, and above the bond or bridge it is a port of.
-    pub fn vlans_above(&self, interface: &Interface) -> io::Result<Vec<Interface>> {
+    /// The VLANs of this namespace.
+    pub fn vlans(&self) -> io::Result<Vec<Interface>> {
         let kind = attribute(libc::IFLA_INFO_KIND, b"vlan\0");
         let by = attribute(libc::IFLA_LINKINFO | NLA_F_NESTED, &kind);
         let request = link_request(0, &[by], NLM_F_DUMP);
@@ -138,7 +133,7 @@ impl Network {
                 .then(|| parse_interface(payload))
                 .flatten()
         })?;
-        vlans.retain(|link| link.is_vlan_above(interface));
+        vlans.retain(|link| link.vlan.is_some());
         Ok(vlans)
     }
 
@@ -274,7 +269,7 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
         index: parse_u32(&header[4..8]).ok()?,
         ..Interface::default()
     };
-    let (mut parent, mut elsewhere, mut vlan_id) = (None, false, None);
+    let (mut parent, mut elsewhere, mut vlan) = (None, false, None);
     for nla in attributes(rest) {
         let value = nla.value();
         match nla.kind() {
@@ -293,11 +288,7 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
                 for nla in attributes(value) {
                     match nla.kind() {
                         libc::IFLA_INFO_KIND => found.kind = parse_string(nla.value()).ok()?,
-                        libc::IFLA_INFO_DATA => {
-                            vlan_id = attributes(nla.value())
-                                .find(|nla| nla.kind() == IFLA_VLAN_ID)
-                                .and_then(|nla| parse_u16(nla.value()).ok());
-                        }
+                        libc::IFLA_INFO_DATA => vlan = parse_vlan(nla.value()),
                         _ => {}
                     }
                 }
@@ -307,9 +298,20 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
     }
     if found.kind == "vlan" {
         let parent = parent.filter(|_| !elsewhere);
-        found.vlan = vlan_id.map(|id| Vlan { id, parent });
+        found.vlan = vlan.map(|vlan| Vlan { parent, ..vlan });
     }
     Some(found)
+}
+
+/// All but the parent, which is told elsewhere.
+fn parse_vlan(data: &[u8]) -> Option<Vlan> {
+    const SERVICE: [u8; 2] = [0x88, 0xa8];
+    let value = |kind| attributes(data).find(|nla| nla.kind() == kind);
+    Some(Vlan {
+        id: parse_u16(value(IFLA_VLAN_ID)?.value()).ok()?,
+        service: value(IFLA_VLAN_PROTOCOL).is_some_and(|nla| nla.value() == SERVICE),
+        parent: None,
+    })
 }
 
 fn parse_address(payload: &[u8]) -> Option<LocalAddress> {
@@ -363,26 +365,19 @@ mod tests {
     }
 
     #[test]
-    fn vlans_are_those_above_the_interface_or_its_bond_in_this_namespace() {
-        let on = |parent: u32| parent.to_ne_bytes();
-        let port = link(2, &[(libc::IFLA_MASTER, &on(9))]);
-        let direct = vlan(3, 7, &[(libc::IFLA_LINK, &on(2))]);
-        assert_eq!(
-            direct.vlan,
-            Some(Vlan {
-                id: 7,
-                parent: Some(2)
-            })
-        );
-        assert!(direct.is_vlan_above(&port));
-        assert!(vlan(4, 8, &[(libc::IFLA_LINK, &on(9))]).is_vlan_above(&port));
-        assert!(!vlan(5, 8, &[(libc::IFLA_LINK, &on(4))]).is_vlan_above(&port));
-        let elsewhere: &[(u16, &[u8])] = &[
-            (libc::IFLA_LINK, &on(2)),
-            (libc::IFLA_LINK_NETNSID, &[0; 4]),
-        ];
-        assert!(!vlan(6, 9, elsewhere).is_vlan_above(&port));
-        assert!(!port.is_vlan_above(&port));
+    fn a_vlan_knows_its_parent_only_if_that_is_in_this_namespace() {
+        let on: &[(u16, &[u8])] = &[(libc::IFLA_LINK, &[2, 0, 0, 0])];
+        let expected = Vlan {
+            id: 7,
+            service: false,
+            parent: Some(2),
+        };
+        assert_eq!(vlan(3, 7, on).vlan, Some(expected));
+        let elsewhere = [on, &[(libc::IFLA_LINK_NETNSID, &[0; 4])]].concat();
+        let parent = None;
+        let expected = Vlan { parent, ..expected };
+        assert_eq!(vlan(3, 7, &elsewhere).vlan, Some(expected));
+        assert_eq!(link(2, on).vlan, None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn bench() -> Bench {
     };
     program.check_abi(&mut maps.counters).unwrap();
     let world = golden::world();
-    program.serve(world.settings).unwrap();
+    program.serve(&world.settings, &world.locals).unwrap();
     maps.cookies.set(0, CookiesValue(world.cookies), 0).unwrap();
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)
@@ -88,8 +88,13 @@ fn expected(case: &Case) -> (u32, Vec<u8>, Reason) {
 fn every_golden_packet_gets_its_verdict_from_the_kernel() {
     let mut bench = bench();
     let xsk = bench.socket();
-    let cases = golden::all();
-    for case in &cases {
+    let (all, generic) = (golden::all(), golden::generic());
+    let mut settings = golden::world().settings;
+    for case in all.iter().chain(&generic) {
+        if case.world.settings != settings {
+            settings = case.world.settings;
+            bench.program.serve(&settings, &case.world.locals).unwrap();
+        }
         let (action, output, risen) = bench.run(&case.frame);
         let (expected_action, expected_output, reason) = expected(case);
         assert_eq!(action, expected_action, "{}", case.name);
@@ -97,7 +102,7 @@ fn every_golden_packet_gets_its_verdict_from_the_kernel() {
         let once = (reason.label().to_owned(), 1, case.frame.len() as u64);
         assert_eq!(risen, [once], "I10: {}", case.name);
     }
-    assert!(cases.len() > 60, "the table lost rows");
+    assert!(all.len() > 60, "the table lost rows");
     assert_eq!(xsk.frames_missing(), 0, "I2");
 }
 
@@ -125,7 +130,7 @@ fn a_program_that_was_not_told_its_settings_leaves_everything_to_the_kernel() {
         ..golden::world().settings
     };
     for settings in [Settings::NONE, other] {
-        bench.program.serve(settings).unwrap();
+        bench.program.serve(&settings, &[]).unwrap();
         for case in golden::all() {
             let (action, output, risen) = bench.run(&case.frame);
             assert_eq!((action, &output), (XDP_PASS, &case.frame), "{}", case.name);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use edge_ebpf::frame::{Address, Endpoint, Family, Frame, UDP_BYTES};
+use edge_ebpf::frame::{Address, Endpoint, Family, Frame, Tags, UDP_BYTES};
 use edge_ebpf::rewrite::{headers, payload_sum};
 use edge_ebpf::wire::{
     ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
@@ -95,10 +95,12 @@ impl Way {
         let udp_bytes = u16::try_from(len_bytes + UDP_BYTES).expect("a datagram of ours");
         let back = Frame {
             family: Family::V4,
+            tags: Tags::UNTAGGED,
             ip_at: IP_AT,
             udp_at: UDP_AT,
             ip_payload_bytes: udp_bytes,
             udp_bytes,
+            has_checksum: true,
             source_mac: self.edge_mac,
             destination_mac: self.own_mac,
             source: self.edge,

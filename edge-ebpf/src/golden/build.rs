@@ -11,7 +11,8 @@ use crate::wire::{ChunkId, Cookie, Get, Hello, SERVICE_PORT};
 pub struct Build {
     destination_mac: [u8; 6],
     source_mac: [u8; 6],
-    tags: Vec<u16>,
+    /// Ethertype and the two bytes behind it.
+    tags: Vec<(u16, u16)>,
     ethertype: Option<u16>,
     v6: bool,
     source: Vec<u8>,
@@ -21,6 +22,8 @@ pub struct Build {
     extra: Vec<u8>,
     fragment: u16,
     ttl: u8,
+    /// Whether UDP has one.
+    checksum: bool,
     source_port: u16,
     destination_port: u16,
     pub(super) payload: Vec<u8>,
@@ -43,6 +46,7 @@ pub fn v4(payload: Vec<u8>) -> Build {
         extra: Vec::new(),
         fragment: 0x4000,
         ttl: 61,
+        checksum: true,
         source_port: CLIENT_PORT,
         destination_port: SERVICE_PORT,
         payload,
@@ -84,9 +88,26 @@ impl Build {
         self
     }
 
+    /// One more tag inside, of VLAN 5 and priority 1.
     #[must_use]
-    pub fn tag(mut self, ethertype: u16) -> Self {
-        self.tags.push(ethertype);
+    pub fn tag(self, ethertype: u16) -> Self {
+        self.vlan(ethertype, 0x2005)
+    }
+
+    #[must_use]
+    pub fn vlan(mut self, ethertype: u16, control: u16) -> Self {
+        self.tags.push((ethertype, control));
+        self
+    }
+
+    #[must_use]
+    pub fn ttl(mut self, ttl: u8) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    pub(super) fn without_checksum(mut self) -> Self {
+        self.checksum = false;
         self
     }
 
@@ -141,12 +162,13 @@ impl Build {
             payload,
             fragment: 0x4000,
             ttl: 64,
+            checksum: true,
             trailer_bytes: 0,
             ..self.clone()
         }
     }
 
-    /// The frame, with right checksums.
+    /// The frame; its checksums are right.
     pub fn frame(&self) -> Vec<u8> {
         let udp_bytes = self.payload.len().saturating_add(8);
         let mut udp = Vec::new();
@@ -167,12 +189,14 @@ impl Build {
             0 => 0xffff,
             sum => sum,
         };
-        splice(&mut udp, 6, &sum.to_be_bytes());
+        if self.checksum {
+            splice(&mut udp, 6, &sum.to_be_bytes());
+        }
 
         let mut frame = [self.destination_mac, self.source_mac].concat();
-        for tag in &self.tags {
-            frame.extend(tag.to_be_bytes());
-            frame.extend([0x20, 0x05]);
+        for (ethertype, control) in &self.tags {
+            frame.extend(ethertype.to_be_bytes());
+            frame.extend(control.to_be_bytes());
         }
         let ethertype = self
             .ethertype

@@ -10,9 +10,10 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use crate::frame::Address;
+use crate::frame::{Address, Tags};
 use crate::maps::{
-    ABI_VERSION, ADDRESSES_MAX, COOKIE_KEYS, CookieKey, Cookies, Resident, Settings,
+    ABI_VERSION, ADDRESSES_MAX, AddressFilter, COOKIE_KEYS, CookieKey, Cookies, Resident, Settings,
+    TAGS_MAX,
 };
 use crate::reason::Reason;
 use crate::steer::Tables;
@@ -24,7 +25,7 @@ pub struct Case {
     pub name: &'static str,
     pub frame: Vec<u8>,
     pub expect: Expect,
-    /// The tables it is judged by; the same for every case.
+    /// The tables it is judged by.
     pub world: World,
 }
 
@@ -37,11 +38,14 @@ pub enum Expect {
     Steer(Resident),
 }
 
-/// Tables of an edge that serves 192.0.2.10 and `2001:db8::10` and holds one chunk.
+/// Tables of an edge that serves 192.0.2.10 and `2001:db8::10`, untagged and under VLAN 5, and holds
+/// one chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
     pub settings: Settings,
     pub cookies: Cookies,
+    /// The addresses of its host.
+    pub locals: [Address; 4],
     pub id: ChunkId,
     pub resident: Resident,
 }
@@ -58,6 +62,10 @@ impl Tables for World {
     fn resident(&self, id: &ChunkId) -> Option<Resident> {
         (*id == self.id).then_some(self.resident)
     }
+
+    fn is_local(&self, address: &Address) -> bool {
+        self.locals.contains(address)
+    }
 }
 
 /// The epoch of the specification's vector.
@@ -68,6 +76,11 @@ const EDGE_V4: [u8; 4] = [192, 0, 2, 10];
 const CLIENT_V4: [u8; 4] = [192, 0, 2, 7];
 const EDGE_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+/// Addresses of the edge's host that are not the service's.
+const HOST_V4: [u8; 4] = [192, 0, 2, 12];
+const HOST_V6: [u8; 16] = [
+    0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12,
 ];
 const CLIENT_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x07,
@@ -82,6 +95,16 @@ pub fn world() -> World {
     let [first, second, ..] = &mut addresses;
     *first = Address::v4(EDGE_V4);
     *second = Address::v6(EDGE_V6);
+    let locals = [*first, *second, Address::v4(HOST_V4), Address::v6(HOST_V6)];
+    let mut filter = AddressFilter::NONE;
+    for local in &locals {
+        filter.insert(local);
+    }
+    let mut tags = [Tags::NONE; TAGS_MAX];
+    let [untagged, customer, both, ..] = &mut tags;
+    *untagged = Tags::UNTAGGED;
+    *customer = Tags::UNTAGGED.around(false, 5);
+    *both = Tags::UNTAGGED.around(true, 5).around(false, 5);
     let key = |epoch, words| CookieKey {
         epoch,
         live: 1,
@@ -103,18 +126,19 @@ pub fn world() -> World {
             abi_version: ABI_VERSION,
             port: SERVICE_PORT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
-            address_count: 2,
-            max_burst: MAX_BURST,
-            reserved: 0,
             mac: EDGE_MAC,
-            reserved_too: [0; 4],
+            max_burst: MAX_BURST,
+            coalesced: 0,
+            tags,
             addresses,
+            locals: filter,
         },
         cookies: Cookies {
             epoch: EPOCH,
             reserved: 0,
             keys,
         },
+        locals,
         id: ChunkId([0x5e; 32]),
         resident: Resident {
             slot: 0x0102_0304,
@@ -123,20 +147,39 @@ pub fn world() -> World {
     }
 }
 
-/// Every golden packet.
+/// Every golden packet, where each frame is one datagram.
 pub fn all() -> Vec<Case> {
-    let world = world();
+    cases(&world())
+}
+
+/// The same and more, where the kernel may have put several datagrams into one frame.
+pub fn generic() -> Vec<Case> {
+    let mut world = world();
+    world.settings.coalesced = 1;
+    let mut cases = cases(&world);
+    for case in &mut cases {
+        if let Expect::Drop(Reason::BadLength | Reason::HelloSize | Reason::GetSize) = case.expect {
+            case.expect = Expect::Pass(Reason::Coalesced);
+        }
+    }
+    cases
+}
+
+fn cases(world: &World) -> Vec<Case> {
     let mut rows = Vec::new();
-    rows::left_to_the_kernel(&world, &mut rows);
-    rows::dropped(&world, &mut rows);
-    rows::answered(&world, &mut rows);
-    rows::steered(&world, &mut rows);
+    rows::left_to_the_kernel(world, &mut rows);
+    rows::dropped(world, &mut rows);
+    rows::answered(world, &mut rows);
+    rows::steered(world, &mut rows);
+    if world.settings.coalesced == 1 {
+        rows::coalesced(world, &mut rows);
+    }
     rows.into_iter()
         .map(|(name, frame, expect)| Case {
             name,
             frame,
             expect,
-            world,
+            world: *world,
         })
         .collect()
 }

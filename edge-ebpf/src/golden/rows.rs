@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::build::{Build, changed, get, hello, splice, v4, v6};
 use super::{
     CLIENT_MAC, CLIENT_PORT, CLIENT_V4, CLIENT_V6, EDGE_MAC, EDGE_V4, EDGE_V6, EPOCH, Expect,
-    MAX_BURST, NONCE, World,
+    HOST_V4, HOST_V6, MAX_BURST, NONCE, World,
 };
 use crate::frame::{Address, Endpoint};
 use crate::maps::Cookies;
@@ -77,6 +77,13 @@ pub(super) fn left_to_the_kernel(world: &World, rows: &mut Vec<Row>) {
     row("the unspecified address, which fills unused places", request6().destination(&[0; 16], SERVICE_PORT).frame(), Reason::NotOurs);
     row("another station", request().macs(CLIENT_MAC, CLIENT_MAC).frame(), Reason::OtherMac);
     row("all stations", request().macs(CLIENT_MAC, [0xff; 6]).frame(), Reason::OtherMac);
+    row("a VLAN that the host does not have", request().vlan(0x8100, 999).frame(), Reason::OtherVlan);
+    row("a VLAN of the host as a service tag", request().vlan(0x88a8, 5).frame(), Reason::OtherVlan);
+    row("two VLANs of the host that it has not around each other", request6().tag(0x8100).tag(0x8100).frame(), Reason::OtherVlan);
+    let mut damaged = request().frame();
+    splice(&mut damaged, 24, &[0x77]);
+    row("a wrong header checksum", damaged, Reason::BadChecksum);
+    row("IPv6 without a UDP checksum", v6(hello(1232)).without_checksum().frame(), Reason::BadChecksum);
     row("IPv4 options", request().extra(0, &[1, 1, 1, 0]).frame(), Reason::IpOptions);
     row("a first IPv4 fragment", request().fragment(0x2000).frame(), Reason::Fragment);
     row("a later IPv4 fragment", request().fragment(0x0007).frame(), Reason::Fragment);
@@ -99,6 +106,7 @@ pub(super) fn dropped(world: &World, rows: &mut Vec<Row>) {
     row("from an IPv4 group", from([224, 0, 0, 1]), Reason::BadSource);
     row("from everybody", from([255; 4]), Reason::BadSource);
     row("from the edge's own IPv4 address", from(EDGE_V4), Reason::BadSource);
+    row("from another address of the edge's host", from(HOST_V4), Reason::BadSource);
     row("from port 0", v4(hello(1232)).source(&CLIENT_V4, 0), Reason::BadSource);
     row("from a group of stations", v4(hello(1232)).macs([0x03; 6], EDGE_MAC), Reason::BadSource);
     let from = |address: [u8; 16]| v6(hello(1232)).source(&address, CLIENT_PORT);
@@ -106,6 +114,7 @@ pub(super) fn dropped(world: &World, rows: &mut Vec<Row>) {
     row("from no IPv6 address", from([0; 16]), Reason::BadSource);
     row("from an IPv6 group", from([0xff; 16]), Reason::BadSource);
     row("from the edge's own IPv6 address", from(EDGE_V6), Reason::BadSource);
+    row("from another IPv6 address of the edge's host", from(HOST_V6), Reason::BadSource);
     let mapped = core::net::Ipv4Addr::from(CLIENT_V4).to_ipv6_mapped().octets();
     row("from an IPv4 address in an IPv6 packet", from(mapped), Reason::BadSource);
 
@@ -149,6 +158,15 @@ pub(super) fn answered(world: &World, rows: &mut Vec<Row>) {
     row("a HELLO with a VLAN tag", v4(hello(1232)).tag(0x8100), cookie);
     row("a HELLO over IPv6 with two tags", v6(hello(1232)).tag(0x88a8).tag(0x8100), cookie6);
     row("a HELLO in a longer frame", v4(hello(1201)).trailer(7), cookie);
+    row("a HELLO with a priority and no VLAN", v4(hello(1232)).vlan(0x8100, 0x6000), cookie);
+    // RFC 1122, 3.2.1.7, and RFC 8200, 3: it is for routers to look at.
+    row("a HELLO that came with TTL 0", v4(hello(1232)).ttl(0), cookie);
+    row("a HELLO that came with hop limit 0", v6(hello(1232)).ttl(0), cookie6);
+    row("a HELLO over IPv4 without a UDP checksum", v4(hello(1232)).without_checksum(), cookie);
+    // Its place in the filter is that of an address of the host.
+    let client = Endpoint { address: Address::v4([192, 1, 2, 13]), port: CLIENT_PORT };
+    let near = v4(hello(1232)).source(&[192, 1, 2, 13], CLIENT_PORT);
+    row("a HELLO from what may be an address of the host, and is none", near, world.cookies.issue(&client).unwrap_or_default());
 
     // Nothing of the padding comes back, whatever its checksum: the second text's is that of zeros.
     for (name, words) in [
@@ -203,4 +221,19 @@ pub(super) fn steered(world: &World, rows: &mut Vec<Row>) {
         let client = Endpoint { address: Address::v4(CLIENT_V4), port: CLIENT_PORT };
         row(name, v4(get(then.issue(&client).unwrap_or_default(), world.id, 1)));
     }
+}
+
+#[rustfmt::skip] // one packet a line
+pub(super) fn coalesced(world: &World, rows: &mut Vec<Row>) {
+    let (cookie, cookie6) = good_cookies(world);
+    let get = |cookie| get(cookie, world.id, 1);
+    let mut row = |name, build: Build| {
+        rows.push((name, build.frame(), Expect::Pass(Reason::Coalesced)));
+    };
+    row("two GETs in one frame", v4([get(cookie), get(cookie)].concat()));
+    row("two GETs over IPv6 in one frame", v6([get(cookie6), get(cookie6)].concat()));
+    row("as many GETs as make the length of a HELLO", v4(get(cookie).repeat(19)));
+    row("two HELLOs in one frame", v4(hello(1200).repeat(2)));
+    row("a HELLO and a GET in one frame", v4([hello(1232), get(cookie)].concat()));
+    row("a HELLO and a GET over IPv6 in one frame", v6([hello(1392), get(cookie6)].concat()));
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use edge_ebpf::frame::Tags;
 use serde::Deserialize;
 
 use crate::sys::undumped::Undumped;
@@ -75,6 +76,9 @@ pub struct Service {
 pub struct Xdp {
     pub mode: XdpMode,
     pub bind: Bind,
+    /// Empty: those of the interfaces that have the service's addresses.
+    #[serde(deserialize_with = "value::vlans")]
+    pub vlans: Vec<Tags>,
     /// Workers poll without ever sleeping.
     pub busy_poll: bool,
 }

@@ -58,6 +58,7 @@ const KEYS: &[(&str, &str, Kind)] = &[
     ("service", "sender", Kind::Text),
     ("xdp", "mode", Kind::Text),
     ("xdp", "bind", Kind::Text),
+    ("xdp", "vlans", Kind::List),
     ("xdp", "busy_poll", Kind::Switch),
     ("cookie", "secret_file", Kind::Text),
     ("store", "arena", Kind::Text),

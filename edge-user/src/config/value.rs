@@ -5,6 +5,8 @@ use std::net::{AddrParseError, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use edge_ebpf::frame::Tags;
+use edge_ebpf::maps::TAGS_MAX;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -178,6 +180,46 @@ impl TryFrom<String> for ListenAddress {
             format!("\"{text}\": {error}; write 192.0.2.10:7347 or [2001:db8::10]:7347")
         });
         address.map(Self)
+    }
+}
+
+/// VLANs by name, as many as the program can hold.
+pub(super) fn vlans<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Tags>, D::Error> {
+    let vlans: Vec<Vlan> = Vec::deserialize(from)?;
+    if vlans.len() > TAGS_MAX {
+        let count = vlans.len();
+        return Err(Error::custom(format!(
+            "{count} VLANs are too many; use {TAGS_MAX} at most"
+        )));
+    }
+    Ok(vlans.into_iter().map(|Vlan(tags)| tags).collect())
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Vlan(Tags);
+
+impl TryFrom<String> for Vlan {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "\"{text}\" is no VLAN; write \"untagged\", an id from 1 to 4094 as in \"100\", or \
+                 \"7.100\" for 802.1Q id 100 inside 802.1ad id 7"
+            )
+        };
+        if text == "untagged" {
+            return Ok(Self(Tags::UNTAGGED));
+        }
+        let id = |text: &str| text.parse().ok().filter(|id| (1..=4094).contains(id));
+        let (service, customer) = match text.split_once('.') {
+            Some((service, customer)) => (Some(id(service).ok_or_else(wrong)?), customer),
+            None => (None, text.as_str()),
+        };
+        let outer = service.map_or(Tags::UNTAGGED, |id| Tags::UNTAGGED.around(true, id));
+        let customer = id(customer).ok_or_else(wrong)?;
+        Ok(Self(outer.around(false, customer)))
     }
 }
 

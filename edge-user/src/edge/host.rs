@@ -32,7 +32,7 @@ pub(super) fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, S
     addresses.iter().map(bind).collect()
 }
 
-/// What the program must know to tell whose packet it has.
+/// What the program must know to tell whose packet it has, but for the facts of the host.
 pub(super) fn settings(config: &Config, interface: &Interface) -> Result<Settings, StartError> {
     let mac = match interface.mac {
         Some(mac) => mac,
@@ -54,12 +54,11 @@ pub(super) fn settings(config: &Config, interface: &Interface) -> Result<Setting
         abi_version: ABI_VERSION,
         port: listen[0].port(),
         segment_bytes: config.service.segment_bytes,
-        address_count: u32::try_from(listen.len()).unwrap_or(u32::MAX),
-        max_burst: config.service.max_burst,
-        reserved: 0,
         mac,
-        reserved_too: [0; 4],
+        max_burst: config.service.max_burst,
+        coalesced: u8::from(config.xdp.mode == XdpMode::Generic),
         addresses,
+        ..Settings::NONE
     })
 }
 

@@ -7,6 +7,8 @@
 
 /// Why it does not start.
 mod error;
+/// What the program is told about the host.
+mod facts;
 /// Whether the serving threads go on.
 mod heartbeat;
 /// What the host gives.
@@ -26,8 +28,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-
-use edge_ebpf::maps::Settings;
 
 pub use self::cgroup::Limit;
 pub use self::error::{Broken, StartError};
@@ -64,6 +64,7 @@ impl Edge {
         let Parts {
             program,
             settings,
+            facts,
             workers,
             miss_path,
             stop,
@@ -92,8 +93,11 @@ impl Edge {
                 }
             }
         }
+        if let Some(left_out) = facts.left_out() {
+            tracing::warn!("{left_out}");
+        }
         if let Some(program) = &mut edge.program
-            && let Err(error) = program.serve(settings)
+            && let Err(error) = program.serve(&facts.complete(&settings), &facts.locals)
         {
             edge.stop();
             return Err(error.into());
@@ -144,7 +148,7 @@ impl Edge {
     /// Stops serving, and leaves nothing on the interface.
     pub fn stop(mut self) {
         if let Some(program) = &mut self.program
-            && let Err(error) = program.serve(Settings::NONE)
+            && let Err(error) = program.withdraw()
         {
             tracing::warn!(%error, "the program goes on steering until it is taken off");
         }

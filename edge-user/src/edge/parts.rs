@@ -7,6 +7,7 @@ use edge_ebpf::cookie::epoch_at;
 use edge_ebpf::maps::Settings;
 
 use super::error::{StartError, system};
+use super::facts::Facts;
 use super::host;
 use super::link::Link;
 use super::memory::memory;
@@ -40,6 +41,7 @@ pub(super) struct Parts {
     pub(super) program: Option<Program>,
     /// What the program is told once everything runs.
     pub(super) settings: Settings,
+    pub(super) facts: Facts,
     pub(super) workers: Vec<Worker>,
     pub(super) miss_path: MissPath,
     pub(super) stop: Arc<AtomicBool>,
@@ -105,6 +107,8 @@ impl Parts {
             stop_wake: system("a wake-up", Wake::new())?,
         };
         let settings = host::settings(config, &served)?;
+        let facts = Facts::gather(&network, &served, config);
+        let facts = system("a look at addresses", facts)?;
 
         let mut workers = Vec::new();
         let mut observed = Vec::new();
@@ -130,10 +134,11 @@ impl Parts {
         let cookies = CookieJar::new(config.read_secret()?, keys);
         let cookies = system("memory for the cookie secret", cookies)?;
         let store = Store::new(Arc::clone(&common.shared), pieces, publisher);
-        let miss_path = common.miss_path(settings, store, cookies, origins, &miss)?;
+        let miss_path = common.miss_path(&settings, store, cookies, origins, &miss)?;
         Ok(Self {
             program,
             settings,
+            facts,
             workers,
             miss_path,
             observer: Observer {
@@ -180,7 +185,7 @@ impl Common<'_> {
 
     fn miss_path(
         &self,
-        settings: Settings,
+        settings: &Settings,
         store: Store,
         mut cookies: CookieJar,
         origins: Vec<Directory>,
@@ -197,7 +202,7 @@ impl Common<'_> {
             receive: system("io_uring", receive)?,
             round: Round::new(
                 Desk {
-                    settings,
+                    settings: *settings,
                     cookies,
                     store,
                     flights: Flights::default(),

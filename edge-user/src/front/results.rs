@@ -24,6 +24,9 @@ pub(super) fn result_of(reason: Reason) -> Option<&'static str> {
         | Reason::NotIp
         | Reason::NotUdp
         | Reason::NotOurs
+        | Reason::OtherVlan
+        | Reason::BadChecksum
+        | Reason::Coalesced
         | Reason::IpOptions
         | Reason::Ipv6Extension
         | Reason::Fragment

@@ -124,6 +124,7 @@ impl<Q: SendQueue> Desk<Q> {
             source,
             family,
             payload_bytes: payload.len(),
+            from_here: self.settings.serves(&source.address),
         };
         let peer = Peer {
             socket: received.socket,

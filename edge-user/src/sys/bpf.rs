@@ -2,7 +2,8 @@
 //! byte of them is one.
 
 use aya::Pod;
-use edge_ebpf::maps::{Cookies, Resident, Settings, Tally};
+use edge_ebpf::frame::Address;
+use edge_ebpf::maps::{Cookies, Resident, Tally, Told};
 use edge_ebpf::wire::ChunkId;
 
 macro_rules! pod {
@@ -21,9 +22,10 @@ macro_rules! pod {
 }
 
 pod! {
-    SettingsValue(Settings),
+    ToldValue(Told),
     CookiesValue(Cookies),
     ResidentValue(Resident),
     TallyValue(Tally),
     ChunkIdKey(ChunkId),
+    AddressKey(Address),
 }

@@ -76,6 +76,8 @@ impl ServiceSocket {
             RECEIVE_BUFFER_BYTES,
         )?;
 
+        only_to_this_station(raw)?;
+
         let (name, len) = socket_address(&address);
         // SAFETY: address and length describe one live value.
         bind_when_free(|| unsafe { libc::bind(raw, (&raw const name).cast(), len) })?;
@@ -88,6 +90,48 @@ impl ServiceSocket {
 
     pub(in crate::sys) fn raw(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+/// Takes only what was sent to this station. The kernel would also deliver what names the address in
+/// a frame to everybody, and one such frame would be answered by every edge on the link.
+fn only_to_this_station(fd: RawFd) -> io::Result<()> {
+    let step = |code: u32, k: u32, skip: u8| libc::sock_filter {
+        code: u16::try_from(code).expect("a code of classic BPF"),
+        jt: 0,
+        jf: skip,
+        k,
+    };
+    let kind = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, kind, 0),
+        step(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            u32::from(libc::PACKET_HOST),
+            1,
+        ),
+        step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: 4,
+        filter: steps.as_mut_ptr(),
+    };
+    // SAFETY: address and length describe one live value, which the kernel only reads, and which
+    // leads to as many live steps as it says.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            socklen::<libc::sock_fprog>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) struct Setup {
     /// Asked when the first cannot help.
     pub(crate) second_origin: Option<PathBuf>,
     pub(crate) socket: PathBuf,
+    pub(crate) vlans: &'static [&'static str],
 }
 
 impl Setup {
@@ -45,6 +46,7 @@ impl Setup {
             origin,
             second_origin: None,
             socket: ground.folder().join("admin.sock"),
+            vlans: &[],
         }
     }
 
@@ -58,12 +60,12 @@ impl Setup {
         write!(
             text,
             r#"service = {{ interfaces = ["{}"], listen = {listen:?}, sender = "{}" }}
-xdp = {{ mode = "{}" }}
+xdp = {{ mode = "{}", vlans = {:?} }}
 store = {{ size = "{}", hugepages = "{}" }}
 origin = [{origins}]
 admin = {{ socket = "{socket}", metrics = "" }}
 "#,
-            self.interface, self.sender, self.xdp, self.size, self.hugepages,
+            self.interface, self.sender, self.xdp, self.vlans, self.size, self.hugepages,
         )
         .unwrap();
         text

@@ -61,7 +61,7 @@ fn an_interface_is_known_by_name_and_by_index_with_all_that_counts() {
         let again = network.interface_by_index(edge.index).unwrap();
         assert_eq!(again.as_ref(), Some(&edge));
 
-        assert_eq!(network.vlans_above(&edge).unwrap(), []);
+        assert_eq!(network.vlans().unwrap(), []);
         let addresses = network.addresses_of(edge.index).unwrap();
         let ipv4 = addresses.iter().find(|one| one.address == side.ipv4);
         assert_eq!(ipv4.map(|one| one.prefix_bits), Some(24));

@@ -19,7 +19,13 @@ const CUSTOMER: [u8; 4] = [0x81, 0x00, 0x20, 0x05];
 fn a_request_under_tags_is_answered_under_the_same_tags() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "tagged", 5_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, "xsk"));
+    let edged = Edged::start(
+        &ground,
+        &Setup {
+            vlans: &["untagged", "5", "5.5"],
+            ..Setup::of(&ground, "xsk")
+        },
+    );
     object.fetch(&ground, ground.service_v4());
     let id = object.chunk_id();
     let tap = Tap::on(&ground.reader);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::maps::MapError;
+use edge_ebpf::frame::Address;
 use edge_ebpf::golden;
 use edge_ebpf::maps::{Cookies, Resident, Settings};
 use edge_ebpf::reason::Reason;
@@ -38,6 +39,10 @@ impl Tables for Maps {
 
     fn resident(&self, id: &ChunkId) -> Option<Resident> {
         self.resident.get(id).copied()
+    }
+
+    fn is_local(&self, address: &Address) -> bool {
+        golden::world().is_local(address)
     }
 }
 
