@@ -126,7 +126,7 @@ pub(crate) fn run(data: &[u8]) {
     let object = &OBJECTS[usize::from(input.byte()) % OBJECTS.len()];
     let mut play = Play {
         object,
-        transfer: Transfer::new(&object.ticket, [7; 32]),
+        transfer: Transfer::new(&object.ticket, [7; 32], None),
         now: Duration::ZERO,
         wake: Duration::ZERO,
         hello: Vec::new(),
@@ -315,7 +315,7 @@ impl Play {
             self.actions += 1;
             // A chunk each for 64 buffers, a GET each for 64 segments, a greeting.
             assert!(self.actions < 200, "the reader does not come to rest");
-            match self.transfer.act(self.now, &mut out) {
+            match self.transfer.act(self.now, self.now, &mut out) {
                 Action::Open | Action::Send(_) if self.down => self.transfer.unsent(self.now),
                 Action::Open => {
                     // What was on its way to the old port is heard by nobody.

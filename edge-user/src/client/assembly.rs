@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use edge_ebpf::wire::{DataHeader, Geometry, NackCode};
+use edge_ebpf::wire::{DataHeader, Geometry, NackCode, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 use super::pace::Trips;
 use super::request::{Measures, Request};
@@ -12,11 +12,14 @@ use super::walk::Wanted;
 /// What a segment meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Arrival {
-    /// Not ours, not asked for, or here already.
+    /// Not ours, or not asked for.
     Nothing,
-    /// New. The times are round trips, where the segment is the first of its request.
+    /// Here already.
+    Again,
+    /// New. How long it was on its way, or in the queue of a slow path, where that can be said.
     Segment {
-        first: Option<Duration>,
+        delay: Option<Duration>,
+        /// The same for the path alone, without doubt.
         path: Option<Duration>,
     },
 }
@@ -27,6 +30,8 @@ pub struct Expired {
     pub segments: u32,
     /// Of these, those whose absence cannot be explained by an edge that is fetching the chunk.
     pub lost: u32,
+    /// When the latest of the requests was sent that nothing came for, not even for a later one.
+    pub silent: Option<Duration>,
 }
 
 /// What the edge said instead of data, last.
@@ -47,8 +52,9 @@ pub struct Assembly {
     geometry: Geometry,
     buffer: Vec<u8>,
     have: u128,
-    /// Segments that were ever asked for.
+    /// Segments that were ever asked for, and those that were given up and asked for again.
     asked: u128,
+    repeated: u128,
     requests: Vec<Request>,
     /// When it was first asked for.
     first_asked_at: Option<Duration>,
@@ -60,6 +66,8 @@ pub struct Assembly {
     refused: Option<Refused>,
     pending_since: Option<Duration>,
     turned_away_since: Option<Duration>,
+    /// It was refused for good, with this code and on this port.
+    refused_for_good: Option<(NackCode, u64)>,
 }
 
 impl Assembly {
@@ -73,6 +81,7 @@ impl Assembly {
             buffer,
             have: 0,
             asked: 0,
+            repeated: 0,
             requests: Vec::with_capacity(4),
             first_asked_at: None,
             vain: 0,
@@ -80,6 +89,7 @@ impl Assembly {
             refused: None,
             pending_since: None,
             turned_away_since: None,
+            refused_for_good: None,
         }
     }
 
@@ -108,6 +118,7 @@ impl Assembly {
             self.geometry = geometry(self.wanted, segment_bytes);
             self.have = 0;
             self.asked = 0;
+            self.repeated = 0;
             self.requests.clear();
         }
     }
@@ -115,6 +126,7 @@ impl Assembly {
     /// What was asked for will not come: the port or the cookie it was asked with is gone.
     pub fn forget_requests(&mut self) {
         self.requests.clear();
+        self.vain = 0;
     }
 
     /// Segments to ask for now: neither here nor on their way, unless the edge wants peace.
@@ -132,26 +144,41 @@ impl Assembly {
         self.geometry.all() & !self.have & !coming
     }
 
+    /// Segments that were asked for and neither came nor were given up.
+    pub fn segments_owed(&self) -> u32 {
+        self.segments(|_| true)
+    }
+
+    /// The same without those of a fetch that the edge has confirmed: they are not on the path.
     pub fn segments_under_way(&self) -> u32 {
-        self.requests
-            .iter()
-            .map(|request| request.want.count_ones())
-            .sum()
+        self.segments(|request| request.wait_until.is_none())
+    }
+
+    fn segments(&self, which: impl Fn(&Request) -> bool) -> u32 {
+        let which = self.requests.iter().filter(|request| which(request));
+        which.map(|request| request.want.count_ones()).sum()
+    }
+
+    /// Whether nothing of it has come yet, so that the edge may have to fetch it.
+    pub fn is_new(&self) -> bool {
+        self.have == 0
     }
 
     /// Notes that these segments are being asked for; gives how many of them not for the first
     /// time.
     pub fn ask(&mut self, now: Duration, want: u128) -> u32 {
-        let again = (want & self.asked).count_ones();
+        let again = want & self.asked;
         self.asked |= want;
+        self.repeated |= again;
         self.first_asked_at.get_or_insert(now);
-        let measures = match (self.have, again) {
-            (0, _) => Measures::First,
-            (_, 0) => Measures::Path,
-            (_, _) => Measures::Nothing,
+        let measures = if self.have == 0 {
+            Measures::First
+        } else {
+            Measures::Path
         };
-        self.requests.push(Request::new(want, now, measures));
-        again
+        self.requests
+            .push(Request::new(want, now, measures, again != 0));
+        again.count_ones()
     }
 
     /// Takes in a segment whose tag is this chunk's.
@@ -169,65 +196,94 @@ impl Assembly {
             return Arrival::Nothing;
         };
         let bit = 1 << header.index;
-        if self.asked & bit == 0 || self.have & bit != 0 {
+        if self.asked & bit == 0 {
             return Arrival::Nothing;
+        }
+        if self.have & bit != 0 {
+            if self.repeated & bit != 0 {
+                trips.mistaken(now);
+            }
+            return Arrival::Again;
         }
         self.buffer[start..start + payload.len()].copy_from_slice(payload);
         self.have |= bit;
         self.vain = 0;
         self.refused = None;
-        self.pending_since = None;
+        let fetched = self.pending_since.take().is_some();
         self.turned_away_since = None;
-        let (mut first, mut path) = (None, None);
-        // A segment that was given up and comes after all belongs to no request any more.
-        if let Some(at) = self
-            .requests
-            .iter()
-            .position(|request| request.want & bit != 0)
-        {
-            let request = &mut self.requests[at];
-            request.want &= !bit;
-            request.wait_until = None;
-            trips.answered(request.sent_at, now);
-            if request.heard_at.replace(now).is_none() {
-                match request.measures {
-                    // Asking again does not make a fetch quicker, so it is measured from the
-                    // start.
-                    Measures::First => {
-                        first = self.first_asked_at.map(|asked| now.saturating_sub(asked));
-                    }
-                    Measures::Path => path = Some(now.saturating_sub(request.sent_at)),
-                    Measures::Nothing => {}
+        let wanted_by = |request: &Request| request.want & bit != 0;
+        let Some(at) = self.requests.iter().position(wanted_by) else {
+            // It was given up, and comes after all.
+            trips.mistaken(now);
+            return Arrival::Segment {
+                delay: None,
+                path: None,
+            };
+        };
+        let request = &mut self.requests[at];
+        request.want &= !bit;
+        request.wait_until = None;
+        trips.answered(request.sent_at, request.heard_at, now);
+        let took = now.saturating_sub(request.sent_at);
+        let begins = request.heard_at.replace(now).is_none();
+        let began_at = *request.began_at.get_or_insert(now);
+        let delay = match request.measures {
+            Measures::Path => took,
+            // Without what may be the time of a fetch.
+            Measures::First => trips.smooth().unwrap_or_default() + now.saturating_sub(began_at),
+        };
+        if begins {
+            match request.measures {
+                Measures::First if fetched => {
+                    // Asking again does not make a fetch quicker: it is measured from the start.
+                    let asked_at = self.first_asked_at.unwrap_or(request.sent_at);
+                    trips.first_sample(now.saturating_sub(asked_at));
                 }
+                Measures::First if !request.repeats => trips.first_sample(took),
+                Measures::First => {}
+                Measures::Path if request.repeats => {}
+                Measures::Path => trips.path_sample(took),
             }
-            if request.want == 0 {
-                self.requests.swap_remove(at);
+            if !request.repeats {
+                trips.fresh();
             }
         }
-        Arrival::Segment { first, path }
+        let path = begins && !request.repeats && request.measures == Measures::Path;
+        if request.want == 0 {
+            self.requests.swap_remove(at);
+        }
+        Arrival::Segment {
+            delay: Some(delay),
+            path: path.then_some(took),
+        }
     }
 
     /// Gives up requests that are overdue.
     pub fn expire(&mut self, now: Duration, trips: &Trips) -> Expired {
         let mut expired = Expired::default();
-        let mut vain = false;
-        let mut at = 0;
-        while let Some(request) = self.requests.get(at) {
-            if now < request.deadline(self.vain, trips) {
-                at += 1;
-                continue;
+        let (have, vain) = (self.have, self.vain);
+        let mut in_vain = false;
+        self.requests.retain_mut(|request| {
+            if trips.overtaken(request.sent_at) {
+                request.overtaken_at.get_or_insert(now);
+            }
+            if now < request.deadline(vain, trips) {
+                return true;
             }
             let segments = request.want.count_ones();
             expired.segments += segments;
-            expired.lost += if self.have == 0 { 0 } else { segments };
-            vain |= request.heard_at.is_none();
-            self.requests.swap_remove(at);
+            expired.lost += if have == 0 { 0 } else { segments };
+            if request.heard_at.is_none() && request.wait_until.is_none() {
+                in_vain = true;
+                if request.overtaken_at.is_none() {
+                    expired.silent = expired.silent.max(Some(request.sent_at));
+                }
+            }
+            false
+        });
+        if in_vain {
+            self.vain = self.vain.saturating_add(1);
         }
-        self.vain = if vain {
-            self.vain.saturating_add(1)
-        } else {
-            self.vain
-        };
         expired
     }
 
@@ -253,6 +309,28 @@ impl Assembly {
         if let Some((oldest, _)) = unanswered.min_by_key(|(_, request)| request.sent_at) {
             self.requests.swap_remove(oldest);
         }
+    }
+
+    /// Notes that the edge refuses the chunk for good; whether it did so before on another port.
+    pub fn is_repeated(&mut self, code: NackCode, port: u64) -> bool {
+        let before = self.refused_for_good.replace((code, port));
+        before.is_some_and(|(before, at)| before == code && at != port)
+    }
+
+    /// Whether a segment that does not fit is one of another segment size.
+    pub fn is_of_another_size(&self, header: &DataHeader, payload_bytes: usize) -> bool {
+        let len_bytes = u32::try_from(payload_bytes).unwrap_or(u32::MAX);
+        let size = if header.index < header.last {
+            Some(len_bytes)
+        } else {
+            // The last one has what the others left.
+            let others = self.wanted.chunk_bytes.checked_sub(len_bytes);
+            others.and_then(|bytes| bytes.checked_div(header.last.into()))
+        };
+        let size = size.and_then(|size| u16::try_from(size).ok());
+        size.filter(|size| *size != self.segment_bytes)
+            .filter(|size| (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(size))
+            .is_some_and(|size| header.place(payload_bytes, size).is_some())
     }
 
     fn note_refusal(&mut self, now: Duration, code: NackCode) {
@@ -334,25 +412,11 @@ mod tests {
         assert_eq!(chunk.missing(MS), 0b11111);
         assert_eq!(chunk.ask(MS, 0b11111), 0);
         assert_eq!((chunk.missing(MS), chunk.segments_under_way()), (0, 5));
-        let first = take(&mut chunk, MS * 3, 4);
-        assert_eq!(
-            first,
-            Arrival::Segment {
-                first: Some(MS * 2),
-                path: None
-            }
-        );
-        for index in [2, 0, 3] {
-            let next = take(&mut chunk, MS * 4, index);
-            assert_eq!(
-                next,
-                Arrival::Segment {
-                    first: None,
-                    path: None
-                }
-            );
+        for index in [4, 2, 0, 3] {
+            let arrival = take(&mut chunk, MS * 4, index);
+            assert!(matches!(arrival, Arrival::Segment { path: None, .. }));
         }
-        assert_eq!(take(&mut chunk, MS * 4, 2), Arrival::Nothing);
+        assert_eq!(take(&mut chunk, MS * 4, 2), Arrival::Again);
         assert!(!chunk.is_complete());
         take(&mut chunk, MS * 4, 1);
         assert!(chunk.is_complete());
@@ -413,37 +477,27 @@ mod tests {
             chunk.expire(due, &trips),
             Expired {
                 segments: 5,
-                lost: 0
+                lost: 0,
+                silent: Some(MS),
             }
         );
         assert_eq!(chunk.ask(due, chunk.missing(due)), 5);
         let next = chunk.due(due, &trips).unwrap();
         assert_eq!(next.abs_diff(due), due.abs_diff(MS) * 2);
-        // The time to the first segment counts from the first request.
-        let arrival = take(&mut chunk, due + MS, 0);
-        assert_eq!(
-            arrival,
-            Arrival::Segment {
-                first: Some(due),
-                path: None
-            }
-        );
+        take(&mut chunk, due + MS, 0);
         let due = chunk.due(due, &trips).unwrap();
         assert_eq!(
             chunk.expire(due, &trips),
             Expired {
                 segments: 4,
-                lost: 4
+                lost: 4,
+                silent: None,
             }
         );
         assert_eq!(chunk.ask(due, 0b00110), 2);
-        assert_eq!(
-            take(&mut chunk, due, 1),
-            Arrival::Segment {
-                first: None,
-                path: None
-            }
-        );
+        // It may be the answer to the first request, and measures nothing.
+        let arrival = take(&mut chunk, due, 1);
+        assert!(matches!(arrival, Arrival::Segment { path: None, .. }));
     }
 
     #[test]
@@ -453,13 +507,35 @@ mod tests {
         take(&mut chunk, MS * 50, 0);
         chunk.ask(MS * 51, 0b11110);
         let arrival = take(&mut chunk, MS * 53, 3);
-        assert_eq!(
-            arrival,
-            Arrival::Segment {
-                first: None,
-                path: Some(MS * 2)
-            }
-        );
+        let path = Some(MS * 2);
+        assert_eq!(arrival, Arrival::Segment { delay: path, path });
+    }
+
+    #[test]
+    fn a_fetch_that_the_edge_confirmed_is_owed_and_not_under_way() {
+        let mut chunk = assembly(5000);
+        chunk.ask(MS, 0b00011);
+        chunk.wait(MS, MS * 1000);
+        assert_eq!((chunk.segments_owed(), chunk.segments_under_way()), (2, 0));
+        assert_eq!(chunk.missing(MS), 0);
+    }
+
+    #[test]
+    fn segments_of_another_size_are_told_from_nonsense() {
+        let chunk = assembly(5000);
+        let of = |index, last, len| {
+            let header = DataHeader {
+                index,
+                last,
+                chunk_bytes: 5000,
+                tag: TAG,
+            };
+            chunk.is_of_another_size(&header, len)
+        };
+        // 1400 bytes make four segments, the last of 800; 1216 is the present size.
+        assert!(of(0, 3, 1400) && of(3, 3, 800) && of(4, 4, 904));
+        assert!(!of(0, 4, 1216) && !of(4, 4, 136));
+        assert!(!of(0, 3, 1000) && !of(3, 3, 799) && !of(0, 0, 5000) && !of(9, 3, 1400));
     }
 
     #[test]

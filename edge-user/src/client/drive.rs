@@ -100,6 +100,7 @@ pub fn fetch(
     ticket: &PublicTicket,
     sink: &mut impl Sink,
     stop: &Stop,
+    patience: Option<Duration>,
 ) -> Result<Cost, Failure> {
     let mut seed = [0; 32];
     SysRng
@@ -118,7 +119,8 @@ pub fn fetch(
             .map_err(|error| Failure::Thread(spawn::refused(error)))?;
         let driver = Driver {
             line: Line::new(edge),
-            transfer: Transfer::new(ticket, seed),
+            transfer: Transfer::new(ticket, seed, patience),
+            heard_until: Duration::ZERO,
             clock: Clock::start(),
             tasks: tasks_in,
             checked,
@@ -159,6 +161,8 @@ fn check(tasks: &Receiver<Task>, to_transfer: &Sender<Checked>, sink: &mut impl 
 struct Driver<'a> {
     line: Line,
     transfer: Transfer,
+    /// What came before this moment was heard.
+    heard_until: Duration,
     clock: Clock,
     tasks: Sender<Task>,
     checked: Receiver<Checked>,
@@ -174,7 +178,8 @@ impl Driver<'_> {
                 return Err(Failure::Interrupted);
             }
             self.take_back()?;
-            match self.transfer.act(self.clock.now(), &mut out) {
+            let now = self.clock.now();
+            match self.transfer.act(now, self.heard_until, &mut out) {
                 Action::Open => match self.line.open()? {
                     Some(segments_held) => self.transfer.opened(segments_held),
                     None => self.transfer.unsent(self.clock.now()),
@@ -235,6 +240,7 @@ impl Driver<'_> {
                 .line
                 .receive(inbox, |datagram| transfer.hear(now, datagram))
             {
+                self.heard_until = now;
                 break;
             }
         }

@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Failure {
     #[error(
-        "the edge does not answer: nothing at all came back to 3 greetings; is edged running there, does a firewall let UDP through both ways, and is this another host than the edge's own, whose addresses it never answers?"
+        "the edge does not answer: nothing at all came back to our greetings; is edged running there, does a firewall let UDP through both ways, and is this another host than the edge's own, whose addresses it never answers?"
     )]
     Unanswered,
     #[error(
@@ -57,7 +57,7 @@ pub enum Failure {
     )]
     CookieRefused,
     #[error(
-        "the edge answers greetings, and no request for data (3 times 3 s): does the firewall there let UDP to this port in, and what does `edge stat` count there?"
+        "the edge answers greetings, and no request for data: does the firewall there let UDP to this port in, and what does `edge stat` count there?"
     )]
     Silent,
     #[error(
@@ -83,7 +83,7 @@ pub enum Failure {
     )]
     Origin(ChunkId),
     #[error(
-        "the edge has been fetching chunk {0} for 30 s: does its origin answer? Try again later"
+        "the edge has been fetching chunk {0} for too long: does its origin answer? Try again later"
     )]
     Pending(ChunkId),
     #[error(

@@ -19,6 +19,8 @@ pub const HELLO_BYTES_DEFAULT: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAUL
 /// HELLOs sent in vain before the edge counts as dead.
 const TRIES: u8 = 3;
 const WAIT_FIRST: Duration = Duration::from_millis(500);
+/// Waits double up to this where an edge that was there is waited for: a queue may be as long.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// What the network refuses costs no round trip, so it is tried again sooner than what it lost.
 const BLOCKED_WAIT: Duration = Duration::from_millis(100);
 /// For as long as three HELLOs are waited for in vain.
@@ -88,6 +90,9 @@ pub struct Greeting {
     proved_bytes: usize,
     /// What last came instead of a WELCOME; explains a failure, and nothing else.
     strange: Option<Strange>,
+    /// A WELCOME to a HELLO of ours was impossible. One datagram may be damaged, so that is
+    /// believed when the next one is too.
+    impossible: bool,
 }
 
 impl Default for Greeting {
@@ -101,6 +106,7 @@ impl Default for Greeting {
             len_bytes: HELLO_BYTES_DEFAULT,
             proved_bytes: 0,
             strange: None,
+            impossible: false,
         }
     }
 }
@@ -119,12 +125,20 @@ impl Greeting {
         }
     }
 
+    /// The edge seems to have changed: greet it now, while the cookie still serves.
+    pub fn refresh(&mut self, now: Duration) {
+        if let Some(session) = &mut self.session {
+            session.renew_at = session.renew_at.min(now);
+        }
+    }
+
     /// Start again on a new port.
     pub fn reopen(&mut self) {
         *self = Self {
             len_bytes: self.len_bytes,
             proved_bytes: self.proved_bytes,
             strange: self.strange,
+            impossible: self.impossible,
             ..Self::default()
         };
     }
@@ -149,9 +163,14 @@ impl Greeting {
     }
 
     /// What to do now; a HELLO is written to `out` with a nonce from `random`.
+    ///
+    /// Gives up after three tries, and not before the moment `until`. While there is a cookie, an
+    /// answer is waited for at least as long as the path was `measured` to take.
     pub fn step(
         &mut self,
         now: Duration,
+        until: Duration,
+        measured: Duration,
         out: &mut [u8; DATAGRAM_BYTES_MAX],
         random: &mut dyn FnMut() -> [u8; 8],
     ) -> Step {
@@ -162,7 +181,7 @@ impl Greeting {
             if now < blocked.retry_at {
                 return Step::Wait(blocked.retry_at);
             }
-            if now >= blocked.since + BLOCKED_PATIENCE {
+            if now >= until.max(blocked.since + BLOCKED_PATIENCE) {
                 // Whoever refused it says more; no path is too narrow, and nobody strange answers.
                 return Step::Failed(match self.proved_bytes {
                     0 => Failure::Unanswered,
@@ -179,15 +198,20 @@ impl Greeting {
         {
             return Step::Wait(session.renew_at);
         }
-        let wait = WAIT_FIRST * (1 << self.unanswered.min(TRIES));
+        let first = if self.session.is_some() {
+            WAIT_FIRST.max(measured)
+        } else {
+            WAIT_FIRST
+        };
+        let wait = (first * (1 << self.unanswered.min(5))).min(WAIT_MAX);
         let (nonce, again) = match &self.asking {
             Some(asking) if now < asking.sent_at + wait => {
                 return Step::Wait(asking.sent_at + wait);
             }
             Some(asking) => {
                 let nonce = asking.nonce;
-                self.unanswered += 1;
-                if self.unanswered >= TRIES {
+                self.unanswered = self.unanswered.saturating_add(1);
+                if self.unanswered >= TRIES && (self.session.is_some() || now >= until) {
                     return self.give_up();
                 }
                 if self.session.is_none() {
@@ -222,7 +246,7 @@ impl Greeting {
     }
 
     /// Why nobody can be greeted.
-    fn failure(&self) -> Failure {
+    pub fn failure(&self) -> Failure {
         match (self.proved_bytes, self.strange) {
             (0, None) => Failure::Unanswered,
             (0, Some(strange)) => Failure::Strange(strange),
@@ -251,7 +275,7 @@ impl Greeting {
         let welcome = match Welcome::decode(header) {
             Ok(welcome) => welcome,
             Err(Reason::BadVersion) if header[8..16] == asking.nonce => {
-                return Heard::Failed(Failure::Version(header[1] >> 4));
+                return self.doubt(Failure::Version(header[1] >> 4));
             }
             Err(_) => return self.ignore(Strange::Malformed),
         };
@@ -259,8 +283,9 @@ impl Greeting {
             return self.ignore(Strange::OtherNonce);
         }
         if let Err(failure) = check(&welcome) {
-            return Heard::Failed(failure);
+            return self.doubt(failure);
         }
+        self.impossible = false;
         let rtt = (!asking.again).then(|| now.saturating_sub(sent_at));
         self.asking = None;
         self.unanswered = 0;
@@ -278,6 +303,16 @@ impl Greeting {
             renew_at: now + Duration::from_secs(u64::from(welcome.lifetime_seconds)) / 2,
         });
         Heard::Welcome { rtt }
+    }
+
+    /// An impossible WELCOME is asked for once more, from another port.
+    fn doubt(&mut self, failure: Failure) -> Heard {
+        if self.impossible {
+            return Heard::Failed(failure);
+        }
+        self.reopen();
+        self.impossible = true;
+        Heard::More
     }
 
     fn ignore(&mut self, strange: Strange) -> Heard {
@@ -346,7 +381,8 @@ mod tests {
 
     fn step(greeting: &mut Greeting, now_ms: u64) -> Step {
         let mut out = [0; DATAGRAM_BYTES_MAX];
-        greeting.step(Duration::from_millis(now_ms), &mut out, &mut || NONCE)
+        let (now, none) = (Duration::from_millis(now_ms), Duration::ZERO);
+        greeting.step(now, none, none, &mut out, &mut || NONCE)
     }
 
     fn hear(greeting: &mut Greeting, now_ms: u64, datagram: &[u8]) -> Heard {
@@ -469,6 +505,44 @@ mod tests {
         assert!((2000..5000).contains(&now), "gave up after {now} ms");
     }
 
+    /// A greeting whose last WELCOME was impossible, as this one: that is asked for once more.
+    fn doubting(datagram: &[u8]) -> Greeting {
+        let mut greeting = asking();
+        assert!(matches!(hear(&mut greeting, 1, datagram), Heard::More));
+        assert!(matches!(step(&mut greeting, 1), Step::Open));
+        greeting.opened();
+        assert!(matches!(step(&mut greeting, 1), Step::Send(1232)));
+        greeting
+    }
+
+    #[test]
+    fn one_impossible_welcome_is_no_reason_to_give_up() {
+        let impossible = welcome(1232, |welcome| welcome.max_burst = 0);
+        let mut greeting = doubting(&impossible);
+        let heard = hear(&mut greeting, 2, &welcome(1232, |_| {}));
+        assert!(matches!(heard, Heard::Welcome { .. }));
+    }
+
+    #[test]
+    fn an_edge_that_was_there_is_greeted_until_the_moment_that_was_set() {
+        let mut greeting = asking();
+        let mut now = Duration::ZERO;
+        let (until, mut out) = (Duration::from_mins(1), [0; DATAGRAM_BYTES_MAX]);
+        let mut hellos = 1;
+        loop {
+            match greeting.step(now, until, Duration::ZERO, &mut out, &mut || NONCE) {
+                Step::Open => greeting.opened(),
+                Step::Send(_) => hellos += 1,
+                Step::Wait(wake) => now = wake,
+                Step::Failed(failure) => break assert!(matches!(failure, Failure::Unanswered)),
+            }
+        }
+        assert!(
+            (60..71).contains(&now.as_secs()) && hellos < 15,
+            "{now:?} {hellos}"
+        );
+    }
+
     #[test]
     fn values_outside_version_1_are_refused_by_name() {
         for (datagram, expected) in [
@@ -494,7 +568,7 @@ mod tests {
                 "cookie = 0",
             ),
         ] {
-            match hear(&mut asking(), 1, &datagram) {
+            match hear(&mut doubting(&datagram), 1, &datagram) {
                 Heard::Failed(failure) => assert!(failure.to_string().contains(expected)),
                 heard @ (Heard::Nothing | Heard::More | Heard::Welcome { .. }) => {
                     panic!("{expected}: {heard:?}")
@@ -508,7 +582,7 @@ mod tests {
         let mut datagram = welcome(1232, |welcome| welcome.cookie = Cookie::default());
         datagram[1] = 2 << 4 | Kind::Welcome as u8;
         assert!(is_welcome(&datagram));
-        let heard = hear(&mut asking(), 1, &datagram);
+        let heard = hear(&mut doubting(&datagram), 1, &datagram);
         assert!(matches!(heard, Heard::Failed(Failure::Version(2))));
         datagram[8] ^= 1;
         assert!(matches!(hear(&mut asking(), 1, &datagram), Heard::Nothing));

@@ -29,7 +29,8 @@ pub fn ping(edge: SocketAddr, stop: &Stop) -> Result<Pong, Failure> {
     let mut inbox = Inbox::default();
     let mut out = [0; DATAGRAM_BYTES_MAX];
     while !stop.asked().load(Ordering::Relaxed) {
-        match greeting.step(start.elapsed(), &mut out, &mut rand::random) {
+        let (now, at_once) = (start.elapsed(), Duration::ZERO);
+        match greeting.step(now, at_once, at_once, &mut out, &mut rand::random) {
             Step::Open => match line.open()? {
                 Some(_) => greeting.opened(),
                 None => greeting.unsent(start.elapsed()),

@@ -10,12 +10,17 @@ pub(super) struct Request {
     /// Segments it is still to bring.
     pub(super) want: u128,
     pub(super) sent_at: Duration,
-    /// When the latest of its segments came.
+    /// When the first and the latest of its segments came.
+    pub(super) began_at: Option<Duration>,
     pub(super) heard_at: Option<Duration>,
+    /// Since when a later request is being answered.
+    pub(super) overtaken_at: Option<Duration>,
     /// The edge asked for this much patience.
     pub(super) wait_until: Option<Duration>,
     /// What an answer to it measures.
     pub(super) measures: Measures,
+    /// Whether it asks for something again, so that its answer may be that to an earlier one.
+    pub(super) repeats: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,18 +29,19 @@ pub(super) enum Measures {
     First,
     /// The path alone: the chunk was there when this was asked.
     Path,
-    /// Nothing: it may be the answer to an earlier request.
-    Nothing,
 }
 
 impl Request {
-    pub(super) fn new(want: u128, sent_at: Duration, measures: Measures) -> Self {
+    pub(super) fn new(want: u128, sent_at: Duration, measures: Measures, repeats: bool) -> Self {
         Self {
             want,
             sent_at,
+            began_at: None,
             heard_at: None,
+            overtaken_at: None,
             wait_until: None,
             measures,
+            repeats,
         }
     }
 
@@ -44,12 +50,21 @@ impl Request {
         if let Some(until) = self.wait_until {
             return until;
         }
-        let timeout = match (self.heard_at, self.measures) {
-            (Some(heard_at), _) => return heard_at + trips.path.pause(),
-            (None, Measures::First) => trips.first.timeout(vain),
-            (None, Measures::Path | Measures::Nothing) => trips.path.timeout(vain),
-        };
-        trips.overdue_at(self.sent_at, timeout)
+        match (self.heard_at, self.measures, self.overtaken_at) {
+            (Some(heard_at), _, Some(overtaken_at)) => heard_at.max(overtaken_at) + trips.pause(),
+            // While anything comes, the rest may be behind it.
+            (Some(heard_at), _, None) => heard_at.max(trips.last_arrival()) + trips.pause(),
+            (None, Measures::Path, Some(overtaken_at)) => overtaken_at + trips.pause(),
+            // A fetch may take longer than that of a later request.
+            (None, Measures::First, Some(_)) => self.sent_at + trips.first_timeout(vain),
+            (None, Measures::First, None) => self.queued_until(trips) + trips.first_timeout(vain),
+            (None, Measures::Path, None) => self.queued_until(trips) + trips.path_timeout(),
+        }
+    }
+
+    /// While answers to earlier requests come in, it waits its turn behind them.
+    fn queued_until(&self, trips: &Trips) -> Duration {
+        self.sent_at.max(trips.last_arrival())
     }
 }
 
@@ -63,23 +78,36 @@ mod tests {
     fn a_fetch_is_given_more_time_than_the_path_and_what_the_edge_asks_for_comes_first() {
         let mut trips = Trips::default();
         for _ in 0..50 {
-            trips.first.sample(MS * 80);
-            trips.path.sample(MS * 8);
+            trips.first_sample(MS * 80);
+            trips.path_sample(MS * 8);
         }
-        let mut first = Request::new(1, MS, Measures::First);
-        let path = Request::new(1, MS, Measures::Path);
+        let mut first = Request::new(1, MS, Measures::First, false);
+        let path = Request::new(1, MS, Measures::Path, false);
         assert!(first.deadline(0, &trips) > MS * 80 && path.deadline(0, &trips) < MS * 50);
-        assert!(path.deadline(2, &trips) > MS * 100);
+        assert!(first.deadline(2, &trips) > MS * 320);
         first.wait_until = Some(MS * 500);
         assert_eq!(first.deadline(0, &trips), MS * 500);
     }
 
     #[test]
-    fn an_answer_that_has_begun_is_only_given_a_pause() {
+    fn what_has_begun_or_was_overtaken_is_only_given_a_pause() {
         let mut trips = Trips::default();
-        trips.path.sample(MS * 20);
-        let mut request = Request::new(3, MS, Measures::First);
+        trips.path_sample(MS * 200);
+        let pause = trips.pause();
+        let mut request = Request::new(3, MS, Measures::Path, false);
+        request.overtaken_at = Some(MS * 40);
+        assert_eq!(request.deadline(3, &trips), MS * 40 + pause);
         request.heard_at = Some(MS * 50);
-        assert_eq!(request.deadline(3, &trips), MS * 50 + trips.path.pause());
+        assert_eq!(request.deadline(3, &trips), MS * 50 + pause);
+    }
+
+    #[test]
+    fn while_anything_comes_what_is_behind_it_in_the_queue_is_not_lost() {
+        let mut trips = Trips::default();
+        trips.path_sample(MS * 20);
+        let request = Request::new(3, MS * 100, Measures::Path, false);
+        let before = request.deadline(0, &trips);
+        trips.answered(MS * 90, Some(MS * 95), MS * 5000);
+        assert_eq!(request.deadline(0, &trips), before + MS * 4900);
     }
 }

@@ -22,8 +22,16 @@ use crate::seal::tree::{Shape, Verified};
 const BUFFERS: usize = 64;
 /// An edge that owes an answer and says nothing for this long is greeted anew, on another port.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Such silences in a row before the edge counts as dead.
+/// Such silences in a row before an edge that never sent DATA counts as dead.
 const SILENCES: u8 = 3;
+/// How long an edge that sent DATA may be out of reach: two minutes, and the time to come back.
+const OUTAGE: Duration = Duration::from_secs(150);
+/// The same for an edge that has only greeted: it may just be starting.
+const OUTAGE_GREETED: Duration = Duration::from_secs(10);
+/// DATA of another segment size has the edge greeted, at most this often: anybody may send it.
+const REFRESH_MIN: Duration = Duration::from_secs(1);
+/// How long the edge counts as one that must fetch what it is asked for, after it said so.
+const COLD_MEMORY: Duration = Duration::from_secs(5);
 /// Refusals of the cookie before that are listened to after a renewal.
 const STALE_REFUSALS: u32 = 64;
 /// Cookies that may be refused in a row, each just given.
@@ -125,6 +133,15 @@ pub struct Transfer {
     /// Since when the edge has owed an answer and said nothing at all.
     owes_since: Option<Duration>,
     silences: u8,
+    /// Since when nothing has come, over all silences and greetings of the row.
+    out_since: Option<Duration>,
+    /// Whether DATA ever came.
+    flowed: bool,
+    /// How long to be patient with whatever it is; without it, each cause has its own limit.
+    patience: Option<Duration>,
+    /// Until when chunks are asked for as if the edge had to fetch them.
+    cold_until: Duration,
+    refresh_at: Duration,
     /// A refusal that shrank the window counts for all that were on the way with it.
     refusals_counted_until: Duration,
 
@@ -137,8 +154,9 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// A transfer of the object a ticket names. The seed makes nonces: it must be random.
-    pub fn new(ticket: &PublicTicket, seed: [u8; 32]) -> Self {
+    /// A transfer of the object a ticket names. The seed makes nonces: it must be random. With a
+    /// patience, that is how long the edge may be silent or say that it has no data.
+    pub fn new(ticket: &PublicTicket, seed: [u8; 32], patience: Option<Duration>) -> Self {
         Self {
             walk: Walk::new(ticket.shape().clone(), ticket.root()),
             again: Vec::new(),
@@ -156,6 +174,11 @@ impl Transfer {
             refits: 0,
             owes_since: None,
             silences: 0,
+            out_since: None,
+            flowed: false,
+            patience,
+            cold_until: Duration::ZERO,
+            refresh_at: Duration::ZERO,
             refusals_counted_until: Duration::ZERO,
             random: StdRng::from_seed(seed),
             failure: None,
@@ -174,9 +197,9 @@ impl Transfer {
 
     /// The socket on a new port is there; its receive buffer holds this many segments.
     pub fn opened(&mut self, segments_held: u32) {
-        if self.cost.ports == 0 {
-            self.window = Window::new(segments_held);
-        }
+        // Another port may be another path.
+        self.window = Window::new(segments_held);
+        self.trips = Trips::default();
         self.cost.ports += 1;
         self.cookie_before = None;
         self.greeting.opened();
@@ -188,8 +211,14 @@ impl Transfer {
         self.greeting.unsent(now);
     }
 
-    /// What to do now. A datagram to send is written to `out`.
-    pub fn act(&mut self, now: Duration, out: &mut [u8; DATAGRAM_BYTES_MAX]) -> Action {
+    /// What to do now, where everything was heard that came before `heard_until`: of what came
+    /// later, nothing can be overdue. A datagram to send is written to `out`.
+    pub fn act(
+        &mut self,
+        now: Duration,
+        heard_until: Duration,
+        out: &mut [u8; DATAGRAM_BYTES_MAX],
+    ) -> Action {
         if let Some(failure) = self.failure.take() {
             return Action::Failed(failure);
         }
@@ -199,17 +228,20 @@ impl Transfer {
         if self.walk.is_done() {
             return Action::Done;
         }
-        if let Err(failure) = self.watch(now) {
+        if let Err(failure) = self.watch(heard_until.min(now)) {
             return Action::Failed(failure);
         }
+        let until = self.out_since.unwrap_or(now) + self.outage();
+        let measured = self.trips.longest();
         let random = &mut self.random;
         let mut nonce = || {
             let mut bytes = [0; 8];
             random.fill_bytes(&mut bytes);
             bytes
         };
-        let wake = match self.greeting.step(now, out, &mut nonce) {
+        let wake = match self.greeting.step(now, until, measured, out, &mut nonce) {
             Step::Open => {
+                self.out_since.get_or_insert(now);
                 self.forget_requests();
                 return Action::Open;
             }
@@ -229,7 +261,14 @@ impl Transfer {
     /// Gives up what is overdue, and the edge itself if it has been silent for too long.
     fn watch(&mut self, now: Duration) -> Result<(), Failure> {
         for chunk in &mut self.active {
-            self.window.lost(chunk.expire(now, &self.trips).lost);
+            let expired = chunk.expire(now, &self.trips);
+            self.window.lost(expired.lost);
+            if expired
+                .silent
+                .is_some_and(|sent_at| self.trips.silent(sent_at, now))
+            {
+                self.window.halve();
+            }
             let id = chunk.wanted().id;
             if let Some(refused) = chunk.refused() {
                 // BUSY and ORIGIN say that it did not work up to then; of later nothing is known.
@@ -239,14 +278,12 @@ impl Transfer {
                     refused.heard_at
                 };
                 let (code, waited) = (refused.code, heard.saturating_sub(refused.since));
+                let refused = self.patience.unwrap_or(REFUSED_PATIENCE);
+                let pending = self.patience.unwrap_or(PENDING_PATIENCE);
                 match code {
-                    NackCode::Busy if waited > REFUSED_PATIENCE => return Err(Failure::Busy),
-                    NackCode::Origin if waited > REFUSED_PATIENCE => {
-                        return Err(Failure::Origin(id));
-                    }
-                    NackCode::Pending if waited > PENDING_PATIENCE => {
-                        return Err(Failure::Pending(id));
-                    }
+                    NackCode::Busy if waited > refused => return Err(Failure::Busy),
+                    NackCode::Origin if waited > refused => return Err(Failure::Origin(id)),
+                    NackCode::Pending if waited > pending => return Err(Failure::Pending(id)),
                     NackCode::Absent
                     | NackCode::Pending
                     | NackCode::Busy
@@ -256,16 +293,43 @@ impl Transfer {
                 }
             }
         }
-        self.window.turn(now, &self.trips.path);
-        if self.owes_since.is_some_and(|since| now >= since + SILENCE) {
+        self.window.turn(now, self.trips.smooth());
+        let silence = self.silence();
+        if let Some(since) = self.owes_since.filter(|since| now >= *since + silence) {
+            self.out_since.get_or_insert(since);
             self.owes_since = None;
-            self.silences += 1;
-            if self.silences >= SILENCES {
+            self.silences = self.silences.saturating_add(1);
+            if self.patience.is_none() && !self.flowed && self.silences >= SILENCES {
                 return Err(self.misfit.take().unwrap_or(Failure::Silent));
             }
             self.greeting.reopen();
         }
+        let outage = self.outage();
+        let since = self.out_since.or(self.owes_since);
+        if !outage.is_zero() && since.is_some_and(|since| now >= since + outage) {
+            return Err(match (self.greeting.session(), self.misfit.take()) {
+                (None, _) => self.greeting.failure(),
+                (Some(_), Some(misfit)) => misfit,
+                (Some(_), None) => Failure::Silent,
+            });
+        }
         Ok(())
+    }
+
+    /// How long a silence is: at least as long as an answer may be on its way.
+    fn silence(&self) -> Duration {
+        SILENCE.max(self.trips.longest())
+    }
+
+    /// How long the edge may be out of reach; zero where only greetings are counted.
+    fn outage(&self) -> Duration {
+        self.patience.unwrap_or(if self.flowed {
+            OUTAGE
+        } else if self.segment_bytes.is_some() {
+            OUTAGE_GREETED
+        } else {
+            Duration::ZERO
+        })
     }
 
     fn forget_requests(&mut self) {
@@ -274,19 +338,15 @@ impl Transfer {
         }
     }
 
-    fn segments_under_way(&self) -> u32 {
-        self.active.iter().map(Assembly::segments_under_way).sum()
-    }
-
     /// The next GET, if the window has room and there is something to ask for.
     fn next_get(&mut self, now: Duration) -> Option<Get> {
         let session = *self.greeting.session()?;
-        let under_way = self.segments_under_way();
-        let room = self
-            .window
-            .segments()
-            .checked_sub(under_way)
-            .filter(|room| *room > 0)?;
+        let sum = |of: fn(&Assembly) -> u32| self.active.iter().map(of).sum::<u32>();
+        let under_way = sum(Assembly::segments_under_way);
+        let window = self.window.segments().checked_sub(under_way);
+        let held = sum(Assembly::segments_owed);
+        let buffer = self.window.most().checked_sub(held);
+        let room = window.min(buffer).filter(|room| *room > 0)?;
         let asks = |chunk: &Assembly| chunk.missing(now) != 0;
         let at = match self.active.iter().position(asks) {
             Some(at) => at,
@@ -296,7 +356,11 @@ impl Transfer {
         let missing = chunk.missing(now);
         // As few GETs as possible, and those of equal size.
         let needed = missing.count_ones();
-        let size = needed.div_ceil(needed.div_ceil(u32::from(session.max_burst)));
+        let mut size = needed.div_ceil(needed.div_ceil(u32::from(session.max_burst)));
+        if chunk.is_new() && (now < self.cold_until || self.trips.cold()) {
+            // Has the edge fetch many chunks at a time, and leaves room for those that are there.
+            size = 1;
+        }
         if under_way > 0 && room < size.min(self.window.segments() / 4) {
             // A request for one segment each time one arrives would cost more than it brings.
             return None;
@@ -331,7 +395,11 @@ impl Transfer {
             .active
             .iter()
             .filter_map(|chunk| chunk.due(now, &self.trips));
-        due.chain(self.owes_since.map(|since| since + SILENCE))
+        let outage = Some(self.outage()).filter(|outage| !outage.is_zero());
+        let since = self.out_since.or(self.owes_since);
+        let out = since.zip(outage).map(|(since, outage)| since + outage);
+        due.chain(self.owes_since.map(|since| since + self.silence()))
+            .chain(out)
             .min()
     }
 
@@ -367,8 +435,8 @@ impl Transfer {
                 self.cookie_before = before;
                 self.stale_refusals = 0;
                 if let Some(rtt) = rtt {
-                    self.trips.path.sample(rtt);
-                    self.trips.first.sample(rtt);
+                    self.trips.welcomed(rtt);
+                    self.window.sample(rtt);
                 }
                 if let Some(session) = self.greeting.session() {
                     self.refit(session.segment_bytes);
@@ -408,22 +476,26 @@ impl Transfer {
                 continue;
             }
             match chunk.take(now, header, payload, &mut self.trips) {
-                Arrival::Nothing => continue,
-                Arrival::Segment { first, path } => {
-                    if let Some(first) = first {
-                        self.trips.first.sample(first);
+                Arrival::Nothing => {
+                    if chunk.is_of_another_size(header, payload.len()) && now >= self.refresh_at {
+                        self.refresh_at = now + REFRESH_MIN;
+                        self.greeting.refresh(now);
                     }
+                    continue;
+                }
+                Arrival::Again => continue,
+                Arrival::Segment { delay, path } => {
                     if let Some(path) = path {
-                        self.trips.path.sample(path);
                         self.window.sample(path);
                     }
+                    self.window.arrived(delay);
                 }
             }
-            self.window.arrived();
-            self.owes_since = None;
-            self.silences = 0;
+            let complete = chunk.is_complete();
+            self.answers();
+            self.flowed = true;
             self.cookie_refusals = 0;
-            if chunk.is_complete() {
+            if complete {
                 let (wanted, bytes, spoiled) = self.active.remove(at).into_parts();
                 self.complete.push_back(Complete {
                     wanted,
@@ -433,6 +505,13 @@ impl Transfer {
             }
             return;
         }
+    }
+
+    /// The edge is there.
+    fn answers(&mut self) {
+        self.owes_since = None;
+        self.out_since = None;
+        self.silences = 0;
     }
 
     fn hear_nack(&mut self, now: Duration, nack: &Nack) {
@@ -450,36 +529,48 @@ impl Transfer {
                 return;
             }
         }
-        let asked = |chunk: &&mut Assembly| {
-            chunk.wanted().id.tag() == nack.tag && chunk.segments_under_way() > 0
-        };
-        let Some(chunk) = self.active.iter_mut().find(asked) else {
+        let asked =
+            |chunk: &Assembly| chunk.wanted().id.tag() == nack.tag && chunk.segments_owed() > 0;
+        let Some(at) = self.active.iter().position(asked) else {
             return;
         };
-        self.owes_since = None;
-        self.silences = 0;
+        self.answers();
+        let chunk = &mut self.active[at];
         let id: ChunkId = chunk.wanted().id;
         let retry = Duration::from_millis(nack.retry_ms.into()).clamp(RETRY_MIN, RETRY_MAX);
         match nack.code {
-            NackCode::Absent => self.failure = Some(Failure::Absent(id)),
-            NackCode::Range => self.failure = Some(Failure::Range(id)),
-            NackCode::Busy if nack.retry_ms == 0 => self.failure = Some(Failure::Busy),
-            NackCode::Origin if nack.retry_ms == 0 => self.failure = Some(Failure::Origin(id)),
+            NackCode::Absent => self.doubt(at, nack.code, Failure::Absent(id)),
+            NackCode::Range => self.doubt(at, nack.code, Failure::Range(id)),
+            NackCode::Busy if nack.retry_ms == 0 => self.doubt(at, nack.code, Failure::Busy),
+            NackCode::Origin if nack.retry_ms == 0 => {
+                self.doubt(at, nack.code, Failure::Origin(id));
+            }
             NackCode::Pending => {
                 let wait = if nack.retry_ms == 0 { RETRY_MAX } else { retry };
-                chunk.wait(now, wait.max(self.trips.first.timeout(0)));
+                chunk.wait(now, wait.max(self.trips.first_timeout(0)));
+                self.cold_until = now + COLD_MEMORY;
             }
             NackCode::Busy => {
                 chunk.refuse(now, nack.code, retry);
                 if now >= self.refusals_counted_until {
-                    self.window.refused();
-                    self.refusals_counted_until = now + self.trips.first.timeout(0);
+                    self.window.halve();
+                    self.refusals_counted_until = now + self.trips.first_timeout(0);
                 }
             }
             NackCode::Origin => chunk.refuse(now, nack.code, retry),
             NackCode::Cookie if current => self.cookie_refused(),
             // It was asked for with the cookie before: ask again with the one at hand.
             NackCode::Cookie => chunk.forget_requests(),
+        }
+    }
+
+    /// The edge refuses a chunk for good. One datagram may be damaged or forged, so the chunk is
+    /// asked for again, from another port and with another cookie; a repetition is believed.
+    fn doubt(&mut self, at: usize, code: NackCode, failure: Failure) {
+        if self.active[at].is_repeated(code, self.cost.ports) {
+            self.failure = Some(failure);
+        } else {
+            self.greeting.reopen();
         }
     }
 
@@ -498,6 +589,7 @@ impl Transfer {
         self.buffers.push(buffer);
         self.walk.settle(wanted.place);
         self.cost.chunks += 1;
+        self.refits = 0;
     }
 
     /// An index chunk is right.

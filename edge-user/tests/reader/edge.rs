@@ -26,6 +26,9 @@ pub(crate) struct Manners {
     pub(crate) refusals: u32,
     pub(crate) refusal: NackCode,
     pub(crate) retry_ms: u32,
+    /// Restarts after these GETs: each is lost, and segments have this size from then on. Cookies
+    /// stay good.
+    pub(crate) restarts: Vec<(u64, u16)>,
     /// Data of these chunks is altered, as often as it says.
     pub(crate) altered: HashMap<ChunkId, u32>,
     /// Forged DATA in front of each true one.
@@ -53,6 +56,7 @@ impl Default for Manners {
             refusals: 0,
             refusal: NackCode::Pending,
             retry_ms: 50,
+            restarts: Vec::new(),
             altered: HashMap::new(),
             forges: false,
             forges_nacks: false,
@@ -182,6 +186,12 @@ impl Edge {
             };
             vec![nack.encode().to_vec()]
         };
+        let gets = self.gets;
+        let due = manners.restarts.iter().position(|(at, _)| *at == gets);
+        if let Some((_, segment_bytes)) = due.map(|due| manners.restarts.remove(due)) {
+            manners.segment_bytes = segment_bytes;
+            return Vec::new();
+        }
         self.gets_with_cookie += 1;
         if get.cookie.epoch > self.epoch
             || get.cookie != Self::cookie(port, get.cookie.epoch)
@@ -206,7 +216,7 @@ impl Edge {
             }
             // One waiter per port and chunk: a later GET takes the place of an earlier one.
             self.filling.entry(get.id).or_default().insert(port, *get);
-            return Vec::new();
+            return nack(NackCode::Pending, 250);
         }
         if manners.restless {
             let mut out = self.data(get);

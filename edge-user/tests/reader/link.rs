@@ -24,10 +24,16 @@ pub(crate) struct Path {
     pub(crate) jitter: Duration,
     pub(crate) loss: f64,
     pub(crate) repeats: f64,
-    /// How fast the edge's end puts datagrams on it; the rest waits in a queue without end.
+    /// How fast the edge's end puts datagrams on it; the rest waits in a queue.
     pub(crate) bytes_per_second: u64,
+    /// What waits in that queue beyond this is lost.
+    pub(crate) queue_bytes: u64,
     /// While the client's interface is down, the network refuses its sockets and datagrams.
     pub(crate) down: Range<Duration>,
+    /// While the network in between is out, nothing gets through either way.
+    pub(crate) out: Range<Duration>,
+    /// How long the client is told to wait.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Default for Path {
@@ -38,7 +44,10 @@ impl Default for Path {
             loss: 0.0,
             repeats: 0.0,
             bytes_per_second: 125_000_000,
+            queue_bytes: u64::MAX,
             down: Duration::ZERO..Duration::ZERO,
+            out: Duration::ZERO..Duration::ZERO,
+            patience: None,
         }
     }
 }
@@ -76,7 +85,7 @@ impl Link {
             1
         };
         for _ in 0..copies {
-            if self.random.random_bool(self.path.loss) {
+            if self.random.random_bool(self.path.loss) || self.path.out.contains(&at) {
                 continue;
             }
             let at = at + self.path.delay + self.path.jitter.mul_f64(self.random.random());
@@ -90,7 +99,15 @@ impl Link {
 impl Link {
     /// From the edge, one datagram after the other.
     fn transmit(&mut self, now: Duration, port: u16, datagram: &[u8]) {
-        let nanoseconds = datagram.len() as u64 * 1_000_000_000 / self.path.bytes_per_second;
+        let rate = self.path.bytes_per_second;
+        // With the headers of IPv4, UDP and Ethernet.
+        let on_wire = datagram.len() as u64 + 42;
+        let waits = self.busy_until.saturating_sub(now).as_nanos();
+        let queued = waits * u128::from(rate) / 1_000_000_000;
+        if queued + u128::from(on_wire) > self.path.queue_bytes.into() {
+            return;
+        }
+        let nanoseconds = on_wire * 1_000_000_000 / rate;
         self.busy_until = self.busy_until.max(now) + Duration::from_nanos(nanoseconds);
         self.put(self.busy_until, End::Client, port, datagram);
     }
@@ -110,6 +127,7 @@ fn check(complete: Complete, transfer: &mut Transfer, sink: &mut Memory<'_>) {
 
 /// Fetches an object over a path, and opens what was accepted.
 pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> Outcome {
+    let patience = path.patience;
     let mut link = Link {
         path,
         random: StdRng::from_seed([seed; 32]),
@@ -118,15 +136,15 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
         busy_until: Duration::ZERO,
     };
     let mut sink = Memory::new(object);
-    let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32]);
+    let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32], patience);
     let mut out = [0; DATAGRAM_BYTES_MAX];
     let (mut now, mut port) = (Duration::ZERO, 40_000);
     let result = loop {
         assert!(
-            now < Duration::from_mins(10),
+            now < Duration::from_mins(20),
             "the transfer does not come to an end"
         );
-        match transfer.act(now, &mut out) {
+        match transfer.act(now, now, &mut out) {
             Action::Open | Action::Send(_) if link.path.down.contains(&now) => transfer.unsent(now),
             Action::Open => {
                 port += 1;

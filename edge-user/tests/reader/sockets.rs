@@ -67,7 +67,14 @@ fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
     let serving = Serving::start(local, Edge::new(object.chunks.clone(), manners));
     let mut sink = Memory::new(object);
     let stop = Stop::new().unwrap();
-    let cost = fetch(serving.address, object.ticket.public(), &mut sink, &stop).unwrap();
+    let cost = fetch(
+        serving.address,
+        object.ticket.public(),
+        &mut sink,
+        &stop,
+        None,
+    )
+    .unwrap();
     assert_eq!(cost.chunks, object.chunks.len() as u64);
     assert!(
         sink.plaintext() == object.plaintext,
@@ -83,6 +90,7 @@ fn fails(object: &Object, edge: SocketAddr) -> Failure {
         object.ticket.public(),
         &mut sink,
         &Stop::new().unwrap(),
+        None,
     )
     .unwrap_err()
 }
@@ -198,6 +206,7 @@ fn a_running_transfer_can_be_stopped_from_another_thread() {
             object.ticket.public(),
             &mut sink,
             &stop,
+            None,
         )
     });
     assert!(matches!(outcome, Err(Failure::Interrupted)));
@@ -215,7 +224,14 @@ fn a_sink_that_fails_ends_the_transfer() {
     let edge = Edge::new(object.chunks.clone(), Manners::default());
     let serving = Serving::start("127.0.0.1:0", edge);
     let stop = Stop::new().unwrap();
-    let failure = fetch(serving.address, object.ticket.public(), &mut Full, &stop).unwrap_err();
+    let failure = fetch(
+        serving.address,
+        object.ticket.public(),
+        &mut Full,
+        &stop,
+        None,
+    )
+    .unwrap_err();
     assert!(matches!(failure, Failure::Sink(_)), "{failure}");
 }
 
@@ -243,7 +259,13 @@ fn a_sink_expects_what_a_checked_index_chunk_lists_and_nothing_a_ticket_claims()
         let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
         let mut sink = Expecting::default();
         let stop = Stop::new().unwrap();
-        let outcome = fetch(serving.address, object.ticket.public(), &mut sink, &stop);
+        let outcome = fetch(
+            serving.address,
+            object.ticket.public(),
+            &mut sink,
+            &stop,
+            None,
+        );
         assert_eq!(outcome.is_ok(), altered == 0);
         assert_eq!(sink.0.len(), usize::from(altered == 0));
     }

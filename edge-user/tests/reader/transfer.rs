@@ -87,6 +87,59 @@ fn five_percent_loss_each_way_costs_little_more_than_the_loss() {
 }
 
 #[test]
+fn a_slow_path_with_a_short_queue_is_filled_and_not_flooded() {
+    let object = Object::sealed(300_000);
+    let segments = object.plaintext.len() as u64 / 1216;
+    for kilobits in [64_u32, 128, 256, 512, 1000] {
+        for queue_bytes in [16_384, 65_536] {
+            for delay_ms in [1, 10, 80] {
+                let path = Path {
+                    delay: MS * delay_ms,
+                    bytes_per_second: u64::from(kilobits) * 125,
+                    queue_bytes,
+                    ..Path::default()
+                };
+                let ideal = MS.mul_f64(300_000.0 * 8.0 * 1274.0 / 1216.0) / kilobits;
+                let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+                let outcome = fetch(&object, &mut edge, path, 7);
+                let cost = outcome.result.unwrap();
+                let row = format!(
+                    "{kilobits} kbit/s, {queue_bytes} bytes, {delay_ms} ms: {:?} of {ideal:?}, {} of {segments}",
+                    outcome.took, cost.retransmitted
+                );
+                assert!(outcome.took < ideal.mul_f64(1.6), "{row}");
+                assert!(cost.retransmitted * 10 < segments * 3, "{row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_datagram_in_five_may_be_lost_each_way() {
+    let object = Object::sealed(20_000_000);
+    for (delay_ms, most) in [(1, 30), (10, 30), (50, 60)] {
+        let path = Path {
+            delay: MS * delay_ms,
+            loss: 0.2,
+            ..Path::default()
+        };
+        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        assert!(took < MS * most * 1000, "{delay_ms} ms: took {took:?}");
+    }
+}
+
+#[test]
+fn chunks_that_the_edge_must_fetch_are_fetched_many_at_a_time() {
+    let object = Object::sealed(5_000_000);
+    let manners = Manners {
+        fill: MS * 1500,
+        ..Manners::default()
+    };
+    let (_, took, _) = comes_whole(&object, manners, Path::default());
+    assert!(took < MS * 6000, "took {took:?}");
+}
+
+#[test]
 fn a_path_that_repeats_and_reorders_is_not_taken_for_a_lossy_one() {
     let object = Object::sealed(5_000_000);
     let path = Path {
@@ -218,7 +271,58 @@ fn an_interface_that_is_down_for_a_while_costs_that_while() {
 }
 
 #[test]
-fn an_interface_that_stays_down_ends_the_transfer_within_ten_seconds() {
+fn an_outage_of_two_minutes_costs_those_two_minutes() {
+    let object = Object::sealed(2_000_000);
+    for (from, lasts) in [(500, 20), (500, 120), (20, 5)] {
+        let out = MS * from..MS * (from + lasts * 1000);
+        let path = Path {
+            bytes_per_second: 1_000_000,
+            out: out.clone(),
+            ..Path::default()
+        };
+        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        assert!(took < out.end + MS * 14_000, "{out:?} took {took:?}");
+    }
+}
+
+#[test]
+fn a_patience_that_was_asked_for_is_kept() {
+    let object = Object::sealed(2_000_000);
+    for from in [0, 500] {
+        for seconds in [1, 30, 400] {
+            let path = Path {
+                bytes_per_second: 1_000_000,
+                out: MS * from..Duration::MAX,
+                patience: Some(MS * seconds * 1000),
+                ..Path::default()
+            };
+            let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+            let Outcome { took, .. } = fetch(&object, &mut edge, path, 7);
+            let gone = took.saturating_sub(MS * from);
+            let range = MS * (seconds * 1000 - 200)..MS * (seconds * 1000 + 500);
+            assert!(range.contains(&gone), "{gone:?} of {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn an_edge_that_restarts_with_another_segment_size_costs_a_round_trip() {
+    let object = Object::sealed(6_000_000);
+    let manners = Manners {
+        restarts: vec![(40, 1024), (120, 1400), (200, 1216)],
+        ..Manners::default()
+    };
+    let path = Path {
+        bytes_per_second: 1_000_000,
+        ..Path::default()
+    };
+    let (_, took, edge) = comes_whole(&object, manners, path);
+    assert_eq!((edge.ports.len(), edge.hellos.len()), (1, 5));
+    assert!(took < MS * 10_000, "took {took:?}");
+}
+
+#[test]
+fn an_interface_that_stays_down_ends_the_transfer_in_time() {
     let object = Object::sealed(2_000_000);
     for from in [0, 300] {
         let path = Path {
@@ -232,7 +336,9 @@ fn an_interface_that_stays_down_ends_the_transfer_within_ten_seconds() {
         // The driver then says what the network said.
         assert_eq!(matches!(failure, Failure::Gone), from > 0, "{failure}");
         assert_eq!(edge.ports.is_empty(), from == 0);
-        assert!(took < MS * 10_000, "took {took:?}");
+        // Once data has flowed, an outage of two minutes must not end it.
+        let most = if from == 0 { 10_000 } else { 165_000 };
+        assert!(took < MS * most, "took {took:?}");
     }
 }
 
@@ -247,7 +353,7 @@ fn an_edge_that_dies_is_told_from_one_that_never_was_and_from_a_narrow_path() {
         };
         let (failure, took) = fails(&object, manners);
         assert!(matches!(failure, Failure::Gone), "{failure}");
-        assert!(took < MS * 10_000, "took {took:?}");
+        assert!(took < MS * 165_000, "took {took:?}");
     }
 }
 
@@ -284,7 +390,7 @@ fn an_edge_that_was_silent_for_a_while_is_asked_again() {
     comes_whole(
         &object,
         Manners {
-            deaf_gets: 9,
+            deaf_gets: 4,
             ..Manners::default()
         },
         Path::default(),
@@ -306,8 +412,7 @@ fn an_edge_that_must_fetch_each_chunk_first_is_asked_for_each_once() {
             ..Path::default()
         },
     );
-    // The first chunks are asked for before anybody knows how long a fetch takes.
-    assert!(cost.retransmitted < 1000, "{}", cost.retransmitted);
+    assert_eq!(cost.retransmitted, 0);
     assert!(took < MS * 1500, "took {took:?}");
 }
 
@@ -378,14 +483,34 @@ fn an_absent_chunk_is_named() {
 }
 
 #[test]
-fn a_range_refusal_of_a_chunk_whose_length_is_known_blames_the_edge() {
+fn one_refusal_for_good_is_asked_again_from_another_port_and_two_are_believed() {
     let object = Object::sealed(1000);
-    let manners = Manners {
-        refusals: 1,
-        refusal: NackCode::Range,
-        ..Manners::default()
-    };
-    assert!(matches!(fails(&object, manners).0, Failure::Range(_)));
+    for (refusal, retry_ms) in [
+        (NackCode::Range, 0),
+        (NackCode::Absent, 0),
+        (NackCode::Busy, 0),
+        (NackCode::Origin, 0),
+    ] {
+        let manners = |refusals| Manners {
+            refusals,
+            refusal,
+            retry_ms,
+            ..Manners::default()
+        };
+        let (_, took, edge) = comes_whole(&object, manners(1), Path::default());
+        assert_eq!(edge.ports.len(), 2, "{refusal:?}");
+        assert!(took < MS * 1000, "{refusal:?} took {took:?}");
+        let (failure, took) = fails(&object, manners(2));
+        let named = match refusal {
+            NackCode::Range => matches!(failure, Failure::Range(_)),
+            NackCode::Absent => matches!(failure, Failure::Absent(_)),
+            NackCode::Busy => matches!(failure, Failure::Busy),
+            NackCode::Pending | NackCode::Cookie | NackCode::Origin => {
+                matches!(failure, Failure::Origin(_))
+            }
+        };
+        assert!(named && took < MS * 1000, "{failure} after {took:?}");
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ impl Reader {
             };
             self.current = Some(Current {
                 object,
-                transfer: Transfer::new(&object.ticket, self.chance.bytes()),
+                transfer: Transfer::new(&object.ticket, self.chance.bytes(), None),
                 began: now,
                 heard: VecDeque::new(),
                 unchecked: VecDeque::new(),
@@ -108,7 +108,7 @@ impl Reader {
         let mut out = [0; DATAGRAM_BYTES_MAX];
         for actions in 0.. {
             assert!(actions < ACTIONS_MAX, "a reader does not come to rest");
-            match current.transfer.act(now, &mut out) {
+            match current.transfer.act(now, now, &mut out) {
                 Action::Open => {
                     self.port += 1;
                     current.heard.clear();

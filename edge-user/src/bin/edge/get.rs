@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use edge_user::client::drive::{Sink, fetch};
@@ -37,6 +37,10 @@ pub(crate) struct Arguments {
     /// Where to write the object: a file, a pipe or a device, or - for standard output.
     #[arg(short, long, value_name = "FILE", value_parser = ticket::path())]
     output: PathBuf,
+    /// Give up after this long without progress. Without it: 150 s once data has come, and
+    /// less before.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: Option<u64>,
     /// Print one JSON object, with the SHA-256 of what was written; not with -o -.
     #[arg(long)]
     json: bool,
@@ -68,7 +72,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         output: Output::begin(place, arguments.json)?,
         bar: progress::bar(shape.size_bytes(), quiet),
     };
-    let cost = fetch(edge, ticket.public(), &mut reader, &stop);
+    let patience = arguments.timeout.map(Duration::from_secs);
+    let cost = fetch(edge, ticket.public(), &mut reader, &stop, patience);
     reader.bar.finish_and_clear();
     let cost = cost.map_err(|failure| {
         let Failure::Sink(error) = &failure else {
