@@ -341,6 +341,8 @@ pub struct OriginCounts {
     pub corrupt_total: u64,
     /// Waiters whose deadline passed before the chunk came.
     pub unanswered_waiters_total: u64,
+    /// Requests refused, as BUSY, because their source has its share.
+    pub source_limited_total: u64,
     /// For each origin, in the order of the configuration: reads that were given up and have not
     /// ended, each with a thread.
     pub hung_reads: Vec<u64>,

@@ -110,6 +110,9 @@ pub const RECEIVE_BUFFERS: u16 = 512;
 pub const TICK: Duration = Duration::from_secs(1);
 /// Chunks that can be on their way from the origin.
 pub const FLIGHTS: usize = 1024;
+/// A source may have one part in so many of the flights that are free: an eighth of all when it is
+/// alone, and some forty sources that take all they can leave one for another.
+pub const FLIGHT_SHARES: usize = 7;
 /// Requests that can wait for one chunk.
 pub const WAITERS_PER_FLIGHT: usize = 256;
 /// Requests that can wait in all.
@@ -129,7 +132,7 @@ pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 pub const RESULTS_PER_ROUND: usize = 8;
 pub const BOUNCES_PER_ROUND: usize = 256;
 /// Chunks remembered as not to be had.
-pub const NEGATIVES: usize = 4096;
+pub const NEGATIVES: usize = 16_384;
 /// For how long "the origin does not have it" is believed.
 pub const ABSENT_FOR: Duration = Duration::from_secs(5);
 /// For how long a failed fetch is not tried again.
@@ -141,6 +144,16 @@ pub const COMPLAINTS: u64 = 16;
 pub const COMPLAINT_WINDOW: Duration = Duration::from_secs(10);
 /// When a client that was told BUSY or PENDING asks again.
 pub const RETRY_MS: u32 = 250;
+/// Fetches that a source may begin at once, and after what time it may begin another.
+pub const SOURCE_FETCHES: u32 = 2048;
+pub const SOURCE_FETCH_EVERY: Duration = Duration::from_nanos(1_000_000_000 / 512);
+/// Sources that are told apart; any further ones are counted as one.
+pub const SOURCES: usize = 4096;
+const _: () = assert!(
+    NEGATIVES as u128 / 2
+        >= SOURCE_FETCHES as u128 + ABSENT_FOR.as_nanos() / SOURCE_FETCH_EVERY.as_nanos(),
+    "all that one source can learn to be absent is remembered for its time"
+);
 const _: () = assert!(WAITERS >= FLIGHTS, "each flight has a waiter");
 const _: () = assert!(WAITERS_PER_FLIGHT <= WAITERS, "the bounds nest");
 

@@ -290,6 +290,7 @@ const COUNTERS: &[Plain] = &[
     ("origin_absent", "Chunks the origin does not have.", |all| all.origin.absent_total),
     ("origin_failed", "Fetches that could not reach or read it.", |all| all.origin.failed_total),
     ("origin_corrupt", "Fetches whose bytes are not what the id names.", |all| all.origin.corrupt_total),
+    ("origin_source_limited", "Requests refused because their source has its share.", |all| all.origin.source_limited_total),
     ("origin_unanswered_waiters", "Waiters let go without an answer.", |all| all.origin.unanswered_waiters_total),
 ];
 

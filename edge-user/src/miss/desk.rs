@@ -41,6 +41,8 @@ pub struct MissCells {
     pub corrupt: Cell,
     /// Waiters let go without an answer: too late, or no send could be queued.
     pub unanswered_waiters: Cell,
+    /// Requests refused because their source has its share.
+    pub source_limited: Cell,
     /// Written once a turn of the loop; this thread may lock.
     pub store: Mutex<StoreCounts>,
     pub in_flight: Cell,
@@ -59,6 +61,7 @@ impl MissCells {
             failed_total: self.failed.get(),
             corrupt_total: self.corrupt.get(),
             unanswered_waiters_total: self.unanswered_waiters.get(),
+            source_limited_total: self.source_limited.get(),
             hung_reads: (self.hung_reads.iter().map(Cell::get))
                 .take(usize::try_from(self.origins.get()).unwrap_or(ORIGINS_MAX))
                 .collect(),
@@ -178,6 +181,10 @@ impl<Q: SendQueue> Desk<Q> {
                 (Reason::OriginFailed, NackCode::Origin, FAILED_MS)
             }
             Outcome::Full => (Reason::Busy, NackCode::Busy, RETRY_MS),
+            Outcome::Share => {
+                self.cells.source_limited.add(1);
+                (Reason::Busy, NackCode::Busy, RETRY_MS)
+            }
         };
         match self
             .sender
@@ -274,12 +281,11 @@ impl<Q: SendQueue> Desk<Q> {
     }
 
     fn land(&mut self, id: ChunkId, failure: Failure, time: Duration, now: Instant) {
-        self.flights.remember(id, failure, now, time);
         let (code, retry_ms) = match failure {
             Failure::Absent => (NackCode::Absent, 0),
             Failure::Unreachable => (NackCode::Origin, FAILED_MS),
         };
-        for request in self.flights.land(&id) {
+        for request in self.flights.fail(&id, failure, now, time) {
             if self
                 .sender
                 .nack(&request.peer, &request.nack(code, retry_ms))

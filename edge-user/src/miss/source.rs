@@ -1,6 +1,18 @@
-//! Whose request it is, as far as addresses tell: what one source may hold is counted by these.
+//! Whose request it is, as far as addresses tell, and what each source holds.
+//!
+//! A source may take part of what is free of a table, so that none fills it and newcomers find room;
+//! and nobody makes room by taking what another holds.
+#![deny(clippy::indexing_slicing)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use edge_ebpf::wire::ChunkId;
+use hashbrown::HashMap;
+
+use crate::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES, SOURCES};
 
 /// An IPv4 address, or the /56 of an IPv6 address: what one customer of a provider commonly has.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -21,9 +33,75 @@ impl Source {
     }
 }
 
+/// Whose account it is; `None` is that of all for whom there is no account.
+pub(super) type Owner = Option<Source>;
+
+/// What a source holds.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) flights: usize,
+    pub(super) waiters: usize,
+    /// Failures that are remembered, oldest first. An id may stand here more than once.
+    pub(super) negatives: VecDeque<(ChunkId, Instant)>,
+    /// Until when the fetches begun so far use up what it may begin.
+    paid_until: Option<Instant>,
+}
+
+impl Account {
+    /// Whether one more fetch may begin; it is then counted.
+    pub(super) fn pay(&mut self, now: Instant) -> bool {
+        let from = self.paid_until.map_or(now, |until| until.max(now));
+        if from.saturating_duration_since(now) > SOURCE_FETCH_EVERY * (SOURCE_FETCHES - 1) {
+            return false;
+        }
+        self.paid_until = Some(from + SOURCE_FETCH_EVERY);
+        true
+    }
+
+    /// As good as a new one.
+    fn is_idle(&self, now: Instant) -> bool {
+        self.flights == 0
+            && self.waiters == 0
+            && self.negatives.is_empty()
+            && self.paid_until.is_none_or(|until| until <= now)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Accounts(HashMap<Owner, Account>);
+
+impl Accounts {
+    /// Whose account counts for a client.
+    pub(super) fn owner(&self, client: &SocketAddr) -> Owner {
+        let source = Some(Source::of(client));
+        if self.0.len() < SOURCES || self.0.contains_key(&source) {
+            source
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn of(&mut self, owner: Owner) -> &mut Account {
+        self.0.entry(owner).or_default()
+    }
+
+    pub(super) fn all(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.0.values_mut()
+    }
+
+    pub(super) fn forget_idle(&mut self, now: Instant) {
+        self.0.retain(|_, account| !account.is_idle(now));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    fn client(number: u32) -> SocketAddr {
+        (number.to_be_bytes(), 1).into()
+    }
 
     #[test]
     fn a_source_is_an_ipv4_address_or_an_ipv6_56() {
@@ -32,5 +110,35 @@ mod tests {
         assert_ne!(source("192.0.2.7"), source("192.0.2.8"));
         assert_eq!(source("2001:db8:1:23ff::1"), source("2001:db8:1:2300::2"));
         assert_ne!(source("2001:db8:1:2300::1"), source("2001:db8:1:2400::1"));
+    }
+
+    #[test]
+    fn a_source_begins_some_fetches_at_once_and_then_so_many_a_second() {
+        let mut account = Account::default();
+        let now = clock::now();
+        let begun = |account: &mut Account, now| (0..10_000).filter(|_| account.pay(now)).count();
+        assert_eq!(begun(&mut account, now), SOURCE_FETCHES as usize);
+        assert_eq!(begun(&mut account, now + 512 * SOURCE_FETCH_EVERY), 512);
+        let rested = now + (512 + SOURCE_FETCHES) * SOURCE_FETCH_EVERY;
+        assert!(account.is_idle(rested));
+        assert_eq!(begun(&mut account, rested), SOURCE_FETCHES as usize);
+    }
+
+    #[test]
+    fn many_sources_share_one_account_and_nobody_loses_his() {
+        // I9
+        let mut accounts = Accounts::default();
+        let now = clock::now();
+        for number in 0..100_000 {
+            let owner = accounts.owner(&client(number));
+            accounts.of(owner).pay(now);
+        }
+        assert_eq!(accounts.0.len(), SOURCES + 1);
+        assert_eq!(accounts.owner(&client(0)), Some(Source::of(&client(0))));
+        assert_eq!(accounts.owner(&client(99_999)), None);
+        accounts.forget_idle(now);
+        assert_eq!(accounts.0.len(), SOURCES + 1);
+        accounts.forget_idle(now + SOURCE_FETCHES * SOURCE_FETCH_EVERY);
+        assert!(accounts.0.is_empty());
     }
 }

@@ -1,16 +1,18 @@
 //! What a GET is refused with, datagram by datagram, in both ways in.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Cookie, Get, HELLO_BYTES_MIN, Hello, Nack, NackCode, Welcome};
 
+use edge_user::clock;
 use edge_user::counters::packets;
+use edge_user::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES};
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::Ground;
+use crate::ground::{Ground, ip};
 use crate::objects::Object;
 use crate::wait;
 
@@ -22,8 +24,12 @@ struct Asker {
 
 impl Asker {
     fn greet(ground: &Ground, edge: SocketAddr) -> Self {
+        Self::greet_from(ground, Ipv4Addr::UNSPECIFIED, edge)
+    }
+
+    fn greet_from(ground: &Ground, source: Ipv4Addr, edge: SocketAddr) -> Self {
         let socket = ground.reader.enter(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let socket = UdpSocket::bind((source, 0)).unwrap();
             socket.connect(edge).unwrap();
             socket
         });
@@ -115,5 +121,62 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
     asker.ask(id, 1);
     assert_eq!(asker.refusal(&id), (NackCode::Pending, 250));
     assert_eq!(asker.refusal(&id), (NackCode::Absent, 0));
+    edged.stop();
+}
+
+#[test]
+fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold() {
+    let Some(ground) = Ground::new() else { return };
+    let objects = ["first", "second"].map(|name| Object::seal(&ground, name, 3_000_000));
+    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let edge = ground.service_v4();
+    let reader = &ground.reader;
+    let own = Ipv4Addr::new(10, 71, 0, 9);
+    let add = [
+        "-n",
+        &reader.namespace,
+        "address",
+        "add",
+        "10.71.0.9/24",
+        "dev",
+    ];
+    ip(&[&add[..], &[reader.link]].concat());
+    let greedy = Asker::greet_from(&ground, own, edge);
+    let begin = clock::now();
+    let mut absent = (0_u64..).map(|number| {
+        let mut id = [0xee; 32];
+        id[..8].copy_from_slice(&number.to_be_bytes());
+        ChunkId(id)
+    });
+    let mut flood = |count: usize| {
+        for id in absent.by_ref().take(count) {
+            greedy.ask(id, 1);
+            // No faster than they are read.
+            if id.0[7] % 32 == 0 {
+                wait::pause(Duration::from_millis(1));
+            }
+        }
+    };
+    for object in &objects {
+        flood(5000);
+        object.fetch(&ground, edge);
+    }
+    let origin = edged.settled().origin;
+    let limit = f64::from(SOURCE_FETCHES)
+        + begin.elapsed().as_secs_f64() / SOURCE_FETCH_EVERY.as_secs_f64();
+    let chunks: usize = objects.iter().map(|object| object.chunks.len()).sum();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let absent = (origin.fetches_total - chunks as u64) as f64;
+    assert!(absent <= limit, "{absent} fetches, and not {limit}");
+    assert!(origin.source_limited_total > 1000, "{origin:?}");
+    // That source too is served again, within its share.
+    wait::pause(Duration::from_millis(100));
+    while greedy.socket.set_nonblocking(true).is_ok() && greedy.socket.recv(&mut [0; 2048]).is_ok()
+    {
+    }
+    greedy.socket.set_nonblocking(false).unwrap();
+    let id = ChunkId([0xdd; 32]);
+    greedy.ask(id, 1);
+    assert_eq!(greedy.refusal(&id), (NackCode::Pending, 250));
     edged.stop();
 }

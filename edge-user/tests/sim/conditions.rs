@@ -6,6 +6,16 @@ use super::chance::Chance;
 
 const MS: Duration = Duration::from_millis(1);
 
+/// What strangers with a good cookie ask for, if they are such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Crowd {
+    None,
+    /// All chunks there are.
+    Any,
+    /// Chunks nobody has, and more of them than one source may ask for at a time.
+    Absent,
+}
+
 /// Chances are in thousandths.
 #[derive(Clone, Debug)]
 pub(crate) struct Conditions {
@@ -64,7 +74,7 @@ pub(crate) struct Conditions {
 
     /// Datagrams of theirs, and whether they are a crowd that may ask.
     pub(crate) strangers: u64,
-    pub(crate) crowd: bool,
+    pub(crate) crowd: Crowd,
     /// Times at which the edge's wall clock is set forward or back.
     pub(crate) clock_steps: u64,
 }
@@ -73,6 +83,12 @@ impl Conditions {
     pub(crate) fn draw(chance: &mut Chance) -> Self {
         let workers = chance.one_of(&[0, 1, 1, 2, 2, 2]);
         let rx_frames = chance.one_of(&[4, 16, 64]);
+        let (crowd, strangers) = if chance.permille(10) {
+            (Crowd::Absent, 2000)
+        } else {
+            let crowd = chance.one_of(&[Crowd::None, Crowd::Any]);
+            (crowd, chance.one_of(&[0, 20, 60, 200]))
+        };
         Self {
             workers,
             by_frames: chance.permille(400),
@@ -108,8 +124,8 @@ impl Conditions {
             origin_alters: chance.one_of(&[0, 0, 0, 0, 100, 500]),
             origin_hangs: chance.one_of(&[0, 0, 0, 0, 50, 300]),
             hang: chance.one_of(&[MS * 6000, MS * 12_000, MS * 25_000]),
-            strangers: chance.one_of(&[0, 20, 60, 200]),
-            crowd: chance.permille(500),
+            strangers,
+            crowd,
             clock_steps: chance.one_of(&[0, 0, 0, 2]),
         }
     }

@@ -1,6 +1,7 @@
 //! Who sends what no reader would: from addresses that are not its own, with cookies that are
 //! somebody else's, too old or made up, and datagrams that are none. Or a crowd in one: with a good
-//! cookie, for all chunks there are, so that they push each other out all the time.
+//! cookie, for all chunks there are, so that they push each other out all the time, or for as many
+//! as can be asked for that nobody has.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,26 +10,27 @@ use edge_ebpf::wire::{ChunkId, Cookie, Get, Hello};
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
+use super::conditions::{Conditions, Crowd};
 use super::ledger::Ledger;
 
 pub(crate) struct Stranger {
     pub(crate) next: Option<Duration>,
     left: u64,
-    crowd: bool,
+    crowd: Crowd,
     chance: Chance,
 }
 
 const CROWD_PAUSE: Duration = Duration::from_millis(1);
 /// Where the crowd is.
-const CROWD: ([u8; 4], u16) = ([192, 0, 2, 97], 3000);
+pub(crate) const CROWD: ([u8; 4], u16) = ([192, 0, 2, 97], 3000);
 
 impl Stranger {
-    pub(crate) fn new(datagrams: u64, crowd: bool, mut chance: Chance) -> Self {
+    pub(crate) fn new(with: &Conditions, mut chance: Chance) -> Self {
         let first = chance.time(Duration::from_millis(50));
         Self {
-            next: (datagrams > 0).then_some(first),
-            left: datagrams,
-            crowd,
+            next: (with.strangers > 0).then_some(first),
+            left: with.strangers,
+            crowd: with.crowd,
             chance,
         }
     }
@@ -40,7 +42,7 @@ impl Stranger {
         ledger: &Ledger,
     ) -> (SocketAddr, Vec<u8>) {
         self.left -= 1;
-        if self.crowd {
+        if self.crowd != Crowd::None {
             self.next = (self.left > 0).then_some(now + self.chance.time(CROWD_PAUSE));
             return self.as_crowd(ledger);
         }
@@ -116,8 +118,11 @@ impl Stranger {
         };
         let (small, fillers) = (&CATALOG.small, &CATALOG.fillers);
         let which = self.chance.index(small.len() + fillers.len());
-        let id =
-            (fillers.get(which).copied()).unwrap_or_else(|| small[which - fillers.len()].ids[0]);
+        let id = if self.crowd == Crowd::Absent {
+            ChunkId(self.chance.bytes())
+        } else {
+            (fillers.get(which).copied()).unwrap_or_else(|| small[which - fillers.len()].ids[0])
+        };
         let get = Get {
             cookie: *cookie,
             id,

@@ -11,7 +11,7 @@ use edge_ebpf::frame::{Family, Parsed, parse};
 use edge_ebpf::golden::build;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::{ChunkId, Kind, SEGMENT_BYTES_DEFAULT, opening};
+use edge_ebpf::wire::{ChunkId, Kind, NackCode, SEGMENT_BYTES_DEFAULT, opening};
 use edge_user::client::failure::Failure;
 use edge_user::clock;
 use edge_user::counters::{Count, ReasonCounts, SocketCounts};
@@ -35,14 +35,14 @@ use edge_user::sys::undumped::Undumped;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
-use super::conditions::Conditions;
+use super::conditions::{Conditions, Crowd};
 use super::hand::{self, Hand, total};
 use super::kernel::{Kernel, Leaving, Sends};
 use super::ledger::Ledger;
 use super::origin::Origins;
 use super::program::{Fate, Program};
 use super::reader::Reader;
-use super::stranger::Stranger;
+use super::stranger::{CROWD, Stranger};
 
 const US: Duration = Duration::from_micros(1);
 const MAX_BURST: u8 = 53;
@@ -236,7 +236,7 @@ impl World {
             })
             .collect();
         let origin = Origins::new(ends, wake.clone(), chance.split(), &with);
-        let stranger = Stranger::new(with.strangers, with.crowd, chance.split());
+        let stranger = Stranger::new(&with, chance.split());
         let mut world = Self {
             with,
             chance,
@@ -447,6 +447,13 @@ impl World {
         if payload[..2] == opening(Kind::Data) {
             // I4, I5, I6: whatever went wrong in between, no wrong byte leaves.
             assert!(CATALOG.is_true(&payload), "DATA that is not what it says");
+        }
+        if payload[..2] == opening(Kind::Nack) && payload[2] == NackCode::Busy as u8 {
+            let greedy = self.with.crowd == Crowd::Absent && to == CROWD.into();
+            assert!(
+                greedy,
+                "BUSY to {to}, because of what another source asks for"
+            );
         }
         self.put(&Flying::ToClient { to, payload });
     }
@@ -768,12 +775,13 @@ impl World {
             Failure::Absent(id) => self.origin.absent.contains(id),
             Failure::Origin(id) => slow || self.origin.failed.contains(id),
             Failure::Pending(id) => rough || slow || self.origin.failed.contains(id),
-            Failure::Busy => rough,
             Failure::Unanswered | Failure::Gone | Failure::Silent => rough || self.with.loss > 0,
             // Some strangers say HELLO with a reader's address.
             Failure::Strange(_) => (rough || self.with.loss > 0) && self.with.strangers > 0,
             Failure::CookieRefused => self.with.clock_steps > 0,
-            Failure::Refused
+            // Its source has room, whatever another asks for.
+            Failure::Busy
+            | Failure::Refused
             | Failure::Elsewhere(_)
             | Failure::Network(_)
             | Failure::MtuTooSmall(_)

@@ -203,11 +203,12 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "          absent {}, failed {}, corrupt {}, waiters let go {}",
+        "          absent {}, failed {}, corrupt {}, waiters let go {}, refused by source {}",
         origin.absent_total,
         origin.failed_total,
         origin.corrupt_total,
-        origin.unanswered_waiters_total
+        origin.unanswered_waiters_total,
+        origin.source_limited_total
     )?;
     for (number, hung) in origin.hung_reads.iter().enumerate() {
         if *hung > 0 {
