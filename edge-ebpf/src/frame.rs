@@ -62,6 +62,11 @@ impl Address {
         self.high == 0 && self.low >> 32 == V4_MAPPED >> 32
     }
 
+    /// Whether only the host itself can have sent from, or to, this address.
+    pub const fn is_loopback(&self) -> bool {
+        self.is_v4() && (self.low >> 24) & 0xff == 127 || self.high == 0 && self.low == 1
+    }
+
     /// Whether an answer to this address can reach one host: not multicast, broadcast, loopback,
     /// unspecified, nor an IPv4 address in IPv6 disguise (`family` is that of the packet).
     #[inline(always)]

@@ -108,6 +108,7 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
         family: frame.family,
         payload_bytes,
         from_here: settings.locals.may_hold(source) && tables.is_local(source),
+        loopback: false,
     };
     match admit(packet, frame.payload_at(), &datagram, settings, cookies) {
         Admission::Refuse(reason) => refuse(reason),
@@ -146,6 +147,8 @@ pub struct Datagram {
     pub payload_bytes: usize,
     /// Whether it claims to come from an address that only the edge's host has.
     pub from_here: bool,
+    /// Whether it came to a loopback address of the service, as only a socket can see it.
+    pub loopback: bool,
 }
 
 /// Judges a datagram whose payload begins at `at`.
@@ -160,7 +163,13 @@ pub fn admit<P: Packet + ?Sized>(
     cookies: &Cookies,
 ) -> Admission {
     let source = &datagram.source;
-    if source.port == 0 || !source.address.can_be_answered(datagram.family) || datagram.from_here {
+    let bad = if datagram.loopback && source.address.is_loopback() {
+        // The service itself, which would answer its own answers.
+        source.port == settings.port
+    } else {
+        !source.address.can_be_answered(datagram.family) || datagram.from_here
+    };
+    if bad || source.port == 0 {
         return Admission::Refuse(Reason::BadSource);
     }
     let Some(opening) = packet.at::<2>(at) else {
@@ -248,4 +257,33 @@ fn admit_get<P: Packet + ?Sized>(
         echo: get.cookie.value,
     };
     Admission::Reply(Reason::NackCookie, Reply::Nack(nack))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+
+    #[test]
+    fn only_the_host_itself_is_answered_at_a_loopback_address_and_the_service_never() {
+        let mut settings = golden::world().settings;
+        settings.addresses[0] = Address::v4([127, 0, 0, 1]);
+        let refused = |address, port, loopback| {
+            let datagram = Datagram {
+                source: Endpoint { address, port },
+                family: Family::V4,
+                payload_bytes: 0,
+                from_here: false,
+                loopback,
+            };
+            let judged = admit(&[][..], 0, &datagram, &settings, &golden::world().cookies);
+            matches!(judged, Admission::Refuse(Reason::BadSource))
+        };
+        let here = Address::v4([127, 0, 0, 1]);
+        assert!(!refused(here, 40_000, true));
+        assert!(refused(here, 40_000, false), "by a wire");
+        assert!(refused(here, settings.port, true), "it would answer itself");
+        assert!(refused(here, 0, true));
+        assert!(refused(Address::v4([224, 0, 0, 1]), 40_000, true));
+    }
 }

@@ -206,6 +206,7 @@ fn same_by_socket(frame: &[u8], udp: &model::Headers, world: &World, expected: &
         family: parsed.family,
         payload_bytes,
         from_here: settings.serves(&parsed.source.address),
+        loopback: false,
     };
     let reason = match steer::admit(payload, 0, &datagram, settings, cookies) {
         Admission::Refuse(reason) => reason,

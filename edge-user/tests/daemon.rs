@@ -283,6 +283,63 @@ fn what_is_wrong_is_one_line_and_exit_code_78() {
 }
 
 #[test]
+fn a_loopback_address_cannot_be_served_with_xdp() {
+    let site = Site::new();
+    for mode in ["native", "generic"] {
+        for listen in ["127.0.0.1:7347", "[::1]:7347"] {
+            let edged = || {
+                let mut command = site.edged(&site.config());
+                command
+                    .env("SEALEDGE_XDP__MODE", mode)
+                    .env("SEALEDGE_SERVICE__LISTEN", listen);
+                command
+            };
+            let words = [listen, "loopback", "set xdp.mode = \"off\"", mode];
+            assert_refused(&edged().arg("--check").output().unwrap(), 78, &words);
+            assert_refused(&edged().output().unwrap(), 78, &words);
+        }
+    }
+}
+
+#[cfg(feature = "reader")]
+#[test]
+fn readers_of_the_same_host_are_served_by_a_loopback_address() {
+    let site = Site::new();
+    let at = |name: &str| site.folder.path().join(name);
+    let bytes: Vec<u8> = (0..300_000_u32)
+        .map(|at| (at / 7).to_le_bytes()[0])
+        .collect();
+    fs::write(at("file"), &bytes).unwrap();
+    let edge = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edge"));
+        command.args(words).current_dir(site.folder.path());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    edge(&[
+        "seal",
+        "file",
+        "--origin",
+        "origin",
+        "--ticket-out",
+        "ticket",
+    ]);
+    let addresses = [
+        format!("127.0.0.1:{}", site.port),
+        format!("[::1]:{}", site.port),
+    ];
+    let mut command = site.edged(&site.config());
+    command.env("SEALEDGE_SERVICE__LISTEN", addresses.join(","));
+    let mut edged = Running::start(command);
+    edged.wait_for("ready: ");
+    for address in &addresses {
+        edge(&["get", "@ticket", "--edge", address, "-o", "out"]);
+        assert_eq!(fs::read(at("out")).unwrap(), bytes);
+        fs::remove_file(at("out")).unwrap();
+    }
+}
+
+#[test]
 fn a_wrong_argument_is_exit_code_2_and_the_version_names_the_commit() {
     let edged = |argument: &str| {
         Command::new(env!("CARGO_BIN_EXE_edged"))

@@ -81,6 +81,13 @@ fn check_listen(config: &Config) -> Result<(), ConfigError> {
                     first.port()
                 ));
             }
+            if address.ip().is_loopback() && config.xdp.mode != XdpMode::Off {
+                return Some(format!(
+                    "no interface but lo carries a loopback address, and XDP sees none of it; set \
+                     xdp.mode = \"off\", or serve another address (xdp.mode is \"{}\")",
+                    config.xdp.mode
+                ));
+            }
             (!seen.insert(address)).then(|| String::from("is there twice; remove one"))
         });
         if let Some(wrong) = wrong {

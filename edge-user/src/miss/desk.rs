@@ -128,6 +128,7 @@ impl<Q: SendQueue> Desk<Q> {
             family,
             payload_bytes: payload.len(),
             from_here: self.settings.serves(&source.address),
+            loopback: self.settings.addresses[received.socket].is_loopback(),
         };
         let peer = Peer {
             socket: received.socket,
