@@ -15,6 +15,7 @@ use rand::rngs::SysRng;
 use super::failure::Failure;
 use super::greeting::DATAGRAM_BYTES_MAX;
 use super::line::Line;
+use super::reach::{Reached, reach};
 use super::socket::{Bell, Inbox};
 use super::transfer::{Action, Complete, Cost, Transfer};
 use super::walk::Wanted;
@@ -68,14 +69,6 @@ impl Stop {
 struct Clock(Instant);
 
 impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the loop, which reads the clock"
-    )]
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
     fn now(&self) -> Duration {
         self.0.elapsed()
     }
@@ -94,14 +87,19 @@ enum Checked {
     Failed(io::Error),
 }
 
-/// Fetches an object from an edge into a sink.
+/// Fetches an object into a sink, from the first of an edge's addresses that answers; gives the
+/// address, too.
 pub fn fetch(
-    edge: SocketAddr,
+    edges: &[SocketAddr],
     ticket: &PublicTicket,
     sink: &mut impl Sink,
     stop: &Stop,
     patience: Option<Duration>,
-) -> Result<Cost, Failure> {
+) -> Result<(Cost, Option<SocketAddr>), Failure> {
+    if ticket.shape().root().is_none() {
+        // The empty object is read without asking anybody.
+        return Ok((Cost::default(), None));
+    }
     let mut seed = [0; 32];
     SysRng
         .try_fill_bytes(&mut seed)
@@ -117,16 +115,25 @@ pub fn fetch(
         thread::Builder::new()
             .spawn_scoped(scope, move || check(&tasks, &to_transfer, sink, &stop.bell))
             .map_err(|error| Failure::Thread(spawn::refused(error)))?;
+        let Reached {
+            edge,
+            rtt,
+            start,
+            line,
+            greeting,
+        } = reach(edges, patience, stop)?;
+        let mut transfer = Transfer::new(ticket, seed, patience);
+        transfer.greeted(greeting, rtt, line.segments_held());
         let driver = Driver {
-            line: Line::new(edge),
-            transfer: Transfer::new(ticket, seed, patience),
+            line,
+            transfer,
             heard_until: Duration::ZERO,
-            clock: Clock::start(),
+            clock: Clock(start),
             tasks: tasks_in,
             checked,
             stop,
         };
-        driver.run()
+        Ok((driver.run()?, Some(edge)))
     })
 }
 
@@ -192,7 +199,7 @@ impl Driver<'_> {
                 Action::Check(complete) => self.check(complete),
                 Action::Wait(until) => self.wait(until, &mut inbox),
                 Action::Done => return Ok(self.transfer.cost()),
-                Action::Failed(failure) => return Err(self.line.explain(failure)),
+                Action::Failed(failure) => return Err(self.line.explain(failure, true)),
             }
         }
     }

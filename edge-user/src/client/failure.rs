@@ -101,8 +101,19 @@ pub enum Failure {
     },
     #[error("{0}")]
     Thread(#[source] io::Error),
+    #[error("no address of it answers: {}", each(.0))]
+    Nobody(Vec<(SocketAddr, Failure)>),
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Addresses, and what each did.
+fn each(tried: &[(SocketAddr, Failure)]) -> String {
+    let each: Vec<_> = tried
+        .iter()
+        .map(|(edge, failure)| format!("{edge}: {failure}"))
+        .collect();
+    each.join("; ")
 }
 
 /// What came instead of a WELCOME to our HELLO.

@@ -63,12 +63,20 @@ impl Line {
         }
     }
 
+    /// How many segments the socket's receive buffer holds.
+    pub(super) fn segments_held(&self) -> u32 {
+        let held = self.socket.as_ref().map(EdgeSocket::segments_held);
+        held.unwrap_or_default()
+    }
+
     /// Waits until a datagram comes, the bell rings, or the time is over.
     pub(super) fn wait(&self, bell: &Bell, most: Duration) {
-        match &self.socket {
-            Some(socket) => socket.wait(bell, most),
-            None => bell.wait(most),
-        }
+        Self::wait_any(&[self], bell, most);
+    }
+
+    /// The same for several lines.
+    pub(super) fn wait_any(lines: &[&Self], bell: &Bell, most: Duration) {
+        bell.wait(lines.iter().filter_map(|line| line.socket.as_ref()), most);
     }
 
     /// Hands over what is waiting, up to the inbox's size; whether there may be more.
@@ -89,12 +97,13 @@ impl Line {
         }
     }
 
-    /// The failure, or what else is known about it where it is a silence.
-    pub(super) fn explain(self, failure: Failure) -> Failure {
+    /// The failure, or what else is known about it where it is a silence; on request also whether
+    /// another address answers, which takes a moment.
+    pub(super) fn explain(self, failure: Failure, look: bool) -> Failure {
         let silent = matches!(failure, Failure::Unanswered | Failure::Gone);
         match self.trouble {
             Some(trouble) if silent => trouble,
-            _ if matches!(failure, Failure::Unanswered) => {
+            _ if look && matches!(failure, Failure::Unanswered) => {
                 stray::answered_from(self.edge).map_or(failure, Failure::Elsewhere)
             }
             Some(_) | None => failure,

@@ -22,6 +22,8 @@ pub mod socket;
 mod line;
 /// Whether a silent edge's answers come from elsewhere.
 mod stray;
+/// Greets the addresses of an edge in turn, for the first that answers.
+pub mod reach;
 /// Socket, clock and threads around a transfer.
 pub mod drive;
 /// Round trips, measured by greeting.

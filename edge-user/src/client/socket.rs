@@ -117,11 +117,6 @@ impl EdgeSocket {
             Err(_) => Received::Nothing,
         }
     }
-
-    /// Waits until a datagram comes, the bell rings, or the time is over.
-    pub fn wait(&self, bell: &Bell, most: Duration) {
-        bell.wait_with(Some(&self.socket), most);
-    }
 }
 
 /// Wakes a thread that waits on its socket.
@@ -142,17 +137,11 @@ impl Bell {
         }
     }
 
-    /// Waits until it rings, or the time is over.
-    pub fn wait(&self, most: Duration) {
-        self.wait_with(None, most);
-    }
-
-    fn wait_with(&self, socket: Option<&UdpSocket>, most: Duration) {
-        let other = socket.map_or(self.0.as_fd(), AsFd::as_fd);
-        let mut watched = [
-            PollFd::new(&self.0, PollFlags::IN),
-            PollFd::from_borrowed_fd(other, PollFlags::IN),
-        ];
+    /// Waits until it rings, a datagram comes to one of the sockets, or the time is over.
+    pub fn wait<'a>(&'a self, sockets: impl Iterator<Item = &'a EdgeSocket>, most: Duration) {
+        let bell = PollFd::new(&self.0, PollFlags::IN);
+        let sockets = sockets.map(|socket| PollFd::new(&socket.socket, PollFlags::IN));
+        let mut watched: Vec<_> = [bell].into_iter().chain(sockets).collect();
         let most = Timespec::try_from(most).ok();
         // Interrupted by a signal or not: the caller looks at everything again.
         match poll(&mut watched, most.as_ref()) {

@@ -205,6 +205,15 @@ impl Transfer {
         self.greeting.opened();
     }
 
+    /// The edge was greeted already, over a socket that holds this many segments.
+    pub fn greeted(&mut self, greeting: Greeting, rtt: Duration, segments_held: u32) {
+        self.opened(segments_held);
+        self.segment_bytes = greeting.session().map(|session| session.segment_bytes);
+        self.greeting = greeting;
+        self.trips.welcomed(rtt);
+        self.window.sample(rtt);
+    }
+
     /// The network of this host refused the new socket, or the datagram that was to be sent: that
     /// is loss, and nothing that was asked for stays unasked.
     pub fn unsent(&mut self, now: Duration) {

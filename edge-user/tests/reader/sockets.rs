@@ -67,14 +67,15 @@ fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
     let serving = Serving::start(local, Edge::new(object.chunks.clone(), manners));
     let mut sink = Memory::new(object);
     let stop = Stop::new().unwrap();
-    let cost = fetch(
-        serving.address,
+    let (cost, answered) = fetch(
+        &[serving.address],
         object.ticket.public(),
         &mut sink,
         &stop,
         None,
     )
     .unwrap();
+    assert_eq!(answered, Some(serving.address));
     assert_eq!(cost.chunks, object.chunks.len() as u64);
     assert!(
         sink.plaintext() == object.plaintext,
@@ -86,7 +87,7 @@ fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
 fn fails(object: &Object, edge: SocketAddr) -> Failure {
     let mut sink = Memory::new(object);
     fetch(
-        edge,
+        &[edge],
         object.ticket.public(),
         &mut sink,
         &Stop::new().unwrap(),
@@ -142,6 +143,48 @@ fn a_port_where_nothing_listens_is_told_from_silence() {
     ));
 }
 
+#[test]
+fn the_first_of_several_addresses_that_answers_is_used_and_dead_ones_cost_little() {
+    let object = Object::sealed(600_000);
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (silent, other) = (bind(), bind());
+    let dead = [&silent, &other].map(|socket| socket.local_addr().unwrap());
+    let nobody = bind().local_addr().unwrap();
+    let serving = Serving::start(
+        "127.0.0.1:0",
+        Edge::new(object.chunks.clone(), Manners::default()),
+    );
+    let edges = [dead[0], nobody, dead[1], serving.address];
+    let (mut sink, stop) = (Memory::new(&object), Stop::new().unwrap());
+    let began = edge_user::clock::now();
+    let fetched = fetch(&edges, object.ticket.public(), &mut sink, &stop, None);
+    assert_eq!(fetched.unwrap().1, Some(serving.address));
+    assert!(sink.plaintext() == object.plaintext);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let pong = ping(&edges, &stop).unwrap();
+    assert_eq!(pong.edge, serving.address);
+}
+
+#[test]
+fn where_no_address_answers_each_is_named_with_what_it_did() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let nobody: SocketAddr = {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let stop = Stop::new().unwrap();
+    let failure = ping(&[address, nobody], &stop).err().unwrap().to_string();
+    assert!(
+        failure.contains(&format!("{address}: the edge does not answer")),
+        "{failure}"
+    );
+    assert!(
+        failure.contains(&format!("{nobody}: nothing listens")),
+        "{failure}"
+    );
+}
+
 /// Something that is no edge: what it answers to a HELLO, and whether from another port.
 fn fails_at(answer: impl Fn(&[u8]) -> Vec<u8> + Sync, elsewhere: bool) -> (Failure, SocketAddr) {
     let object = Object::sealed(1000);
@@ -162,7 +205,7 @@ fn fails_at(answer: impl Fn(&[u8]) -> Vec<u8> + Sync, elsewhere: bool) -> (Failu
             }
         });
         let failure = fails(&object, edge);
-        let pinged = ping(edge, &Stop::new().unwrap()).err().unwrap();
+        let pinged = ping(&[edge], &Stop::new().unwrap()).err().unwrap();
         assert_eq!(failure.to_string(), pinged.to_string());
         stop.store(true, Ordering::Relaxed);
         failure
@@ -202,7 +245,7 @@ fn a_running_transfer_can_be_stopped_from_another_thread() {
         scope.spawn(|| stop.stop());
         let mut sink = Memory::new(&object);
         fetch(
-            silent.local_addr().unwrap(),
+            &[silent.local_addr().unwrap()],
             object.ticket.public(),
             &mut sink,
             &stop,
@@ -225,7 +268,7 @@ fn a_sink_that_fails_ends_the_transfer() {
     let serving = Serving::start("127.0.0.1:0", edge);
     let stop = Stop::new().unwrap();
     let failure = fetch(
-        serving.address,
+        &[serving.address],
         object.ticket.public(),
         &mut Full,
         &stop,
@@ -260,7 +303,7 @@ fn a_sink_expects_what_a_checked_index_chunk_lists_and_nothing_a_ticket_claims()
         let mut sink = Expecting::default();
         let stop = Stop::new().unwrap();
         let outcome = fetch(
-            serving.address,
+            &[serving.address],
             object.ticket.public(),
             &mut sink,
             &stop,
@@ -280,7 +323,7 @@ fn ping_measures_a_round_trip_and_tells_what_the_edge_says() {
         ..Manners::default()
     };
     let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks, manners));
-    let pong = ping(serving.address, &Stop::new().unwrap()).unwrap();
+    let pong = ping(&[serving.address], &Stop::new().unwrap()).unwrap();
     assert_eq!(
         (pong.session.segment_bytes, pong.session.max_burst),
         (1400, 40)

@@ -795,6 +795,7 @@ impl World {
             | Failure::Sink(_)
             | Failure::Socket { .. }
             | Failure::Thread(_)
+            | Failure::Nobody(_)
             | Failure::Interrupted => false,
         };
         assert!(true_cause, "a reader failed without cause: {failure}");

@@ -1,65 +1,112 @@
 //! The address of an edge, as it is typed: with or without a port, by number or by name.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use edge_ebpf::wire::SERVICE_PORT;
+use edge_user::client::reach::ADDRESSES_MAX;
 
 use crate::failed::Failed;
 use crate::ticket::hidden;
 
-/// The address, if it can be that of an edge.
-///
-/// Understands `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
-/// `name:7347`.
-pub(crate) fn resolve(text: &str) -> Result<SocketAddr, Failed> {
-    let address = look_up(text)?;
-    let refuse = |why: &str| Err(Failed::usage(format!("edge {text:?}: {why}")));
-    let ip = address.ip();
-    if address.port() == 0 {
-        return refuse("nobody has port 0; without a port it is 7347");
-    }
-    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return refuse("this is not the address of one host");
-    }
-    match address {
-        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
-            refuse("a link-local address needs its interface: ADDR%INTERFACE")
+/// What was typed, and the addresses it stands for: at least one.
+#[derive(Debug)]
+pub(crate) struct Edge {
+    typed: String,
+    pub(crate) all: Vec<SocketAddr>,
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.all.as_slice() {
+            [one] => one.fmt(out),
+            _ => out.write_str(&self.typed),
         }
-        SocketAddr::V4(_) | SocketAddr::V6(_) => Ok(address),
     }
 }
 
-fn look_up(text: &str) -> Result<SocketAddr, Failed> {
+/// The addresses that can be those of an edge, in the resolver's order.
+///
+/// Understands `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
+/// `name:7347`, and link-local addresses with `%INTERFACE`, with brackets or without.
+pub(crate) fn resolve(text: &str) -> Result<Edge, Failed> {
+    let mut all = look_up(text)?;
+    let mut refused = None;
+    all.retain(|address| match unusable(address) {
+        None => true,
+        Some(why) => {
+            refused = Some(why);
+            false
+        }
+    });
+    all.truncate(ADDRESSES_MAX);
+    match refused {
+        Some(why) if all.is_empty() => Err(Failed::usage(format!("edge {text:?}: {why}"))),
+        Some(_) | None => Ok(Edge {
+            typed: text.to_owned(),
+            all,
+        }),
+    }
+}
+
+/// Why this cannot be the address of an edge.
+fn unusable(address: &SocketAddr) -> Option<&'static str> {
+    let ip = address.ip();
+    if address.port() == 0 {
+        return Some("nobody has port 0; without a port it is 7347");
+    }
+    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Some("this is not the address of one host");
+    }
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
+            Some("a link-local address needs its interface: ADDR%INTERFACE")
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
+    }
+}
+
+fn look_up(text: &str) -> Result<Vec<SocketAddr>, Failed> {
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
     // Asking for it would hand it to every name server on the way.
     if hidden(text) != text {
         return Err(Failed::usage("a ticket is not the address of an edge"));
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    if let Ok(address) = bare.parse::<IpAddr>() {
-        return Ok((address, SERVICE_PORT).into());
-    }
-    let found = if has_port(text) {
-        text.to_socket_addrs()
-    } else {
-        (text, SERVICE_PORT).to_socket_addrs()
-    };
-    let unknown = |why: String| {
+    let unknown = |why: &str| {
         Failed::new(format!(
             "no address for edge {text:?} ({why}): name it as ADDR or ADDR:PORT"
         ))
     };
-    match found {
-        Ok(mut addresses) => addresses
-            .next()
-            .ok_or_else(|| unknown("none known".to_owned())),
-        Err(error) => Err(unknown(error.to_string())),
+    let (host, port) = match bracketed(text) {
+        Some((host, "")) => (host, SERVICE_PORT),
+        Some((host, rest)) => {
+            let port = rest.strip_prefix(':').and_then(|port| port.parse().ok());
+            (host, port.ok_or_else(|| unknown("this is no port"))?)
+        }
+        None if text.parse::<IpAddr>().is_ok() || !has_port(text) => (text, SERVICE_PORT),
+        None => {
+            let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+            (host, port.parse().unwrap_or(SERVICE_PORT))
+        }
+    };
+    // Understands `%INTERFACE`, too, with a name or a number behind it.
+    match (host, port).to_socket_addrs() {
+        Ok(addresses) => {
+            let addresses: Vec<_> = addresses.collect();
+            if addresses.is_empty() {
+                return Err(unknown("none known"));
+            }
+            Ok(addresses)
+        }
+        Err(error) => Err(unknown(&error.to_string())),
     }
+}
+
+/// What stands in brackets, and what behind them.
+fn bracketed(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix('[')?.split_once(']')
 }
 
 fn has_port(text: &str) -> bool {
@@ -80,12 +127,20 @@ mod tests {
             ("[fd00::1]", "[fd00::1]:7347"),
             ("[fd00::1]:99", "[fd00::1]:99"),
         ] {
-            let found = resolve(typed).ok().map(|address| address.to_string());
+            let found = resolve(typed).ok().map(|edge| edge.to_string());
             assert_eq!(found.as_deref(), Some(expected), "{typed}");
         }
-        assert!(resolve("localhost:99").is_ok_and(|address| address.port() == 99));
-        assert!(resolve("localhost").is_ok_and(|address| address.port() == 7347));
-        assert!(resolve("fe80::1%lo").is_ok_and(|address| address.port() == 7347));
+        for (typed, port) in [
+            ("localhost:99", 99),
+            ("localhost", 7347),
+            ("fe80::1%lo", 7347),
+            ("[fe80::1%lo]", 7347),
+            ("[fe80::1%lo]:99", 99),
+        ] {
+            let edge = resolve(typed).unwrap_or_else(|refused| panic!("{typed}: {refused}"));
+            assert!(!edge.all.is_empty());
+            assert!(edge.all.iter().all(|address| address.port() == port));
+        }
         for (typed, why) in [
             ("0.0.0.0", "one host"),
             ("[::]:7347", "one host"),

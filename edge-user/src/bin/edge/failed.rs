@@ -65,7 +65,7 @@ impl Failed {
     }
 
     /// Names the edge in front of what went wrong with it.
-    pub(crate) fn with_edge(failure: &Failure, edge: std::net::SocketAddr) -> Self {
+    pub(crate) fn with_edge(failure: &Failure, edge: &impl fmt::Display) -> Self {
         let code = if failure.is_temporary() {
             TRY_AGAIN
         } else {

@@ -73,11 +73,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         bar: progress::bar(shape.size_bytes(), quiet),
     };
     let patience = arguments.timeout.map(Duration::from_secs);
-    let cost = fetch(edge, ticket.public(), &mut reader, &stop, patience);
+    let fetched = fetch(&edge.all, ticket.public(), &mut reader, &stop, patience);
     reader.bar.finish_and_clear();
-    let cost = cost.map_err(|failure| {
+    let (cost, answered) = fetched.map_err(|failure| {
         let Failure::Sink(error) = &failure else {
-            return Failed::with_edge(&failure, edge);
+            return Failed::with_edge(&failure, &edge);
         };
         // No fault of the edge's.
         if is_standard_output && error.kind() == ErrorKind::BrokenPipe {
@@ -86,6 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         Failed::file("write", &arguments.output, error)
     })?;
     let digest = reader.output.finish()?;
+    let edge = answered.unwrap_or(edge.all[0]);
 
     let seconds = start.elapsed().as_secs_f64();
     if let Some(digest) = digest {

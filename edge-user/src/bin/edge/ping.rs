@@ -25,15 +25,21 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let edge = address::resolve(&arguments.edge)?;
+    let mut answered = None;
     let stop = interrupt::stop_on_signal()?;
     let mut trips = Vec::new();
     let mut last = None;
     for number in 1..=arguments.count {
-        let pong = ping(edge, &stop).map_err(|failure| Failed::with_edge(&failure, edge))?;
-        let Pong { rtt, session } = pong;
+        let pong = ping(&edge.all, &stop).map_err(|failure| Failed::with_edge(&failure, &edge))?;
+        let Pong {
+            edge: from,
+            rtt,
+            session,
+        } = pong;
+        answered = Some(from);
         if !arguments.json {
             say!(
-                "{edge}: {number} of {}: {:.3} ms, segments of {} bytes, at most {} a request",
+                "{from}: {number} of {}: {:.3} ms, segments of {} bytes, at most {} a request",
                 arguments.count,
                 milliseconds(rtt),
                 session.segment_bytes,
@@ -49,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     let average = trips.iter().sum::<Duration>() / arguments.count;
     if arguments.json {
         return print_json(&json!({
-            "edge": edge.to_string(),
+            "edge": answered.map(|from| from.to_string()),
             "count": arguments.count,
             "rtt_ms": trips.iter().copied().map(milliseconds).collect::<Vec<_>>(),
             "min_ms": milliseconds(*shortest),
