@@ -103,6 +103,20 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts it with its log going elsewhere, and waits until its counters can be read.
+    pub(crate) fn start_with_log(command: &mut Command, log: Stdio, socket: &Path) -> Result<Self> {
+        let mut child = process::spawn(command.stdout(std::io::stderr()).stderr(log))?;
+        let daemon = Self {
+            stderr: process::line_by_line(child.stderr.take()),
+            child,
+            said: Vec::new(),
+            line: process::line(command),
+        };
+        let ready = clock::poll(READY_WITHIN, || Counts::read(socket).ok());
+        ready.with_context(|| format!("not ready: {}", daemon.line))?;
+        Ok(daemon)
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         let deadline = clock::now() + READY_WITHIN;
         loop {

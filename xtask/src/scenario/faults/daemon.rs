@@ -1,12 +1,15 @@
 //! What happens to `edged`: killed, stopped for a while, told nonsense, confused about the time,
 //! started twice, and an interface that is taken.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
 use rustix::process::Signal;
 
 use super::play::{Play, WITHIN, run_within, wait};
@@ -32,6 +35,29 @@ pub(super) const FAULTS: &[Fault] = &[
                    readers wait, or give up and say so; then it serves",
         excuses: UNREACHABLE,
         play: stopped,
+    },
+    Fault {
+        name: "thread-held",
+        done: "a worker, then the miss path, held as a debugger holds a thread",
+        expected: "within ten seconds the log and `edge stat` name the thread; readers wait, or give \
+                   up and say so; let go, it serves",
+        excuses: UNREACHABLE,
+        play: thread_held,
+    },
+    Fault {
+        name: "log-fails",
+        done: "edged with its log on a full device, and a damaged chunk fetched",
+        expected: "lines are dropped and counted; nobody's reader notices",
+        excuses: UNREACHABLE,
+        play: log_fails,
+    },
+    Fault {
+        name: "log-unread",
+        done: "edged with its log in a pipe that nobody reads, more lines than the pipe and the \
+               queue before it hold, and a damaged chunk fetched",
+        expected: "lines are dropped and counted; misses are served; it stops when told",
+        excuses: UNREACHABLE,
+        play: log_unread,
     },
     Fault {
         name: "reload-nonsense",
@@ -70,6 +96,8 @@ pub(super) const FAULTS: &[Fault] = &[
 
 /// Long enough to be in the middle of.
 const LARGE_BYTES: u64 = 64 << 20;
+/// A log that takes so many lines loses none.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
 /// The issue's.
 const STOPPED_FOR: Duration = Duration::from_secs(10);
 /// The miss path looks at the clock once a second; a reader that was stopped for three greets anew
@@ -117,6 +145,97 @@ fn stopped(play: &mut Play<'_>) -> Result<String> {
     play.signal(Signal::CONT)?;
     play.good_again(over)?;
     Ok(format!("`edge stat`: {}", stat.said))
+}
+
+/// One thread of a process, held until this value goes.
+struct Held(Pid);
+
+impl Held {
+    fn thread(process: u32, name: &str) -> Result<Self> {
+        let mut tasks = fs::read_dir(format!("/proc/{process}/task"))?;
+        let id = tasks.find_map(|task| {
+            let path = task.ok()?.path();
+            let is_it = fs::read_to_string(path.join("comm")).ok()?.trim_end() == name;
+            is_it
+                .then(|| path.file_name()?.to_str()?.parse().ok())
+                .flatten()
+        });
+        let thread = Pid::from_raw(id.with_context(|| format!("edged has no thread {name}"))?);
+        ptrace::seize(thread, ptrace::Options::empty())?;
+        ptrace::interrupt(thread)?;
+        waitpid(thread, Some(WaitPidFlag::__WALL))?;
+        Ok(Self(thread))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = ptrace::detach(self.0, None) {
+            eprintln!("a thread of edged stays held: {error}");
+        }
+    }
+}
+
+fn thread_held(play: &mut Play<'_>) -> Result<String> {
+    let mut seen = Vec::new();
+    for name in ["worker-0", "filler"] {
+        let from = play.lines()?;
+        let held = Held::thread(play.edged()?.id(), name)?;
+        seen.push(play.hear(from, &format!("the thread {name} stands still"))?);
+        if !faulty(play, name)? {
+            bail!("`edge stat` does not name {name}");
+        }
+        let over = clock::now();
+        drop(held);
+        play.hear(from, &format!("over: the thread {name}"))?;
+        play.good_again(over)?;
+    }
+    Ok(seen.join("; "))
+}
+
+fn faulty(play: &Play<'_>, thread: &str) -> Result<bool> {
+    let counts = play.counts()?;
+    let subject = counts.all().pointer("/faults/0/subject");
+    Ok(subject.is_some_and(|subject| subject == thread))
+}
+
+fn log_fails(play: &mut Play<'_>) -> Result<String> {
+    let full = File::options().write(true).open("/dev/full")?;
+    play.restart_with_log(full.into())?;
+    serves_without_log(play)
+}
+
+fn log_unread(play: &mut Play<'_>) -> Result<String> {
+    let (reader, writer) = std::io::pipe()?;
+    play.restart_with_log(writer.into())?;
+    let seen = serves_without_log(play);
+    drop(reader);
+    seen
+}
+
+/// Has lines dropped, and is served from the origin all the same; then puts the log right.
+fn serves_without_log(play: &mut Play<'_>) -> Result<String> {
+    let dropped = clock::poll(HANGS_AFTER, || {
+        for _signal in 0..100 {
+            play.signal(Signal::HUP).ok()?;
+            play.counts().ok()?;
+        }
+        play.count("/log_lines_dropped")
+            .ok()
+            .filter(|count| *count > 0)
+    });
+    dropped.context("no line of the log was dropped")?;
+    let damaged = play.fresh()?;
+    fs::write(damaged.data_chunk()?, "not what the name says")?;
+    play.reads_not(&damaged, 75, "cannot get chunk")?;
+    let dropped = play.count("/log_lines_dropped")?;
+    let fresh = play.fresh()?;
+    play.reads_whole(&fresh)?;
+    let over = clock::now();
+    play.take_edged()?.stop()?;
+    play.start(&[])?;
+    play.good_again(over)?;
+    Ok(format!("{dropped} lines dropped, misses served"))
 }
 
 fn reload_nonsense(play: &mut Play<'_>) -> Result<String> {

@@ -109,6 +109,18 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
+    /// Starts the edge anew, with its log going elsewhere.
+    pub(super) fn restart_with_log(&mut self, log: Stdio) -> Result<()> {
+        self.take_edged()?.stop()?;
+        let socket = &self.stage.settings.socket;
+        self.edged = Some(Daemon::start_with_log(
+            &mut self.edged_command(),
+            log,
+            socket,
+        )?);
+        Ok(())
+    }
+
     fn edged_command(&self) -> Command {
         let mut command = ground::inside(&self.stage.ground.edge, Path::new("setpriv"));
         command
