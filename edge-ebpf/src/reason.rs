@@ -91,6 +91,9 @@ reasons! {
     Steered = "steered",
     /// Answered with DATA.
     Served = "served",
+    /// Answered with a part of the DATA: for the rest there was no room, or no sign yet that the
+    /// client is reached.
+    ServedPartly = "served_partly",
     /// Steered, but the slot no longer holds the chunk: handed to the miss path.
     Bounced = "bounced",
     /// Steered and withdrawn, and the miss path's inbox is full.
@@ -109,7 +112,10 @@ reasons! {
     Busy = "busy",
     /// No send could be queued.
     SendQueueFull = "send_queue_full",
-    /// A steered frame that does not parse again, or a descriptor outside the umem.
+    /// Not answered: the last datagram to the client waits for its neighbour's address.
+    Unreached = "unreached",
+    /// What the kernel handed over makes no sense: a steered frame that does not parse again, a
+    /// descriptor outside the umem, a datagram without a source.
     BadDescriptor = "bad_descriptor",
 }
 

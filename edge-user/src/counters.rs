@@ -79,7 +79,9 @@ pub struct Sends {
     pub bytes: Cell,
     /// Datagrams lost because the socket's send buffer was full.
     pub would_block: Cell,
-    /// Datagrams the kernel refused for another cause: no route, no neighbour, or a device whose
+    /// Datagrams that were not made, because an earlier one had not reached the client yet.
+    pub unreached: Cell,
+    /// Datagrams the kernel refused for another cause: no route, or a device whose
     /// checksum offload is off on kernels that cut sends only with it.
     pub failed: Cell,
     /// The kernel's error number for the last of these.
@@ -281,6 +283,8 @@ pub struct XskCounts {
 pub struct SocketCounts {
     /// Datagrams received from the kernel; the reasons sum to it.
     pub received: u64,
+    /// Datagrams the kernel dropped before they could be received.
+    pub dropped: u64,
     pub reasons: ReasonCounts,
     /// Requests that came over from workers; their reasons are counted apart.
     pub bounced: u64,
@@ -293,6 +297,7 @@ pub struct SendCounts {
     pub datagrams: u64,
     pub bytes: u64,
     pub would_block: u64,
+    pub unreached: u64,
     pub failed: u64,
     /// The kernel's error number for the last that failed; 0 if none did.
     pub last_errno: u64,
@@ -304,6 +309,7 @@ impl Sends {
             datagrams: self.datagrams.get(),
             bytes: self.bytes.get(),
             would_block: self.would_block.get(),
+            unreached: self.unreached.get(),
             failed: self.failed.get(),
             last_errno: self.last_errno.get(),
         }

@@ -96,6 +96,19 @@ const _: () = assert!(
     "the longest WELCOME fits"
 );
 
+/// Clients a sender knows to be reachable, in sets of a few.
+pub const REACH_SETS: usize = 2048;
+pub const REACH_WAYS: usize = 4;
+/// For how many seconds at most a client counts as reachable, and for how many nothing more is sent
+/// to one that was not reached yet.
+pub const REACH_SECONDS: u32 = 2;
+/// How long the kernel keeps what is sent to a neighbour that does not answer: three probes, a
+/// second apart, and some.
+pub const UNREACHED_SECONDS: u32 = 4;
+/// From how much on its way to clients that were not reached a new one gets a single datagram at
+/// first. Small against the smallest send buffer a system gives by default.
+pub const UNREACHED_BYTES: u32 = 256 << 10;
+
 // --- between the two paths ------------------------------------------------------------------
 
 /// Steered requests that wait for the miss path.

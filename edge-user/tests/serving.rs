@@ -40,14 +40,14 @@ fn a_serving_worker_does_not_allocate() {
 
     // Nothing leaves the loopback interface.
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let sockets: Arc<[ServiceSocket]> = Arc::new([ServiceSocket::bind(loopback).unwrap()]);
+    let service = [ServiceSocket::bind(loopback).unwrap()];
     let client = UdpSocket::bind(loopback).unwrap();
     let peer = Peer {
         socket: 0,
         client: client.local_addr().unwrap(),
     };
     let counters = Arc::new(Sends::default());
-    let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), sockets).unwrap();
+    let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), &service).unwrap();
     let mut sender = Sender::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
     let reader = shared.epochs.reader(0);
     let services = Services::new(&["192.0.2.10:7347".parse().unwrap()], 1);

@@ -13,7 +13,7 @@ use edge_ebpf::wire::{
 };
 use edge_user::limits::SENDS;
 use edge_user::sys::receive::{ReceiveRing, Wake};
-use edge_user::sys::send::{Full, SendQueue as _, SendRing};
+use edge_user::sys::send::{Full, Lane, SendQueue as _, SendRing};
 use edge_user::sys::slab::{Slab, Span};
 use edge_user::sys::socket::ServiceSocket;
 
@@ -33,7 +33,7 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
     let socket = ServiceSocket::bind(options.listen)
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let sockets: Arc<[ServiceSocket]> = Arc::new([socket]);
-    let mut sends = SendRing::new(SENDS, Arc::clone(&slab), Arc::clone(&sockets))?;
+    let mut sends = SendRing::new(SENDS, Arc::clone(&slab), &sockets)?;
     let mut receives = ReceiveRing::new(BUFFERS, sockets, Wake::new()?)?;
     say_ready(&format!(
         "{} chunks on {}, hugepages {}",
@@ -43,8 +43,9 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
     ));
     let stride = usize::from(options.segment_bytes) + DATA_HEADER_BYTES;
     while !stop.load(Ordering::Relaxed) {
-        receives.wait(LOOK, |received| {
-            let payload = received.payload;
+        receives.wait(LOOK, |datagram| {
+            let Ok(datagram) = datagram else { return };
+            let payload = datagram.payload;
             if let Some((number, want)) = wanted(payload) {
                 let chunks = if want == GROUP { GROUP_CHUNKS } else { 1 };
                 for number in (number..).take(chunks as usize) {
@@ -58,13 +59,23 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
                         let segment_bytes = u16::try_from(stride).unwrap_or(u16::MAX);
                         let spans = [span].into_iter();
                         // A full ring loses the answer, and the generator asks again.
-                        let (Ok(()) | Err(Full)) =
-                            sends.queue_spans(0, &received.source, spans, segment_bytes);
+                        let (Ok(()) | Err(Full)) = sends.queue_spans(
+                            0,
+                            Lane::Open,
+                            &datagram.source,
+                            spans,
+                            segment_bytes,
+                        );
                     }
                 }
             } else if let Some(welcome) = welcome(payload, options.segment_bytes) {
-                let (Ok(()) | Err(Full)) =
-                    sends.queue_bytes(0, &received.source, &welcome.encode(), payload.len());
+                let (Ok(()) | Err(Full)) = sends.queue_bytes(
+                    0,
+                    Lane::Open,
+                    &datagram.source,
+                    &welcome.encode(),
+                    payload.len(),
+                );
             }
         })?;
         sends.flush(|_, _| {})?;

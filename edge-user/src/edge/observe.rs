@@ -14,6 +14,7 @@ use crate::health::Health;
 use crate::hit::worker::WorkerCells;
 use crate::log;
 use crate::miss::desk::MissCells;
+use crate::sys::socket::ServiceSocket;
 use crate::sys::xsk::statistics;
 
 /// What the counters are read from, from any thread.
@@ -27,6 +28,7 @@ pub(super) struct Observer {
     pub(super) program: Option<Mutex<ProgramCounters>>,
     pub(super) workers: Vec<(Arc<WorkerCells>, Arc<OwnedFd>)>,
     pub(super) miss: Arc<MissCells>,
+    pub(super) sockets: Arc<[ServiceSocket]>,
     pub(super) health: Health,
 }
 
@@ -89,6 +91,9 @@ impl Observer {
             workers: workers.collect(),
             socket: SocketCounts {
                 received: miss.received.get(),
+                dropped: (self.sockets.iter())
+                    .filter_map(|socket| socket.dropped().ok())
+                    .sum(),
                 reasons: miss.reasons.snapshot(),
                 bounced: miss.bounced.get(),
                 bounce_reasons: miss.bounce_reasons.snapshot(),

@@ -153,6 +153,7 @@ impl Parts {
                 program: counters,
                 workers: observed,
                 miss,
+                sockets: common.sockets,
                 health: Health::default(),
             },
             stop: common.stop,
@@ -232,8 +233,9 @@ impl Common<'_> {
     }
 
     fn sender(&self, counters: &Arc<Sends>) -> Result<Sender, StartError> {
-        let (memory, sockets) = (Arc::clone(&self.shared.slab), Arc::clone(&self.sockets));
-        let ring = system("io_uring", SendRing::new(SENDS, memory, sockets))?;
+        let memory = Arc::clone(&self.shared.slab);
+        let ring = SendRing::new(SENDS, memory, &self.sockets);
+        let ring = system("io_uring or the sockets to send from", ring)?;
         Ok(Sender::new(
             ring,
             Arc::clone(&self.shared),

@@ -243,17 +243,18 @@ fn count_sends(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     )?;
     let mut failures = Vec::new();
     for (labels, sends) in &senders {
-        for (cause, count) in [("would_block", sends.would_block), ("failed", sends.failed)] {
+        let causes = [
+            ("would_block", sends.would_block),
+            ("unreached", sends.unreached),
+            ("failed", sends.failed),
+        ];
+        for (cause, count) in causes {
             let mut labels = labels.clone();
             labels.push(("cause", cause.to_owned()));
             failures.push((labels, count));
         }
     }
-    page.counter(
-        "send_failures",
-        "Datagrams the kernel did not take.",
-        failures,
-    )
+    page.counter("send_failures", "Datagrams that did not leave.", failures)
 }
 
 /// Name, what it says, and where it is in a snapshot.
@@ -281,6 +282,7 @@ const GAUGES: &[Plain] = &[
 const COUNTERS: &[Plain] = &[
     ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
+    ("socket_dropped", "Datagrams the kernel dropped at the service's sockets.", |all| all.socket.dropped),
     ("bounces_received", "Requests that workers handed to the miss path.", |all| all.socket.bounced),
     ("store_published", "Chunks published.", |all| all.store.published_total),
     ("store_publish_failed", "Changes of the XDP program's map that the kernel refused.", |all| all.store.publish_failed_total),
@@ -317,6 +319,7 @@ mod tests {
             datagrams,
             bytes: datagrams * 1232,
             would_block: 1,
+            unreached: 3,
             failed: 2,
             last_errno: 101,
         }
@@ -349,6 +352,7 @@ mod tests {
             ]),
             socket: SocketCounts {
                 received: 21,
+                dropped: 34,
                 reasons: reasons(&[
                     (Reason::FetchStarted, 1),
                     (Reason::Joined, 2),
@@ -400,6 +404,7 @@ mod tests {
             r#"sealedge_xsk_drops_total{queue="1",cause="rx_ring_full"} 3"#,
             r#"sealedge_worker_received_total{queue="0"} 5"#,
             "sealedge_socket_received_total 21",
+            "sealedge_socket_dropped_total 34",
             r#"sealedge_packets_total{path="xdp",queue="1",reason="bounced"} 1"#,
             r#"sealedge_packets_total{path="socket",reason="bad_magic"} 8"#,
             r#"sealedge_packet_bytes_total{path="socket",reason="bad_magic"} 800"#,
@@ -408,6 +413,7 @@ mod tests {
             r#"sealedge_sent_datagrams_total{path="xdp",queue="0"} 100"#,
             r#"sealedge_sent_bytes_total{path="socket"} 11088"#,
             r#"sealedge_send_failures_total{path="socket",cause="failed"} 2"#,
+            r#"sealedge_send_failures_total{path="socket",cause="unreached"} 3"#,
             "sealedge_umem_frames_missing 0",
             "sealedge_store_slots 124",
             "sealedge_store_evicted_total 17",

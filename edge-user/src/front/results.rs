@@ -16,7 +16,11 @@ pub(super) fn result_of(reason: Reason) -> Option<&'static str> {
         Reason::FetchStarted => Some("miss"),
         Reason::Joined => Some("joined"),
         Reason::Negative => Some("negative"),
-        Reason::InboxFull | Reason::Busy | Reason::SendQueueFull => Some("limited"),
+        Reason::InboxFull
+        | Reason::Busy
+        | Reason::SendQueueFull
+        | Reason::ServedPartly
+        | Reason::Unreached => Some("limited"),
         Reason::NackRange | Reason::OriginFailed | Reason::BadDescriptor => Some("error"),
         Reason::ShortFrame
         | Reason::OtherMac

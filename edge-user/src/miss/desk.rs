@@ -18,7 +18,7 @@ use crate::limits::{
     RESULTS_PER_ROUND, RETRY_MS,
 };
 use crate::reply::Request;
-use crate::reply::gso::Sender;
+use crate::reply::gso::{NoData, Sender};
 use crate::reply::peer::{Peer, endpoint};
 use crate::store::Store;
 use crate::sys::receive::Received;
@@ -117,6 +117,12 @@ impl<Q: SendQueue> Desk<Q> {
         self.cells.reasons.count(reason, payload_bytes);
     }
 
+    /// Something from the kernel that is no datagram.
+    pub fn unreadable(&self) {
+        self.cells.received.add(1);
+        self.cells.reasons.count(Reason::BadDescriptor, 0);
+    }
+
     fn judge(&mut self, received: &Received<'_>, now: Instant) -> Reason {
         if received.truncated {
             return Reason::BadLength;
@@ -147,11 +153,7 @@ impl<Q: SendQueue> Desk<Q> {
                     Reply::Welcome(welcome) => self.sender.welcome(&peer, &welcome, payload.len()),
                     Reply::Nack(nack) => self.sender.nack(&peer, &nack),
                 };
-                if sent.is_ok() {
-                    reason
-                } else {
-                    Reason::SendQueueFull
-                }
+                sent.map_or_else(NoData::reason, |()| reason)
             }
             Admission::Get(get) => self.answer(&Request { peer, get }, now),
         }
@@ -187,13 +189,9 @@ impl<Q: SendQueue> Desk<Q> {
                 (Reason::Busy, NackCode::Busy, RETRY_MS)
             }
         };
-        match self
-            .sender
-            .nack(&request.peer, &request.nack(code, retry_ms))
-        {
-            Ok(()) => reason,
-            Err(_) => Reason::SendQueueFull,
-        }
+        let nack = request.nack(code, retry_ms);
+        let sent = self.sender.nack(&request.peer, &nack);
+        sent.map_or_else(NoData::reason, |()| reason)
     }
 
     /// Stores what was fetched and answers those that wait for it; a few at a time, since datagrams
@@ -242,7 +240,8 @@ impl<Q: SendQueue> Desk<Q> {
                         let stay = self.store.publish(verified);
                         for request in self.flights.land(&id) {
                             // The request itself was counted when it began to wait.
-                            if self.sender.answer(&request, stay) == Reason::SendQueueFull {
+                            let answer = self.sender.answer(&request, stay);
+                            if matches!(answer, Reason::SendQueueFull | Reason::Unreached) {
                                 self.cells.unanswered_waiters.add(1);
                             }
                         }
@@ -332,14 +331,14 @@ mod tests {
     use crate::store::publish::Publisher;
     use crate::store::{Shared, slot_bytes};
     use crate::sys::mapping::Mapping;
-    use crate::sys::send::{Full, SendEnd, Sent};
+    use crate::sys::send::{Full, Lane, SendEnd, Sent};
     use crate::sys::slab::Span;
     use bytes::Bytes;
     use edge_ebpf::wire::{Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
     use sha2::{Digest as _, Sha256};
     use std::cell::RefCell;
     use std::io;
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::rc::Rc;
 
     const SLOTS: usize = 64;
@@ -360,6 +359,7 @@ mod tests {
         fn queue_spans(
             &mut self,
             _socket: usize,
+            _lane: Lane,
             _to: &SocketAddr,
             _spans: impl Iterator<Item = Span>,
             _segment_bytes: u16,
@@ -370,6 +370,7 @@ mod tests {
         fn queue_bytes(
             &mut self,
             _socket: usize,
+            _lane: Lane,
             to: &SocketAddr,
             bytes: &[u8],
             _len_bytes: usize,
@@ -381,6 +382,16 @@ mod tests {
 
         fn flush(&mut self, _each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
             Ok(())
+        }
+
+        fn passed(&mut self, mut each: impl FnMut(IpAddr)) {
+            for (to, _) in self.0.borrow().iter() {
+                each(to.ip());
+            }
+        }
+
+        fn seconds(&self) -> u32 {
+            1
         }
     }
 

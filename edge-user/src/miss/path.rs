@@ -11,7 +11,7 @@ use super::desk::Desk;
 use crate::clock;
 use crate::inbox::Inbox;
 use crate::limits::{BOUNCES_PER_ROUND, TICK};
-use crate::sys::receive::ReceiveRing;
+use crate::sys::receive::{ReceiveRing, Unreadable};
 use crate::sys::send::{SendQueue, SendRing};
 
 /// How soon to look again for a slot that a worker has yet to let go.
@@ -41,8 +41,9 @@ impl MissPath {
             self.round.desk.cells.turns.add(1);
             let sleep = self.round.begin(clock::now(), clock::unix_seconds());
             let Self { receive, round, .. } = &mut self;
-            receive.wait(sleep, |datagram| {
-                round.desk.datagram(&datagram, clock::now());
+            receive.wait(sleep, |datagram| match datagram {
+                Ok(datagram) => round.desk.datagram(&datagram, clock::now()),
+                Err(Unreadable) => round.desk.unreadable(),
             })?;
             self.round.end(clock::now());
         }

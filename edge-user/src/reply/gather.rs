@@ -31,6 +31,10 @@ impl Gather {
         self.stride
     }
 
+    pub fn segments_per_send(&self) -> u32 {
+        u32::try_from(self.segments_per_send).unwrap_or(u32::MAX)
+    }
+
     /// Hands over the parts of each send, lowest segment first, until `send` has no room.
     pub fn sends<E>(
         &self,

@@ -6,6 +6,8 @@ pub mod peer;
 pub mod plan;
 /// Of which parts of a slot the sends of a burst are made.
 pub mod gather;
+/// Which clients can be reached.
+pub mod reach;
 /// One gathered send, cut into datagrams by the kernel.
 pub mod gso;
 

@@ -26,6 +26,25 @@ pub struct Runs {
     budget: u32,
 }
 
+impl Runs {
+    /// The lowest `segments` of them, and those behind.
+    pub fn split(self, segments: u32) -> (Self, Self) {
+        let first = Self {
+            budget: self.budget.min(segments),
+            ..self
+        };
+        let mut rest = first.clone();
+        rest.by_ref().for_each(drop);
+        rest.budget = self.budget - first.budget;
+        (first, rest)
+    }
+
+    /// How many segments they are.
+    pub fn segments(&self) -> u32 {
+        self.set.count_ones().min(self.budget)
+    }
+}
+
 impl Iterator for Runs {
     type Item = Run;
 
@@ -69,6 +88,26 @@ mod tests {
                 .flat_map(|run| run.first..run.first + run.count)
                 .collect();
             prop_assert_eq!(planned, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_cut_in_two_is_the_same_plan(
+            want in 1_u128..,
+            max_burst in 1_u8..=128,
+            cut in 0_u32..=130,
+        ) {
+            let geometry = Geometry::new(131_072, 1024).unwrap();
+            let whole = plan(want, &geometry, max_burst).unwrap();
+            let segments = |runs: Runs| -> Vec<u8> {
+                runs.flat_map(|run| run.first..=run.first + (run.count - 1)).collect()
+            };
+            let (first, rest) = whole.clone().split(cut);
+            prop_assert_eq!(first.segments() + rest.segments(), whole.segments());
+            prop_assert!(first.segments() == cut.min(whole.segments()));
+            let both = [segments(first), segments(rest)].concat();
+            prop_assert_eq!(both, segments(whole));
         }
     }
 

@@ -49,6 +49,10 @@ pub struct Received<'a> {
     pub truncated: bool,
 }
 
+/// The kernel handed something over that is no datagram of the Internet's.
+#[derive(Clone, Copy, Debug)]
+pub struct Unreadable;
+
 const BUFFER_GROUP: u16 = 0;
 const BUFFER_BYTES: usize = 2048;
 const BUFFER_LEN: i32 = 2048;
@@ -149,7 +153,11 @@ impl ReceiveRing {
 
     /// Sleeps until a datagram or a wake-up is there, or the time is over, and hands out every
     /// datagram that has come.
-    pub fn wait(&mut self, time: Duration, mut each: impl FnMut(Received<'_>)) -> io::Result<()> {
+    pub fn wait(
+        &mut self,
+        time: Duration,
+        mut each: impl FnMut(Result<Received<'_>, Unreadable>),
+    ) -> io::Result<()> {
         self.provide();
         self.arm();
         let timespec = types::Timespec::from(time);
@@ -196,25 +204,33 @@ impl ReceiveRing {
             let Ok(len_bytes) = usize::try_from(completion.result()) else {
                 continue;
             };
-            let bytes = &buffers[usize::from(buffer)];
-            let Some(bytes) = bytes.get(..len_bytes) else {
-                continue;
-            };
-            let Ok(message) = types::RecvMsgOut::parse(bytes, header) else {
-                continue;
-            };
-            let Some(source) = parse_socket_address(message.name_data()) else {
-                continue;
-            };
-            each(Received {
-                socket: usize::try_from(which).expect("an index we gave"),
-                source,
-                payload: message.payload_data(),
-                truncated: message.is_payload_truncated(),
-            });
+            let message = read(&buffers[usize::from(buffer)], len_bytes, header);
+            each(
+                message
+                    .as_ref()
+                    .map_err(|unreadable| *unreadable)
+                    .map(|(source, message)| Received {
+                        socket: usize::try_from(which).expect("an index we gave"),
+                        source: *source,
+                        payload: message.payload_data(),
+                        truncated: message.is_payload_truncated(),
+                    }),
+            );
         }
         Ok(())
     }
+}
+
+/// What the kernel wrote into a buffer, and from whom.
+fn read<'a>(
+    buffer: &'a [u8],
+    len_bytes: usize,
+    header: &libc::msghdr,
+) -> Result<(SocketAddr, types::RecvMsgOut<'a>), Unreadable> {
+    let bytes = buffer.get(..len_bytes).ok_or(Unreadable)?;
+    let message = types::RecvMsgOut::parse(bytes, header).map_err(|()| Unreadable)?;
+    let source = parse_socket_address(message.name_data()).ok_or(Unreadable)?;
+    Ok((source, message))
 }
 
 /// Errors after which trying again is of no use. A multishot also ends when buffers or memory run
@@ -259,5 +275,34 @@ impl Drop for ReceiveRing {
         // SAFETY: plain data and null pointers, for which zeros are a value.
         let empty: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         Box::leak(std::mem::replace(&mut self.header, empty));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_that_is_no_datagram_is_handed_out_as_unreadable() {
+        // SAFETY: plain data and null pointers, for which zeros are a value.
+        let mut header: libc::msghdr = unsafe { zeroed() };
+        header.msg_namelen = socklen::<libc::sockaddr_in6>();
+        let name_bytes = header.msg_namelen as usize;
+        // Lengths of name, control and payload, and flags; then the name and the payload.
+        let mut buffer = [0; 256];
+        buffer[0..4].copy_from_slice(&16_u32.to_ne_bytes());
+        buffer[8..12].copy_from_slice(&5_u32.to_ne_bytes());
+        buffer[16..18].copy_from_slice(&2_u16.to_ne_bytes());
+        buffer[18..24].copy_from_slice(&[0x1c, 0xb3, 192, 0, 2, 7]);
+        buffer[16 + name_bytes..][..5].copy_from_slice(b"hello");
+        let len_bytes = 16 + name_bytes + 5;
+        let (source, message) = read(&buffer, len_bytes, &header).unwrap();
+        assert_eq!(source, ([192, 0, 2, 7], 7347).into());
+        assert_eq!(message.payload_data(), b"hello");
+        // Longer than the buffer, shorter than its own head, of no family we know.
+        assert!(read(&buffer, 257, &header).is_err());
+        assert!(read(&buffer, 15, &header).is_err());
+        buffer[16] = 1;
+        assert!(read(&buffer, len_bytes, &header).is_err());
     }
 }

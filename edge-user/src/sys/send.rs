@@ -2,14 +2,15 @@
 
 use std::io;
 use std::mem::zeroed;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, types};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::slab::{Slab, Span};
-use super::socket::{ServiceSocket, socket_address};
+use super::socket::{SendSocket, ServiceSocket, socket_address};
 
 /// Most parts one send gathers: every segment of the largest send could stand alone.
 pub const SPANS_MAX: usize = 64;
@@ -52,6 +53,16 @@ pub enum SendEnd {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
+/// Which of a sender's sockets a datagram leaves by. Each has a send buffer of its own, so what
+/// waits in one for address resolution takes no room from the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// To destinations that lately passed.
+    Open,
+    /// To all others. It reports which destinations its datagrams were passed on to.
+    Probe,
+}
+
 /// What takes sends and says later how they ended.
 pub trait SendQueue {
     /// Sends that were queued and whose end was not told yet.
@@ -65,6 +76,7 @@ pub trait SendQueue {
     fn queue_spans(
         &mut self,
         socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         spans: impl Iterator<Item = Span>,
         segment_bytes: u16,
@@ -74,6 +86,7 @@ pub trait SendQueue {
     fn queue_bytes(
         &mut self,
         socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         bytes: &[u8],
         len_bytes: usize,
@@ -81,6 +94,12 @@ pub trait SendQueue {
 
     /// Hands over everything queued, and tells the ends there are.
     fn flush(&mut self, each: impl FnMut(Sent, SendEnd)) -> io::Result<()>;
+
+    /// Hands out the destinations that datagrams of [`Lane::Probe`] were passed on to.
+    fn passed(&mut self, each: impl FnMut(IpAddr));
+
+    /// Time since some moment in the past.
+    fn seconds(&self) -> u32;
 }
 
 /// An `io_uring` that only sends, with its pool of operations.
@@ -92,7 +111,13 @@ pub struct SendRing {
     /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
     memory: Arc<Slab>,
     /// The sockets that are sent from stay open as long.
-    sockets: Arc<[ServiceSocket]>,
+    sockets: Box<[Lanes]>,
+}
+
+/// The sockets of one service address.
+struct Lanes {
+    open: SendSocket,
+    probe: SendSocket,
 }
 
 // SAFETY: the raw pointers in the operations lead into themselves and into the slab,
@@ -108,8 +133,15 @@ impl std::fmt::Debug for SendRing {
 }
 
 impl SendRing {
-    pub fn new(depth: u32, memory: Arc<Slab>, sockets: Arc<[ServiceSocket]>) -> io::Result<Self> {
+    pub fn new(depth: u32, memory: Arc<Slab>, services: &[ServiceSocket]) -> io::Result<Self> {
         let ring = IoUring::new(depth)?;
+        let lanes = |service| {
+            Ok(Lanes {
+                open: SendSocket::beside(service, false)?,
+                probe: SendSocket::beside(service, true)?,
+            })
+        };
+        let sockets = services.iter().map(lanes).collect::<io::Result<_>>()?;
         let operations: Box<[Operation]> = (0..depth)
             .map(|_| {
                 // SAFETY: plain data and null pointers, for which zeros are a value.
@@ -129,7 +161,7 @@ impl SendRing {
     fn submit_later(
         &mut self,
         index: usize,
-        socket: usize,
+        (socket, lane): (usize, Lane),
         to: &SocketAddr,
         span_count: usize,
         control_bytes: usize,
@@ -143,7 +175,11 @@ impl SendRing {
         operation.header.msg_iovlen = span_count;
         operation.header.msg_control = (&raw mut operation.control).cast();
         operation.header.msg_controllen = control_bytes;
-        let fd = types::Fd(self.sockets[socket].raw());
+        let lanes = &self.sockets[socket];
+        let fd = types::Fd(match lane {
+            Lane::Open => lanes.open.raw(),
+            Lane::Probe => lanes.probe.raw(),
+        });
         let entry = opcode::SendMsg::new(fd, &raw const operation.header)
             .flags(libc::MSG_DONTWAIT.cast_unsigned())
             .build()
@@ -169,6 +205,7 @@ impl SendQueue for SendRing {
     fn queue_spans(
         &mut self,
         socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         spans: impl Iterator<Item = Span>,
         segment_bytes: u16,
@@ -194,13 +231,14 @@ impl SendQueue for SendRing {
         operation.what = Sent { datagrams, bytes };
         operation.control = segment_control(segment_bytes);
         let control_bytes = if datagrams > 1 { CONTROL_BYTES } else { 0 };
-        self.submit_later(index, socket, to, count, control_bytes);
+        self.submit_later(index, (socket, lane), to, count, control_bytes);
         Ok(())
     }
 
     fn queue_bytes(
         &mut self,
         socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         bytes: &[u8],
         len_bytes: usize,
@@ -223,7 +261,7 @@ impl SendQueue for SendRing {
             datagrams: 1,
             bytes,
         };
-        self.submit_later(index, socket, to, 1, 0);
+        self.submit_later(index, (socket, lane), to, 1, 0);
         Ok(())
     }
 
@@ -255,6 +293,19 @@ impl SendQueue for SendRing {
             free.push(index);
         }
         Ok(())
+    }
+
+    fn passed(&mut self, mut each: impl FnMut(IpAddr)) {
+        for lanes in &self.sockets {
+            while let Some(destination) = lanes.probe.passed() {
+                each(destination);
+            }
+        }
+    }
+
+    fn seconds(&self) -> u32 {
+        let now = clock_gettime(ClockId::MonotonicCoarse);
+        u32::try_from(now.tv_sec).unwrap_or(u32::MAX)
     }
 }
 

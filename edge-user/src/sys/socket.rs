@@ -1,21 +1,26 @@
-//! The service's UDP sockets: one for each address, because a reply must leave from the address
-//! that was asked.
+//! The service's UDP sockets: for each address one that receives, and for each sender some that
+//! only send, because a reply must leave from the address that was asked (docs/adr/0003).
 
 use std::io;
 use std::mem::zeroed;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::net::getsockname;
 
 use super::taken::bind_when_free;
 
-/// A UDP socket bound to one service address.
-///
-/// The miss path receives on it, and every thread sends from it: UDP sends take no lock, so one
-/// socket an address serves all workers (docs/adr/0003).
+/// The UDP socket that receives what is sent to one service address.
 #[derive(Debug)]
 pub struct ServiceSocket {
     fd: OwnedFd,
     address: SocketAddr,
+    /// Its lower half is the kernel's counter.
+    dropped: AtomicU64,
+    /// Every [`SendSocket`] of the same address.
+    beside: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "2 and 10")]
@@ -27,65 +32,60 @@ const SEND_BUFFER_BYTES: libc::c_int = 16 << 20;
 const RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
 const TTL: libc::c_int = 64;
 
+/// A UDP socket that sends from a service address and receives nothing.
+///
+/// It shares the address with the [`ServiceSocket`], but is connected to a port of the host's own:
+/// the kernel gives it only what comes from there, and drops that too. A send names its own
+/// destination, which overrides the connection's.
+#[derive(Debug)]
+pub(in crate::sys) struct SendSocket {
+    fd: Arc<OwnedFd>,
+    family: libc::c_int,
+}
+
+/// Where [`SendSocket::passed`] writes control messages: a timestamp, and two addresses.
+#[repr(C, align(8))]
+struct ErrorControl([u8; 256]);
+
 impl ServiceSocket {
     /// Waits a while for an address that is taken.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, and owned by nobody else.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let raw = fd.as_raw_fd();
-        // Never fragment, and never believe a path MTU from the network: an ICMP message is
-        // forgeable, and a smaller route MTU makes segmentation offload fail.
-        if address.is_ipv4() {
-            set_option(
-                raw,
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_PROBE,
-            )?;
-            set_option(raw, libc::IPPROTO_IP, libc::IP_TTL, TTL)?;
-        } else {
-            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
-            set_option(
-                raw,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_MTU_DISCOVER,
-                libc::IPV6_PMTUDISC_PROBE,
-            )?;
-            set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, TTL)?;
-        }
+        let fd = datagram_socket(&address)?;
         set_buffer(
-            raw,
-            libc::SO_SNDBUFFORCE,
-            libc::SO_SNDBUF,
-            SEND_BUFFER_BYTES,
-        )?;
-        set_buffer(
-            raw,
+            fd.as_raw_fd(),
             libc::SO_RCVBUFFORCE,
             libc::SO_RCVBUF,
             RECEIVE_BUFFER_BYTES,
         )?;
-
-        only_to_this_station(raw)?;
-
-        let (name, len) = socket_address(&address);
-        // SAFETY: address and length describe one live value.
-        bind_when_free(|| unsafe { libc::bind(raw, (&raw const name).cast(), len) })?;
-        Ok(Self { fd, address })
+        only_to_this_station(fd.as_raw_fd())?;
+        bind_when_free(|| call_bind(&fd, &address))?;
+        // With the port that was chosen, if none was asked for.
+        let address = SocketAddr::try_from(getsockname(&fd)?).map_err(io::Error::other)?;
+        Ok(Self {
+            fd,
+            address,
+            dropped: AtomicU64::new(0),
+            beside: Mutex::default(),
+        })
     }
 
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Datagrams for this socket that the kernel dropped since it was bound, because the buffer was
+    /// full or a checksum was wrong. To be asked more often than 32 bits of them are lost.
+    pub fn dropped(&self) -> io::Result<u64> {
+        let low = dropped(&self.fd)?;
+        let advance = |before: u64| {
+            #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+            let more = low.wrapping_sub(before as u32);
+            before + u64::from(more)
+        };
+        let before = self
+            .dropped
+            .update(Ordering::Relaxed, Ordering::Relaxed, advance);
+        Ok(advance(before))
     }
 
     pub(in crate::sys) fn raw(&self) -> RawFd {
@@ -93,15 +93,179 @@ impl ServiceSocket {
     }
 }
 
+impl SendSocket {
+    /// One more socket for the service address. With `reports`, it reports the destination of each
+    /// datagram that got past its neighbour's queue, see [`Self::passed`].
+    pub(in crate::sys) fn beside(service: &ServiceSocket, reports: bool) -> io::Result<Self> {
+        let address = service.address();
+        let fd = Arc::new(datagram_socket(&address)?);
+        let raw = fd.as_raw_fd();
+        set_buffer(
+            raw,
+            libc::SO_SNDBUFFORCE,
+            libc::SO_SNDBUF,
+            SEND_BUFFER_BYTES,
+        )?;
+        // What arrives here all the same is dropped, and counted by the kernel.
+        set_drop_filter(raw)?;
+        let mut beside = service
+            .beside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        beside.push(Arc::clone(&fd));
+        let shared = |on| {
+            let raws = beside.iter().map(AsRawFd::as_raw_fd).chain([service.raw()]);
+            let mut set = raws.map(|raw| set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, on));
+            set.find(Result::is_err).unwrap_or(Ok(()))
+        };
+        // The address can be shared for this moment only: a second edge is refused before and
+        // after.
+        shared(1)?;
+        let joined = join(&fd, &address);
+        shared(0)?;
+        joined?;
+        let family = family(&address);
+        if reports {
+            let (level, name) = match family {
+                libc::AF_INET => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+                _ => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+            };
+            set_option(raw, level, name, 1)?;
+            let flags = libc::SOF_TIMESTAMPING_TX_SCHED
+                | libc::SOF_TIMESTAMPING_SOFTWARE
+                | libc::SOF_TIMESTAMPING_OPT_CMSG;
+            let flags = flags.cast_signed();
+            set_option(raw, libc::SOL_SOCKET, libc::SO_TIMESTAMPING, flags)?;
+        }
+        Ok(Self { fd, family })
+    }
+
+    pub(in crate::sys) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// The next destination a datagram of this socket was passed on to, of those not handed out
+    /// yet: the kernel made the timestamp when the datagram went to the device, so address
+    /// resolution was over.
+    pub(in crate::sys) fn passed(&self) -> Option<IpAddr> {
+        let mut control = ErrorControl([0; 256]);
+        // SAFETY: plain data and null pointers, for which zeros are a value.
+        let mut header: libc::msghdr = unsafe { zeroed() };
+        header.msg_control = (&raw mut control).cast();
+        header.msg_controllen = control.0.len();
+        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        loop {
+            header.msg_controllen = control.0.len();
+            // SAFETY: the header points to the control buffer, which lives and is as long as it
+            // says; there is no room for a name or a payload.
+            let got = unsafe { libc::recvmsg(self.raw(), &raw mut header, flags) };
+            if got < 0 {
+                return None;
+            }
+            let filled = &control.0[..header.msg_controllen.min(control.0.len())];
+            if let Some(destination) = destination(filled, self.family) {
+                return Some(destination);
+            }
+        }
+    }
+}
+
+/// The destination in the control messages of a timestamp: the one of `IP_PKTINFO` or
+/// `IPV6_PKTINFO`.
+fn destination(mut messages: &[u8], family: libc::c_int) -> Option<IpAddr> {
+    const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
+    while let Some(first) = messages.first_chunk::<HEADER_BYTES>() {
+        let len = usize::from_ne_bytes(*first.first_chunk()?);
+        let level = i32::from_ne_bytes(*first[8..].first_chunk()?);
+        let kind = i32::from_ne_bytes(*first[12..].first_chunk()?);
+        let data = messages.get(HEADER_BYTES..len)?;
+        match (family, level, kind) {
+            // Interface and local address come first.
+            (libc::AF_INET, libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let octets: [u8; 4] = *data.get(8..)?.first_chunk()?;
+                return Some(octets.into());
+            }
+            (libc::AF_INET6, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let octets: [u8; 16] = *data.first_chunk()?;
+                return Some(octets.into());
+            }
+            _ => {}
+        }
+        messages = messages.get(len.next_multiple_of(8)..)?;
+    }
+    None
+}
+
+fn family(address: &SocketAddr) -> libc::c_int {
+    if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    }
+}
+
+/// A UDP socket with the options that all of ours have.
+fn datagram_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(family(address), kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, and owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let raw = fd.as_raw_fd();
+    // Never fragment, and never believe a path MTU from the network: an ICMP message is
+    // forgeable, and a smaller route MTU makes segmentation offload fail.
+    if address.is_ipv4() {
+        set_option(
+            raw,
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_PROBE,
+        )?;
+        set_option(raw, libc::IPPROTO_IP, libc::IP_TTL, TTL)?;
+    } else {
+        set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        set_option(
+            raw,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_PROBE,
+        )?;
+        set_option(raw, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, TTL)?;
+    }
+    Ok(fd)
+}
+
+fn call_bind(fd: &OwnedFd, address: &SocketAddr) -> libc::c_int {
+    let (name, len) = socket_address(address);
+    // SAFETY: address and length describe one live value.
+    unsafe { libc::bind(fd.as_raw_fd(), (&raw const name).cast(), len) }
+}
+
+/// Binds to an address that others have too, and connects at once: until then the socket could
+/// receive what is meant for them.
+fn join(fd: &OwnedFd, address: &SocketAddr) -> io::Result<()> {
+    if call_bind(fd, address) != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // An ICMP error can make one send fail if it names this port, so the port is not to be guessed.
+    let mut peer = *address;
+    peer.set_port(rand::random_range(1024..=u16::MAX));
+    let (name, len) = socket_address(&peer);
+    // SAFETY: address and length describe one live value.
+    let connected = unsafe { libc::connect(fd.as_raw_fd(), (&raw const name).cast(), len) };
+    if connected == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Takes only what was sent to this station. The kernel would also deliver what names the address in
 /// a frame to everybody, and one such frame would be answered by every edge on the link.
 fn only_to_this_station(fd: RawFd) -> io::Result<()> {
-    let step = |code: u32, k: u32, skip: u8| libc::sock_filter {
-        code: u16::try_from(code).expect("a code of classic BPF"),
-        jt: 0,
-        jf: skip,
-        k,
-    };
     let kind = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
     let mut steps = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, kind, 0),
@@ -113,8 +277,27 @@ fn only_to_this_station(fd: RawFd) -> io::Result<()> {
         step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
         step(libc::BPF_RET | libc::BPF_K, 0, 0),
     ];
+    set_filter(fd, &mut steps)
+}
+
+/// Has the kernel drop whatever a socket would receive.
+fn set_drop_filter(fd: RawFd) -> io::Result<()> {
+    let mut drop_all = [step(libc::BPF_RET | libc::BPF_K, 0, 0)];
+    set_filter(fd, &mut drop_all)
+}
+
+fn step(code: u32, k: u32, skip: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code: u16::try_from(code).expect("a code of classic BPF"),
+        jt: 0,
+        jf: skip,
+        k,
+    }
+}
+
+fn set_filter(fd: RawFd, steps: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
-        len: 4,
+        len: u16::try_from(steps.len()).expect("a few"),
         filter: steps.as_mut_ptr(),
     };
     // SAFETY: address and length describe one live value, which the kernel only reads, and which
@@ -130,6 +313,30 @@ fn only_to_this_station(fd: RawFd) -> io::Result<()> {
     };
     if result == 0 {
         Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// What the kernel dropped of the datagrams for a socket.
+fn dropped(fd: &OwnedFd) -> io::Result<u32> {
+    // `SO_MEMINFO`, and the place of `SK_MEMINFO_DROPS` in it.
+    const SO_MEMINFO: libc::c_int = 55;
+    const DROPS: usize = 8;
+    let mut memory = [0_u32; 9];
+    let mut len = socklen::<[u32; 9]>();
+    // SAFETY: address and length describe one live value, and the kernel writes no more than that.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut memory).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 {
+        Ok(memory[DROPS])
     } else {
         Err(io::Error::last_os_error())
     }
@@ -222,4 +429,116 @@ pub(in crate::sys) const fn socklen<T>() -> libc::socklen_t {
     #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
     let len = size_of::<T>() as libc::socklen_t;
     len
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn loopbacks() -> [SocketAddr; 2] {
+        ["127.0.0.1:0", "[::1]:0"].map(|at| at.parse().unwrap())
+    }
+
+    fn send(from: &SendSocket, bytes: &[u8], to: SocketAddr) {
+        let (name, len) = socket_address(&to);
+        // SAFETY: both pointers lead to live values of these lengths.
+        let sent = unsafe {
+            libc::sendto(
+                from.raw(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                0,
+                (&raw const name).cast(),
+                len,
+            )
+        };
+        assert_eq!(
+            sent,
+            bytes.len().cast_signed(),
+            "{}",
+            io::Error::last_os_error()
+        );
+    }
+
+    #[test]
+    fn replies_leave_from_the_service_address_and_requests_all_reach_the_service_socket() {
+        for loopback in loopbacks() {
+            let service = ServiceSocket::bind(loopback).unwrap();
+            let senders =
+                [true, false, true].map(|reports| SendSocket::beside(&service, reports).unwrap());
+            let client = UdpSocket::bind(loopback).unwrap();
+            for sender in &senders {
+                send(sender, b"reply", client.local_addr().unwrap());
+                let mut reply = [0; 16];
+                let (len, from) = client.recv_from(&mut reply).unwrap();
+                assert_eq!((&reply[..len], from), (&b"reply"[..], service.address()));
+            }
+            // Of many sources, so that none of them is the sender's by chance of a hash.
+            for _ in 0..64 {
+                let other = UdpSocket::bind(loopback).unwrap();
+                other.send_to(b"request", service.address()).unwrap();
+            }
+            let mut received = 0;
+            let mut request = [0_u8; 16];
+            // SAFETY: the buffer lives and is as long as given.
+            while unsafe {
+                libc::recv(
+                    service.raw(),
+                    request.as_mut_ptr().cast(),
+                    request.len(),
+                    libc::MSG_DONTWAIT,
+                )
+            } > 0
+            {
+                received += 1;
+            }
+            assert_eq!(received, 64);
+            for sender in &senders {
+                assert_eq!(dropped(&sender.fd).unwrap(), 0, "it receives nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_edge_cannot_take_the_address_while_the_first_has_sockets_to_send_from() {
+        for loopback in loopbacks() {
+            let service = ServiceSocket::bind(loopback).unwrap();
+            let _sender = SendSocket::beside(&service, false).unwrap();
+            let second = datagram_socket(&service.address()).unwrap();
+            let shared = (libc::SOL_SOCKET, libc::SO_REUSEPORT);
+            set_option(second.as_raw_fd(), shared.0, shared.1, 1).unwrap();
+            assert_eq!(call_bind(&second, &service.address()), -1);
+            let error = io::Error::last_os_error();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn the_destination_of_each_datagram_that_was_passed_on_is_reported_once() {
+        for loopback in loopbacks() {
+            let service = ServiceSocket::bind(loopback).unwrap();
+            let client = UdpSocket::bind(loopback).unwrap();
+            let to = client.local_addr().unwrap();
+            let sender = SendSocket::beside(&service, true).unwrap();
+            assert_eq!(sender.passed(), None);
+            send(&sender, b"reply", to);
+            assert_eq!(sender.passed(), Some(to.ip()));
+            assert_eq!(sender.passed(), None);
+        }
+    }
+
+    #[test]
+    fn what_finds_the_receive_buffer_full_is_counted() {
+        let service = ServiceSocket::bind(loopbacks()[0]).unwrap();
+        set_option(service.raw(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
+        let client = UdpSocket::bind(loopbacks()[0]).unwrap();
+        for _ in 0..100 {
+            client.send_to(&[0; 1200], service.address()).unwrap();
+        }
+        let lost = service.dropped().unwrap();
+        assert!(lost > 50, "{lost}");
+        assert_eq!(service.dropped().unwrap(), lost);
+    }
 }

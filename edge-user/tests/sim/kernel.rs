@@ -2,11 +2,11 @@
 //! is under way the bytes it names must stay as they were (I6).
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use edge_user::sys::send::{Full, SendEnd, SendQueue, Sent};
+use edge_user::sys::send::{Full, Lane, SendEnd, SendQueue, Sent};
 use edge_user::sys::slab::{Slab, Span};
 
 use super::chance::Chance;
@@ -25,6 +25,8 @@ pub(crate) struct Kernel {
     pub(crate) leaving: Vec<Leaving>,
     /// Datagrams that left, by sender.
     pub(crate) left: Vec<u64>,
+    /// Where datagrams that are reported on were passed on to, by sender.
+    passed: Vec<Vec<IpAddr>>,
     sends: Vec<Send>,
     slab: Arc<Slab>,
     chance: Chance,
@@ -34,6 +36,7 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 struct Send {
     sender: usize,
+    lane: Lane,
     to: SocketAddr,
     spans: Vec<Span>,
     /// What the spans held when the send was queued.
@@ -55,6 +58,7 @@ impl Kernel {
             now: Duration::ZERO,
             leaving: Vec::new(),
             left: vec![0; senders],
+            passed: vec![Vec::new(); senders],
             sends: Vec::new(),
             slab,
             chance,
@@ -98,6 +102,9 @@ impl Kernel {
                     payload: payload.to_vec(),
                 });
                 self.left[send.sender] += 1;
+            }
+            if send.lane == Lane::Probe {
+                self.passed[send.sender].push(send.to.ip());
             }
             SendEnd::Done
         };
@@ -143,9 +150,17 @@ impl Sends {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn queue(&self, to: SocketAddr, spans: Vec<Span>, bytes: Vec<u8>, segment_bytes: usize) {
+    fn queue(
+        &self,
+        lane: Lane,
+        to: SocketAddr,
+        spans: Vec<Span>,
+        bytes: Vec<u8>,
+        segment_bytes: usize,
+    ) {
         self.kernel().sends.push(Send {
             sender: self.sender,
+            lane,
             to,
             spans,
             bytes,
@@ -168,6 +183,7 @@ impl SendQueue for Sends {
     fn queue_spans(
         &mut self,
         _socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         spans: impl Iterator<Item = Span>,
         segment_bytes: u16,
@@ -183,13 +199,14 @@ impl SendQueue for Sends {
             self.kernel().slab.copy(*span, part);
             from += span.len_bytes();
         }
-        self.queue(*to, spans, bytes, segment_bytes.into());
+        self.queue(lane, *to, spans, bytes, segment_bytes.into());
         Ok(())
     }
 
     fn queue_bytes(
         &mut self,
         _socket: usize,
+        lane: Lane,
         to: &SocketAddr,
         bytes: &[u8],
         len_bytes: usize,
@@ -199,7 +216,7 @@ impl SendQueue for Sends {
         }
         let mut datagram = bytes.to_vec();
         datagram.resize(len_bytes, 0);
-        self.queue(*to, Vec::new(), datagram, len_bytes);
+        self.queue(lane, *to, Vec::new(), datagram, len_bytes);
         Ok(())
     }
 
@@ -235,5 +252,15 @@ impl SendQueue for Sends {
             false
         });
         Ok(())
+    }
+
+    fn passed(&mut self, each: impl FnMut(IpAddr)) {
+        let passed = std::mem::take(&mut self.kernel().passed[self.sender]);
+        passed.into_iter().for_each(each);
+    }
+
+    fn seconds(&self) -> u32 {
+        let seconds = self.kernel().now.as_secs();
+        u32::try_from(seconds).expect("a short life") + 1
     }
 }

@@ -750,6 +750,7 @@ impl World {
         snapshot.xdp.insert(0, steered);
         snapshot.socket = SocketCounts {
             received: cells.received.get(),
+            dropped: 0,
             reasons: cells.reasons.snapshot(),
             bounced: cells.bounced.get(),
             bounce_reasons: cells.bounce_reasons.snapshot(),

@@ -165,7 +165,10 @@ fn datagrams(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let socket = &snapshot.socket;
     reasons(
         out,
-        &format!("socket    received {}", socket.received),
+        &format!(
+            "socket    received {}, dropped by the kernel {}",
+            socket.received, socket.dropped
+        ),
         &socket.reasons,
     )?;
     reasons(
@@ -265,10 +268,12 @@ fn reasons(out: &mut impl Write, title: &str, reasons: &ReasonCounts) -> fmt::Re
 fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
     write!(
         out,
-        "  sent {} datagrams ({}), {} found no room, {} failed",
+        "  sent {} datagrams ({}), {} found no room, {} waited for a \
+         neighbour, {} failed",
         sends.datagrams,
         progress::human(sends.bytes),
         sends.would_block,
+        sends.unreached,
         sends.failed
     )?;
     match i32::try_from(sends.last_errno) {
