@@ -202,6 +202,13 @@ impl Program {
         Ok((result.return_value, result.duration))
     }
 
+    /// The kernel's number of it.
+    pub fn number(&mut self) -> Result<u32, AttachError> {
+        let info = self.xdp()?.info();
+        info.map(|info| info.id())
+            .map_err(|error| AttachError::Load(chain(&error)))
+    }
+
     /// For another program's tail call.
     pub fn fd(&mut self) -> Result<&ProgramFd, AttachError> {
         self.xdp()?

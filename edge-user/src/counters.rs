@@ -104,6 +104,8 @@ pub struct Snapshot {
     pub listen: Vec<String>,
     /// What keeps it from serving as it should, as of the last look a second ago.
     pub faults: Vec<Fault>,
+    /// How often the running program was told that the host had changed.
+    pub host_changes_total: u64,
     /// Lines of the log that found no room or could not be written.
     pub log_lines_dropped: u64,
     /// Turns of the loop of each serving thread; an idle thread has some every second too.
@@ -122,21 +124,49 @@ pub struct Snapshot {
 pub enum Cause {
     /// A serving thread stands still.
     ThreadStalled,
+    /// The interface carries no packets.
+    LinkDown,
+    /// The XDP program is no longer on the interface.
+    ProgramDetached,
+    /// The XDP program could not be told of a change of the host.
+    ProgramNotTold,
+    /// An address of the service is gone.
+    AddressRemoved,
+    /// Full datagrams no longer fit the interface.
+    MtuTooSmall,
+    /// The interface has more queues than workers.
+    QueuesAdded,
 }
 
 impl Cause {
-    pub const ALL: [Self; 1] = [Self::ThreadStalled];
+    pub const ALL: [Self; 7] = [
+        Self::ThreadStalled,
+        Self::LinkDown,
+        Self::ProgramDetached,
+        Self::ProgramNotTold,
+        Self::AddressRemoved,
+        Self::MtuTooSmall,
+        Self::QueuesAdded,
+    ];
 
     pub const fn label(self) -> &'static str {
         match self {
             Self::ThreadStalled => "thread_stalled",
+            Self::LinkDown => "link_down",
+            Self::ProgramDetached => "program_detached",
+            Self::ProgramNotTold => "program_not_told",
+            Self::AddressRemoved => "address_removed",
+            Self::MtuTooSmall => "mtu_too_small",
+            Self::QueuesAdded => "queues_added",
         }
     }
 
     /// Whether a restart is the remedy: then the service manager's watchdog is not fed.
     pub const fn wants_restart(self) -> bool {
         match self {
-            Self::ThreadStalled => true,
+            Self::ThreadStalled | Self::ProgramDetached | Self::ProgramNotTold => true,
+            // The host mends these, or the edge serves on until it does.
+            Self::LinkDown | Self::AddressRemoved | Self::MtuTooSmall | Self::QueuesAdded => false,
         }
     }
 }

@@ -17,6 +17,7 @@ use netlink_packet_core::{
     NetlinkBuffer, NlaBuffer, NlasIterator, parse_ip, parse_mac, parse_string, parse_u8, parse_u16,
     parse_u32,
 };
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::sys::netlink::{receive_queues, route_socket};
@@ -34,6 +35,9 @@ const ADDRESS_HEADER_BYTES: usize = 8;
 /// `linux/if_link.h`, inside `IFLA_INFO_DATA` of a VLAN.
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// The same, inside `IFLA_XDP`.
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 
 /// A way to ask the kernel.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ pub struct Interface {
     /// What the driver calls its kind: "veth", "bond", "vlan"; empty for hardware.
     pub kind: String,
     pub vlan: Option<Vlan>,
+    /// Numbers of the XDP programs on it: in the driver, and in the kernel's stack.
+    pub xdp_native: Option<u32>,
+    pub xdp_generic: Option<u32>,
 }
 
 /// What makes an interface a VLAN.
@@ -88,9 +95,34 @@ pub enum AddressState {
     Duplicate,
 }
 
+/// Hears of changes of interfaces and addresses.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    pub fn open() -> io::Result<Self> {
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
+        Ok(Self(route_socket(groups.cast_unsigned())?))
+    }
+
+    /// Whether something changed since this was asked last.
+    pub fn any(&self) -> bool {
+        let mut changed = false;
+        let mut word = [0; 4];
+        loop {
+            match recv(&self.0, &mut word[..], RecvFlags::DONTWAIT) {
+                Ok(_) => changed = true,
+                Err(Errno::AGAIN) => return changed,
+                // Also that there were more than it had room for.
+                Err(_) => return true,
+            }
+        }
+    }
+}
+
 impl Network {
     pub fn open() -> io::Result<Self> {
-        let socket = Mutex::new(route_socket()?);
+        let socket = Mutex::new(route_socket(0)?);
         Ok(Self { socket })
     }
 
@@ -284,6 +316,15 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
             libc::IFLA_MASTER => found.master = parse_u32(value).ok(),
             libc::IFLA_LINK => parent = parse_u32(value).ok(),
             libc::IFLA_LINK_NETNSID => elsewhere = true,
+            libc::IFLA_XDP => {
+                for nla in attributes(value) {
+                    match nla.kind() {
+                        IFLA_XDP_DRV_PROG_ID => found.xdp_native = parse_u32(nla.value()).ok(),
+                        IFLA_XDP_SKB_PROG_ID => found.xdp_generic = parse_u32(nla.value()).ok(),
+                        _ => {}
+                    }
+                }
+            }
             libc::IFLA_LINKINFO => {
                 for nla in attributes(value) {
                     match nla.kind() {

@@ -2,14 +2,13 @@
 //! addresses nobody else can have.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use edge_ebpf::frame::{Address, Tags, VLAN_TAGS_MAX};
 use edge_ebpf::maps::{AddressFilter, LOCALS_MAX, Settings, TAGS_MAX};
 
 use crate::config::Config;
-use crate::network::{Interface, LocalAddress, Network};
+use crate::network::{Interface, LocalAddress};
 use crate::reply::peer::endpoint;
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,17 +19,17 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn gather(
-        network: &Network,
+    pub(super) fn of(
         served: &Interface,
+        vlans: &[Interface],
+        addresses: &[LocalAddress],
         config: &Config,
-    ) -> io::Result<Self> {
-        let (vlans, addresses) = (network.vlans()?, network.addresses()?);
-        let mut facts = Self::from(served, &vlans, &addresses, &config.service.listen);
+    ) -> Self {
+        let mut facts = Self::from(served, vlans, addresses, &config.service.listen);
         if !config.xdp.vlans.is_empty() {
             facts.tags = config.xdp.vlans.iter().copied().collect();
         }
-        Ok(facts)
+        facts
     }
 
     fn from(

@@ -94,14 +94,7 @@ pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u3
 /// A full DATA datagram must fit the interface: it is never fragmented.
 pub(super) fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
     let mtu_bytes = interface.mtu_bytes;
-    let segment_bytes = config.service.segment_bytes;
-    let ip_bytes = if config.service.listen.iter().any(SocketAddr::is_ipv6) {
-        IPV6_BYTES
-    } else {
-        IPV4_BYTES
-    };
-    let header_bytes = ip_bytes + UDP_BYTES + DATA_HEADER_BYTES;
-    let needed_bytes = u32::from(segment_bytes) + u32::try_from(header_bytes).unwrap_or(u32::MAX);
+    let needed_bytes = packet_bytes_max(config);
     if needed_bytes <= mtu_bytes {
         return Ok(());
     }
@@ -109,8 +102,19 @@ pub(super) fn check_mtu(config: &Config, interface: &Interface) -> Result<(), St
         interface: interface.name.clone(),
         mtu_bytes,
         needed_bytes,
-        segment_bytes,
+        segment_bytes: config.service.segment_bytes,
     })
+}
+
+/// Length of the longest IP packet with DATA.
+pub(super) fn packet_bytes_max(config: &Config) -> u32 {
+    let ip_bytes = if config.service.listen.iter().any(SocketAddr::is_ipv6) {
+        IPV6_BYTES
+    } else {
+        IPV4_BYTES
+    };
+    let header_bytes = ip_bytes + UDP_BYTES + DATA_HEADER_BYTES;
+    u32::from(config.service.segment_bytes) + u32::try_from(header_bytes).unwrap_or(u32::MAX)
 }
 
 /// Workers go round the CPUs this process may use.

@@ -35,13 +35,13 @@ pub use self::memory::Shortage;
 
 use self::error::system;
 use self::heartbeat::Heartbeats;
-use self::link::State;
+use self::link::{Look, Wanted, Watch, changes};
 use self::observe::{FILLER, Observer, worker_name};
 use self::parts::Parts;
 use crate::attach::Program;
 use crate::clock;
 use crate::config::Config;
-use crate::counters::Snapshot;
+use crate::counters::{Cause, Fault, Snapshot};
 use crate::health::Health;
 use crate::sys::receive::Wake;
 
@@ -54,8 +54,10 @@ pub struct Edge {
     wakes: Vec<Wake>,
     observer: Arc<Observer>,
     heartbeats: Heartbeats,
-    /// The interface when it was last looked at.
-    link: State,
+    watch: Watch,
+    /// What the program was told, and the interface's name then.
+    told: Wanted,
+    name: String,
 }
 
 impl Edge {
@@ -63,8 +65,8 @@ impl Edge {
         // Every part is made before the first thread starts: an error leaves nothing behind.
         let Parts {
             program,
-            settings,
-            facts,
+            wanted,
+            watch,
             workers,
             miss_path,
             stop,
@@ -80,7 +82,9 @@ impl Edge {
             stop,
             wakes,
             heartbeats: Heartbeats::default(),
-            link: State::expected(&observer.interface),
+            watch,
+            told: wanted,
+            name: observer.interface.clone(),
             observer: Arc::new(observer),
         };
         for (worker, queue) in workers.into_iter().zip(0..) {
@@ -93,11 +97,11 @@ impl Edge {
                 }
             }
         }
-        if let Some(left_out) = facts.left_out() {
+        if let Some(left_out) = &edge.told.left_out {
             tracing::warn!("{left_out}");
         }
         if let Some(program) = &mut edge.program
-            && let Err(error) = program.serve(&facts.complete(&settings), &facts.locals)
+            && let Err(error) = program.serve(&edge.told.settings, &edge.told.locals)
         {
             edge.stop();
             return Err(error.into());
@@ -116,20 +120,18 @@ impl Edge {
         self.observer.health.clone()
     }
 
-    /// Finds faults, which go to the log and to [`Self::health`], and changes of the interface. An
-    /// error is what there is no going on with: a thread that ended, or a program whose interface
+    /// Finds faults, which go to the log and to [`Self::health`], and changes of the host, which the
+    /// program is told. An error is what there is no going on with: a thread that ended, or a program whose interface
     /// is gone.
     pub fn look_after(&mut self) -> Result<(), Broken> {
         if self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished) {
             return Err(Broken::Thread);
         }
-        let faults = (self.heartbeats).stalled(self.observer.turns(), clock::now());
-        match self.observer.link.state() {
-            Ok(Some(now)) => {
-                for news in self.link.news(&now) {
-                    tracing::warn!("{news}");
-                }
-                self.link = now;
+        let mut faults = (self.heartbeats).stalled(self.observer.turns(), clock::now());
+        match self.watch.look() {
+            Ok(Some(look)) => {
+                faults.extend(self.watch.faults(&look));
+                faults.extend(self.follow(&look));
             }
             // Without a program the sockets go on by whatever interface has their addresses.
             Ok(None) if self.program.is_none() => {}
@@ -143,6 +145,41 @@ impl Edge {
         }
         self.observer.health.judge(faults);
         Ok(())
+    }
+
+    /// Tells log and program what changed; a fault if the program cannot be told.
+    fn follow(&mut self, look: &Look) -> Option<Fault> {
+        let now = &look.interface.name;
+        if *now != self.name {
+            tracing::warn!(
+                "the interface {} is now called {now}; it is served on, but the next start will \
+                 look for {}",
+                self.name,
+                self.observer.interface
+            );
+            self.name.clone_from(now);
+        }
+        let program = self.program.as_mut()?;
+        let wanted = self.watch.wanted(&look.interface);
+        if wanted == self.told {
+            return None;
+        }
+        if let Err(error) = program.serve(&wanted.settings, &wanted.locals) {
+            return Some(Fault {
+                cause: Cause::ProgramNotTold,
+                subject: String::new(),
+                text: format!(
+                    "the XDP program cannot be told what changed on this host: {error}; trying \
+                     again, else restart edged"
+                ),
+            });
+        }
+        for line in changes(now, &self.told, &wanted) {
+            tracing::warn!("{line}");
+        }
+        self.observer.host_changes.add(1);
+        self.told = wanted;
+        None
     }
 
     /// Stops serving, and leaves nothing on the interface.

@@ -9,7 +9,7 @@ use edge_ebpf::maps::QUEUES_MAX;
 use super::link::Link;
 use crate::attach::ProgramCounters;
 use crate::clock;
-use crate::counters::{Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
+use crate::counters::{Cell, Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
 use crate::health::Health;
 use crate::hit::worker::WorkerCells;
 use crate::log;
@@ -30,6 +30,7 @@ pub(super) struct Observer {
     pub(super) miss: Arc<MissCells>,
     pub(super) sockets: Arc<[ServiceSocket]>,
     pub(super) health: Health,
+    pub(super) host_changes: Cell,
 }
 
 /// The thread of the miss path.
@@ -81,9 +82,10 @@ impl Observer {
                 .as_secs(),
             mode: self.mode.clone(),
             interface: self.interface.clone(),
-            interface_up: matches!(self.link.state(), Ok(Some(state)) if state.up),
+            interface_up: self.link.is_up(),
             queues: self.queues,
             listen: self.listen.clone(),
+            host_changes_total: self.host_changes.get(),
             faults: self.health.faults(),
             log_lines_dropped: log::dropped_lines(),
             turns: self.turns().collect(),

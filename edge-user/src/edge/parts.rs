@@ -7,15 +7,14 @@ use edge_ebpf::cookie::epoch_at;
 use edge_ebpf::maps::Settings;
 
 use super::error::{StartError, system};
-use super::facts::Facts;
 use super::host;
-use super::link::Link;
+use super::link::{Link, Wanted, Watch};
 use super::memory::memory;
 use super::observe::Observer;
 use crate::attach::{AttachError, Maps, Program};
 use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
-use crate::counters::{Mode, Sends};
+use crate::counters::{Cell, Mode, Sends};
 use crate::health::Health;
 use crate::hit::frames::FrameSender;
 use crate::hit::out::Out;
@@ -40,8 +39,8 @@ use crate::sys::socket::ServiceSocket;
 pub(super) struct Parts {
     pub(super) program: Option<Program>,
     /// What the program is told once everything runs.
-    pub(super) settings: Settings,
-    pub(super) facts: Facts,
+    pub(super) wanted: Wanted,
+    pub(super) watch: Watch,
     pub(super) workers: Vec<Worker>,
     pub(super) miss_path: MissPath,
     pub(super) stop: Arc<AtomicBool>,
@@ -107,8 +106,9 @@ impl Parts {
             stop_wake: system("a wake-up", Wake::new())?,
         };
         let settings = host::settings(config, &served)?;
-        let facts = Facts::gather(&network, &served, config);
-        let facts = system("a look at addresses", facts)?;
+        let number = program.as_mut().map(Program::number).transpose()?;
+        let watch = Watch::new(config, &settings, served.index, queues, number);
+        let watch = system("a look at addresses", watch)?;
 
         let mut workers = Vec::new();
         let mut observed = Vec::new();
@@ -137,8 +137,8 @@ impl Parts {
         let miss_path = common.miss_path(&settings, store, cookies, origins, &miss)?;
         Ok(Self {
             program,
-            settings,
-            facts,
+            wanted: watch.wanted(&served),
+            watch,
             workers,
             miss_path,
             observer: Observer {
@@ -155,6 +155,7 @@ impl Parts {
                 miss,
                 sockets: common.sockets,
                 health: Health::default(),
+                host_changes: Cell::default(),
             },
             stop: common.stop,
             wakes: vec![common.wake, common.stop_wake],

@@ -280,6 +280,7 @@ const GAUGES: &[Plain] = &[
 
 #[rustfmt::skip]
 const COUNTERS: &[Plain] = &[
+    ("host_changes", "Changes of the host that the running XDP program was told of.", |all| all.host_changes_total),
     ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
     ("socket_dropped", "Datagrams the kernel dropped at the service's sockets.", |all| all.socket.dropped),

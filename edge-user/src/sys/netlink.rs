@@ -17,12 +17,13 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// `linux/ethtool.h`
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
-/// Asks about links and addresses; dumps can be filtered by interface.
-pub fn route_socket() -> io::Result<OwnedFd> {
+/// Asks about links and addresses; dumps can be filtered by interface. Hears of what these groups
+/// of `linux/rtnetlink.h` report.
+pub fn route_socket(groups: u32) -> io::Result<OwnedFd> {
     let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
     let socket = socket_with(family, SocketType::RAW, flags, None)?;
     // The protocol is NETLINK_ROUTE, which is number 0.
-    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME_MAX))?;
     set_option(
         socket.as_raw_fd(),

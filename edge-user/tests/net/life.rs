@@ -1,14 +1,18 @@
 //! Start, idle, end.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
+use edge_ebpf::golden::build;
+use edge_ebpf::reason::Reason;
 use edge_user::clock;
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, Setup};
 use crate::ground::{Ground, ip};
 use crate::objects::Object;
+use crate::tap::Tap;
 use crate::wait::{self, ANSWER_TIME_MAX, pause};
 
 with_each_sender!(
@@ -17,6 +21,79 @@ with_each_sender!(
     an_edged_that_is_told_to_stop_while_it_serves_stops,
     an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged
 );
+
+/// Whether this fault, and no other, is found within the time of some looks; "" for none.
+fn ails(edged: &Edged, cause: &str) -> bool {
+    let expected: Vec<_> = (!cause.is_empty()).then_some(cause).into_iter().collect();
+    let found = wait::until(ANSWER_TIME_MAX, || {
+        let faults = edged.stat().faults;
+        let causes: Vec<_> = faults.iter().map(|fault| fault.cause.label()).collect();
+        (causes == expected).then_some(())
+    });
+    found.is_some()
+}
+
+#[test]
+fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "followed", 300_000);
+    let setup = Setup {
+        listen: vec![ground.service_v4()],
+        ..Setup::of(&ground, "gso")
+    };
+    let edged = Edged::start(&ground, &setup);
+    object.fetch(&ground, ground.service_v4());
+    let in_edge = |words: &str| {
+        let words: Vec<_> = words.split(' ').collect();
+        ip(&[&["-n", &ground.edge.namespace], &words[..]].concat())
+    };
+    let steered = || edged.settled().xdp_packets(Reason::Steered);
+
+    in_edge("link set dev edge0 mtu 1200");
+    assert!(ails(&edged, "mtu_too_small"), "{}", edged.log());
+    in_edge("link set dev edge0 mtu 1500");
+    assert!(ails(&edged, ""), "{}", edged.log());
+
+    // Hits are steered for the new station address within a look or two.
+    in_edge("link set dev edge0 address 02:00:00:00:00:99");
+    let told = wait::until(ANSWER_TIME_MAX, || {
+        edged.log().contains("02:00:00:00:00:99").then_some(())
+    });
+    assert!(told.is_some(), "{}", edged.log());
+    assert!(edged.stat().host_changes_total > 0);
+    let before = steered();
+    let reader = ["-n", &ground.reader.namespace];
+    ip(&[&reader[..], &["neigh", "flush", "dev", "reader0"]].concat());
+    object.fetch(&ground, ground.service_v4());
+    assert!(steered() > before, "hits take the kernel's path");
+
+    // Nobody is greeted at an address that was removed; it is served again when it is back.
+    let tap = Tap::on(&ground.reader);
+    let macs = (ground.reader.mac, [2, 0, 0, 0, 0, 0x99]);
+    let hello = ground
+        .request(false, build::hello(1232))
+        .macs(macs.0, macs.1);
+    let welcomes = || edged.settled().xdp_packets(Reason::Welcome);
+    in_edge("address del 10.71.0.1/24 dev edge0");
+    assert!(ails(&edged, "address_removed"), "{}", edged.log());
+    let before = welcomes();
+    tap.send(&hello.frame());
+    pause(Duration::from_millis(200));
+    assert_eq!(welcomes(), before, "greeted at an address that is gone");
+    in_edge("address add 10.71.0.1/24 dev edge0");
+    assert!(ails(&edged, ""), "{}", edged.log());
+    tap.send(&hello.frame());
+    let greeted = wait::until(ANSWER_TIME_MAX, || (welcomes() > before).then_some(()));
+    assert!(greeted.is_some(), "{}", edged.log());
+
+    let script = include_str!("../../../xtask/src/scenario/faults/detach.py");
+    let mut detach = Command::new("python3");
+    detach.args(["-c", script, &ground.program_number().to_string()]);
+    assert!(detach.status().unwrap().success());
+    assert!(ails(&edged, "program_detached"), "{}", edged.log());
+    object.fetch(&ground, ground.service_v4());
+    edged.stop();
+}
 
 fn an_idle_edged_uses_less_than_a_hundredth_of_a_core(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
@@ -126,7 +203,7 @@ fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: 
     told(&edged, "other0 is down");
     assert!(!edged.stat().interface_up);
     link(&["set", "dev", "other0", "up"]);
-    told(&edged, "other0 is up again");
+    told(&edged, "over: the interface other0 is down");
     object.fetch(&ground, ground.service_v4());
     edged.settled();
 

@@ -53,7 +53,7 @@ fn link_down(play: &mut Play<'_>) -> Result<String> {
     play.ip(&["address", "replace", &ipv6, "dev", edge.link, "nodad"])?;
     ground::link_is_up(edge)?;
     play.good_again(over)?;
-    play.hear(from, "is up again")?;
+    play.hear(from, "over: the interface")?;
     Ok(format!("log: {heard}"))
 }
 
