@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::cipher::{Key, Nonce};
+use super::cipher::{Key, Nonce, leaving_no_trace};
 use super::tree::{EMPTY_ROOT, OBJECT_BYTES_MAX, Shape};
 
 const PREFIX: &str = "edge1:";
@@ -126,6 +126,10 @@ impl Ticket {
     }
 
     pub fn encode(&self) -> Zeroizing<String> {
+        leaving_no_trace(|| self.text())
+    }
+
+    fn text(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(PRIVATE_BYTES));
         bytes.extend_from_slice(&self.public.facts());
         bytes.extend_from_slice(self.key.bytes());
@@ -154,6 +158,10 @@ impl Ticket {
 
 impl AnyTicket {
     pub fn decode(text: &str) -> Result<Self, TicketError> {
+        leaving_no_trace(|| Self::parse(text))
+    }
+
+    fn parse(text: &str) -> Result<Self, TicketError> {
         let (prefix, expected_bytes) = if text.starts_with(PREFIX) {
             (PREFIX, PRIVATE_BYTES)
         } else if text.starts_with(PUBLIC_PREFIX) {

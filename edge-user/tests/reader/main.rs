@@ -18,5 +18,7 @@ mod program;
 mod destinations;
 /// What it seals, and what it refuses to.
 mod sources;
+/// What is left of a key in its memory.
+mod memory;
 /// What it does with fewer threads and descriptors than it needs.
 mod limits;

@@ -65,16 +65,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let quiet = arguments.json || place.is_terminal();
     let edge = address::resolve(&arguments.edge)?;
-    let shape = ticket.public().shape();
+    let size_bytes = ticket.public().shape().size_bytes();
     let stop = interrupt::stop_on_signal()?;
     let mut reader = Reader {
         opener: Opener::new(&ticket),
         output: Output::begin(place, arguments.json)?,
-        bar: progress::bar(shape.size_bytes(), quiet),
+        bar: progress::bar(size_bytes, quiet),
     };
     let patience = arguments.timeout.map(Duration::from_secs);
     let fetched = fetch(&edge.all, ticket.public(), &mut reader, &stop, patience);
-    reader.bar.finish_and_clear();
+    let Reader { output, bar, .. } = reader;
+    bar.finish_and_clear();
+    // The key goes before anything that may wait: a disk, or who reads the last line.
+    drop(ticket);
     let (cost, answered) = fetched.map_err(|failure| {
         let Failure::Sink(error) = &failure else {
             return Failed::with_edge(&failure, &edge);
@@ -85,13 +88,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         }
         Failed::file("write", &arguments.output, error)
     })?;
-    let digest = reader.output.finish()?;
+    let digest = output.finish()?;
     let edge = answered.unwrap_or(edge.all[0]);
 
     let seconds = start.elapsed().as_secs_f64();
     if let Some(digest) = digest {
         return print_json(&json!({
-            "size": shape.size_bytes(),
+            "size": size_bytes,
             "sha256": hex(&digest),
             "chunks": cost.chunks,
             "requests": cost.requests,
@@ -101,13 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "edge": edge.to_string(),
         }));
     }
-    let line = report(
-        arguments,
-        edge,
-        shape.size_bytes(),
-        seconds,
-        cost.retransmitted,
-    );
+    let line = report(arguments, edge, size_bytes, seconds, cost.retransmitted);
     if is_standard_output {
         complain(&line);
         return Ok(());

@@ -20,12 +20,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     ticket::guard_memory();
-    let ticket = AnyTicket::decode(&ticket::read(&arguments.ticket)?)?;
-    let kind = match &ticket {
-        AnyTicket::Private(_) => "private",
-        AnyTicket::Public(_) => "public",
+    let (kind, public) = match AnyTicket::decode(&ticket::read(&arguments.ticket)?)? {
+        AnyTicket::Private(ticket) => ("private", ticket.public().clone()),
+        AnyTicket::Public(public) => ("public", public),
     };
-    let public = ticket.public();
     let shape = public.shape();
     let root = public.root().to_string();
     if arguments.json {

@@ -77,10 +77,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     ticket_file
         .write(&ticket.encode())
         .map_err(|failed| failed.and(unread))?;
+    let public = ticket.public().clone();
+    drop(ticket);
     if let Some(file) = public_file {
-        file.write(&ticket.public().encode())?;
+        file.write(&public.encode())?;
     }
-    report(arguments, ticket.public(), start, to_standard_output)
+    report(arguments, &public, start, to_standard_output)
 }
 
 /// Where the tickets go.
