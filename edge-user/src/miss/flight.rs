@@ -202,7 +202,7 @@ fn forget(negatives: &mut HashMap<ChunkId, (Failure, Instant)>, (id, until): (Ch
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::limits::{ABSENT_FOR, SOURCE_FETCH_EVERY, SOURCE_FETCHES};
+    use crate::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES};
     use crate::reply::peer::Peer;
     use edge_ebpf::wire::{Cookie, Get};
     use std::net::SocketAddr;
@@ -353,22 +353,29 @@ mod tests {
     #[test]
     fn what_is_known_to_be_absent_is_not_asked_for_again_whatever_others_ask_for() {
         let mut flights = Flights::default();
-        let now = clock::now();
-        let absent = |flights: &mut Flights, chunk, client| {
-            let id = request(chunk, client, 1).get.id;
-            flights.request(request(chunk, client, 1), now);
-            flights.fail(&id, Failure::Absent, now, ABSENT_FOR);
+        let start = clock::now();
+        let minute = Duration::from_mins(1);
+        let absent = |flights: &mut Flights, chunk, client, now| {
+            let wanted = request(chunk, client, 1);
+            assert_eq!(flights.request(wanted, now), Outcome::Start);
+            flights.fail(&wanted.get.id, Failure::Absent, now, minute);
         };
-        absent(&mut flights, 0, 1);
-        for client in 2..100 {
-            for chunk in 1..1000 {
-                absent(&mut flights, client * 1000 + chunk, client);
+        absent(&mut flights, 0, 1, start);
+        let mut now = start;
+        for chunk in 0..6000 {
+            // As many as a source can learn in that time, three times over.
+            now += SOURCE_FETCH_EVERY;
+            for client in 2..5 {
+                absent(&mut flights, client * 10_000 + chunk, client, now);
             }
         }
-        let negative = Outcome::Negative(Failure::Absent);
-        assert_eq!(flights.request(request(0, 1, 1), now), negative);
+        absent(&mut flights, 1, 6, now);
+        for (chunk, client) in [(0, 1), (1, 6)] {
+            let negative = Outcome::Negative(Failure::Absent);
+            assert_eq!(flights.request(request(chunk, client, 1), now), negative);
+        }
         assert!(flights.negatives.len() <= NEGATIVES && flights.remembered <= NEGATIVES);
-        flights.expire(now + ABSENT_FOR);
+        flights.expire(now + minute);
         assert_eq!((flights.negatives.len(), flights.remembered), (0, 0));
     }
 

@@ -1,6 +1,7 @@
 //! Asks for chunks without waiting for them. Written from docs/WIRE.md.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,8 +24,13 @@ pub(super) struct Flood {
 
 impl Flood {
     pub(super) fn greet(reader: &Side, edge: SocketAddr) -> Result<Self> {
+        Self::greet_from(reader, Ipv4Addr::UNSPECIFIED, edge)
+    }
+
+    /// From an address of the reader's side.
+    pub(super) fn greet_from(reader: &Side, from: Ipv4Addr, edge: SocketAddr) -> Result<Self> {
         ground::visit(reader, move || {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let socket = UdpSocket::bind((from, 0))?;
             socket.connect(edge)?;
             socket.set_read_timeout(Some(ANSWER_WITHIN))?;
             let mut hello = [0; HELLO_BYTES];
@@ -46,12 +52,27 @@ impl Flood {
 
     /// So many GETs for these segments of a chunk.
     pub(super) fn pour(&self, chunk: &Path, want: u128, count: u64) -> Result<()> {
+        let id = id(chunk)?;
+        self.pour_each(want, (0..count).map(|_| id))
+    }
+
+    /// GETs for this many chunks that nobody has; no two of these numbers name the same one.
+    pub(super) fn pour_absent(&self, numbers: Range<u64>) -> Result<()> {
+        let absent = numbers.map(|number| {
+            let mut id = [0xee; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            id
+        });
+        self.pour_each(1, absent)
+    }
+
+    fn pour_each(&self, want: u128, ids: impl Iterator<Item = [u8; 32]>) -> Result<()> {
         let mut get = [0; GET_BYTES];
         get[..2].copy_from_slice(&[0xed, 0x13]);
         get[4..16].copy_from_slice(&self.cookie);
-        get[16..48].copy_from_slice(&id(chunk)?);
         get[48..].copy_from_slice(&want.to_be_bytes());
-        for number in 1..=count {
+        for (id, number) in ids.zip(1_u64..) {
+            get[16..48].copy_from_slice(&id);
             self.socket.send(&get)?;
             if number % BURST == 0 {
                 clock::pause();

@@ -2,20 +2,25 @@
 
 use std::fs::{self, Permissions};
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::play::{Play, wait};
+use super::flood::Flood;
+use super::play::{Play, WITHIN, wait};
 use super::report::in_seconds;
 use super::{Fault, NOTHING};
 use crate::clock;
+use crate::daemon::Counts;
+use crate::ground::ip;
 use crate::process;
+use crate::scenario::load::{End, fetch};
 use crate::versions::PYTHON;
 
 pub(super) const FAULTS: &[Fault] = &[
@@ -33,6 +38,30 @@ pub(super) const FAULTS: &[Fault] = &[
                    and in the log; the reader asks again, and finishes when the origin is back",
         excuses: NOTHING,
         play: origin_hangs,
+    },
+    Fault {
+        name: "chunk-hangs",
+        done: "the origin lets nobody open one chunk for fourteen seconds",
+        expected: "it is read once, however often it is asked for (origin_hung_reads 1); other \
+                   objects are fetched; its reader finishes when the chunk can be read",
+        excuses: NOTHING,
+        play: chunk_hangs,
+    },
+    Fault {
+        name: "source-greedy",
+        done: "one address asks for 20,000 chunks that nobody has, as fast as it can",
+        expected: "BUSY to it for what is beyond its share (source_limited_total); the readers of \
+                   another address fetch what is cold",
+        excuses: NOTHING,
+        play: source_greedy,
+    },
+    Fault {
+        name: "origin-gone",
+        done: "the origin's directory moved away, and back",
+        expected: "what is resident is served on; else ORIGIN (failed_total, never absent_total) \
+                   with a line in the log; back, it is fetched",
+        excuses: NOTHING,
+        play: origin_gone,
     },
     Fault {
         name: "origin-removed",
@@ -95,6 +124,12 @@ const SLOW_FOR: Duration = Duration::from_secs(3);
 /// Longer than the edge waits for an origin.
 const HANGS_FOR: Duration = Duration::from_secs(12);
 
+/// Longer than that, and than it takes its reader to ask again.
+const CHUNK_HANGS_FOR: Duration = Duration::from_secs(14);
+const GREEDY_GETS: u64 = 20_000;
+/// An address of the greedy one's own, beside the reader's.
+const GREEDY: Ipv4Addr = Ipv4Addr::new(10, 71, 0, 9);
+
 /// Takes a lease on each file named: the kernel lets nobody else open them until it ends.
 const LEASES: &str = "\
 import fcntl, signal, sys
@@ -135,19 +170,7 @@ fn origin_hangs(play: &mut Play<'_>) -> Result<String> {
 /// Reads an object whose chunks nobody may open for so long, and says how long that took.
 fn read_while_leased(play: &mut Play<'_>, time: Duration) -> Result<Duration> {
     let fresh = play.fresh()?;
-    let mut lease = Command::new(PYTHON);
-    lease
-        .args(["-c", LEASES])
-        .args(&fresh.chunks)
-        .stdout(Stdio::piped());
-    let mut lease = process::spawn(&mut lease)?;
-    let mut held = [0; 4];
-    // Kept open: whoever writes into a pipe that nobody reads is ended.
-    let mut pipe = lease.stdout.take().context("a pipe")?;
-    if pipe.read_exact(&mut held).is_err() {
-        process::end(&mut lease);
-        bail!("the leases cannot be had");
-    }
+    let mut lease = lease(&fresh.chunks)?;
     let begin = clock::now();
     let read = thread::scope(|scope| {
         scope.spawn(|| {
@@ -162,6 +185,141 @@ fn read_while_leased(play: &mut Play<'_>, time: Duration) -> Result<Duration> {
     }
     play.good_since(begin + time)?;
     Ok(took)
+}
+
+/// A process that holds a lease on each of these files.
+fn lease(files: &[PathBuf]) -> Result<Child> {
+    let mut lease = Command::new(PYTHON);
+    lease
+        .args(["-c", LEASES])
+        .args(files)
+        .stdout(Stdio::piped());
+    let mut lease = process::spawn(&mut lease)?;
+    // The whole line: it is ended when it writes into a pipe that nobody reads any more.
+    let mut held = [0; 5];
+    let mut pipe = lease.stdout.take().context("a pipe")?;
+    if pipe.read_exact(&mut held).is_err() {
+        process::end(&mut lease);
+        bail!("the leases cannot be had");
+    }
+    Ok(lease)
+}
+
+fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
+    let (fresh, other) = (play.fresh()?, play.fresh()?);
+    let hung_at = "/origin/hung_reads/0";
+    let mut lease = lease(&[fresh.data_chunk()?.to_owned()])?;
+    let begin = clock::now();
+    let (stage, edge) = (play.stage, play.address()?);
+    let hung = || {
+        let counts = Counts::read(&stage.settings.socket).ok()?;
+        counts.all().pointer(hung_at)?.as_u64()
+    };
+    let watch = || -> Result<_> {
+        clock::poll(CHUNK_HANGS_FOR, || (hung()? == 1).then_some(()))
+            .context("hung_reads does not rise")?;
+        let asked = clock::now();
+        let hangs = || asked.elapsed() > WITHIN;
+        let Some(End::Whole) = fetch(stage, &other.sealed, edge, &other.out(), hangs)? else {
+            bail!("another object is not fetched meanwhile");
+        };
+        let took = asked.elapsed();
+        wait(CHUNK_HANGS_FOR.saturating_sub(begin.elapsed()));
+        Ok((took, hung()))
+    };
+    let (took, seen) = thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let seen = watch();
+            process::end(&mut lease);
+            seen
+        });
+        let took = play.reads_whole(&fresh);
+        (took, watching.join())
+    });
+    let seen = seen.ok().context("the watching thread failed")?;
+    let (other_took, hung) = seen?;
+    let took = took?;
+    if hung != Some(1) {
+        bail!("reads that hang at one chunk: {hung:?}");
+    }
+    play.good_since(begin + CHUNK_HANGS_FOR)?;
+    let ended = || (play.count(hung_at).ok()? == 0).then_some(());
+    clock::poll(WITHIN, ended).context("hung_reads does not fall")?;
+    Ok(format!(
+        "hung_reads 1 to the end; another object in {}, its reader after {}",
+        in_seconds(other_took.as_secs_f64()),
+        in_seconds(took.as_secs_f64())
+    ))
+}
+
+fn source_greedy(play: &mut Play<'_>) -> Result<String> {
+    let limited_at = "/origin/source_limited_total";
+    let (limited, fetches) = (
+        play.count(limited_at)?,
+        play.count("/origin/fetches_total")?,
+    );
+    let cold = [play.fresh()?, play.fresh()?, play.fresh()?];
+    let reader = &play.stage.ground.reader;
+    let ip_address = |what| {
+        let own = format!("{GREEDY}/24");
+        let words = [
+            "-n",
+            &reader.namespace,
+            "address",
+            what,
+            &own,
+            "dev",
+            reader.link,
+        ];
+        process::run(ip().args(words))
+    };
+    ip_address("add")?;
+    let greedy = Flood::greet_from(reader, GREEDY, play.address()?)?;
+    let begin = clock::now();
+    let poured = thread::scope(|scope| {
+        let pouring = scope.spawn(|| greedy.pour_absent(0..GREEDY_GETS));
+        let read = cold.iter().map(|fresh| play.reads_whole(fresh));
+        let read = read.collect::<Result<Vec<_>>>();
+        let poured = pouring
+            .join()
+            .ok()
+            .context("the thread of the flood failed");
+        poured?.and(read)
+    });
+    let poured_for = begin.elapsed();
+    ip_address("delete")?;
+    let slowest = poured?.into_iter().max().unwrap_or_default();
+    play.good_again(begin)?;
+    let limited = play.count(limited_at)? - limited;
+    let fetches = play.count("/origin/fetches_total")? - fetches;
+    if limited == 0 {
+        bail!("source_limited_total does not rise");
+    }
+    Ok(format!(
+        "within {}: fetches +{fetches}, source_limited_total +{limited}; the slowest of three cold \
+         objects took {}",
+        in_seconds(poured_for.as_secs_f64()),
+        in_seconds(slowest.as_secs_f64())
+    ))
+}
+
+fn origin_gone(play: &mut Play<'_>) -> Result<String> {
+    let fresh = play.fresh()?;
+    let origin = play.stage.settings.origin.clone();
+    let elsewhere = origin.with_extension("elsewhere");
+    let absent = play.count("/origin/absent_total")?;
+    let from = play.lines()?;
+    fs::rename(&origin, &elsewhere)?;
+    let gave_up = play.reads_not(&fresh, 75, "cannot get chunk");
+    let over = clock::now();
+    fs::rename(&elsewhere, &origin)?;
+    let gave_up = gave_up?;
+    let heard = play.hear(from, "the directory itself")?;
+    if play.count("/origin/absent_total")? != absent {
+        bail!("absent_total rises");
+    }
+    play.comes(&fresh, over)?;
+    Ok(format!("{gave_up}; log: {heard}"))
 }
 
 fn origin_removed(play: &mut Play<'_>) -> Result<String> {
