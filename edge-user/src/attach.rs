@@ -1,6 +1,7 @@
 //! Puts the program on the interface, and hands out its maps.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::counters::{Count, ReasonCounts};
+use crate::edge::{Operation, Refused};
 use crate::limits::PROGRAM_RUN_MAX;
 use crate::sys::bpf::{AddressKey, ChunkIdKey, CookiesValue, ResidentValue, TallyValue, ToldValue};
 
@@ -42,13 +44,8 @@ pub enum AttachError {
     Load(String),
     #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
     Mismatch(String),
-    #[error("the driver of {interface} has no native XDP; set xdp.mode = \"generic\" or \"off\"")]
-    NoNativeXdp { interface: String },
-    #[error(
-        "an XDP program is already attached to {interface} (`ip link show {interface}` names it); \
-         stop its owner first"
-    )]
-    Occupied { interface: String },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error("the XDP program cannot be attached to {interface}: {reason}")]
     Attach { interface: String, reason: String },
 }
@@ -140,18 +137,21 @@ impl Program {
 
     /// In this mode or not at all.
     pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<(), AttachError> {
-        let mode = match mode {
-            XdpMode::Native => AyaMode::Driver,
-            XdpMode::Generic | XdpMode::Off => AyaMode::Skb,
+        let (mode, operation) = match mode {
+            XdpMode::Native => (AyaMode::Driver, Operation::AttachNative),
+            XdpMode::Generic | XdpMode::Off => (AyaMode::Skb, Operation::AttachGeneric),
         };
         let attached = self.xdp()?.attach(interface, mode);
         attached.map(drop).map_err(|error| {
-            let interface = interface.to_owned();
+            let subject = interface.to_owned();
             match io_error(&error) {
-                Some(libc::EOPNOTSUPP) => AttachError::NoNativeXdp { interface },
-                Some(libc::EBUSY | libc::EEXIST) => AttachError::Occupied { interface },
-                _ => AttachError::Attach {
-                    interface,
+                Some(number) => AttachError::Refused(Refused {
+                    operation,
+                    subject,
+                    error: io::Error::from_raw_os_error(number),
+                }),
+                None => AttachError::Attach {
+                    interface: subject,
                     reason: chain(&error),
                 },
             }
@@ -360,7 +360,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
             return io.raw_os_error();
         }
         cause = inner.source();

@@ -56,6 +56,10 @@ const _: () = assert!(
 /// How long a start waits for an address or a queue that is taken, and after what it tries again.
 pub const TAKEN_FOR: Duration = Duration::from_secs(1);
 pub const TAKEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// How long a start waits for a new IPv6 address to be found unique, which takes two seconds at
+/// most, and how often it looks.
+pub const DETECTION_FOR: Duration = Duration::from_secs(4);
+pub const DETECTION_LOOK: Duration = Duration::from_millis(50);
 /// How long a worker looks for packets before it sleeps.
 pub const SPIN: Duration = Duration::from_micros(50);
 

@@ -1,10 +1,13 @@
 //! Why the daemon does not start, with what to do about it.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
 use super::memory::Shortage;
+use super::remedy::{Operation, Refused};
 use crate::attach::AttachError;
+use crate::limits::DETECTION_FOR;
 use crate::miss::directory::OriginError;
 use crate::store::TooSmall;
 
@@ -21,18 +24,19 @@ pub enum StartError {
     Hugepages { what: String, shortage: Shortage },
     #[error("no memory for {what}: {shortage}")]
     Memory { what: String, shortage: Shortage },
-    #[error("{address} is taken by another program (`ss -lunp` names it); stop it first")]
-    AddressInUse { address: SocketAddr },
+    #[error(transparent)]
+    Refused(#[from] Refused),
     #[error(
-        "{address} is not an address of this host; give it to an interface (`ip address add …`) or \
-         change service.listen"
+        "{address} is still tentative after {} s: its interface has no link, or duplicate address \
+         detection takes long (`ip -6 address show tentative`); start again when it is done",
+        DETECTION_FOR.as_secs()
     )]
-    NoSuchAddress { address: SocketAddr },
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        address: SocketAddr,
-        error: io::Error,
-    },
+    Tentative { address: SocketAddr },
+    #[error(
+        "a neighbour has {address} too, so this host does not use it (`ip -6 address show \
+         dadfailed`); give it to one host only"
+    )]
+    Duplicate { address: SocketAddr },
     #[error("interface {interface}: {error}; `ip link` lists those there are")]
     Interface { interface: String, error: io::Error },
     #[error(
@@ -45,25 +49,6 @@ pub enum StartError {
         needed_bytes: u32,
         segment_bytes: u16,
     },
-    #[error(
-        "queue {queue} of {interface} is taken by an AF_XDP socket of another program (`ss -p \
-         --xdp` names it); stop it first"
-    )]
-    QueueInUse { queue: u32, interface: String },
-    #[error(
-        "no AF_XDP socket on queue {queue} of {interface}: {error}; see docs/OPERATING.md, \
-         \"Queues\""
-    )]
-    Bind {
-        queue: u32,
-        interface: String,
-        error: io::Error,
-    },
-    #[error("{what} cannot be set up: {error}")]
-    System {
-        what: &'static str,
-        error: io::Error,
-    },
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
 }
@@ -75,24 +60,13 @@ impl StartError {
             Self::Hugepages { shortage, .. } | Self::Memory { shortage, .. } => {
                 shortage.exit_code()
             }
+            Self::Refused(refused) | Self::Attach(AttachError::Refused(refused)) => {
+                refused.exit_code()
+            }
             Self::Attach(AttachError::NotPermitted(_)) => 77,
-            Self::AddressInUse { .. }
-            | Self::QueueInUse { .. }
-            | Self::Attach(AttachError::Occupied { .. }) => 75,
-            Self::Config(_) | Self::NoSuchAddress { .. } | Self::TooSmall(_) | Self::Mtu { .. } => {
-                78
-            }
-            Self::Bind { error, .. } | Self::Listen { error, .. } | Self::System { error, .. }
-                if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
-            {
-                77
-            }
-            Self::Attach(_)
-            | Self::Origin(_)
-            | Self::Listen { .. }
-            | Self::Interface { .. }
-            | Self::Bind { .. }
-            | Self::System { .. } => 1,
+            Self::Tentative { .. } | Self::Duplicate { .. } => 75,
+            Self::Config(_) | Self::TooSmall(_) | Self::Mtu { .. } => 78,
+            Self::Attach(_) | Self::Origin(_) | Self::Interface { .. } => 1,
         }
     }
 }
@@ -109,7 +83,22 @@ pub enum Broken {
     InterfaceGone { interface: String },
 }
 
+/// The same result, with what the kernel refused.
+pub(super) fn refused<T>(
+    operation: Operation,
+    subject: impl fmt::Display,
+    result: io::Result<T>,
+) -> Result<T, StartError> {
+    result.map_err(|error| {
+        StartError::Refused(Refused {
+            operation,
+            subject: subject.to_string(),
+            error,
+        })
+    })
+}
+
 /// An error of something every Linux has.
-pub(super) fn system<T>(what: &'static str, result: io::Result<T>) -> Result<T, StartError> {
-    result.map_err(|error| StartError::System { what, error })
+pub(super) fn system<T>(what: &str, result: io::Result<T>) -> Result<T, StartError> {
+    refused(Operation::Other, what, result)
 }

@@ -3,33 +3,83 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 
 use edge_ebpf::frame::{Address, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 use edge_ebpf::maps::{ABI_VERSION, ADDRESSES_MAX, QUEUES_MAX, Settings};
 use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
-use super::error::StartError;
+use super::error::{StartError, refused, system};
 use super::memory::memory;
+use super::remedy::Operation;
+use crate::clock;
 use crate::config::{Config, Sender, XdpMode};
-use crate::limits::{XSK, XSK_SENDING};
-use crate::network::{Interface, Network};
+use crate::limits::{DETECTION_FOR, DETECTION_LOOK, XSK, XSK_SENDING};
+use crate::network::{AddressState, Interface, Network};
 use crate::reply::peer::endpoint;
 use crate::sys::socket::ServiceSocket;
 use crate::sys::xsk::Xsk;
 
-pub(super) fn listen(addresses: &[SocketAddr]) -> Result<Arc<[ServiceSocket]>, StartError> {
+pub(super) fn listen(
+    addresses: &[SocketAddr],
+    network: &Network,
+    interface: &Interface,
+) -> Result<Arc<[ServiceSocket]>, StartError> {
     let bind = |address: &SocketAddr| {
-        ServiceSocket::bind(*address).map_err(|error| match error.raw_os_error() {
-            Some(libc::EADDRINUSE) => StartError::AddressInUse { address: *address },
-            Some(libc::EADDRNOTAVAIL) => StartError::NoSuchAddress { address: *address },
-            _ => StartError::Listen {
-                address: *address,
-                error,
-            },
-        })
+        await_detection(*address, network)?;
+        let bound = scoped(*address, network, interface).and_then(ServiceSocket::bind);
+        refused(Operation::Listen, address, bound)
     };
     addresses.iter().map(bind).collect()
+}
+
+/// Waits a while for a new IPv6 address: nobody can use it before it was found to be unique.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one look after the other at what another host may still say"
+)]
+fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartError> {
+    if address.is_ipv4() {
+        return Ok(());
+    }
+    let until = clock::now() + DETECTION_FOR;
+    loop {
+        let all = system("a look at addresses", network.addresses())?;
+        let mut states = all
+            .iter()
+            .filter(|local| local.address == address.ip())
+            .map(|local| local.state);
+        match states.next() {
+            // Whether it is missing is for the socket to say.
+            Some(AddressState::Usable) | None => return Ok(()),
+            Some(AddressState::Duplicate) => return Err(StartError::Duplicate { address }),
+            Some(AddressState::Tentative) if clock::now() >= until => {
+                return Err(StartError::Tentative { address });
+            }
+            Some(AddressState::Tentative) => thread::sleep(DETECTION_LOOK),
+        }
+    }
+}
+
+/// A link-local address with the interface that it is meant on: the one that is served, unless only
+/// another has it, as a VLAN above.
+fn scoped(address: SocketAddr, network: &Network, interface: &Interface) -> io::Result<SocketAddr> {
+    let SocketAddr::V6(mut address) = address else {
+        return Ok(address);
+    };
+    if !address.ip().is_unicast_link_local() || address.scope_id() != 0 {
+        return Ok(address.into());
+    }
+    let all = network.addresses()?;
+    let owners = all.iter().filter(|local| local.address == *address.ip());
+    let mut owners = owners.map(|local| local.interface);
+    let place = match owners.next() {
+        Some(first) if !owners.any(|index| index == interface.index) => first,
+        _ => interface.index,
+    };
+    address.set_scope_id(place);
+    Ok(address.into())
 }
 
 /// What the program must know to tell whose packet it has, but for the facts of the host.
@@ -140,15 +190,6 @@ pub(super) fn xsk(config: &Config, interface: &str, queue: u32) -> Result<Xsk, S
         xsk.bind(interface, queue)?;
         Ok(xsk)
     });
-    bound.map_err(|error| {
-        let interface = interface.to_owned();
-        match error.raw_os_error() {
-            Some(libc::EBUSY) => StartError::QueueInUse { queue, interface },
-            _ => StartError::Bind {
-                queue,
-                interface,
-                error,
-            },
-        }
-    })
+    let subject = format!("queue {queue} of {interface}");
+    refused(Operation::Xsk, subject, bound)
 }

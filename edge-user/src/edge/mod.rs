@@ -7,6 +7,8 @@
 
 /// Why it does not start.
 mod error;
+/// What error numbers mean, and what to do about them.
+mod remedy;
 /// What the program is told about the host.
 mod facts;
 /// Whether the serving threads go on.
@@ -32,8 +34,9 @@ use std::thread::{self, JoinHandle};
 pub use self::cgroup::Limit;
 pub use self::error::{Broken, StartError};
 pub use self::memory::Shortage;
+pub use self::remedy::{Operation, Refused};
 
-use self::error::system;
+use self::error::refused;
 use self::heartbeat::Heartbeats;
 use self::link::{Look, Wanted, Watch, changes};
 use self::observe::{FILLER, Observer, worker_name};
@@ -78,7 +81,7 @@ impl Edge {
         let mut edge = Self {
             program,
             workers: Vec::new(),
-            miss_path: system("the thread of the miss path", filler)?,
+            miss_path: refused(Operation::Thread, "the miss path", filler)?,
             stop,
             wakes,
             heartbeats: Heartbeats::default(),
@@ -89,7 +92,7 @@ impl Edge {
         };
         for (worker, queue) in workers.into_iter().zip(0..) {
             let spawned = spawn(worker_name(queue)).spawn(move || worker.run());
-            match system("the thread of a worker", spawned) {
+            match refused(Operation::Thread, "a worker", spawned) {
                 Ok(handle) => edge.workers.push(handle),
                 Err(error) => {
                     edge.stop();

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 use edge_ebpf::cookie::epoch_at;
 use edge_ebpf::maps::Settings;
 
-use super::error::{StartError, system};
+use super::error::{StartError, refused, system};
 use super::host;
 use super::link::{Link, Wanted, Watch};
 use super::memory::memory;
 use super::observe::Observer;
+use super::remedy::Operation;
 use crate::attach::{AttachError, Maps, Program};
 use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
@@ -81,7 +82,7 @@ impl Parts {
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
         let arena = memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
-        let sockets = host::listen(&config.service.listen)?;
+        let sockets = host::listen(&config.service.listen, &network, &served)?;
         let (mut program, maps) = attached(config, interface)?;
         let queues = match program {
             None => 0,
@@ -201,14 +202,14 @@ impl Common<'_> {
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(MissPath {
-            receive: system("io_uring", receive)?,
+            receive: refused(Operation::IoUring, "receiving", receive)?,
             round: Round::new(
                 Desk {
                     settings: *settings,
                     cookies,
                     store,
                     flights: Flights::default(),
-                    origin: system("a thread that reads an origin", origin)?,
+                    origin: refused(Operation::Thread, "reading an origin", origin)?,
                     sender: self.sender(&cells.sends)?,
                     cells: Arc::clone(cells),
                     parked: None,
@@ -236,7 +237,7 @@ impl Common<'_> {
     fn sender(&self, counters: &Arc<Sends>) -> Result<Sender, StartError> {
         let memory = Arc::clone(&self.shared.slab);
         let ring = SendRing::new(SENDS, memory, &self.sockets);
-        let ring = system("io_uring or the sockets to send from", ring)?;
+        let ring = refused(Operation::IoUring, "sending", ring)?;
         Ok(Sender::new(
             ring,
             Arc::clone(&self.shared),

@@ -2,13 +2,15 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::UdpSocket;
+use std::net::{Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use edge_ebpf::wire::{HELLO_BYTES_MIN, Hello, Welcome};
 use edge_user::limits::XSK;
+use edge_user::network::Network;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::socket::ServiceSocket;
 use edge_user::sys::xsk::Xsk;
@@ -87,7 +89,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
     refused(
         &ground,
         &loopback,
-        1,
+        78,
         &["lo has no native XDP", "\"generic\""],
     );
     let small = Setup {
@@ -100,6 +102,123 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
     let output = ended(command_with(&ground, &misspelt), ANSWER_TIME_MAX);
     assert_refused(&output, 78, &["edged.toml:2: xdp.mdoe", "`mode`"]);
     assert!(!ground.has_program());
+}
+
+#[test]
+fn an_mtu_too_large_for_native_xdp_is_named() {
+    let Some(ground) = light() else { return };
+    // The program at the reader's end allows no such MTU either.
+    let there = [
+        "-n",
+        &ground.reader.namespace,
+        "link",
+        "set",
+        "dev",
+        "reader0",
+    ];
+    ip(&[&there[..], &["xdpdrv", "off"]].concat());
+    ip(&[&there[..], &["mtu", "9000"]].concat());
+    ip(&[
+        "-n",
+        &ground.edge.namespace,
+        "link",
+        "set",
+        "dev",
+        "edge0",
+        "mtu",
+        "9000",
+    ]);
+    let words = [
+        "the MTU of edge0",
+        "3500",
+        "ip link set edge0 mtu 3000",
+        "\"generic\"",
+    ];
+    refused(&ground, &Setup::of(&ground, "gso"), 78, &words);
+    let generic = Setup {
+        xdp: "generic",
+        ..Setup::of(&ground, "gso")
+    };
+    Edged::start(&ground, &generic).stop();
+}
+
+#[test]
+fn too_few_descriptors_are_named_with_their_limit() {
+    let Some(ground) = light() else { return };
+    let setup = Setup::of(&ground, "gso");
+    let command = setup.command(&ground);
+    let mut few = Command::new("prlimit");
+    few.arg("--nofile=24")
+        .arg(command.get_program())
+        .args(command.get_args());
+    few.env_remove("NOTIFY_SOCKET");
+    let output = ended(few, ANSWER_TIME_MAX);
+    assert_refused(&output, 78, &["RLIMIT_NOFILE", "LimitNOFILE="]);
+    assert!(!ground.has_program());
+}
+
+#[test]
+fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
+    let Some(ground) = light() else { return };
+    let in_edge = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace], words].concat());
+    let at = |address: &str| Setup {
+        listen: vec![format!("[{address}]:7347").parse().unwrap()],
+        ..Setup::of(&ground, "gso")
+    };
+    in_edge(&["address", "add", "fd71::77/64", "dev", "edge0"]);
+    Edged::start(&ground, &at("fd71::77")).stop();
+
+    let taken = ground.reader.ipv6.to_string();
+    in_edge(&["address", "add", &format!("{taken}/64"), "dev", "edge0"]);
+    refused(
+        &ground,
+        &at(&taken),
+        75,
+        &["a neighbour has", &taken, "dadfailed"],
+    );
+
+    // More questions than anybody waits for.
+    let transmits = "/proc/sys/net/ipv6/conf/edge0/dad_transmits";
+    ground.edge.enter(|| fs::write(transmits, "60").unwrap());
+    in_edge(&["address", "add", "fd71::78/64", "dev", "edge0"]);
+    let words = [
+        "[fd71::78]:7347 is still tentative after 4 s",
+        "start again",
+    ];
+    refused(&ground, &at("fd71::78"), 75, &words);
+}
+
+#[test]
+fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
+    let Some(ground) = light() else { return };
+    let link_local: Ipv6Addr = "fe80::ff:fe00:1".parse().unwrap();
+    for xdp in ["native", "off"] {
+        let setup = Setup {
+            listen: vec![(link_local, 7347).into()],
+            xdp,
+            ..Setup::of(&ground, "gso")
+        };
+        let edged = Edged::start(&ground, &setup);
+        let answer = ground.reader.enter(|| {
+            let network = Network::open().unwrap();
+            let link = network.interface("reader0").unwrap().unwrap();
+            let edge = SocketAddrV6::new(link_local, 7347, 0, link.index);
+            let socket = UdpSocket::bind("[::]:0").unwrap();
+            socket.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
+            let mut hello = Hello {
+                nonce: *b"linklocl",
+            }
+            .encode()
+            .to_vec();
+            hello.resize(HELLO_BYTES_MIN, 0);
+            socket.send_to(&hello, edge).unwrap();
+            let mut answer = [0; 2048];
+            let len = socket.recv(&mut answer).unwrap();
+            (len == hello.len()).then(|| Welcome::decode(answer.first_chunk().unwrap()).unwrap())
+        });
+        assert_eq!(answer.unwrap().nonce, *b"linklocl");
+        edged.stop();
+    }
 }
 
 #[test]
