@@ -9,6 +9,10 @@ use crate::clock;
 use crate::ledger::{self, Ledger};
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+/// Written to, it has the kernel join free memory into larger pieces.
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
+/// How often the kernel is asked for what it did not give at once.
+const ATTEMPTS: u32 = 5;
 
 /// What `/proc/meminfo` says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,13 +61,20 @@ pub(crate) fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
     let _lock = ledger::lock()?;
     let old = count()?;
     ledger.note(|record| record.hugepages_added += pages)?;
-    set(old + pages)?;
-    let got = count()?;
+    let mut got = old;
+    for _ in 0..ATTEMPTS {
+        set(old + pages)?;
+        got = count()?;
+        if got >= old + pages {
+            break;
+        }
+        fs::write(COMPACT, "1").with_context(|| format!("cannot write {COMPACT}"))?;
+    }
     if got < old + pages {
         ledger.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
         bail!(
-            "asked the kernel for {pages} more hugepages and got {}: memory is in pieces; free \
-             some, or start the machine anew and try again",
+            "asked the kernel for {pages} more hugepages and got {}: memory is fragmented; \
+             free some (`sysctl vm.drop_caches=1`), or restart the machine",
             got.saturating_sub(old)
         );
     }
