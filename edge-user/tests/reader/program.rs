@@ -220,6 +220,14 @@ fn no_refusal_repeats_a_ticket_wherever_it_was_typed() {
 }
 
 #[test]
+fn a_path_of_words_is_named_in_an_error() {
+    let place = Place::new(10);
+    let name = "MyHolidayPicturesFromRome/BackupOfEverythingIHave2026.ticket";
+    let said = refusal(&place.edge(&["inspect", &format!("@{name}")]), 1);
+    assert!(said.contains(name), "{said}");
+}
+
+#[test]
 fn what_was_typed_does_nothing_to_the_terminal() {
     let place = Place::new(10);
     fs::write(place.path().join("a\u{1b}[2Jb\u{9b}\u{202e}"), "x").unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, StringValueParser, TypedValueParser};
 use edge_user::seal::destination::{Begun, Content, Destination};
-use edge_user::seal::ticket::TEXT_BYTES_MAX;
+use edge_user::seal::ticket::{AnyTicket, TEXT_BYTES_MAX};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use zeroize::Zeroizing;
 
@@ -18,8 +18,12 @@ use crate::said::complain;
 const PREFIX: &str = "edge1:";
 /// What stands in an error for what may be a ticket.
 const HIDDEN: &str = "(not shown: it may be a ticket)";
-/// A piece of a ticket that is shorter than this leaves more than half of the key to be guessed.
-const PIECE_BYTES: usize = 20;
+/// A shorter piece of a ticket leaves more than a hundred bits of the key to be guessed.
+const PIECE_BYTES: usize = 24;
+/// As many words and numbers as no name has in so few characters.
+const PIECE_WORDS: usize = 9;
+/// As many places as are looked at for the start of a path.
+const PATH_STARTS_MAX: usize = 16;
 
 /// The text of a ticket, from where the argument says.
 pub(crate) fn read(argument: &str) -> Result<Zeroizing<String>, Failed> {
@@ -61,36 +65,69 @@ pub(crate) fn is_in(argument: &str, place: &Destination) -> bool {
 }
 
 /// The text without what may be a ticket or a piece of one. Errors end up in logs, and whoever
-/// pastes a ticket in the wrong place, cut in two or with a typo, must not find it there.
+/// pastes a ticket in the wrong place, cut in two or with a typo, must not find it there. What
+/// exists under this path is no ticket.
 pub(crate) fn hidden(text: &str) -> String {
     let in_ticket = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(in_ticket) {
-        let (before, run) = rest.split_at(start);
-        out.push_str(before);
-        let end = run.find(|char| !in_ticket(char)).unwrap_or(run.len());
-        let (run, behind) = run.split_at(end);
-        let behind_prefix = out
-            .get(out.len().saturating_sub(PREFIX.len())..)
-            .is_some_and(|before| before.eq_ignore_ascii_case(PREFIX));
-        out.push_str(if behind_prefix || is_mixed(run) {
-            HIDDEN
-        } else {
-            run
-        });
-        rest = behind;
+    let mut at = 0;
+    while let Some(found) = text[at..].find(in_ticket) {
+        let start = at + found;
+        let run = &text[start..];
+        let run = &run[..run.find(|char| !in_ticket(char)).unwrap_or(run.len())];
+        let end = start + run.len();
+        out.push_str(&text[at..start]);
+        let is_secret = is_behind_prefix(&text[..start])
+            || (is_whole(run) || is_random(run)) && !is_path(&text[..end], run.len());
+        out.push_str(if is_secret { HIDDEN } else { run });
+        at = end;
     }
-    out + rest
+    out + &text[at..]
 }
 
-/// Whether it looks like base64: words and hex digits never have so many letters of both cases so
-/// close to each other.
-fn is_mixed(run: &str) -> bool {
-    let count = |piece: &[u8], is: fn(&u8) -> bool| piece.iter().filter(|byte| is(byte)).count();
-    run.as_bytes().windows(PIECE_BYTES).any(|piece| {
-        count(piece, u8::is_ascii_uppercase) >= 4 && count(piece, u8::is_ascii_lowercase) >= 4
-    })
+fn is_behind_prefix(before: &str) -> bool {
+    let last = before.get(before.len().saturating_sub(PREFIX.len())..);
+    last.is_some_and(|last| last.eq_ignore_ascii_case(PREFIX))
+}
+
+/// Whether length and check are those of a ticket.
+fn is_whole(run: &str) -> bool {
+    let ticket = Zeroizing::new(format!("{PREFIX}{run}"));
+    AnyTicket::decode(&ticket).is_ok()
+}
+
+/// Whether it looks like base64. Names are made of words and numbers, which are longer than the
+/// runs of one kind in random characters.
+fn is_random(run: &str) -> bool {
+    let bytes = run.as_bytes();
+    let begins = |at: usize| {
+        let before = at.checked_sub(1).map(|before| bytes[before]);
+        match bytes[at] {
+            b'a'..=b'z' => !before.is_some_and(|before| before.is_ascii_alphabetic()),
+            b'A'..=b'Z' => !before.is_some_and(|before| before.is_ascii_uppercase()),
+            b'0'..=b'9' => !before.is_some_and(|before| before.is_ascii_digit()),
+            _ => false,
+        }
+    };
+    let begins: Vec<bool> = (0..bytes.len()).map(begins).collect();
+    let is_dense = |piece: &[bool]| piece.iter().filter(|begins| **begins).count() >= PIECE_WORDS;
+    let has = |is: fn(&u8) -> bool| bytes.iter().any(is);
+    has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_lowercase)
+        && begins.windows(PIECE_BYTES).any(is_dense)
+}
+
+/// Whether the text ends with the path of something that exists, of which so much is looked at.
+fn is_path(text: &str, bytes: usize) -> bool {
+    let last = text.len() - bytes;
+    let starts = text[..last].rmatch_indices(|char: char| {
+        char.is_whitespace() || matches!(char, '"' | '\'' | '`' | '@' | '=')
+    });
+    let starts = starts.map(|(at, found)| at + found.len());
+    starts
+        .take(PATH_STARTS_MAX)
+        .chain([0, last])
+        .any(|start| Path::new(&text[start..]).symlink_metadata().is_ok())
 }
 
 /// For arguments that name something else: a ticket there would become the name of a file.
@@ -167,6 +204,9 @@ pub(crate) fn guard_memory() {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     const VECTOR: &str = "edge1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh_w8fLz9PX29_j5-vt5WBe8";
@@ -208,10 +248,38 @@ mod tests {
             "unexpected argument '--public-ticket-outt' found",
             "[2001:db8::1]:7347: größe",
             "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+            "cannot read /srv/MyHolidayPicturesFromRome/BackupOfEverythingIHave2026.tar.zst: no",
+            "/home/me/Projects/VideoEncoderSettings/HighQualityFinalCutVersion12_Rev3.mp4",
+            "ThisIsTheWayThatWeDoThingsAroundHere",
+            "IMG_20261122_173355-EDITED_ForPrint",
             "",
         ] {
             assert_eq!(hidden(text), text);
         }
+    }
+
+    #[test]
+    fn what_exists_is_named_whatever_it_is_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = "q7Zk2Pd9XwLr4TbN8vJsC1mY6hGf3KeQ";
+        let path = folder.path().join("a folder").join(name);
+        let said = format!("cannot write {}: no", path.display());
+        assert!(hidden(&said).contains(HIDDEN));
+        std::fs::create_dir_all(&path).unwrap();
+        assert_eq!(hidden(&said), said);
+        let inside = format!("cannot write {}/{name}: no", path.display());
+        assert!(hidden(&inside).ends_with(&format!("/{HIDDEN}: no")));
+    }
+
+    #[test]
+    fn hardly_any_random_key_is_shown() {
+        let mut shown = 0;
+        for _ in 0..1000 {
+            let bytes: [u8; 32] = rand::random();
+            let key = URL_SAFE_NO_PAD.encode(bytes);
+            shown += u32::from(hidden(&key) == key);
+        }
+        assert!(shown < 40, "{shown} of 1000 keys");
     }
 
     #[test]
