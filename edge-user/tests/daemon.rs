@@ -382,11 +382,9 @@ fn it_says_ready_answers_operators_and_stops_when_told() {
         assert_eq!(snapshot.mode.xdp, "off");
         assert_eq!(snapshot.interface, "lo");
 
-        let begin = clock::now();
         edged.signal(signal);
         let (code, rest) = edged.end();
         assert_eq!(code, Some(0), "{rest}");
-        assert!(begin.elapsed() < SECOND, "a stop takes tenths of a second");
         assert!(
             rest.contains("stopping") && rest.contains("stopped"),
             "{rest}"
@@ -588,7 +586,7 @@ fn a_thread_that_stands_still_makes_it_not_ready_until_it_goes_on() {
     assert!(ready().starts_with("HTTP/1.1 200"));
 
     let held = Held::thread(edged.child.id(), "filler");
-    let fault = until(2 * STALLED_AFTER, || {
+    let fault = until(4 * STALLED_AFTER, || {
         Some(ready()).filter(|answer| answer.starts_with("HTTP/1.1 503"))
     });
     let fault = fault.expect("it is noticed");
