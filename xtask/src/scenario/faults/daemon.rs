@@ -2,6 +2,7 @@
 //! started twice, and an interface that is taken.
 
 use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 
 use super::play::{Play, WITHIN, run_within, wait};
@@ -53,8 +55,8 @@ pub(super) const FAULTS: &[Fault] = &[
     },
     Fault {
         name: "log-unread",
-        done: "edged with its log in a pipe that nobody reads, more lines than the pipe and the \
-               queue before it hold, and a damaged chunk fetched",
+        done: "edged with its log in a full pipe that nobody reads, more lines than the queue \
+               before it holds, and a damaged chunk fetched",
         expected: "lines are dropped and counted; misses are served; it stops when told",
         excuses: UNREACHABLE,
         play: log_unread,
@@ -96,8 +98,8 @@ pub(super) const FAULTS: &[Fault] = &[
 
 /// Long enough to be in the middle of.
 const LARGE_BYTES: u64 = 64 << 20;
-/// A log that takes so many lines loses none.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// For more lines than wait for the log.
+const LINES_WITHIN: Duration = Duration::from_mins(1);
 /// The issue's.
 const STOPPED_FOR: Duration = Duration::from_secs(10);
 /// The miss path looks at the clock once a second; a reader that was stopped for three greets anew
@@ -206,7 +208,10 @@ fn log_fails(play: &mut Play<'_>) -> Result<String> {
 }
 
 fn log_unread(play: &mut Play<'_>) -> Result<String> {
-    let (reader, writer) = std::io::pipe()?;
+    let (reader, mut writer) = io::pipe()?;
+    ioctl_fionbio(&writer, true)?;
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    ioctl_fionbio(&writer, false)?;
     play.restart_with_log(writer.into())?;
     let seen = serves_without_log(play);
     drop(reader);
@@ -215,7 +220,7 @@ fn log_unread(play: &mut Play<'_>) -> Result<String> {
 
 /// Has lines dropped, and is served from the origin all the same; then puts the log right.
 fn serves_without_log(play: &mut Play<'_>) -> Result<String> {
-    let dropped = clock::poll(HANGS_AFTER, || {
+    let dropped = clock::poll(LINES_WITHIN, || {
         for _signal in 0..100 {
             play.signal(Signal::HUP).ok()?;
             play.counts().ok()?;
