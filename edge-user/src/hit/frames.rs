@@ -58,27 +58,29 @@ impl FrameSender {
         Some(self.shared.slab.span(stay.slot, offset, len_bytes))
     }
 
-    /// Sends one datagram that `write` makes. Says whether there was a frame for it.
+    /// Sends one datagram that `write` makes, or says with which reason there is none.
     fn datagram(
         &self,
         xsk: &mut Xsk,
         way: &Way<'_>,
         len_bytes: usize,
         write: impl FnOnce(&mut [u8]),
-    ) -> bool {
+    ) -> Result<(), Reason> {
         let Some(mut sending) = xsk.take_tx() else {
             self.counters.would_block.add(1);
-            return false;
+            return Err(Reason::SendQueueFull);
         };
         let payload_at = way.frame.payload_at();
         let end = payload_at.saturating_add(len_bytes);
         let made = make(xsk.tx_bytes(&mut sending), way, payload_at, end, write);
-        // Both lengths were checked when the request was read, and are bounded above.
-        debug_assert!(made.is_some(), "the packet fits its frame");
+        if made.is_none() {
+            xsk.put_back_tx(sending);
+            return Err(Reason::BadDescriptor);
+        }
         xsk.send(sending, end);
         self.counters.datagrams.add(1);
         self.counters.bytes.add(len_bytes as u64);
-        true
+        Ok(())
     }
 }
 
@@ -137,21 +139,20 @@ impl Out for FrameSender {
         let Some((geometry, runs)) = runs else {
             let nack = request.nack(NackCode::Range, 0).encode();
             let write = |payload: &mut [u8]| payload.copy_from_slice(&nack);
-            return if self.datagram(xsk, &way, NACK_BYTES, write) {
-                Reason::NackRange
-            } else {
-                Reason::SendQueueFull
-            };
+            let sent = self.datagram(xsk, &way, NACK_BYTES, write);
+            return sent.map_or_else(|reason| reason, |()| Reason::NackRange);
         };
+        let mut sent_any = false;
         for index in runs.flat_map(|run| run.first..run.first.saturating_add(run.count)) {
             let Some(span) = self.span(stay, geometry, index) else {
                 continue;
             };
             let write = |payload: &mut [u8]| self.shared.slab.copy(span, payload);
-            if !self.datagram(xsk, &way, span.len_bytes(), write) {
-                // The ring is full: send what is there, and leave the rest to the next request.
-                xsk.kick();
-                return Reason::SendQueueFull;
+            match self.datagram(xsk, &way, span.len_bytes(), write) {
+                Ok(()) => sent_any = true,
+                // The rest is left to the next request.
+                Err(Reason::SendQueueFull) if sent_any => return Reason::ServedPartly,
+                Err(reason) => return reason,
             }
         }
         Reason::Served

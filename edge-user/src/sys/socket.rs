@@ -28,7 +28,7 @@ const AF_INET: libc::sa_family_t = libc::AF_INET as libc::sa_family_t;
 #[expect(clippy::cast_possible_truncation, reason = "2 and 10")]
 const AF_INET6: libc::sa_family_t = libc::AF_INET6 as libc::sa_family_t;
 
-const SEND_BUFFER_BYTES: libc::c_int = 16 << 20;
+pub(in crate::sys) const SEND_BUFFER_BYTES: libc::c_int = 16 << 20;
 const RECEIVE_BUFFER_BYTES: libc::c_int = 4 << 20;
 const TTL: libc::c_int = 64;
 
@@ -343,7 +343,7 @@ fn dropped(fd: &OwnedFd) -> io::Result<u32> {
 }
 
 /// Without the right to exceed the system's limit, as much as it allows.
-fn set_buffer(
+pub(in crate::sys) fn set_buffer(
     fd: RawFd,
     forced: libc::c_int,
     limited: libc::c_int,

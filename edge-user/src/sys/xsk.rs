@@ -15,7 +15,7 @@ use super::mapping::Mapping;
 use super::ring::{Consuming, Producing, Ring};
 use super::ring_memory::{Entry, RingMemory, RingOffsets};
 use super::slab::{Piece, Slab};
-use super::socket::socklen;
+use super::socket::{SEND_BUFFER_BYTES, set_buffer, socklen};
 use super::taken::bind_when_free;
 
 #[expect(clippy::cast_possible_truncation, reason = "44")]
@@ -123,6 +123,19 @@ struct Transmit {
     under_way: u32,
 }
 
+/// How many times the kernel is asked to send before a datagram is dropped for want of a frame.
+const TX_WAITS: u32 = 2000;
+
+/// What became of a call to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wakened {
+    /// All there was.
+    Sent,
+    /// A part of it; there may be room for more at once.
+    Again,
+    Failed,
+}
+
 /// The kernel takes this many frames of a copy-mode socket for one wake-up.
 const FRAMES_PER_KICK: u32 = 32;
 
@@ -159,6 +172,14 @@ impl Xsk {
         set_option(raw, libc::XDP_RX_RING, &sizes.rx_ring)?;
         if sizes.tx_frames > 0 {
             set_option(raw, libc::XDP_TX_RING, &sizes.tx_ring)?;
+            // The kernel copies each frame into a buffer of its own, and by default has room for
+            // some ninety of them.
+            set_buffer(
+                raw,
+                libc::SO_SNDBUFFORCE,
+                libc::SO_SNDBUF,
+                SEND_BUFFER_BYTES,
+            )?;
         }
 
         // SAFETY: plain data, for which zeros are a value.
@@ -316,12 +337,29 @@ impl Xsk {
         assert!(free.is_empty(), "the fill ring holds every frame");
     }
 
-    /// A frame to send from, if one is free or the kernel is done with one.
+    /// A frame to send from, if one is free or soon will be.
+    ///
+    /// When none is free, everything queued is on its way as fast as the link takes it, and whoever
+    /// asks next would need a frame too. So its completion is waited for, a millisecond or so.
     pub fn take_tx(&mut self) -> Option<TxFrame> {
-        if self.transmit.as_ref()?.free.is_empty() {
+        for _ in 0..TX_WAITS {
+            if !self.transmit.as_ref()?.free.is_empty() {
+                break;
+            }
+            let sent = self.wake();
             self.reap();
+            if sent == Wakened::Failed {
+                break;
+            }
         }
         self.transmit.as_mut()?.free.pop().map(TxFrame)
+    }
+
+    /// Gives back a frame that is not to be sent.
+    pub fn put_back_tx(&mut self, frame: TxFrame) {
+        if let Some(transmit) = &mut self.transmit {
+            transmit.free.push(frame.0);
+        }
     }
 
     /// Takes back the frames that the kernel is done with.
@@ -378,25 +416,33 @@ impl Xsk {
     pub fn kick(&mut self) {
         let under_way = self.transmit.as_ref().map_or(0, |queue| queue.under_way);
         for _ in 0..under_way.div_ceil(FRAMES_PER_KICK) {
-            // SAFETY: no buffer and no address: the call only wakes the socket up.
-            let result = unsafe {
-                libc::sendto(
-                    self.fd.as_raw_fd(),
-                    std::ptr::null(),
-                    0,
-                    libc::MSG_DONTWAIT,
-                    std::ptr::null(),
-                    0,
-                )
-            };
-            // Sent all there is; or, with an error other than "call again", cannot just now.
-            let again =
-                result < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN);
-            if !again {
+            if self.wake() != Wakened::Again {
                 break;
             }
         }
         self.reap();
+    }
+
+    /// Has the kernel send some of what is queued.
+    fn wake(&self) -> Wakened {
+        // SAFETY: no buffer and no address: the call only wakes the socket up.
+        let result = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                std::ptr::null(),
+                0,
+                libc::MSG_DONTWAIT,
+                std::ptr::null(),
+                0,
+            )
+        };
+        if result >= 0 {
+            return Wakened::Sent;
+        }
+        match io::Error::last_os_error().raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::EBUSY | libc::EINTR) => Wakened::Again,
+            _ => Wakened::Failed,
+        }
     }
 
     /// Whether frames are queued that the kernel has not taken.
@@ -570,5 +616,41 @@ mod tests {
         let mut entries = 0;
         kernels_fill.consume(u32::MAX, |_| entries += 1);
         assert_eq!(entries, 2 * FRAMES, "each frame was given twice");
+    }
+
+    #[test]
+    fn a_frame_to_send_from_comes_back_when_it_is_completed_or_put_back() {
+        let sizes = XskSizes {
+            frame_bytes: 2048,
+            rx_frames: 1,
+            tx_frames: FRAMES,
+            fill_ring: 2,
+            rx_ring: 1,
+            tx_ring: FRAMES,
+            completion_ring: FRAMES,
+        };
+        let (fill, _) = ring(sizes.fill_ring);
+        let (_, rx) = ring(sizes.rx_ring);
+        let (tx, _) = ring(sizes.tx_ring);
+        let (mut kernels_done, done) = ring(sizes.completion_ring);
+        let rings = XskRings {
+            fill,
+            rx,
+            transmit: Some((tx, done)),
+        };
+        let umem = Mapping::sparse(sizes.umem_bytes()).unwrap();
+        // Nobody is woken here: the wait for a frame ends at once.
+        let mut xsk = Xsk::over(File::open("/dev/null").unwrap().into(), rings, umem, sizes);
+        for _ in 0..FRAMES {
+            let frame = xsk.take_tx().unwrap();
+            xsk.send(frame, 64);
+        }
+        assert!(xsk.take_tx().is_none());
+        kernels_done.produce(std::iter::once(u64::from(sizes.frame_bytes)));
+        let frame = xsk.take_tx().expect("one is completed");
+        assert!(xsk.take_tx().is_none());
+        xsk.put_back_tx(frame);
+        assert_eq!(xsk.frames_missing(), 0, "I2");
+        assert!(xsk.take_tx().is_some());
     }
 }

@@ -76,6 +76,24 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
     edged.stop();
 }
 
+#[test]
+fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "polite", 40_000_000);
+    let edged = Edged::start(&ground, &Setup::of(&ground, "xsk"));
+    for _ in 0..4 {
+        object.fetch(&ground, ground.service_v4());
+    }
+    let reasons = &edged.settled().workers[0].reasons;
+    let dropped = [Reason::SendQueueFull, Reason::ServedPartly].map(|why| packets(reasons, why));
+    let served = packets(reasons, Reason::Served);
+    assert!(
+        served > 900 && dropped.iter().sum::<u64>() * 1000 <= served,
+        "{reasons:?}"
+    );
+    edged.stop();
+}
+
 /// The counts, and how many frames the edge's end of the link has received, with none on its way.
 fn at_rest(edged: &Edged) -> (Snapshot, u64) {
     let rest = wait::until(Duration::from_secs(5), || {
