@@ -32,6 +32,7 @@ mod tags;
 /// The golden packets, as frames on a wire.
 mod golden;
 /// Start, idle, end.
+mod kernel;
 mod life;
 /// The command to size machines with, against an edge that is one.
 mod capacity;

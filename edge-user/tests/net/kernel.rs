@@ -1,0 +1,124 @@
+//! What the kernel does to datagrams before the edge sees them, and what it lets through.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use edge_ebpf::golden::build::{self, Build};
+use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::Welcome;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::UdpGsoSegment;
+
+use crate::daemon::{Edged, Setup};
+use crate::ground::Ground;
+use crate::objects::Object;
+use crate::tap::{self, Tap};
+use crate::wait;
+
+const PATIENCE: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
+    let Some(ground) = Ground::new() else { return };
+    let object = Object::seal(&ground, "coalesced", 5_000_000);
+    let setup = Setup {
+        xdp: "generic",
+        ..Setup::of(&ground, "gso")
+    };
+    let edged = Edged::start(&ground, &setup);
+    object.fetch(&ground, ground.service_v4());
+    for address in [ground.service_v4(), ground.service_v6()] {
+        let any: SocketAddr = if address.is_ipv4() {
+            (ground.reader.ipv4, 0).into()
+        } else {
+            (ground.reader.ipv6, 0).into()
+        };
+        let socket = ground.reader.enter(|| UdpSocket::bind(any).unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.connect(address).unwrap();
+        let mut buffer = [0; 2048];
+        let mut next = || {
+            let length = socket.recv(&mut buffer).expect("an answer");
+            buffer[..length].to_vec()
+        };
+        // Cut to datagrams of this length, on this link only behind the edge's program.
+        let send = |segment_bytes: i32, payload: &[u8]| {
+            setsockopt(&socket, UdpGsoSegment, &segment_bytes).unwrap();
+            assert_eq!(socket.send(payload).unwrap(), payload.len());
+        };
+        send(0, &build::hello(1232));
+        let welcome = Welcome::decode(next().first_chunk().unwrap()).unwrap();
+        let get = |want| build::get(welcome.cookie, object.chunk_id(), want);
+        let mut kinds = |segment_bytes, first: Vec<u8>, second: Vec<u8>| {
+            send(segment_bytes, &[first, second].concat());
+            let mut heard = [next(), next()].map(|answer| [answer[1], answer[2]]);
+            heard.sort_unstable();
+            heard
+        };
+        assert_eq!(kinds(64, get(1), get(2)), [[0x14, 0], [0x14, 1]]);
+        assert_eq!(
+            kinds(1232, build::hello(1232), get(4)),
+            [[0x12, 4], [0x14, 2]]
+        );
+    }
+    let stat = edged.settled();
+    assert_eq!(stat.xdp_packets(Reason::Coalesced), 4, "{:?}", stat.xdp);
+    edged.stop();
+}
+
+/// A HELLO to the whole link is nobody's; what routers look at is not looked at; and the same
+/// with and without the program.
+#[test]
+fn a_greeting_is_answered_or_not_alike_by_program_and_socket() {
+    for xdp in ["native", "off"] {
+        let Some(ground) = Ground::new() else { return };
+        let setup = Setup {
+            xdp,
+            ..Setup::of(&ground, "gso")
+        };
+        let edged = Edged::start(&ground, &setup);
+        let tap = Tap::on(&ground.reader);
+        let hello = |v6| ground.request(v6, build::hello(1232));
+        let from = ground.reader.mac;
+        let group = [0x01, 0x00, 0x5e, 0, 0, 1];
+        let subnet = [10, 71, 0, 255];
+        let broadcast = || hello(false).destination(&subnet, 7347);
+        let mut damaged = hello(false).frame();
+        damaged[24] ^= 1;
+        let answered = |frame: &[u8]| {
+            tap.send(frame);
+            let welcome = || loop {
+                let frame = tap.receive(PATIENCE)?;
+                let payload = tap::read(&frame).and_then(|heard| heard.payload);
+                if payload.is_some_and(|payload| payload.starts_with(&[0xed, 0x12])) {
+                    return Some(());
+                }
+            };
+            welcome().is_some()
+        };
+        // The kernel asks for the reader's station once, and loses nothing meanwhile.
+        let warm = wait::until(PATIENCE * 4, || {
+            answered(&hello(true).frame()).then_some(())
+        });
+        assert!(warm.is_some(), "{xdp}: {}", edged.log());
+        let cases: [(&str, Build, bool); 8] = [
+            ("IPv4", hello(false), true),
+            ("IPv6", hello(true), true),
+            ("TTL 0", hello(false).ttl(0), true),
+            ("hop limit 0", hello(true).ttl(0), true),
+            ("every station", hello(false).macs(from, [0xff; 6]), false),
+            ("a group of stations", hello(true).macs(from, group), false),
+            ("the network's broadcast address", broadcast(), false),
+            (
+                "that, and every station",
+                broadcast().macs(from, [0xff; 6]),
+                false,
+            ),
+        ];
+        for (name, build, expected) in cases {
+            assert_eq!(answered(&build.frame()), expected, "{xdp}: {name}");
+        }
+        assert!(!answered(&damaged), "{xdp}: a wrong header checksum");
+        edged.stop();
+    }
+}
