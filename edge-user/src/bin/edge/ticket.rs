@@ -249,7 +249,7 @@ mod tests {
             "[2001:db8::1]:7347: größe",
             "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
             "cannot read /srv/MyHolidayPicturesFromRome/BackupOfEverythingIHave2026.tar.zst: no",
-            "/home/me/Projects/VideoEncoderSettings/HighQualityFinalCutVersion12_Rev3.mp4",
+            "/srv/Projects/VideoEncoderSettings/HighQualityFinalCutVersion12_Rev3.mp4",
             "ThisIsTheWayThatWeDoThingsAroundHere",
             "IMG_20261122_173355-EDITED_ForPrint",
             "",
