@@ -12,6 +12,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::socket::{ServiceSocket, parse_socket_address, socklen};
+use super::undumped::Undumped;
 
 /// Wakes a thread that sleeps in [`ReceiveRing::wait`], from any other.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ pub struct ReceiveRing {
     ring: IoUring,
     /// Read by the kernel at each completion, so at a fixed place.
     header: Box<libc::msghdr>,
-    buffers: Box<[[u8; BUFFER_BYTES]]>,
+    buffers: Undumped<[u8; BUFFER_BYTES]>,
     sockets: Arc<[ServiceSocket]>,
     wake: Wake,
     /// Sockets, and the wake-up, whose multishot ended and must be started again.
@@ -99,7 +100,7 @@ impl ReceiveRing {
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         header.msg_namelen = socklen::<libc::sockaddr_in6>();
         let unarmed = (0..sockets.len() as u64).chain([WAKE]).collect();
-        let buffers = vec![[0; BUFFER_BYTES]; usize::from(buffer_count)].into_boxed_slice();
+        let buffers = Undumped::new(usize::from(buffer_count))?;
         let used = (0..buffer_count).collect();
         Ok(Self {
             ring,
@@ -114,7 +115,7 @@ impl ReceiveRing {
 
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: entries are made in `arm` and `provide`: they point to the header and to
-        // buffers that are boxed here and given back only once, and name sockets kept open here.
+        // buffers that are kept here and given back only once, and name sockets kept open here.
         let pushed = unsafe { self.ring.submission().push(entry) };
         assert!(
             pushed.is_ok(),
@@ -271,7 +272,7 @@ impl Drop for ReceiveRing {
             left -= ended.count().min(left);
         }
         // Leaked rather than freed under the kernel's hands.
-        Box::leak(std::mem::take(&mut self.buffers));
+        Box::leak(Box::new(std::mem::take(&mut self.buffers)));
         // SAFETY: plain data and null pointers, for which zeros are a value.
         let empty: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         Box::leak(std::mem::replace(&mut self.header, empty));

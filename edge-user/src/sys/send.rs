@@ -1,7 +1,6 @@
 //! Sends through io_uring, gathered straight from a slab.
 
 use std::io;
-use std::mem::zeroed;
 use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::slab::{Slab, Span};
 use super::socket::{SendSocket, ServiceSocket, socket_address};
+use super::undumped::{Undumped, Zeroed};
 
 /// Most parts one send gathers: every segment of the largest send could stand alone.
 pub const SPANS_MAX: usize = 64;
@@ -28,6 +28,9 @@ struct Operation {
     inline: [u8; INLINE_BYTES_MAX],
     what: Sent,
 }
+
+// SAFETY: plain data and null pointers, for which zeros are a value.
+unsafe impl Zeroed for Operation {}
 
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
@@ -106,7 +109,7 @@ pub trait SendQueue {
 pub struct SendRing {
     ring: IoUring,
     /// Never grows: the kernel knows the operations by address.
-    operations: Box<[Operation]>,
+    operations: Undumped<Operation>,
     free: Vec<usize>,
     /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
     memory: Arc<Slab>,
@@ -142,12 +145,7 @@ impl SendRing {
             })
         };
         let sockets = services.iter().map(lanes).collect::<io::Result<_>>()?;
-        let operations: Box<[Operation]> = (0..depth)
-            .map(|_| {
-                // SAFETY: plain data and null pointers, for which zeros are a value.
-                unsafe { zeroed() }
-            })
-            .collect();
+        let operations = Undumped::new(depth as usize)?;
         let free = (0..operations.len()).collect();
         Ok(Self {
             ring,
@@ -318,7 +316,7 @@ impl Drop for SendRing {
                 Err(error) if is_passing(&error) => {}
                 Err(_) => {
                     // Leaked rather than freed under the kernel's hands.
-                    Box::leak(std::mem::take(&mut self.operations));
+                    Box::leak(Box::new(std::mem::take(&mut self.operations)));
                     Box::leak(Box::new(Arc::clone(&self.memory)));
                     return;
                 }

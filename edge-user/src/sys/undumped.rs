@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
 use std::slice;
 
 use memmap2::{Advice, MmapMut};
 
 /// A fixed number of values, zeros at first, in memory of its own.
 pub struct Undumped<T> {
-    map: MmapMut,
+    values: NonNull<T>,
     count: usize,
-    _values: PhantomData<T>,
+    /// Keeps the values mapped; nothing for none.
+    _map: Option<MmapMut>,
 }
 
 /// What may begin as zeros.
@@ -36,12 +37,13 @@ impl<T: Zeroed> Undumped<T> {
             assert!(!std::mem::needs_drop::<T>(), "values are not dropped");
             assert!(align_of::<T>() <= 4096, "a mapping begins at a page");
         }
-        let map = MmapMut::map_anon((count * size_of::<T>()).max(1))?;
+        let mut map = MmapMut::map_anon((count * size_of::<T>()).max(1))?;
         map.advise(Advice::DontDump)?;
+        let values = NonNull::new(map.as_mut_ptr().cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
-            map,
+            values,
             count,
-            _values: PhantomData,
+            _map: Some(map),
         })
     }
 
@@ -51,20 +53,32 @@ impl<T: Zeroed> Undumped<T> {
     }
 }
 
+/// No values.
+impl<T> Default for Undumped<T> {
+    fn default() -> Self {
+        Self {
+            values: NonNull::dangling(),
+            count: 0,
+            _map: None,
+        }
+    }
+}
+
 impl<T> Deref for Undumped<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping has room for the values, checked in `new`, begins aligned, and each is
-        // zeros, a value by `Zeroed`, or what was written through `deref_mut`. It is ours alone.
-        unsafe { slice::from_raw_parts(self.map.as_ptr().cast(), self.count) }
+        // SAFETY: the mapping of `new` has room for the values and begins aligned, and each is zeros, a
+        // value by `Zeroed`, or what was written through `deref_mut`; it is ours alone. For none, any
+        // aligned pointer will do.
+        unsafe { slice::from_raw_parts(self.values.as_ptr(), self.count) }
     }
 }
 
 impl<T> DerefMut for Undumped<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and borrowed mutably.
-        unsafe { slice::from_raw_parts_mut(self.map.as_mut_ptr().cast(), self.count) }
+        unsafe { slice::from_raw_parts_mut(self.values.as_ptr(), self.count) }
     }
 }
 
@@ -73,5 +87,42 @@ impl<T> fmt::Debug for Undumped<T> {
         out.debug_struct("Undumped")
             .field("count", &self.count)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::mapping::Mapping;
+
+    /// Whether the mapping with this address, which the kernel may have joined to another, is marked.
+    fn is_left_out(address: usize) -> bool {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let parse = |text: &str| usize::from_str_radix(text, 16).ok();
+        let mut within = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|word| word.split_once('-'));
+            if let Some((Some(start), Some(end))) = range.map(|(a, b)| (parse(a), parse(b))) {
+                within = (start..end).contains(&address);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:")
+                && within
+            {
+                return flags.split(' ').any(|flag| flag == "dd");
+            }
+        }
+        panic!("{address:x} is not mapped");
+    }
+
+    #[test]
+    fn what_must_not_be_dumped_is_marked_and_begins_as_zeros() {
+        let mut values: Undumped<[u8; 2048]> = Undumped::new(7).unwrap();
+        assert!(values.iter().all(|value| *value == [0; 2048]));
+        values[6].fill(9);
+        assert!(is_left_out(values.as_ptr().addr()));
+        values.truncate(6);
+        assert_eq!(values.len(), 6);
+        assert!(Undumped::<u8>::default().is_empty());
+        assert!(is_left_out(Mapping::sparse(1).unwrap().address()));
+        assert!(is_left_out(Mapping::anonymous(1, false).unwrap().address()));
     }
 }
