@@ -79,7 +79,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
 #[test]
 fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
     let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "polite", 40_000_000);
+    let object = Object::seal(&ground, "polite", 10_000_000);
     let edged = Edged::start(&ground, &Setup::of(&ground, "xsk"));
     for _ in 0..4 {
         object.fetch(&ground, ground.service_v4());
@@ -88,7 +88,7 @@ fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
     let dropped = [Reason::SendQueueFull, Reason::ServedPartly].map(|why| packets(reasons, why));
     let served = packets(reasons, Reason::Served);
     assert!(
-        served > 900 && dropped.iter().sum::<u64>() * 1000 <= served,
+        served > 200 && dropped.iter().sum::<u64>() * 1000 <= served,
         "{reasons:?}"
     );
     edged.stop();
