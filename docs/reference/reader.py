@@ -33,16 +33,25 @@ HELLO, WELCOME, GET, DATA, NACK = 1, 2, 3, 4, 5
 ABSENT, PENDING, BUSY, COOKIE, ORIGIN, RANGE = 1, 2, 3, 4, 5, 6
 PATIENCE = {PENDING: 30.0, BUSY: 6.0, ORIGIN: 6.0}
 GREETING_WAITS = (0.5, 1.0, 2.0)
-SILENCE, SILENCES = 3.0, 3
+GREETING_WAIT_MOST = 10.0
+SILENCE = 3.0
+OUTAGE, OUTAGE_GREETED = 150.0, 10.0
+FIRST_WAIT, FIRST_PAUSE, FIRST_SEGMENTS = 1.0, 0.5, 16
+PAUSE_LEAST, PAUSE_MOST = 0.025, 0.4
+COLD_MEMORY = 5.0
 REFUSED_COOKIES = 4
 RETRY_LEAST, RETRY_MOST = 0.02, 2.0
 CHUNKS_AHEAD = 4
-FIRST_WINDOW, LEAST_WINDOW, MOST_WINDOW = 32, 8, 128
+FIRST_WINDOW, LEAST_WINDOW, MOST_WINDOW = 10, 1, 128
 BUFFER_OF_A_SEGMENT = 4096
 
 
 class Failure(Exception):
     """The object cannot be had; the text says why."""
+
+
+class Broken(Failure):
+    """A WELCOME that is impossible; it is believed when the next one is too."""
 
 
 # --- Sealed objects ------------------------------------------------------------------------------
@@ -131,14 +140,15 @@ def segment_length(length, segment_bytes, index):
 
 
 def read_welcome(datagram):
-    """W: WELCOME. None if it is no WELCOME of this version; values it must not have are an end."""
+    """W: WELCOME. None if it sets reserved bytes; a Broken one has values it must not have."""
     segment_bytes, burst, zero, seconds, _, epoch, zeros, cookie = struct.unpack_from(
         ">HBBH8sI4s8s", datagram, 2)
     if zero or any(zeros):
         return None
-    if not 1024 <= segment_bytes <= 1440 or not 1 <= burst <= 128 or seconds < 2:
-        raise Failure(f"the edge is broken: its WELCOME says segments of {segment_bytes}, "
-                      f"bursts of {burst}, {seconds} seconds")
+    if (not 1024 <= segment_bytes <= 1440 or not 1 <= burst <= 128 or seconds < 2
+            or not any(cookie)):
+        raise Broken(f"the edge is broken: its WELCOME says segments of {segment_bytes}, "
+                     f"bursts of {burst}, {seconds} seconds, cookie {cookie.hex()}")
     return Welcome(segment_bytes, burst, seconds, epoch, cookie)
 
 
@@ -161,16 +171,18 @@ class Chunk:
     def __init__(self, chunk_id, length):
         self.id, self.tag, self.length = chunk_id, chunk_id[:8], length
         self.spoiled = 0
+        self.refused = None     # the code of a final NACK, and the socket that it came to
         self.data = None
         self.begin()
 
     def begin(self):
         """Forget every segment, as after a change of segment_bytes (W: DATA)."""
         self.parts, self.asked = {}, set()
-        self.due = {}           # segment under way -> (when it is overdue, when it was asked
-                                # for, unless its coming measures no round trip)
+        self.due = {}           # segment asked for -> (when, whether its coming measures a
+                                # round trip); it may be on the path, or be fetched
+        self.fetched_until = 0.0    # PENDING: nothing of it is overdue before
+        self.heard = None       # when its latest segment came
         self.not_before = 0.0   # no GET sooner: a NACK said so
-        self.vain = 0           # waits in a row that brought nothing
         self.since = None       # the oldest GET nothing has answered
         self.trouble = {}       # NACK code -> when it came first, since there was DATA
         self.first_asked = None
@@ -187,9 +199,18 @@ class Edge:
         self.segment_bytes = None
         self.window = FIRST_WINDOW
         self.rtt = self.deviation = None
+        self.arrived = 0        # segments
+        self.backoff = 0        # doublings of the wait, till a round trip is measured
+        self.pause_least = PAUSE_LEAST
+        self.gap = self.last_data = 0.0
+        self.cold_until = 0.0
         self.fetch_time = 0.0
-        self.silences = self.refusals = 0
+        self.refusals = 0
         self.greet_again = False
+        self.broken = False     # the last WELCOME was impossible
+        self.refreshed = 0.0    # when DATA of another segment_bytes last had us say HELLO
+        self.flowed = False     # DATA came
+        self.out_since = None   # since when nothing has come, over all silences
 
     def open_socket(self):
         """Conduct of a client, 1: a new random port, and nobody heard but this edge."""
@@ -210,7 +231,7 @@ class Edge:
         self.unanswered = {}    # nonce -> length of a HELLO
         self.welcome = self.previous_cookie = None
         for chunk in self.chunks.values():
-            chunk.due, chunk.since, chunk.vain = {}, None, 0
+            chunk.due, chunk.since = {}, None
 
     def send(self, datagram):
         """What the kernel refuses, or an ICMP error it reports, counts as a datagram lost."""
@@ -247,11 +268,18 @@ class Edge:
         nonce = datagram[8:16]
         if self.unanswered.get(nonce) != len(datagram):
             return
-        if version != VERSION:
-            raise Failure(f"the edge speaks version {version} of the protocol, not {VERSION}")
-        welcome = read_welcome(datagram)
+        try:
+            if version != VERSION:
+                raise Broken(f"the edge speaks version {version} of the protocol, not {VERSION}")
+            welcome = read_welcome(datagram)
+        except Broken:
+            if self.broken:
+                raise
+            self.broken, self.welcome, self.greet_again = True, None, True
+            return
         if welcome is None:
             return
+        self.broken = False
         del self.unanswered[nonce]
         self.previous_cookie = self.welcome and self.welcome.cookie
         self.welcome, self.proved = welcome, len(datagram)
@@ -267,7 +295,9 @@ class Edge:
         self.unanswered[nonce] = length
         self.send(make_hello(nonce, length))
         until = time.monotonic() + wait
-        while nonce in self.unanswered and time.monotonic() < until:
+        broken = self.broken
+        while (nonce in self.unanswered and time.monotonic() < until
+               and self.broken == broken):
             self.receive(until)
         return nonce not in self.unanswered
 
@@ -276,42 +306,71 @@ class Edge:
         if new_port:
             self.welcome = None
         renewal = self.welcome is not None
-        for wait in GREETING_WAITS:
+        waits = list(GREETING_WAITS)
+        if renewal and self.rtt is not None:
+            waits = [max(wait, self.wait()) for wait in waits]
+        began = self.out_since = self.out_since or time.monotonic()
+        for wait in waits:
             if self.welcome is None:
                 self.open_socket()
             length = max(1232, 16 + (self.segment_bytes or 0))
-            if not self.hello(length, wait):
-                continue
-            length = 16 + self.welcome.segment_bytes
-            if length > self.proved and not self.hello(length, wait):
+            if self.hello(length, wait):
+                length = 16 + self.welcome.segment_bytes
+                if length <= self.proved or self.hello(length, wait):
+                    self.greet_again = False
+                    return
                 self.welcome = None
-                continue
-            self.greet_again = False
-            return
+            known = self.segment_bytes is not None and not renewal
+            if known and time.monotonic() - began < self.outage():
+                waits.append(min(2 * wait, GREETING_WAIT_MOST))
         if not renewal:
             raise Failure(f"the edge does not answer a HELLO of {length} bytes")
         self.greet(new_port=True)
+
+    def outage(self):
+        """Conduct of a client, 6: how long the edge may be out of reach."""
+        return OUTAGE if self.flowed else OUTAGE_GREETED
 
     def take_data(self, datagram):
         """W: DATA."""
         chunk = self.chunks.get(datagram[8:16])
         found = chunk and read_data(datagram, chunk.length, self.segment_bytes)
-        if not found or found[0] not in chunk.asked or found[0] in chunk.parts:
-            return
         now = time.monotonic()
+        if chunk and not found:
+            self.other_size(chunk, datagram, now)
+        if not found or found[0] not in chunk.asked or found[0] in chunk.parts:
+            self.last_data = now    # of no use; what is behind it in a queue is not lost
+            return
         index, payload = found
-        _, asked_at = chunk.due.pop(index, (None, None))
-        if asked_at is not None:
+        asked_at, measures = chunk.due.pop(index, (None, False))
+        if asked_at is None:    # it counted as lost, and was not
+            self.pause_least = min(2 * self.pause_least, PAUSE_MOST)
+        elif measures:
             self.measure(now - asked_at)
+        if chunk.heard and chunk.heard == self.last_data:
+            self.gap = max(now - chunk.heard, self.gap * 15 / 16)
         if not chunk.parts:
             self.fetch_time = now - chunk.first_asked
         chunk.parts[index] = payload
-        chunk.vain, chunk.trouble = 0, {}
+        chunk.heard = self.last_data = now
+        self.arrived += 1
+        chunk.fetched_until, chunk.trouble = 0.0, {}
         chunk.since = now if chunk.due else None
-        self.silences = self.refusals = 0
+        self.flowed, self.out_since = True, None
+        self.refusals = 0
         self.window = min(self.window + 0.25, self.most_window)
         if len(chunk.parts) == segment_count(chunk.length, self.segment_bytes):
             self.finish(chunk)
+
+    def other_size(self, chunk, datagram, now):
+        """Conduct of a client, 6: would this DATA be right with another segment_bytes?"""
+        index, last = datagram[2], datagram[3]
+        size = len(datagram) - 16
+        if index == last:       # what the others left
+            size = (chunk.length - size) // last if last else 0
+        if (1024 <= size <= 1440 and size != self.segment_bytes and index in chunk.asked
+                and read_data(datagram, chunk.length, size) and now - self.refreshed >= 1):
+            self.refreshed, self.greet_again = now, True
 
     def finish(self, chunk):
         """Conduct of a client, 7: nothing of a chunk is used before its hash is its id."""
@@ -340,50 +399,85 @@ class Edge:
                 if self.refusals == REFUSED_COOKIES:
                     raise Failure("the edge refuses the cookies it gives")
             return
-        if code == ABSENT:
-            raise Failure(f"no origin has chunk {chunk.id.hex()}")
-        if code == RANGE:
-            raise Failure(f"the edge has no such segments of chunk {chunk.id.hex()}")
-        if code not in PATIENCE:
+        if code not in PATIENCE and code not in (ABSENT, RANGE):
             return
         now = time.monotonic()
-        self.refusals = self.silences = 0
-        chunk.since, chunk.vain = None, 0
+        self.refusals, self.out_since = 0, None
+        chunk.since = None
+        final = code in (ABSENT, RANGE) or (retry == 0 and code != PENDING)
+        if final:
+            self.refuse(chunk, code)
+            return
         refused_for = now - chunk.trouble.setdefault(code, now)
-        if refused_for >= PATIENCE[code] or (retry == 0 and code != PENDING):
-            name = {PENDING: "fetching it", BUSY: "busy", ORIGIN: "failed by its origin"}[code]
-            raise Failure(f"chunk {chunk.id.hex()} did not come: the edge is {name}")
+        if refused_for >= PATIENCE[code]:
+            raise Failure(self.refusal(chunk, code))
         wait = min(max(retry / 1000, RETRY_LEAST), RETRY_MOST) if retry else RETRY_MOST
-        if code == PENDING:     # what was asked for may come by itself, so it stays under way
-            until = now + max(wait, min(self.fetch_time, RETRY_MOST))
-            chunk.due = {i: (until, None) for i in chunk.due}
+        if code == PENDING:     # what was asked for may come by itself
+            chunk.fetched_until = now + max(wait, min(self.fetch_time, RETRY_MOST))
+            self.cold_until = now + COLD_MEMORY
             return
         if code == BUSY:
             self.window = max(LEAST_WINDOW, self.window / 2)
         chunk.due, chunk.not_before = {}, now + wait
 
+    def refuse(self, chunk, code):
+        """Conduct of a client, 6: a final NACK is believed when it comes to two sockets."""
+        if chunk.refused and chunk.refused[0] == code and chunk.refused[1] is not self.socket:
+            raise Failure(self.refusal(chunk, code))
+        chunk.refused = code, self.socket
+        self.greet_again, self.welcome = True, None
+
+    @staticmethod
+    def refusal(chunk, code):
+        """What a NACK means to a user."""
+        why = {PENDING: "the edge is fetching it", BUSY: "the edge is busy",
+               ORIGIN: "its origin failed", ABSENT: "no origin has it",
+               RANGE: "the edge has no such segments of it"}[code]
+        return f"chunk {chunk.id.hex()} did not come: {why}"
+
     def measure(self, sample):
         """Round trip and deviation, as RFC 6298 has them."""
+        self.backoff = 0
         if self.rtt is None:
             self.rtt, self.deviation = sample, sample / 2
         self.deviation += (abs(self.rtt - sample) - self.deviation) / 4
         self.rtt += (sample - self.rtt) / 8
 
+    def wait(self):
+        """Conduct of a client, 5: how long an answer may take, without the doublings."""
+        if self.rtt is None:
+            return FIRST_WAIT
+        wait = max(self.rtt + max(self.pause_least, 4 * self.deviation), 3 * self.gap)
+        return wait if self.arrived >= FIRST_SEGMENTS else max(wait, FIRST_WAIT)
+
+    def overdue(self, chunk, asked_at):
+        """Conduct of a client, 5: when a segment that was asked for then counts as lost."""
+        if chunk.heard and chunk.heard >= asked_at:     # the answer has begun
+            pause = max((self.rtt or 0) / 4, 4 * (self.deviation or 0), 3 * self.gap,
+                        self.pause_least if self.arrived >= FIRST_SEGMENTS else FIRST_PAUSE)
+            return self.last_data + pause
+        wait = min(self.wait() * 2 ** self.backoff, max(2.0, 4 * self.wait()))
+        return max(chunk.fetched_until, max(asked_at, self.last_data) + wait)
+
     def ask(self, now):
         """Conduct of a client, 3 to 5: GETs for what is missing, as far as the window allows."""
-        wait = 0.3 if self.rtt is None else self.rtt + max(0.025, 4 * self.deviation)
-        room = int(self.window) - sum(len(chunk.due) for chunk in self.chunks.values())
-        for chunk in self.chunks.values():
+        chunks = self.chunks.values()
+        owed = sum(len(chunk.due) for chunk in chunks)
+        on_path = sum(len(chunk.due) for chunk in chunks if now >= chunk.fetched_until)
+        room = min(int(self.window) - on_path, self.most_window - owed)
+        for chunk in chunks:
             if now < chunk.not_before or (chunk.due and not chunk.parts):
                 continue
             missing = [i for i in range(segment_count(chunk.length, self.segment_bytes))
                        if i not in chunk.parts and i not in chunk.due]
-            if not missing or room < min(LEAST_WINDOW, len(missing)):
+            if not missing or room < 1:
                 continue
             missing = missing[:min(room, self.welcome.max_burst)]
+            if not chunk.parts and now < self.cold_until:
+                missing = missing[:1]
             self.send(make_get(self.welcome.epoch, self.welcome.cookie, chunk.id, missing))
-            overdue = now + min(2.0, wait * 2 ** chunk.vain)
-            chunk.due.update((i, (overdue, None if i in chunk.asked else now)) for i in missing)
+            measures = chunk.asked.isdisjoint(missing)
+            chunk.due.update((i, (now, measures)) for i in missing)
             chunk.asked.update(missing)
             chunk.since, chunk.first_asked = chunk.since or now, chunk.first_asked or now
             room -= len(missing)
@@ -391,9 +485,10 @@ class Edge:
     def expire(self, now):
         """Conduct of a client, 5: what is overdue is lost, and loss makes the window shrink."""
         for chunk in self.chunks.values():
-            lost = [i for i, (overdue, _) in chunk.due.items() if now >= overdue]
-            if lost:
-                chunk.vain = min(chunk.vain + 1, 8)
+            lost = [i for i, (asked_at, _) in chunk.due.items()
+                    if now >= self.overdue(chunk, asked_at)]
+            if lost and self.last_data < min(chunk.due[i][0] for i in lost):
+                self.backoff = min(self.backoff + 1, 8)     # a silence
             if lost and chunk.parts:    # before the first one, the edge may be fetching
                 self.window = max(LEAST_WINDOW, self.window / 2)
             for i in lost:
@@ -403,9 +498,9 @@ class Edge:
         """One round: greet if that is needed, give up what is overdue, ask, listen."""
         now = time.monotonic()
         waiting = [chunk.since for chunk in self.chunks.values() if chunk.since]
-        if waiting and now - max(waiting) >= SILENCE:
-            self.silences += 1
-            if self.silences == SILENCES:
+        if waiting and now - max(waiting) >= max(SILENCE, self.wait()):
+            self.out_since = self.out_since or max(waiting)
+            if now - self.out_since >= self.outage():
                 raise Failure("the edge has fallen silent")
             self.greet(new_port=True)
         elif self.welcome is None or self.greet_again or now >= self.renew_at:
@@ -413,7 +508,8 @@ class Edge:
         now = time.monotonic()
         self.expire(now)
         self.ask(now)
-        until = [overdue for chunk in self.chunks.values() for overdue, _ in chunk.due.values()]
+        until = [self.overdue(chunk, asked_at) for chunk in self.chunks.values()
+                 for asked_at, _ in chunk.due.values()]
         until += [chunk.not_before for chunk in self.chunks.values() if chunk.not_before > now]
         self.receive(min(until + [now + 0.5]))
 

@@ -223,7 +223,8 @@ impl Assembly {
         let request = &mut self.requests[at];
         request.want &= !bit;
         request.wait_until = None;
-        trips.answered(request.sent_at, request.heard_at, now);
+        let sent_at = (!request.repeats).then_some(request.sent_at);
+        trips.answered(sent_at, request.heard_at.is_some(), now);
         let took = now.saturating_sub(request.sent_at);
         let begins = request.heard_at.replace(now).is_none();
         let began_at = *request.began_at.get_or_insert(now);

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// Least wait before any DATA was measured: a path of 16 kbit/s takes this long for a segment
 /// (RFC 6298, 2.1).
 const RTO_START: Duration = Duration::from_secs(1);
+/// Least pause until then.
+const PAUSE_START: Duration = Duration::from_millis(500);
+/// DATA counts as measured after this many segments: a shaper lets the first few pass at once.
+const MEASURED_SEGMENTS: u32 = 16;
 /// Least allowance above the round trip, and least pause in the middle of an answer that counts as
 /// loss: on a busy host, scheduling alone takes this long.
 const SLACK_MIN: Duration = Duration::from_millis(25);
@@ -12,6 +16,8 @@ const SLACK_MIN: Duration = Duration::from_millis(25);
 const SLACK_MAX: Duration = Duration::from_millis(400);
 /// It halves after this long without such a mistake.
 const SLACK_MEMORY: Duration = Duration::from_secs(10);
+/// A path that takes longer for a segment carries less than 10 kbit/s.
+const GAP_MAX: Duration = Duration::from_secs(1);
 /// Doubling ends at this or at four times the timeout, whichever is longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
@@ -48,8 +54,8 @@ pub struct Trips {
     first: RoundTrip,
     /// To a segment of a chunk that is at the edge: the path alone.
     path: RoundTrip,
-    /// Whether DATA was measured, and not a WELCOME alone.
-    measured: bool,
+    /// Segments that came.
+    arrived: u32,
     /// Doublings of every timeout. They last until an answer is measured whose request was no
     /// repetition (Karn): else a path that got slower would be taken for a lossy one for ever.
     backoff: u32,
@@ -70,7 +76,7 @@ impl Default for Trips {
         Self {
             first: RoundTrip::default(),
             path: RoundTrip::default(),
-            measured: false,
+            arrived: 0,
             backoff: 0,
             backed_off_at: Duration::ZERO,
             newest_answered: Duration::ZERO,
@@ -92,13 +98,11 @@ impl Trips {
     /// The first segment of a chunk came.
     pub fn first_sample(&mut self, rtt: Duration) {
         self.first.sample(rtt);
-        self.measured = true;
     }
 
     /// The first segment came of an answer from a chunk that is at the edge.
     pub fn path_sample(&mut self, rtt: Duration) {
         self.path.sample(rtt);
-        self.measured = true;
     }
 
     /// The answer to a request that was no repetition: timeouts are as measured again.
@@ -139,10 +143,14 @@ impl Trips {
         self.base(&self.path)
     }
 
+    fn is_measured(&self) -> bool {
+        self.arrived >= MEASURED_SEGMENTS
+    }
+
     fn base(&self, trip: &RoundTrip) -> Duration {
         let slack = (trip.deviation * 4).max(self.slack);
         let base = trip.smooth.map_or(RTO_START, |smooth| smooth + slack);
-        if self.measured {
+        if self.is_measured() {
             base
         } else {
             base.max(RTO_START)
@@ -150,10 +158,9 @@ impl Trips {
     }
 
     fn timeout(&self, trip: &RoundTrip, vain: u32) -> Duration {
-        let base = self.base(trip);
-        let doublings = vain.max(self.backoff).min(16);
-        base.saturating_mul(1 << doublings)
-            .min(BACKOFF_MAX.max(base * 4))
+        // On a slow path a segment takes longer than its first bytes.
+        let base = self.base(trip).max(self.gap * 3);
+        doubled(base, vain.max(self.backoff))
     }
 
     /// How long to wait for the next segment of an answer that has begun, or for an answer when a
@@ -162,21 +169,33 @@ impl Trips {
     pub fn pause(&self) -> Duration {
         let smooth = self.path.smooth.unwrap_or(RTO_START);
         let pause = (smooth / 4).max(self.path.deviation * 4).max(self.gap * 3);
-        pause.max(self.slack)
+        let least = if self.is_measured() {
+            self.slack
+        } else {
+            PAUSE_START
+        };
+        pause.max(least)
     }
 
-    /// A segment came that was asked for at `sent_at`; its request's last one came at `heard_at`.
-    pub fn answered(&mut self, sent_at: Duration, heard_at: Option<Duration>, now: Duration) {
-        self.newest_answered = self.newest_answered.max(sent_at);
-        if heard_at.is_some() {
-            let gap = now.saturating_sub(self.last_arrival);
-            self.gap = gap.max(self.gap * 15 / 16);
+    /// A segment came; whether behind another one of the same answer, and when it was asked for,
+    /// unless it may be the answer to an earlier request.
+    pub fn answered(&mut self, sent_at: Option<Duration>, behind: bool, now: Duration) {
+        self.newest_answered = self.newest_answered.max(sent_at.unwrap_or_default());
+        if behind {
+            self.arrived_behind(now);
         }
+        self.arrived = self.arrived.saturating_add(1);
         self.last_arrival = now;
         if self.slack > SLACK_MIN && now > self.slack_changed_at + SLACK_MEMORY {
             self.slack = (self.slack / 2).max(SLACK_MIN);
             self.slack_changed_at = now;
         }
+    }
+
+    /// A segment came behind another one.
+    fn arrived_behind(&mut self, now: Duration) {
+        let gap = now.saturating_sub(self.last_arrival).min(GAP_MAX);
+        self.gap = gap.max(self.gap * 15 / 16);
     }
 
     /// When a segment last came.
@@ -189,8 +208,16 @@ impl Trips {
         sent_at < self.newest_answered
     }
 
+    /// DATA came that is of no use, as an answer to a needless repetition: what is behind it in a
+    /// queue is not lost.
+    pub fn useless(&mut self, now: Duration) {
+        self.arrived_behind(now);
+        self.last_arrival = now;
+    }
+
     /// What was given up has come after all: it was not lost, and the wait was too short.
     pub fn mistaken(&mut self, now: Duration) {
+        self.useless(now);
         if self.slack < SLACK_MAX && now >= self.slack_changed_at + self.slack {
             self.slack = (self.slack * 2).min(SLACK_MAX);
             self.slack_changed_at = now;
@@ -207,6 +234,11 @@ impl Trips {
         self.backed_off_at = now;
         true
     }
+}
+
+fn doubled(base: Duration, times: u32) -> Duration {
+    let doubled = base.saturating_mul(1 << times.min(16));
+    doubled.min(BACKOFF_MAX.max(base * 4))
 }
 
 /// Loss below this share of a round is repaired, not taken for a full path: radio links lose a
@@ -450,15 +482,23 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn measured() -> Trips {
+        Trips {
+            arrived: MEASURED_SEGMENTS,
+            ..Trips::default()
+        }
+    }
+
     #[test]
     fn the_timeout_is_a_second_until_data_was_measured_and_follows_the_path_then() {
         let mut trips = Trips::default();
         assert_eq!(trips.path_timeout(), RTO_START);
         trips.welcomed(MS);
-        assert_eq!(trips.path_timeout(), RTO_START);
         for _ in 0..50 {
+            assert_eq!(trips.path_timeout(), RTO_START);
             trips.path_sample(MS);
         }
+        trips.arrived = MEASURED_SEGMENTS;
         assert_eq!(trips.path_timeout(), MS + SLACK_MIN);
         for _ in 0..200 {
             trips.path_sample(MS * 200);
@@ -468,7 +508,7 @@ mod tests {
 
     #[test]
     fn timeouts_double_for_each_silence_and_until_an_answer_is_measured() {
-        let mut trips = Trips::default();
+        let mut trips = measured();
         for _ in 0..50 {
             trips.path_sample(MS * 75);
         }
@@ -478,7 +518,7 @@ mod tests {
         assert!(!trips.silent(MS * 99, MS * 101));
         assert_eq!(trips.path_timeout(), once * 2);
         assert!(trips.silent(MS * 100, MS * 300));
-        trips.answered(MS * 100, None, MS * 310);
+        trips.answered(None, false, MS * 310);
         assert_eq!(trips.path_timeout(), once * 4);
         for at in 4..60 {
             trips.silent(MS * 100 * at, MS * 100 * at);
@@ -490,31 +530,31 @@ mod tests {
 
     #[test]
     fn on_a_slow_path_the_pause_is_longer_than_a_segment_takes() {
-        let mut trips = Trips::default();
+        let mut trips = measured();
         trips.path_sample(MS * 180);
-        trips.answered(MS, None, MS * 1000);
-        trips.answered(MS, Some(MS * 1000), MS * 1160);
+        trips.answered(Some(MS), false, MS * 1000);
+        trips.answered(Some(MS), true, MS * 1160);
         assert!(trips.pause() >= MS * 480);
     }
 
     #[test]
     fn what_comes_after_it_was_given_up_makes_the_wait_longer_for_a_while() {
-        let mut trips = Trips::default();
+        let mut trips = measured();
         for _ in 0..50 {
             trips.path_sample(MS);
         }
-        let before = trips.pause();
+        let before = trips.slack;
         trips.mistaken(MS * 100);
         trips.mistaken(MS * 101);
-        assert_eq!(trips.pause(), before * 2);
+        assert_eq!(trips.slack, before * 2);
         for at in 2..20 {
             trips.mistaken(MS * 1000 * at);
         }
-        assert_eq!(trips.pause(), SLACK_MAX);
+        assert_eq!(trips.slack, SLACK_MAX);
         for at in 3..20 {
-            trips.answered(MS, None, SLACK_MEMORY * at);
+            trips.answered(None, false, SLACK_MEMORY * at);
         }
-        assert_eq!(trips.pause(), before);
+        assert_eq!(trips.slack, before);
     }
 
     /// Rounds over a path that carries `full` segments a round and loses a share of them.

@@ -80,6 +80,7 @@ mod tests {
         for _ in 0..50 {
             trips.first_sample(MS * 80);
             trips.path_sample(MS * 8);
+            trips.answered(None, false, Duration::ZERO);
         }
         let mut first = Request::new(1, MS, Measures::First, false);
         let path = Request::new(1, MS, Measures::Path, false);
@@ -107,7 +108,7 @@ mod tests {
         trips.path_sample(MS * 20);
         let request = Request::new(3, MS * 100, Measures::Path, false);
         let before = request.deadline(0, &trips);
-        trips.answered(MS * 90, Some(MS * 95), MS * 5000);
+        trips.answered(Some(MS * 90), false, MS * 5000);
         assert_eq!(request.deadline(0, &trips), before + MS * 4900);
     }
 }

@@ -514,6 +514,7 @@ impl Transfer {
             }
             return;
         }
+        self.trips.useless(now);
     }
 
     /// The edge is there.

@@ -395,6 +395,13 @@ pub(crate) fn ip(words: &[&str]) -> String {
     run(command)
 }
 
+/// Runs `tc`, which must succeed.
+pub(crate) fn tc(words: &[&str]) {
+    let mut command = Command::new("tc");
+    command.args(words);
+    run(command);
+}
+
 fn run(mut command: Command) -> String {
     let output = command
         .output()

@@ -23,6 +23,8 @@ mod reference;
 mod pressure;
 /// A path that loses datagrams.
 mod loss;
+/// Slow links with short and long queues.
+mod slow;
 /// I14: nobody gets more than he sent, on any path.
 mod amplification;
 /// I10: every packet has one end, and the ends add up.

@@ -73,6 +73,13 @@ impl Object {
         self.check(ground, 0, &output);
     }
 
+    /// The same, and what `edge get` reports of it.
+    pub(crate) fn fetch_reported(&self, ground: &Ground, edge: SocketAddr) -> serde_json::Value {
+        let output = wait::ended(self.get(ground, edge, 0), FETCH_TIME_MAX);
+        self.check(ground, 0, &output);
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// So many readers at once, half of them over IPv6.
     pub(crate) fn fetch_by_many(&self, ground: &Ground, readers: u32) {
         std::thread::scope(|scope| {

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::Duration;
 
-use edge_ebpf::wire::ChunkId;
+use edge_ebpf::wire::{ChunkId, Kind};
 use edge_user::client::drive::Sink;
 use edge_user::client::failure::Failure;
 use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
@@ -28,6 +28,10 @@ pub(crate) struct Path {
     pub(crate) bytes_per_second: u64,
     /// What waits in that queue beyond this is lost.
     pub(crate) queue_bytes: u64,
+    /// What it sends at once after a pause (a token bucket).
+    pub(crate) burst_bytes: u64,
+    /// Whether a WELCOME is sent past the queue, as by an XDP program.
+    pub(crate) past_queue: bool,
     /// While the client's interface is down, the network refuses its sockets and datagrams.
     pub(crate) down: Range<Duration>,
     /// While the network in between is out, nothing gets through either way.
@@ -45,6 +49,8 @@ impl Default for Path {
             repeats: 0.0,
             bytes_per_second: 125_000_000,
             queue_bytes: u64::MAX,
+            burst_bytes: 0,
+            past_queue: false,
             down: Duration::ZERO..Duration::ZERO,
             out: Duration::ZERO..Duration::ZERO,
             patience: None,
@@ -99,6 +105,9 @@ impl Link {
 impl Link {
     /// From the edge, one datagram after the other.
     fn transmit(&mut self, now: Duration, port: u16, datagram: &[u8]) {
+        if self.path.past_queue && datagram[1] & 0x0f == Kind::Welcome as u8 {
+            return self.put(now, End::Client, port, datagram);
+        }
         let rate = self.path.bytes_per_second;
         // With the headers of IPv4, UDP and Ethernet.
         let on_wire = datagram.len() as u64 + 42;
@@ -108,8 +117,10 @@ impl Link {
             return;
         }
         let nanoseconds = on_wire * 1_000_000_000 / rate;
-        self.busy_until = self.busy_until.max(now) + Duration::from_nanos(nanoseconds);
-        self.put(self.busy_until, End::Client, port, datagram);
+        let burst = Duration::from_nanos(self.path.burst_bytes * 1_000_000_000 / rate);
+        self.busy_until =
+            self.busy_until.max(now.saturating_sub(burst)) + Duration::from_nanos(nanoseconds);
+        self.put(self.busy_until.max(now), End::Client, port, datagram);
     }
 }
 

@@ -83,7 +83,7 @@ fn five_percent_loss_each_way_costs_little_more_than_the_loss() {
         "{} of {segments}",
         cost.retransmitted
     );
-    assert!(took < Duration::from_secs(3), "took {took:?}");
+    assert!(took < Duration::from_secs(5), "took {took:?}");
 }
 
 #[test]
@@ -92,9 +92,11 @@ fn a_slow_path_with_a_short_queue_is_filled_and_not_flooded() {
     let segments = object.plaintext.len() as u64 / 1216;
     for kilobits in [64_u32, 128, 256, 512, 1000] {
         for queue_bytes in [16_384, 65_536] {
-            for delay_ms in [1, 10, 80] {
+            for (delay_ms, past_queue) in [(0, true), (1, false), (10, true), (80, false)] {
                 let path = Path {
                     delay: MS * delay_ms,
+                    burst_bytes: if past_queue { 4096 } else { 0 },
+                    past_queue,
                     bytes_per_second: u64::from(kilobits) * 125,
                     queue_bytes,
                     ..Path::default()
