@@ -30,9 +30,7 @@ pub enum Failure {
         "the answer comes from {0} instead, and such a one is not heard: name that address, or see who rewrites addresses on the way"
     )]
     Elsewhere(SocketAddr),
-    #[error(
-        "this host cannot send to the edge: {0}; is the interface up, and does `ip route get` know a way to this address?"
-    )]
+    #[error("this host cannot send to the edge: {0}; {hint}", hint = why_not_sent(.0))]
     Network(#[source] io::Error),
     #[error(
         "an interface of this host takes no datagram of {0} bytes: raise its MTU (`ip link`); 1500 is always enough"
@@ -148,5 +146,27 @@ impl Failure {
     /// Whether the same command may well succeed a little later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Busy | Self::Origin(_) | Self::Pending(_))
+    }
+}
+
+/// What to look at when the kernel takes no datagram.
+fn why_not_sent(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "a firewall rule of this host forbids it: look at what leaves (`nft list ruleset`, `iptables -S OUTPUT`)"
+    } else {
+        "is the interface up, and does `ip route get` know a way to this address?"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn a_firewall_of_this_host_is_named_where_it_forbids_to_send() {
+        let said = |errno: Errno| Failure::Network(errno.into()).to_string();
+        assert!(said(Errno::PERM).contains("a firewall rule of this host"));
+        assert!(said(Errno::NETUNREACH).contains("ip route get"));
     }
 }
