@@ -138,19 +138,26 @@ pub struct Frame {
     pub udp_bytes: u16,
     /// Whether UDP has a checksum. It is not compared: docs/WIRE.md, "Checksums".
     pub has_checksum: bool,
-    pub source_mac: [u8; 6],
-    pub destination_mac: [u8; 6],
     pub source: Endpoint,
     pub destination: Endpoint,
 }
 
-/// What is read before IP.
-#[derive(Clone, Copy)]
-struct Ethernet {
-    source_mac: [u8; 6],
-    destination_mac: [u8; 6],
-    tags: Tags,
-    ip_at: usize,
+/// The two addresses of Ethernet. They are no part of [`Frame`] because most packets are judged
+/// without them: a BPF program has ten registers, and spills what it reads early.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stations {
+    pub destination: [u8; 6],
+    pub source: [u8; 6],
+}
+
+impl Stations {
+    #[inline(always)]
+    pub fn of(ethernet: &[u8; ETHERNET_BYTES]) -> Self {
+        Self {
+            destination: part::<0, 6, _>(ethernet),
+            source: part::<6, 6, _>(ethernet),
+        }
+    }
 }
 
 /// A frame that was read as far as UDP, or that the kernel must read.
@@ -205,40 +212,47 @@ fn ones_sum(header: &[u8; IPV4_BYTES]) -> u32 {
 /// Reads a frame down to its UDP header.
 #[inline(always)]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
+    parse_if(packet, |_| true)
+}
+
+/// As [`parse`], but a datagram to a port that is not `wanted` is read no further: it is
+/// [`Reason::NotOurs`].
+#[inline(always)]
+pub fn parse_if<P: Packet + ?Sized>(packet: &P, wanted: impl Fn(u16) -> bool) -> Parsed {
     let Some(ethernet) = packet.at::<ETHERNET_BYTES>(0) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
     let mut ethertype = u16::from_be_bytes(part::<12, 2, _>(ethernet));
-    let mut read = Ethernet {
-        destination_mac: part::<0, 6, _>(ethernet),
-        source_mac: part::<6, 6, _>(ethernet),
-        tags: Tags::UNTAGGED,
-        ip_at: ETHERNET_BYTES,
-    };
-    let mut tags = 0;
+    let mut tags = Tags::UNTAGGED;
+    let mut ip_at = ETHERNET_BYTES;
+    let mut tag_count = 0;
     while ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN {
-        if tags == VLAN_TAGS_MAX {
+        if tag_count == VLAN_TAGS_MAX {
             return Parsed::Kernel(Reason::VlanDepth);
         }
-        let Some(tag) = packet.at::<VLAN_BYTES>(read.ip_at) else {
+        let Some(tag) = packet.at::<VLAN_BYTES>(ip_at) else {
             return Parsed::Kernel(Reason::ShortFrame);
         };
         let id = u16::from_be_bytes(part::<0, 2, _>(tag));
-        read.tags = read.tags.around(ethertype == ETHERTYPE_SERVICE_VLAN, id);
+        tags = tags.around(ethertype == ETHERTYPE_SERVICE_VLAN, id);
         ethertype = u16::from_be_bytes(part::<2, 2, _>(tag));
-        read.ip_at = read.ip_at.wrapping_add(VLAN_BYTES);
-        tags = tags.wrapping_add(1);
+        ip_at = ip_at.wrapping_add(VLAN_BYTES);
+        tag_count = tag_count.wrapping_add(1);
     }
     match ethertype {
-        ETHERTYPE_IPV4 => parse_v4(packet, read),
-        ETHERTYPE_IPV6 => parse_v6(packet, read),
+        ETHERTYPE_IPV4 => parse_v4(packet, ip_at, tags, wanted),
+        ETHERTYPE_IPV6 => parse_v6(packet, ip_at, tags, wanted),
         _ => Parsed::Kernel(Reason::NotIp),
     }
 }
 
 #[inline(always)]
-fn parse_v4<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
-    let ip_at = ethernet.ip_at;
+fn parse_v4<P: Packet + ?Sized>(
+    packet: &P,
+    ip_at: usize,
+    tags: Tags,
+    wanted: impl Fn(u16) -> bool,
+) -> Parsed {
     let Some(ip) = packet.at::<IPV4_BYTES>(ip_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
@@ -260,33 +274,39 @@ fn parse_v4<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
     let Some(udp) = packet.at::<UDP_BYTES>(udp_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
+    let port = u16::from_be_bytes(part::<2, 2, _>(udp));
+    if !wanted(port) {
+        return Parsed::Kernel(Reason::NotOurs);
+    }
     let total_bytes = u16::from_be_bytes(part::<2, 2, _>(ip));
     #[expect(clippy::cast_possible_truncation, reason = "20")]
     let ip_payload_bytes = total_bytes.wrapping_sub(IPV4_BYTES as u16);
     Parsed::Udp(Frame {
         family: Family::V4,
-        tags: ethernet.tags,
+        tags,
         ip_at,
         udp_at,
         ip_payload_bytes,
         udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
         has_checksum: part::<6, 2, _>(udp) != [0; 2],
-        source_mac: ethernet.source_mac,
-        destination_mac: ethernet.destination_mac,
         source: Endpoint {
             address: Address::v4(part::<12, 4, _>(ip)),
             port: u16::from_be_bytes(part::<0, 2, _>(udp)),
         },
         destination: Endpoint {
             address: Address::v4(part::<16, 4, _>(ip)),
-            port: u16::from_be_bytes(part::<2, 2, _>(udp)),
+            port,
         },
     })
 }
 
 #[inline(always)]
-fn parse_v6<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
-    let ip_at = ethernet.ip_at;
+fn parse_v6<P: Packet + ?Sized>(
+    packet: &P,
+    ip_at: usize,
+    tags: Tags,
+    wanted: impl Fn(u16) -> bool,
+) -> Parsed {
     let Some(ip) = packet.at::<IPV6_BYTES>(ip_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
@@ -306,23 +326,25 @@ fn parse_v6<P: Packet + ?Sized>(packet: &P, ethernet: Ethernet) -> Parsed {
     let Some(udp) = packet.at::<UDP_BYTES>(udp_at) else {
         return Parsed::Kernel(Reason::ShortFrame);
     };
+    let port = u16::from_be_bytes(part::<2, 2, _>(udp));
+    if !wanted(port) {
+        return Parsed::Kernel(Reason::NotOurs);
+    }
     Parsed::Udp(Frame {
         family: Family::V6,
-        tags: ethernet.tags,
+        tags,
         ip_at,
         udp_at,
         ip_payload_bytes: u16::from_be_bytes(part::<4, 2, _>(ip)),
         udp_bytes: u16::from_be_bytes(part::<4, 2, _>(udp)),
         has_checksum: part::<6, 2, _>(udp) != [0; 2],
-        source_mac: ethernet.source_mac,
-        destination_mac: ethernet.destination_mac,
         source: Endpoint {
             address: Address::v6(part::<8, 16, _>(ip)),
             port: u16::from_be_bytes(part::<0, 2, _>(udp)),
         },
         destination: Endpoint {
             address: Address::v6(part::<24, 16, _>(ip)),
-            port: u16::from_be_bytes(part::<2, 2, _>(udp)),
+            port,
         },
     })
 }

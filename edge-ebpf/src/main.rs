@@ -56,7 +56,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
-        LOCALS.get_ptr(address).is_some()
+        // A copy: a pointer into the frame would keep the whole frame on the stack, for every packet.
+        let key = *address;
+        LOCALS.get_ptr(key).is_some()
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 //! request that never left its host carries only half of one).
 
 use crate::cursor::{PacketMut, part, put};
-use crate::frame::{ETHERNET_BYTES, Family, Frame, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
+use crate::frame::{ETHERNET_BYTES, Family, Frame, IPV4_BYTES, IPV6_BYTES, Stations, UDP_BYTES};
 use crate::steer::Reply;
 use crate::wire::{NACK_BYTES, WELCOME_HEADER_BYTES};
 
@@ -88,8 +88,7 @@ pub fn headers<P: PacketMut + ?Sized>(
     }
 
     let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
-    put::<0, 6, _>(ethernet, frame.source_mac);
-    put::<6, 6, _>(ethernet, frame.destination_mac);
+    swap_stations(ethernet);
     Some(())
 }
 
@@ -101,8 +100,7 @@ pub fn turn<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame) -> Option<()> 
         return None;
     }
     let ethernet = packet.at_mut::<ETHERNET_BYTES>(0)?;
-    put::<0, 6, _>(ethernet, frame.source_mac);
-    put::<6, 6, _>(ethernet, frame.destination_mac);
+    swap_stations(ethernet);
     let ip = packet.at_mut::<IPV4_BYTES>(frame.ip_at)?;
     let (source, destination) = (part::<12, 4, _>(ip), part::<16, 4, _>(ip));
     put::<12, 4, _>(ip, destination);
@@ -111,6 +109,16 @@ pub fn turn<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame) -> Option<()> 
     put::<0, 2, _>(udp, frame.destination.port.to_be_bytes());
     put::<2, 2, _>(udp, frame.source.port.to_be_bytes());
     Some(())
+}
+
+#[inline(always)]
+fn swap_stations(ethernet: &mut [u8; ETHERNET_BYTES]) {
+    let Stations {
+        destination,
+        source,
+    } = Stations::of(ethernet);
+    put::<0, 6, _>(ethernet, source);
+    put::<6, 6, _>(ethernet, destination);
 }
 
 /// Sum of the big-endian 16-bit words of a payload, as [`headers`] takes it. An odd last byte

@@ -7,7 +7,7 @@
 use core::hint::black_box;
 
 use crate::cursor::{Packet, part};
-use crate::frame::{self, Address, Endpoint, Family, Frame, Parsed};
+use crate::frame::{self, Address, Endpoint, Family, Frame, Parsed, Stations};
 use crate::maps::{ABI_VERSION, Cookies, Resident, Settings};
 use crate::reason::Reason;
 use crate::wire::{
@@ -62,15 +62,18 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     if settings.abi_version != ABI_VERSION {
         return Verdict::Pass(Reason::NotServing);
     }
-    let frame = match frame::parse(packet) {
+    // I1: the cheapest question first, because most packets of a busy host are not ours.
+    let frame = match frame::parse_if(packet, |port| port == settings.port) {
         Parsed::Udp(frame) => frame,
         Parsed::Kernel(reason) => return Verdict::Pass(reason),
     };
-    // I1: the cheapest question first, because most packets of a busy host are not ours.
-    if frame.destination.port != settings.port || !settings.serves(&frame.destination.address) {
+    if !settings.serves(&frame.destination.address) {
         return Verdict::Pass(Reason::NotOurs);
     }
-    if frame.destination_mac != settings.mac {
+    let Some(stations) = packet.at(0).map(Stations::of) else {
+        return Verdict::Pass(Reason::ShortFrame);
+    };
+    if stations.destination != settings.mac {
         return Verdict::Pass(Reason::OtherMac);
     }
     if !settings.serves_under(frame.tags) {
@@ -98,7 +101,7 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     let Some(cookies) = tables.cookies() else {
         return Verdict::Pass(Reason::NotServing);
     };
-    let [group, ..] = frame.source_mac;
+    let [group, ..] = stations.source;
     if group & 1 != 0 {
         return Verdict::Drop(Reason::BadSource);
     }

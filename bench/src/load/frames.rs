@@ -101,11 +101,11 @@ impl Way {
             ip_payload_bytes: udp_bytes,
             udp_bytes,
             has_checksum: true,
-            source_mac: self.edge_mac,
-            destination_mac: self.own_mac,
             source: self.edge,
             destination: source,
         };
+        room[..6].copy_from_slice(&self.own_mac);
+        room[6..12].copy_from_slice(&self.edge_mac);
         room[12..14].copy_from_slice(&[0x08, 0x00]);
         room[14] = 0x45;
         let [.., a, b, c, d] = self.edge.address.bytes();
@@ -601,7 +601,7 @@ mod tests {
                 panic!("the edge reads it as UDP");
             };
             assert_eq!((frame.source, frame.destination), (source, way.edge));
-            assert_eq!(frame.destination_mac, way.edge_mac);
+            assert_eq!(room[..12], [way.edge_mac, way.own_mac].concat());
             assert_eq!(frame.payload_bytes(len_bytes), Some(64));
             // The answer: sides changed.
             edge_ebpf::rewrite::turn(&mut room[..len_bytes], &frame).unwrap();
