@@ -102,9 +102,9 @@ pub struct Endpoint {
 
 /// The VLAN tags of a frame.
 ///
-/// Each takes 16 bits, the outermost the highest: its id, and [`Tags::SERVICE`] if its ethertype is
-/// that of a service tag. Id 0 carries a priority and names no VLAN, so a customer tag of id 0
-/// equals no tag.
+/// Each takes 16 bits, the outermost the highest: its id, and a bit that is set for the ethertype of
+/// a service tag. Id 0 carries a priority and names no VLAN, so a customer tag of id 0 equals no
+/// tag.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tags(u32);

@@ -40,7 +40,6 @@ pub mod seal;
 /// Where a chunk lies at an origin.
 pub mod layout;
 /// Threads, where a limit may forbid them.
-#[cfg(feature = "reader")]
 pub mod spawn;
 /// Foreign text, as it may stand on a terminal.
 pub mod terminal;
@@ -56,7 +55,6 @@ mod sync;
 #[cfg(feature = "server")]
 pub mod log;
 /// The two clocks.
-#[cfg(feature = "server")]
 pub mod clock;
 /// Interfaces and addresses of the host.
 #[cfg(feature = "server")]

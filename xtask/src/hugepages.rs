@@ -9,7 +9,8 @@ use crate::clock;
 use crate::ledger::{self, Ledger};
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
-/// Written to, it has the kernel join free memory into larger pieces.
+/// Written to, they have the kernel drop clean file pages, and join free memory into larger pieces.
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
 /// How often the kernel is asked for what it did not give at once.
 const ATTEMPTS: u32 = 5;
@@ -68,13 +69,15 @@ pub(crate) fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
         if got >= old + pages {
             break;
         }
-        fs::write(COMPACT, "1").with_context(|| format!("cannot write {COMPACT}"))?;
+        for path in [DROP_CACHES, COMPACT] {
+            fs::write(path, "1").with_context(|| format!("cannot write {path}"))?;
+        }
     }
     if got < old + pages {
         ledger.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
         bail!(
             "asked the kernel for {pages} more hugepages and got {}: memory is fragmented; \
-             free some (`sysctl vm.drop_caches=1`), or restart the machine",
+             end other programs, or restart the machine",
             got.saturating_sub(old)
         );
     }
