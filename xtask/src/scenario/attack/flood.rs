@@ -1,4 +1,4 @@
-//! Attacks on an edge: frames at full rate, and what they are to whoever else is served.
+//! Attacks on an edge: frames at full rate or at a given one, and what they are to other readers.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -10,7 +10,7 @@ use edge_ebpf::wire::{ChunkId, Cookie, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAU
 
 use super::frames::{Frame, Vary, data, guess, hello_of_version};
 use super::line::Mac;
-use super::scene::{self, Scene, nobodies, nobody};
+use super::scene::{self, Scene, nobodies, nobody, silent};
 use crate::ground;
 
 /// Sources of a forged flood, in each family.
@@ -21,6 +21,12 @@ const SLOW_READERS: u16 = 400;
 const ASKERS: u16 = 64;
 /// An address of the attacker's own, beside the legitimate reader's.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 71, 0, 9);
+/// Neighbours that do not answer; the first is no network's own address.
+const SILENT: std::ops::Range<u16> = 1..901;
+/// The network they are in.
+const SILENT_NETWORK: &str = "198.19.0.0/16";
+/// Options that ask for nothing, and take a packet off the program's path.
+const OPTIONS: [u8; 4] = [1, 1, 1, 0];
 /// The station an address moves to.
 const HEIR: Mac = [2, 0, 0, 0, 0x77, 2];
 
@@ -78,6 +84,9 @@ pub(super) struct Flood {
     pub(super) proved: HashSet<IpAddr>,
     /// Addresses whose answers are told one by one, and what each is.
     pub(super) told: Vec<(IpAddr, &'static str)>,
+    /// How many frames a second; as many as there can be, if none. A slow attack must leave a
+    /// reader most of its goodput, which is then measured with a large file.
+    pub(super) per_second: Option<u32>,
     /// Open as long as the attack goes on, and never read.
     pub(super) _sockets: Vec<UdpSocket>,
 }
@@ -98,6 +107,9 @@ pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "cookie-replay", does: "GETs with cookies of addresses that changed hands", make: cookie_replay, reasons: &[Reason::Steered, Reason::NackCookie] },
     Attack { name: "absent-flood", does: "GETs for chunks nobody has, with a good cookie", make: absent_flood, reasons: &[Reason::Miss, Reason::FetchStarted] },
     Attack { name: "slow-readers", does: "400 clients that ask for all and read nothing", make: slow_readers, reasons: &[Reason::Steered] },
+    Attack { name: "silent-neighbours", does: "1000 GETs a second with good cookies for 600 neighbours that do not answer", make: |scene| silent_gets(scene, 600, 1000), reasons: &[Reason::Steered, Reason::Unreached] },
+    Attack { name: "silent-many", does: "3000 GETs a second with good cookies for 900 neighbours that do not answer", make: |scene| silent_gets(scene, 900, 3000), reasons: &[Reason::Steered, Reason::Unreached] },
+    Attack { name: "silent-hellos", does: "12,000 HELLOs a second with IP options from 900 neighbours that do not answer", make: |scene| Ok(silent_hellos(scene)), reasons: &[Reason::IpOptions, Reason::Unreached] },
 ];
 
 fn hello_flood(scene: &Scene<'_>) -> Flood {
@@ -347,7 +359,37 @@ fn slow_readers(scene: &mut Scene<'_>) -> Result<Flood> {
     })
 }
 
-/// Gives the attacker an address of his own, and lets the edge answer those that nobody has as if
+/// GETs of neighbours that do not answer. The program answers a HELLO to the station that sent it,
+/// so the attacker gets their cookies (docs/adr/0012).
+fn silent_gets(scene: &mut Scene<'_>, neighbours: usize, per_second: u32) -> Result<Flood> {
+    let from: Vec<SocketAddr> = SILENT.map(silent).take(neighbours).collect();
+    let cookies = scene.greet(&from)?;
+    let get = |(from, cookie): (&SocketAddr, Cookie)| {
+        scene.frame(*from, build::get(cookie, scene.play.hot, u128::MAX))
+    };
+    Ok(Flood {
+        frames: from.iter().zip(cookies).map(get).collect(),
+        proved: from.iter().map(SocketAddr::ip).collect(),
+        per_second: Some(per_second),
+        ..Flood::default()
+    })
+}
+
+fn silent_hellos(scene: &Scene<'_>) -> Flood {
+    let macs = (scene.line.mac, scene.play.edge_mac);
+    let hello = |from: SocketAddr| {
+        let service = scene.service(from);
+        Frame::with_options(from, service, macs, &OPTIONS, build::hello(1232))
+    };
+    Flood {
+        frames: SILENT.map(silent).map(hello).collect(),
+        vary: Some(NONCE),
+        per_second: Some(12_000),
+        ..Flood::default()
+    }
+}
+
+/// Makes neighbours of those that do not answer, gives the attacker an address of his own, and lets the edge answer those that nobody has as if
 /// the reader's end were a router.
 pub(super) fn prepare(ground: &ground::Ground) -> Result<()> {
     let ip = |side: &ground::Side, words: &[&str]| {
@@ -357,6 +399,7 @@ pub(super) fn prepare(ground: &ground::Ground) -> Result<()> {
     let (edge, reader) = (&ground.edge, &ground.reader);
     let own = format!("{OWN}/24");
     ip(reader, &["address", "add", &own, "dev", reader.link])?;
+    ip(edge, &["route", "add", SILENT_NETWORK, "dev", edge.link])?;
     ip(edge, &["route", "add", "default", "via", reader.ipv4])?;
     ip(edge, &["-6", "route", "add", "default", "via", reader.ipv6])
 }

@@ -27,8 +27,22 @@ impl Frame {
         macs: (Mac, Mac),
         payload: Vec<u8>,
     ) -> Self {
+        Self::with_options(from, to, macs, &[], payload)
+    }
+
+    /// With these options where the header is IPv4's; their length is a multiple of four.
+    pub(super) fn with_options(
+        from: SocketAddr,
+        to: SocketAddr,
+        macs: (Mac, Mac),
+        options: &[u8],
+        payload: Vec<u8>,
+    ) -> Self {
         let (build, headers) = match from {
-            SocketAddr::V4(_) => (build::v4(payload), IPV4_BYTES),
+            SocketAddr::V4(_) => (
+                build::v4(payload).extra(0, options),
+                IPV4_BYTES + options.len(),
+            ),
             SocketAddr::V6(_) => (build::v6(payload), IPV6_BYTES),
         };
         let bytes = build
@@ -53,15 +67,25 @@ impl Frame {
         let mut fresh = [0; 16];
         let fresh = &mut fresh[..vary.len];
         dice.fill(fresh);
-        payload[vary.at..][..vary.len].copy_from_slice(fresh);
-        for (byte, fresh) in payload[vary.opposite..][..vary.len].iter_mut().zip(fresh) {
-            *byte = !*fresh;
+        let (fresh, _) = fresh.as_chunks::<2>();
+        let places = (vary.at..).step_by(2).zip((vary.opposite..).step_by(2));
+        for ((at, opposite), fresh) in places.zip(fresh) {
+            let word = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
+            let rest = added(added(word(at), word(opposite)), !u16::from_be_bytes(*fresh));
+            payload[at..at + 2].copy_from_slice(fresh);
+            payload[opposite..opposite + 2].copy_from_slice(&rest.to_be_bytes());
         }
     }
 }
 
-/// Places in a payload that are new in each copy of a frame. The second is the complement of the
-/// first, so the checksum stays right.
+/// As the checksum adds.
+const fn added(one: u16, other: u16) -> u16 {
+    let (sum, carried) = one.overflowing_add(other);
+    sum + carried as u16
+}
+
+/// Places in a payload that are new in each copy of a frame. The second makes up for the first, so
+/// the checksum stays right.
 #[derive(Clone, Copy)]
 pub(super) struct Vary {
     pub(super) at: usize,
@@ -209,6 +233,20 @@ mod tests {
             let again = Frame::new(heard.from, heard.to, MACS, heard.payload.to_vec());
             assert_eq!(again.bytes, frame.bytes);
         }
+    }
+
+    #[test]
+    fn what_varies_behind_options_is_the_payload() {
+        let (from, to) = ("198.19.0.1:7", "10.71.0.1:7347");
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        let mut frame = Frame::with_options(from, to, MACS, &[1, 1, 1, 0], build::hello(1232));
+        let (at, opposite, len) = (8, 12, 4);
+        frame.vary(Vary { at, opposite, len }, &mut Dice::new(3));
+        let heard = read(&frame.bytes).unwrap();
+        assert!(heard.udp && is(heard.payload, Kind::Hello));
+        let payload = heard.payload.to_vec();
+        let again = Frame::with_options(from, to, MACS, &[1, 1, 1, 0], payload);
+        assert_eq!(again.bytes, frame.bytes);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::objects::Sealed;
 
 /// How often it is quiet, and then not.
 pub(super) const ROUNDS: usize = 2;
+/// The same where goodput is measured.
+const STEADY_ROUNDS: usize = 5;
 /// An attack is taken off after this time, so that it is seen whether a reader that still fetches
 /// is only slow. Longer than a reader that hears nothing goes on.
 const ATTACK_MAX: Duration = Duration::from_secs(12);
@@ -48,6 +50,8 @@ pub(super) struct Life<'a> {
     play: &'a Play<'a>,
     phase: &'a Phase,
     edged: &'a mut Daemon,
+    /// What it fetches again and again.
+    hot_object: &'a Sealed,
     cold_objects: slice::Iter<'a, Sealed>,
     over_ipv6: bool,
     measured: Measured,
@@ -59,6 +63,7 @@ impl<'a> Life<'a> {
             play,
             phase,
             edged,
+            hot_object: play.hot_object,
             cold_objects: play.cold_objects.iter(),
             over_ipv6: false,
             measured: Measured::default(),
@@ -71,23 +76,41 @@ impl<'a> Life<'a> {
             for cold in [false, false, true] {
                 self.fetch(cold, &mut || {})?;
             }
-            self.attack(round % 2 == 0)?;
+            let cold_first = round % 2 == 0;
+            self.attack(&[cold_first, !cold_first])?;
         }
         self.fetch(false, &mut || {})?;
         Ok(self.measured)
     }
 
-    /// Each kind of file once at least, while the attack goes on.
-    fn attack(&mut self, cold_first: bool) -> Result<()> {
+    /// Quiet and attack in turn, for as long, with one large file that the edge has.
+    pub(super) fn live_steadily(mut self) -> Result<Measured> {
+        self.hot_object = &self.play.large_object;
+        // Now the edge has it.
+        self.fetch(false, &mut || {})?;
+        self.measured.fetches.clear();
+        for _round in 0..STEADY_ROUNDS {
+            let begin = clock::now();
+            while begin.elapsed() < self.play.slice {
+                self.fetch(false, &mut || {})?;
+            }
+            self.attack(&[])?;
+        }
+        self.fetch(false, &mut || {})?;
+        Ok(self.measured)
+    }
+
+    /// Files of these kinds (cold or not), then hot ones, while the attack goes on.
+    fn attack(&mut self, kinds: &[bool]) -> Result<()> {
         let mut slice = Slice::begin(self.phase, self.edged.id())?;
-        let mut kinds = [cold_first, !cold_first].into_iter();
+        let mut kinds = kinds.iter();
         while !slice.is_over() {
             let kind = kinds.next();
             if kind.is_none() && slice.begin.elapsed() >= self.play.slice {
                 break;
             }
             let longest = ATTACK_MAX.max(self.play.slice);
-            self.fetch(kind.unwrap_or(false), &mut || {
+            self.fetch(kind.copied().unwrap_or(false), &mut || {
                 if slice.begin.elapsed() >= longest {
                     slice.end();
                 }
@@ -105,7 +128,7 @@ impl<'a> Life<'a> {
         let object = if cold {
             self.cold_objects.next().context("a cold object")?
         } else {
-            self.play.hot_object
+            self.hot_object
         };
         let attacked = self.phase.now() == Now::Attack;
         let family = usize::from(self.over_ipv6);

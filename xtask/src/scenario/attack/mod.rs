@@ -50,6 +50,8 @@ use crate::stop::Stop;
 
 /// What the legitimate reader fetches again and again.
 const HOT_BYTES: usize = 8_000_000;
+/// The same where its goodput is measured: long against the start of a program.
+const LARGE_BYTES: usize = 48_000_000;
 /// What it fetches once.
 const COLD_BYTES: usize = 1_000_000;
 /// Of few segments.
@@ -117,6 +119,7 @@ struct Play<'a> {
     edge_mac: Mac,
     hot_object: &'a Sealed,
     cold_objects: Vec<Sealed>,
+    large_object: Sealed,
     /// A chunk of the hot object.
     hot: ChunkId,
     /// One of few segments, for edges that mean harm.
@@ -147,6 +150,7 @@ fn play(options: &Attack, machine: &mut Machine) -> Result<Report> {
         objects::seal(files, &folder, &stage.settings.origin)
     };
     let cold_objects = seal("cold", COLD_BYTES, 2 * life::ROUNDS)?;
+    let large_object = seal("large", LARGE_BYTES, 1)?.remove(0);
     let small_object = seal("small", SMALL_BYTES, 1)?.remove(0);
     let mut secret = [0; 32];
     dice.fill(&mut secret);
@@ -157,6 +161,7 @@ fn play(options: &Attack, machine: &mut Machine) -> Result<Report> {
         edge_mac: Line::on(&stage.ground.edge)?.mac,
         hot_object,
         cold_objects,
+        large_object,
         hot,
         small_object,
         chunks: read_chunks(&stage.settings.origin)?,

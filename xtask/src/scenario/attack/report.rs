@@ -284,7 +284,7 @@ impl Row {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
-fn rate(count: u64, seconds: f64) -> f64 {
+pub(super) fn rate(count: u64, seconds: f64) -> f64 {
     count as f64 / seconds.max(0.01)
 }
 

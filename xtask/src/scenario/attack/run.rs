@@ -3,26 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-use super::Play;
 use super::flood::{Attack, Flood};
 use super::life::{Life, Measured};
 use super::line::{self, Mac};
 use super::reader::{End, Fetch};
-use super::report::{Promise, Row};
+use super::report::{Promise, Row, rate};
 use super::scene::Scene;
 use super::tally::Amount;
+use super::{LARGE_BYTES, Play};
 use crate::clock;
 use crate::daemon::{Counts, Daemon};
 
 /// Frames between two looks at what came.
 const BATCH: usize = 32;
+/// The same where there is a rate to be kept: what a thread that was not let run makes up for at
+/// once. Half of what a veth's ring holds.
+const BATCH_DUE: usize = 128;
 /// When nothing came for so long, nothing more will.
 const SILENCE: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Of a slow attack's rate, so much must have been sent.
+const RATE_KEPT: f64 = 0.9;
+/// Of its goodput in quiet times, a reader keeps so much under a slow attack.
+const GOODPUT_KEPT: f64 = 0.8;
 /// Chunks that can be on their way from the origin (`edge-user/src/limits.rs`, FLIGHTS).
 const FLIGHTS: u64 = 1024;
 /// An edge that is told to stop does so in this time.
@@ -81,8 +88,11 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
     let mut scene = Scene::new(play)?;
     let mut flood = (attack.make)(&mut scene)?;
     let before = Counts::read(&play.stage.settings.socket)?;
-    let measured = fight(play, &mut edged, |phase| {
-        strike(&mut scene, &mut flood, phase)
+    let steadily = flood.per_second.is_some();
+    let mut sent = 0;
+    let measured = fight(play, &mut edged, steadily, |phase| {
+        sent = strike(&mut scene, &mut flood, phase)?;
+        Ok(())
     })?;
     let unheard = line::unheard(&play.stage.ground.reader)?;
     let (counts, mut promises) = audit(play, edged)?;
@@ -123,7 +133,17 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
         ),
     ));
     promises.extend(fair(&measured.fetches));
-    let told = told(&scene, &flood);
+    let mut told = told(&scene, &flood);
+    if let Some(per_second) = flood.per_second {
+        let rate = rate(sent, measured.seconds) / f64::from(per_second);
+        promises.push((
+            rate >= RATE_KEPT,
+            format!("{rate:.2} of the attack's rate was sent"),
+        ));
+        let goodput = goodput(&measured.fetches);
+        told.push(goodput.1.clone());
+        promises.push(goodput);
+    }
     let head = (attack.name, attack.does);
     Ok(Row::fought(
         head,
@@ -154,17 +174,49 @@ pub(super) fn fair(fetches: &[Fetch]) -> Vec<Promise> {
     ]
 }
 
+/// What a slow attack leaves of a reader's goodput. A fetch that failed brought nothing.
+fn goodput(fetches: &[Fetch]) -> Promise {
+    let median = |attacked| {
+        let of = fetches.iter().filter(|fetch| fetch.attacked == attacked);
+        let brought = |fetch: &Fetch| match fetch.end {
+            End::Whole => rate(LARGE_BYTES as u64, fetch.seconds) / 1e6,
+            End::Failed(_) | End::Altered | End::Hung | End::Broken(_) => 0.0,
+        };
+        let mut rates: Vec<f64> = of.map(brought).collect();
+        rates.sort_by(f64::total_cmp);
+        (
+            rates.get(rates.len() / 2).copied().unwrap_or(0.0),
+            rates.len(),
+        )
+    };
+    let ((quiet, before), (attacked, under)) = (median(false), median(true));
+    let kept = attacked / quiet;
+    (
+        kept >= GOODPUT_KEPT,
+        format!(
+            "a reader keeps {kept:.2} of its goodput: {quiet:.0} MB/s in quiet, {attacked:.0} \
+             under attack (medians of {before} and {under} fetches); {GOODPUT_KEPT} is promised"
+        ),
+    )
+}
+
 /// Quiet and attack in turn; the legitimate reader fetches all the while.
 pub(super) fn fight(
     play: &Play<'_>,
     edged: &mut Daemon,
+    steadily: bool,
     attacker: impl FnOnce(&Phase) -> Result<()> + Send,
 ) -> Result<Measured> {
     let phase = Phase::default();
     thread::scope(|scope| {
         let attacker = scope.spawn(|| attacker(&phase));
         let leash = Leash(&phase);
-        let measured = Life::new(play, &phase, edged).live();
+        let life = Life::new(play, &phase, edged);
+        let measured = if steadily {
+            life.live_steadily()
+        } else {
+            life.live()
+        };
         drop(leash);
         let struck = attacker.join();
         let measured = measured?;
@@ -173,14 +225,16 @@ pub(super) fn fight(
     })
 }
 
-/// The attacker's thread: sends when told to, and hears whatever the edge's end emits.
-fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<()> {
+/// The attacker's thread: sends when told to, and hears whatever the edge's end emits. Returns how
+/// many frames were sent.
+fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64> {
     let mut times = vec![0; flood.frames.len()];
     let mut at = 0;
+    let mut pace = Pace::new(flood.per_second);
     loop {
         let now = phase.now();
         if now == Now::Attack {
-            for _ in 0..BATCH {
+            for _ in 0..pace.due() {
                 let frame = &mut flood.frames[at];
                 if let Some(vary) = flood.vary {
                     frame.vary(vary, &mut scene.dice);
@@ -189,7 +243,11 @@ fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<()>
                 at = (at + 1) % flood.frames.len();
             }
         }
-        let heard = scene.line.wait(now.patience())?;
+        if now != Now::Attack {
+            pace.rest();
+        }
+        let patience = now.patience().max(pace.patience());
+        let heard = scene.line.wait(patience)?;
         let Scene { line, tally, .. } = scene;
         line.drain(|front, length| {
             tally.hear(front, length);
@@ -199,10 +257,55 @@ fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<()>
             break;
         }
     }
+    let sent = times.iter().sum();
     for (frame, times) in flood.frames.iter().zip(times) {
         scene.tally.sent(frame, times);
     }
-    Ok(())
+    Ok(sent)
+}
+
+/// How many frames are to be sent when.
+struct Pace {
+    per_second: Option<u32>,
+    /// When this time of attack began, and what it has sent.
+    begun: Option<Instant>,
+    sent: usize,
+}
+
+impl Pace {
+    const fn new(per_second: Option<u32>) -> Self {
+        Self {
+            per_second,
+            begun: None,
+            sent: 0,
+        }
+    }
+
+    fn rest(&mut self) {
+        self.begun = None;
+        self.sent = 0;
+    }
+
+    /// How many to send now.
+    fn due(&mut self) -> usize {
+        let Some(per_second) = self.per_second else {
+            return BATCH;
+        };
+        let passed = self.begun.get_or_insert_with(clock::now).elapsed();
+        let all = passed.as_micros() * u128::from(per_second) / 1_000_000;
+        let all = usize::try_from(all).unwrap_or(usize::MAX);
+        let due = (all - self.sent).min(BATCH_DUE);
+        self.sent += due;
+        due
+    }
+
+    /// How long to wait for the link between two batches.
+    const fn patience(&self) -> Duration {
+        match self.per_second {
+            Some(_) => LOOK_AGAIN,
+            None => Duration::ZERO,
+        }
+    }
 }
 
 /// The end of an edge: its counts, its log and its stop.

@@ -136,7 +136,13 @@ pub(super) fn nobody(number: u16, v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-/// The first of these, over IPv4 and IPv6.
+/// Neighbours of the edge that nobody is: addresses that it takes to be on its own link.
+pub(super) fn silent(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(198, 19, high, low), 40_000))
+}
+
+/// The first of those that nobody has, over IPv4 and IPv6.
 pub(super) fn nobodies() -> [SocketAddr; 2] {
     [false, true].map(|v6| nobody(1, v6, 40_000))
 }

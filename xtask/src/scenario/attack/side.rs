@@ -224,7 +224,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
     let beside = Line::on(&play.stage.ground.edge)?;
     let before = Counts::read(&play.stage.settings.socket)?;
     let forger = |phase: &Phase| forge(&mut scene, &beside, attack, phase);
-    let measured = run::fight(play, &mut edged, forger)?;
+    let measured = run::fight(play, &mut edged, false, forger)?;
     let (counts, mut promises) = run::audit(play, edged)?;
     promises.extend(run::fair(&measured.fetches));
     promises.extend(in_vain(attack, &measured));
