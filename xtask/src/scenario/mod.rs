@@ -11,6 +11,8 @@ mod attack;
 mod load;
 /// Numbers that nobody chose.
 mod dice;
+/// As much of an HTTP client as asking an edge takes.
+mod http;
 
 use anyhow::Result;
 use clap::Subcommand;

@@ -12,8 +12,6 @@ mod search;
 mod memory;
 /// A file of text to publish.
 mod prose;
-/// Asks the edge for its numbers.
-mod http;
 /// What came out.
 mod report;
 
@@ -32,6 +30,7 @@ use serde_json::Value;
 use self::hunt::Hunt;
 use self::memory::Layout;
 use self::report::Report;
+use super::http;
 use super::load::Load;
 use crate::clock;
 use crate::daemon::{Counts, Daemon, METRICS};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,17 +14,20 @@ use rustix::process::Signal;
 use super::pressure::{self, RX_FRAMES};
 use super::report::in_seconds;
 use crate::clock;
-use crate::daemon::{self, Counts, Daemon};
+use crate::daemon::{self, Counts, Daemon, METRICS};
 use crate::ground::{self, ip};
 use crate::objects::{self, Sealed, files};
 use crate::place;
 use crate::process::{self, Ended};
+use crate::scenario::http;
 use crate::scenario::load::{End, Load, fetch};
 use crate::stage::Stage;
 use crate::stop::{self, Stop};
 
 /// The promise: whatever is wrong is said, and whatever was wrong is over, within this time.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
+/// What keeps the edge from serving is named in `/ready` within this time.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
 /// A program that takes so long hangs.
 const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// A link that carried nothing for so long rests; how often that is looked at.
@@ -194,13 +197,19 @@ impl<'a> Play<'a> {
     ) -> Result<String> {
         let mut command = self.edged_command();
         command.args(more).envs(variables.iter().copied());
-        let ended = run_within(&mut command, WITHIN)?;
-        let said = ended.said.lines().last().unwrap_or_default().to_owned();
-        let as_expected = ended.code == Some(code) && words.iter().all(|word| said.contains(word));
-        if !as_expected {
-            bail!("edged ended with {:?} and said: {}", ended.code, ended.said);
-        }
-        Ok(sentence(&said))
+        refuses(&mut command, words, code)
+    }
+
+    /// Another `edged` in this control group, which must refuse likewise.
+    pub(super) fn refused_in(&self, group: &Path, words: &[&str], code: i32) -> Result<String> {
+        let edged = self.edged_command();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(group.join("cgroup.procs"))
+            .arg(edged.get_program())
+            .args(edged.get_args());
+        refuses(&mut command, words, code)
     }
 
     /// Waits until the edge says a line with these words, in what it says from now on.
@@ -234,6 +243,41 @@ impl<'a> Play<'a> {
     pub(super) fn ip(&self, words: &[&str]) -> Result<()> {
         let namespace = &self.stage.ground.edge.namespace;
         process::run(ip().args(["-n", namespace]).args(words))
+    }
+
+    /// What `/ready` answers.
+    fn ready(&self) -> Result<String> {
+        let answer = ground::visit(&self.stage.ground.edge, || {
+            let stream = TcpStream::connect(METRICS)?;
+            stream.set_read_timeout(Some(NAMED_WITHIN))?;
+            http::ask(stream, "/ready")
+        })?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Waits until `/ready` says no with these words, and returns the line.
+    pub(super) fn is_not_ready(&self, words: &str) -> Result<String> {
+        let named = clock::poll(NAMED_WITHIN, || {
+            let answer = self.ready().ok()?;
+            let line = answer.lines().find(|line| line.contains(words))?;
+            answer.starts_with("HTTP/1.1 503 ").then(|| line.to_owned())
+        });
+        named.with_context(|| {
+            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
+            format!("/ready does not say \"{words}\" within 2 s, but: {answer}")
+        })
+    }
+
+    /// Waits until `/ready` says yes.
+    pub(super) fn is_ready(&self) -> Result<()> {
+        let ready = clock::poll(NAMED_WITHIN, || {
+            let answer = self.ready().ok()?;
+            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        });
+        ready.with_context(|| {
+            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
+            format!("/ready does not say yes within 2 s, but: {answer}")
+        })
     }
 
     // --- what it counts
@@ -453,6 +497,17 @@ impl<'a> Play<'a> {
         }
         Ok(wrong)
     }
+}
+
+/// An `edged` that must refuse with this exit code and words, in its last line.
+fn refuses(command: &mut Command, words: &[&str], code: i32) -> Result<String> {
+    let ended = run_within(command, WITHIN)?;
+    let said = ended.said.lines().last().unwrap_or_default().to_owned();
+    let as_expected = ended.code == Some(code) && words.iter().all(|word| said.contains(word));
+    if !as_expected {
+        bail!("edged ended with {:?} and said: {}", ended.code, ended.said);
+    }
+    Ok(sentence(&said))
 }
 
 /// Runs a program that is to end by itself within this time, whatever way.

@@ -1,5 +1,6 @@
 //! More than rings, memory and the operator's door hold.
 
+use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,15 @@ pub(super) const FAULTS: &[Fault] = &[
         excuses: NOTHING,
         play: admin_flood,
     },
+    Fault {
+        name: "hugepages-withheld",
+        done: "edged started in a control group that may have 32 MiB of hugepages, fewer than its \
+               arena",
+        expected: "it refuses with exit code 78 and names the limit, and does not die when it \
+                   touches the memory; outside the group it serves",
+        excuses: UNREACHABLE,
+        play: hugepages_withheld,
+    },
 ];
 
 /// What a queue has (docs/ARCHITECTURE.md, "Memory").
@@ -50,6 +60,8 @@ pub(super) const RX_FRAMES: u64 = 2048;
 const STARVING: u64 = 4000;
 const EXHAUSTING: u64 = 2000;
 const CONNECTIONS: usize = 5000;
+const CONTROLLER: &str = "hugetlb";
+const FEW_HUGEPAGES_BYTES: u64 = 32 << 20;
 
 fn rx_ring_starved(play: &mut Play<'_>) -> Result<String> {
     let means = prepare(play)?;
@@ -197,4 +209,87 @@ fn connected(path: &Path) -> Result<Option<OwnedFd>> {
         Err(Errno::AGAIN) => Ok(None),
         Err(error) => Err(error).context("the admin socket cannot be reached"),
     }
+}
+
+/// A control group that may have so many bytes of hugepages.
+struct Group {
+    folder: PathBuf,
+    /// The file and the word that undo what was switched on for it.
+    enabled: Option<(PathBuf, &'static str)>,
+}
+
+impl Group {
+    /// None where the kernel has no such groups.
+    fn new(bytes: u64) -> Result<Option<Self>> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let found = mounts.lines().find_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (&folder, &kind, &options) = (words.get(1)?, words.get(2)?, words.get(3)?);
+            let folder = PathBuf::from(folder);
+            match kind {
+                "cgroup2" => listed(&folder.join("cgroup.controllers")).then_some((folder, true)),
+                "cgroup" => {
+                    let ours = options.split(',').any(|option| option == CONTROLLER);
+                    ours.then_some((folder, false))
+                }
+                _ => None,
+            }
+        });
+        let Some((parent, unified)) = found else {
+            return Ok(None);
+        };
+        let control = parent.join("cgroup.subtree_control");
+        let enabled = (unified && !listed(&control)).then_some((control, "-hugetlb"));
+        if let Some((control, _)) = &enabled {
+            fs::write(control, "+hugetlb").context("cannot limit hugepages")?;
+        }
+        let group = Self {
+            folder: parent.join(format!("sealedge-{}", std::process::id())),
+            enabled,
+        };
+        fs::create_dir(&group.folder).context("cannot make a control group")?;
+        let limit = if unified {
+            "hugetlb.2MB.max"
+        } else {
+            "hugetlb.2MB.limit_in_bytes"
+        };
+        fs::write(group.folder.join(limit), bytes.to_string())?;
+        Ok(Some(group))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The process that was in it may take a moment to leave.
+        let gone = clock::poll(WITHIN, || fs::remove_dir(&self.folder).ok());
+        if gone.is_none() {
+            eprintln!("the control group {} stays", self.folder.display());
+        }
+        if let Some((control, word)) = &self.enabled
+            && let Err(error) = fs::write(control, word)
+        {
+            eprintln!("{}: cannot write {word}: {error}", control.display());
+        }
+    }
+}
+
+/// Whether a file of a version 2 group lists the controller of hugepages.
+fn listed(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().any(|word| word == CONTROLLER)
+}
+
+fn hugepages_withheld(play: &mut Play<'_>) -> Result<String> {
+    let Some(group) = Group::new(FEW_HUGEPAGES_BYTES)? else {
+        play.good_again(clock::now())?;
+        return Ok("not played: this kernel has no control groups for hugepages".into());
+    };
+    play.take_edged()?.stop()?;
+    let words = ["the arena", "hugetlb limit", "/sealedge-"];
+    let refused = play.refused_in(&group.folder, &words, 78);
+    drop(group);
+    let over = clock::now();
+    play.start(&[])?;
+    play.good_again(over)?;
+    refused
 }

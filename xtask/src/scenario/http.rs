@@ -4,14 +4,9 @@ use std::io::{Read, Write};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The whole answer, head and body: whatever the edge says is searched.
-pub(super) fn get(mut stream: impl Read + Write, path: &str) -> Result<Vec<u8>> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream
-        .read_to_end(&mut answer)
-        .with_context(|| format!("no whole answer to GET {path}"))?;
+/// The whole answer, head and body; another status than 200 is an error.
+pub(super) fn get(stream: impl Read + Write, path: &str) -> Result<Vec<u8>> {
+    let answer = ask(stream, path)?;
     if !answer.starts_with(b"HTTP/1.1 200 ") {
         let said = String::from_utf8_lossy(&answer);
         bail!(
@@ -22,13 +17,24 @@ pub(super) fn get(mut stream: impl Read + Write, path: &str) -> Result<Vec<u8>> 
     Ok(answer)
 }
 
+/// The same with any status.
+pub(super) fn ask(mut stream: impl Read + Write, path: &str) -> Result<Vec<u8>> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream
+        .read_to_end(&mut answer)
+        .with_context(|| format!("no whole answer to GET {path}"))?;
+    Ok(answer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    fn ask(answer: &'static [u8]) -> Result<Vec<u8>> {
+    fn got(answer: &'static [u8]) -> Result<Vec<u8>> {
         let (near, mut far) = UnixStream::pair().unwrap();
         let server = thread::spawn(move || {
             let mut request = [0; 13];
@@ -46,12 +52,12 @@ mod tests {
     #[test]
     fn a_good_answer_is_handed_over_whole() {
         let answer = b"HTTP/1.1 200 OK\r\n\r\nx 1\n";
-        assert_eq!(ask(answer).unwrap(), answer);
+        assert_eq!(got(answer).unwrap(), answer);
     }
 
     #[test]
     fn another_status_is_an_error() {
-        let error = ask(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
+        let error = got(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
         assert!(error.to_string().contains("503"), "{error}");
     }
 }
