@@ -49,7 +49,7 @@ fn a_serving_worker_does_not_allocate() {
     let counters = Arc::new(Sends::default());
     let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), &service).unwrap();
     let mut sender = Sender::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
-    let reader = shared.epochs.reader(0);
+    let mut reader = shared.epochs.reader(0);
     let services = Services::new(&["192.0.2.10:7347".parse().unwrap()], 1);
     let case = golden::all()
         .into_iter()

@@ -18,7 +18,7 @@ pub mod sys;
 
 /// Loom's atomics in place of the machine's.
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 }
 
 /// Small, because loom tries everything.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
 use edge_orders::store::publish::Publisher;
-use edge_orders::store::reclaim::Reader;
 use edge_orders::store::{Shared, Stay, Store, slot_bytes};
+use edge_orders::sys::epochs::Reader;
 use edge_orders::sys::mapping::Mapping;
 use edge_orders::sys::ring::Ring;
 use edge_orders::sys::ring_memory::RingMemory;
@@ -80,20 +80,20 @@ fn id_of(content: u8) -> ChunkId {
 }
 
 /// What a worker does with a steered request: only what is confirmed is read.
-fn serve(shared: &Shared, known: &Known) {
+fn serve(shared: &Shared, reader: &Reader, known: &Known) {
     let Some(chunk_bytes) = shared.table.confirm(known.mark, &known.id) else {
         return;
     };
     assert_eq!(chunk_bytes as usize, known.bytes.len());
-    let mut read = vec![0; known.bytes.len()];
-    let slab = &shared.slab;
-    slab.copy(slab.span(known.mark.slot, 16, read.len()), &mut read);
-    assert_eq!(read, known.bytes);
+    // Or it was evicted since.
+    if let Some(stored) = reader.bytes(known.mark.slot) {
+        assert_eq!(stored[16..][..known.bytes.len()], known.bytes);
+    }
 }
 
 /// A worker against a filler that pushes a chunk out and puts another into its slot. `between` is
 /// what the worker does between two batches.
-fn worker_against_filler(between: fn(&Reader)) {
+fn worker_against_filler(between: fn(&mut Reader)) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
@@ -108,17 +108,17 @@ fn worker_against_filler(between: fn(&Reader)) {
                 ..old.mark
             },
         };
-        let reader = shared.epochs.reader(0);
+        let mut reader = shared.epochs.reader(0);
         let worker = thread::spawn({
             let new = new.clone();
             move || {
                 for _ in 0..2 {
                     reader.quiescent();
-                    serve(&shared, &old);
-                    serve(&shared, &new);
+                    serve(&shared, &reader, &old);
+                    serve(&shared, &reader, &new);
                     // A pair that belongs to another chunk.
                     assert_eq!(shared.table.confirm(old.mark, &new.id), None);
-                    between(&reader);
+                    between(&mut reader);
                 }
             }
         });
@@ -143,4 +143,32 @@ fn a_worker_reads_no_slot_that_is_being_rewritten() {
 #[test]
 fn a_worker_that_slept_reads_no_slot_that_is_being_rewritten() {
     worker_against_filler(Reader::offline);
+}
+
+/// I6: what keeps a reader from bytes that change is not the care of the caller.
+#[test]
+fn a_reader_that_asks_no_table_reads_no_slot_that_is_being_rewritten() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let mut ground = Ground::new(1, 1);
+        let shared = Arc::clone(&ground.shared);
+        ground.fill(b'a', 1).unwrap();
+        let mut reader = shared.epochs.reader(0);
+        let worker = thread::spawn(move || {
+            for _ in 0..2 {
+                reader.quiescent();
+                if let Some(stored) = reader.bytes(0) {
+                    let content = stored[16];
+                    assert_eq!(stored[16..][..20], [content; 20]);
+                }
+            }
+        });
+        for _ in 0..2 {
+            if ground.fill(b'b', 2).is_some() {
+                break;
+            }
+        }
+        worker.join().unwrap();
+    });
 }

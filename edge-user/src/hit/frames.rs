@@ -2,6 +2,7 @@
 //! headers turned round, and leaves by the queue the request came in by. A VLAN tag comes back
 //! with it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use edge_ebpf::frame::{ETHERNET_BYTES, Frame, IPV6_BYTES, UDP_BYTES, VLAN_BYTES, VLAN_TAGS_MAX};
@@ -15,7 +16,6 @@ use crate::limits::XSK_SENDING;
 use crate::reply::Request;
 use crate::reply::plan::plan;
 use crate::store::{Shared, Stay};
-use crate::sys::slab::Span;
 use crate::sys::xsk::{RxFrame, Xsk};
 
 /// Ethernet, two tags, IPv6 and UDP: the longest way to a payload.
@@ -49,13 +49,13 @@ impl FrameSender {
         }
     }
 
-    /// A stored datagram, if the chunk has that segment.
-    fn span(&self, stay: Stay, geometry: Geometry, index: u8) -> Option<Span> {
+    /// Where a stored datagram lies in its slot, if the chunk has that segment.
+    fn place(&self, geometry: Geometry, index: u8) -> Option<Range<usize>> {
         let (_, payload_bytes) = geometry.segment(index)?;
         let stride = usize::from(self.shared.segment_bytes).saturating_add(DATA_HEADER_BYTES);
-        let offset = stride.saturating_mul(usize::from(index));
+        let start = stride.saturating_mul(usize::from(index));
         let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
-        Some(self.shared.slab.span(stay.slot, offset, len_bytes))
+        Some(start..start.saturating_add(len_bytes))
     }
 
     /// Sends one datagram that `write` makes, or says with which reason there is none.
@@ -108,8 +108,9 @@ impl Out for FrameSender {
             return;
         };
         let first = u8::try_from(request.get.want.trailing_zeros()).unwrap_or(u8::MAX);
-        if let Some(span) = self.span(stay, geometry, first) {
-            self.shared.slab.prefetch(span);
+        if let Some(place) = self.place(geometry, first) {
+            let slab = &self.shared.slab;
+            slab.prefetch(slab.span(stay.slot, place.start, place.len()));
         }
     }
 
@@ -120,6 +121,7 @@ impl Out for FrameSender {
         frame: &Frame,
         request: &Request,
         stay: Stay,
+        stored: &[u8],
     ) -> Reason {
         let mut way = Way {
             headers: [0; HEADERS_BYTES_MAX],
@@ -144,11 +146,12 @@ impl Out for FrameSender {
         };
         let mut sent_any = false;
         for index in runs.flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            let Some(span) = self.span(stay, geometry, index) else {
+            let place = self.place(geometry, index);
+            let Some(datagram) = place.and_then(|place| stored.get(place)) else {
                 continue;
             };
-            let write = |payload: &mut [u8]| self.shared.slab.copy(span, payload);
-            match self.datagram(xsk, &way, span.len_bytes(), write) {
+            let write = |payload: &mut [u8]| payload.copy_from_slice(datagram);
+            match self.datagram(xsk, &way, datagram.len(), write) {
                 Ok(()) => sent_any = true,
                 // The rest is left to the next request.
                 Err(Reason::SendQueueFull) if sent_any => return Reason::ServedPartly,

@@ -10,7 +10,8 @@ use crate::sys::send::SendQueue;
 use crate::sys::xsk::{RxFrame, Xsk};
 
 pub trait Out: Send {
-    /// Answers a request, whose packet is `received`, from a slot that was confirmed.
+    /// Answers a request, whose packet is `received`, from a slot that was confirmed and whose
+    /// bytes are `stored`.
     fn answer(
         &mut self,
         xsk: &mut Xsk,
@@ -18,6 +19,7 @@ pub trait Out: Send {
         frame: &Frame,
         request: &Request,
         stay: Stay,
+        stored: &[u8],
     ) -> Reason;
 
     /// Told of each answer of a batch before the first one is made.
@@ -42,6 +44,7 @@ impl<Q: SendQueue + Send> Out for Sender<Q> {
         _frame: &Frame,
         request: &Request,
         stay: Stay,
+        _stored: &[u8],
     ) -> Reason {
         Self::answer(self, request, stay)
     }

@@ -18,7 +18,7 @@ use crate::inbox::Inbox;
 use crate::limits::{BATCH, SEND_RETRY_NS, SPIN, TICK};
 use crate::reply::peer::Services;
 use crate::store::Shared;
-use crate::store::reclaim::Reader;
+use crate::sys::epochs::Reader;
 use crate::sys::receive::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
 
@@ -86,7 +86,9 @@ impl Worker {
             };
         }
         // A send that is still queued names a slot: it ends before this worker counts as gone.
-        let Bench { out, reader, .. } = self.bench;
+        let Bench {
+            out, mut reader, ..
+        } = self.bench;
         drop(out);
         reader.offline();
     }
@@ -147,16 +149,21 @@ impl Bench {
             self.answers.push((frame, answer));
         }
         let mut bounced = false;
+        let mut bounce = |request| {
+            bounced = true;
+            self.inbox.put(request)
+        };
         for (frame, answer) in self.answers.drain(..) {
             let reason = match answer {
-                Answer::Data(parsed, request, stay) => {
-                    self.out
-                        .answer(&mut self.xsk, &frame, &parsed, &request, stay)
-                }
-                Answer::Bounce(request) => {
-                    bounced = true;
-                    self.inbox.put(request)
-                }
+                Answer::Data(parsed, request, stay) => match self.reader.bytes(stay.slot) {
+                    Some(stored) => {
+                        self.out
+                            .answer(&mut self.xsk, &frame, &parsed, &request, stay, stored)
+                    }
+                    // Evicted since it was confirmed.
+                    None => bounce(request),
+                },
+                Answer::Bounce(request) => bounce(request),
                 Answer::Bad(reason) => reason,
             };
             self.cells.reasons.count(reason, GET_BYTES);

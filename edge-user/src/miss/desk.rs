@@ -453,7 +453,7 @@ mod tests {
         let (mut desk, ends, nacks) = desk(1);
         let now = clock::now();
         // A worker that is held inside of a batch announces nothing more, so no slot comes free.
-        let reader = desk.store.shared().epochs.reader(0);
+        let mut reader = desk.store.shared().epochs.reader(0);
         reader.quiescent();
         let mut filled = 0;
         while desk.parked.is_none() {

@@ -7,8 +7,6 @@
 pub mod slot;
 /// Into a slot: packetise, then verify.
 pub mod fill;
-/// Out of a slot: wait until nobody reads it.
-pub mod reclaim;
 /// Into the program's map, and out of it.
 pub mod publish;
 
@@ -22,10 +20,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use self::fill::{FreeSlot, Verified};
 use self::publish::Publisher;
-use self::reclaim::{Epochs, Withdrawn};
 use self::slot::SlotTable;
 use crate::counters::StoreCounts;
 use crate::limits::{SLOTS_AHEAD, SLOTS_MIN};
+use crate::sys::epochs::{Epochs, Lent, Withdrawn};
 use crate::sys::mapping::Mapping;
 use crate::sys::slab::{Piece, Slab};
 
@@ -52,7 +50,7 @@ pub struct Store {
     publisher: Publisher,
     free: Vec<Piece>,
     /// By slot: the piece of a resident chunk, and its id.
-    resident: Vec<Option<(Piece, ChunkId)>>,
+    resident: Vec<Option<(Lent, ChunkId)>>,
     /// Chunk id to slot; the id itself is in `resident`.
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -95,10 +93,11 @@ impl Shared {
         if slots < SLOTS_MIN {
             return Err(TooSmall { slots, slot_bytes });
         }
+        let slab = Arc::new(slab);
         let shared = Self {
-            slab: Arc::new(slab),
+            epochs: Epochs::new(Arc::clone(&slab), workers),
+            slab,
             table: SlotTable::new(slots),
-            epochs: Epochs::new(workers),
             segment_bytes,
         };
         Ok((Arc::new(shared), pieces))
@@ -169,8 +168,9 @@ impl Store {
             return stay;
         }
         let slot = piece.index();
+        let lent = self.shared.epochs.lend(piece);
         let generation = self.shared.table.publish(slot, &id, chunk_bytes);
-        self.resident[slot as usize] = Some((piece, id));
+        self.resident[slot as usize] = Some((lent, id));
         let Self {
             index,
             resident,
@@ -194,7 +194,7 @@ impl Store {
         let Some(slot) = self.order.pop_front() else {
             return false;
         };
-        let Some((piece, id)) = self.resident[slot as usize].take() else {
+        let Some((lent, id)) = self.resident[slot as usize].take() else {
             unreachable!("only resident slots are in the order")
         };
         self.publisher.remove(&id);
@@ -204,19 +204,18 @@ impl Store {
             entry.remove();
         }
         self.shared.table.withdraw(slot);
-        self.withdrawn.push_back(self.shared.epochs.withdraw(piece));
+        self.withdrawn.push_back(lent.withdraw());
         self.evicted += 1;
         true
     }
 
     fn reclaim(&mut self, sends_under_way: usize) {
         // This thread sends from slots too: its own sends hold them as a worker's do.
-        if sends_under_way > 0 || self.withdrawn.is_empty() {
+        if sends_under_way > 0 {
             return;
         }
-        let passed = self.shared.epochs.passed_by_all();
         while let Some(withdrawn) = self.withdrawn.pop_front() {
-            match withdrawn.reclaim(passed) {
+            match withdrawn.reclaim() {
                 Ok(piece) => self.free.push(piece),
                 Err(too_early) => {
                     self.withdrawn.push_front(too_early);
@@ -243,7 +242,7 @@ impl Store {
     }
 }
 
-fn holds(resident: &[Option<(Piece, ChunkId)>], slot: u32, id: &ChunkId) -> bool {
+fn holds(resident: &[Option<(Lent, ChunkId)>], slot: u32, id: &ChunkId) -> bool {
     resident[slot as usize]
         .as_ref()
         .is_some_and(|(_, resident)| resident == id)
@@ -301,7 +300,7 @@ mod tests {
     fn a_slot_is_not_rewritten_while_a_worker_may_read_it() {
         // I6
         let mut store = store(1);
-        let reader = store.shared().epochs.reader(0);
+        let mut reader = store.shared().epochs.reader(0);
         reader.quiescent();
         let mut filled = 0;
         while fill(&mut store, filled).is_some() {

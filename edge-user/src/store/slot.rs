@@ -70,7 +70,7 @@ impl SlotTable {
         let generation = header.generation.load(Ordering::Relaxed).wrapping_add(1);
         assert!(generation & 1 == 0, "the slot was resident");
         header.generation.store(generation, Ordering::Release);
-        // Before any look at what the readers announced: see `reclaim`.
+        // Before any look at what the readers announced: see `sys::epochs`.
         fence(Ordering::SeqCst);
     }
 }

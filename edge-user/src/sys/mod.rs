@@ -12,6 +12,8 @@ pub mod mapping;
 pub mod undumped;
 /// A mapping cut into pieces, each with one owner.
 pub mod slab;
+/// Pieces on loan to readers, and the way back.
+pub mod epochs;
 /// One direction of an AF_XDP ring: who may touch which entry when.
 pub mod ring;
 /// Where a ring lies.

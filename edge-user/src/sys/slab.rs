@@ -1,5 +1,5 @@
-//! A mapping cut into pieces of one size. Each piece has exactly one token, made once; whoever
-//! holds the token may read and write the piece, and nobody else can.
+//! A mapping cut into pieces of one size. Each piece has exactly one token, made once. Its holder
+//! may read and write the piece; others may read it only while the token is on loan (`epochs`).
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -38,6 +38,10 @@ impl Piece {
     pub const fn index(&self) -> u32 {
         self.index
     }
+
+    pub(in crate::sys) const fn is_of(&self, slab: &Slab) -> bool {
+        self.slab == slab.number
+    }
 }
 
 /// Bytes of a slab by address, for the kernel to read. Gives no access to them here.
@@ -55,6 +59,10 @@ impl Span {
         address: 0,
         len_bytes: 0,
     };
+
+    pub const fn address(&self) -> usize {
+        self.address
+    }
 
     pub const fn len_bytes(&self) -> usize {
         self.len_bytes
@@ -99,17 +107,18 @@ impl Slab {
     }
 
     fn start(&self, piece: &Piece) -> *mut u8 {
-        assert!(piece.slab == self.number, "the piece is of this slab");
-        assert!(
-            piece.index < self.piece_count,
-            "the piece is one of those cut"
-        );
+        assert!(piece.is_of(self), "the piece is of this slab");
+        self.start_at(piece.index)
+    }
+
+    fn start_at(&self, index: u32) -> *mut u8 {
+        assert!(index < self.piece_count, "the piece is one of those cut");
         // SAFETY: `piece_count` pieces fit the mapping, so the result lies in it.
         unsafe {
             self.mapping
                 .base()
                 .as_ptr()
-                .add(piece.index as usize * self.piece_bytes)
+                .add(index as usize * self.piece_bytes)
         }
     }
 
@@ -126,22 +135,22 @@ impl Slab {
     /// The piece, to write.
     pub fn bytes_mut<'a>(&'a self, piece: &'a mut Piece) -> &'a mut [u8] {
         let start = self.start(piece);
-        // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference. The
+        // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference:
+        // those that `lent_bytes` gives are to pieces whose token is put away (`epochs`). The
         // kernel may still read the piece for a send, which needs no cooperation to be sound here;
-        // that it does not is I6, kept by `store::reclaim`.
+        // that it does not is I6, kept by `store`.
         unsafe { slice::from_raw_parts_mut(start, self.piece_bytes) }
     }
 
-    /// Copies a span out, for a thread that does not own the piece and has reason to know that it
-    /// is not being written: the slot table confirmed it, and it passes no quiescent state before
-    /// this returns (I6).
-    pub fn copy(&self, span: Span, out: &mut [u8]) {
-        assert!(span.slab == self.number, "the span is of this slab");
-        assert!(span.len_bytes == out.len(), "there is just room for it");
-        let start: *const u8 = ptr::with_exposed_provenance(span.address);
-        // SAFETY: a span of this slab lies in its mapping, see `span`; `out` is ours alone, so the
-        // two do not overlap; nobody writes the piece meanwhile, which `store::reclaim` keeps.
-        unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
+    /// The piece with this number, to read without its token.
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes the piece while the result is in use.
+    pub(in crate::sys) unsafe fn lent_bytes(&self, index: u32) -> &[u8] {
+        let start = self.start_at(index);
+        // SAFETY: as in `bytes`, except that the caller keeps writers away.
+        unsafe { slice::from_raw_parts(start, self.piece_bytes) }
     }
 
     /// Has a span brought into the cache, for who will copy it soon. Gives no access to it, and does

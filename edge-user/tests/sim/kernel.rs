@@ -1,13 +1,15 @@
 //! What both paths borrow from the kernel: sends that end late, and not always well. While a send
 //! is under way the bytes it names must stay as they were (I6).
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use edge_user::sys::send::{Full, Lane, SendEnd, SendQueue, Sent};
-use edge_user::sys::slab::{Slab, Span};
+use edge_user::sys::slab::Span;
 
 use super::chance::Chance;
 use super::conditions::Conditions;
@@ -28,7 +30,8 @@ pub(crate) struct Kernel {
     /// Where datagrams that are reported on were passed on to, by sender.
     passed: Vec<Vec<IpAddr>>,
     sends: Vec<Send>,
-    slab: Arc<Slab>,
+    /// This process's memory, read by the real kernel: the simulated one owns no piece of it.
+    memory: File,
     chance: Chance,
     conditions: Conditions,
 }
@@ -53,14 +56,14 @@ enum Stage {
 }
 
 impl Kernel {
-    pub(crate) fn new(slab: Arc<Slab>, senders: usize, chance: Chance, with: &Conditions) -> Self {
+    pub(crate) fn new(senders: usize, chance: Chance, with: &Conditions) -> Self {
         Self {
             now: Duration::ZERO,
             leaving: Vec::new(),
             left: vec![0; senders],
             passed: vec![Vec::new(); senders],
             sends: Vec::new(),
-            slab,
+            memory: File::open("/proc/self/mem").expect("a process may read itself"),
             chance,
             conditions: with.clone(),
         }
@@ -116,12 +119,18 @@ impl Kernel {
         let send = &self.sends[at];
         let mut from = 0;
         for span in &send.spans {
-            let mut part = vec![0; span.len_bytes()];
-            self.slab.copy(*span, &mut part);
+            let part = self.read(span);
             let before = &send.bytes[from..from + part.len()];
             assert!(before == part, "I6: a slot was rewritten under a send");
             from += part.len();
         }
+    }
+
+    pub(crate) fn read(&self, span: &Span) -> Vec<u8> {
+        let mut bytes = vec![0; span.len_bytes()];
+        let read = self.memory.read_exact_at(&mut bytes, span.address() as u64);
+        read.expect("a span is mapped");
+        bytes
     }
 
     pub(crate) fn check_all(&self) {
@@ -192,13 +201,9 @@ impl SendQueue for Sends {
             return Err(Full);
         }
         let spans: Vec<Span> = spans.collect();
-        let mut bytes = vec![0; spans.iter().map(Span::len_bytes).sum()];
-        let mut from = 0;
-        for span in &spans {
-            let part = &mut bytes[from..from + span.len_bytes()];
-            self.kernel().slab.copy(*span, part);
-            from += span.len_bytes();
-        }
+        let kernel = self.kernel();
+        let bytes = spans.iter().flat_map(|span| kernel.read(span)).collect();
+        drop(kernel);
         self.queue(lane, *to, spans, bytes, segment_bytes.into());
         Ok(())
     }

@@ -142,8 +142,7 @@ impl World {
             with.workers,
         )
         .unwrap();
-        let slab = Arc::clone(&shared.slab);
-        let kernel = Kernel::new(slab, with.workers + 1, chance.split(), &with);
+        let kernel = Kernel::new(with.workers + 1, chance.split(), &with);
         let kernel = Arc::new(Mutex::new(kernel));
         let program = Program::new(with.map_refuses, chance.split());
         let wake = Wake::new().unwrap();
@@ -684,9 +683,9 @@ impl World {
         let chunk = CATALOG.chunk(id).expect("I4: nobody made this chunk");
         assert_eq!(chunk.len(), chunk_bytes as usize, "I4: a length");
         let full = usize::from(SEGMENT_BYTES_DEFAULT);
-        let slab = &self.shared.slab;
-        let mut slot = vec![0; chunk.len() + 16 * chunk.len().div_ceil(full)];
-        slab.copy(slab.span(resident.slot, 0, slot.len()), &mut slot);
+        let len_bytes = chunk.len() + 16 * chunk.len().div_ceil(full);
+        let span = self.shared.slab.span(resident.slot, 0, len_bytes);
+        let slot = self.kernel().read(&span);
         for (segment, datagram) in chunk.chunks(full).zip(slot.chunks(16 + full)) {
             let datagram = &datagram[..16 + segment.len()];
             assert!(CATALOG.is_true(datagram), "I4: a slot holds other bytes");

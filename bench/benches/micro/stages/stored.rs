@@ -5,9 +5,9 @@ use std::sync::Arc;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
 use edge_user::store::publish::Publisher;
-use edge_user::store::reclaim::Epochs;
 use edge_user::store::slot::SlotTable;
 use edge_user::store::{Shared, Store};
+use edge_user::sys::epochs::Epochs;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::slab::Slab;
 use sha2::{Digest, Sha256};
@@ -29,10 +29,11 @@ impl Stored {
         let mapping = Mapping::anonymous(SLOT_BYTES * (chunks as usize + 64), false);
         let mapping = mapping.expect("there is memory for the chunks");
         let (slab, pieces) = Slab::cut(mapping, SLOT_BYTES, chunks + 64);
+        let slab = Arc::new(slab);
         let shared = Arc::new(Shared {
             table: SlotTable::new(slab.piece_count()),
-            slab: Arc::new(slab),
-            epochs: Epochs::new(0),
+            epochs: Epochs::new(Arc::clone(&slab), 0),
+            slab,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
         });
         let mut store = Store::new(Arc::clone(&shared), pieces, Publisher::none());

@@ -4,6 +4,9 @@
 /// One direction of an AF_XDP ring: the product's own.
 #[path = "../../../src/sys/ring.rs"]
 pub mod ring;
+/// Pieces on loan to readers: the product's own.
+#[path = "../../../src/sys/epochs.rs"]
+pub mod epochs;
 /// The program's map types: the product's own.
 #[path = "../../../src/sys/bpf.rs"]
 pub mod bpf;

@@ -23,14 +23,12 @@ impl Piece {
     pub const fn index(&self) -> u32 {
         self.0
     }
-}
 
-/// Part of a piece.
-#[derive(Clone, Copy, Debug)]
-pub struct Span {
-    piece: u32,
-    offset_bytes: usize,
-    len_bytes: usize,
+    /// Each model has one slab.
+    #[expect(clippy::unused_self, reason = "as in the product")]
+    pub(in crate::sys) const fn is_of(&self, _slab: &Slab) -> bool {
+        true
+    }
 }
 
 impl Slab {
@@ -69,19 +67,12 @@ impl Slab {
         cell.with_mut(|bytes| unsafe { &mut **bytes })
     }
 
-    pub fn span(&self, piece: u32, offset_bytes: usize, len_bytes: usize) -> Span {
-        Span {
-            piece,
-            offset_bytes,
-            len_bytes,
-        }
-    }
-
-    pub fn copy(&self, span: Span, out: &mut [u8]) {
-        self.pieces[span.piece as usize].with(|bytes| {
-            // SAFETY: the box is alive as long as `self`, and loom has just checked the access.
-            let bytes = unsafe { &**bytes };
-            out.copy_from_slice(&bytes[span.offset_bytes..][..span.len_bytes]);
-        });
+    /// # Safety
+    ///
+    /// Nobody writes the piece while the result is in use: loom looks whether that is so here, and
+    /// the reader does nothing that loom could interrupt while it reads.
+    pub(in crate::sys) unsafe fn lent_bytes(&self, index: u32) -> &[u8] {
+        // SAFETY: the box is alive as long as `self`.
+        self.pieces[index as usize].with(|bytes| unsafe { &**bytes })
     }
 }
