@@ -14,9 +14,30 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use edge_ebpf::frame::Frame;
+use edge_ebpf::golden::build::{get, v4};
+use edge_ebpf::maps::Resident;
+use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::{ChunkId, Cookie, SEGMENT_BYTES_DEFAULT};
+use edge_user::hit::out::Out;
+use edge_user::hit::worker::{Bench, WorkerCells};
+use edge_user::inbox::Inbox;
+use edge_user::limits::SLOTS_MIN;
+use edge_user::reply::Request;
+use edge_user::reply::peer::Services;
+use edge_user::store::publish::Publisher;
+use edge_user::store::{Shared, Stay, Store, slot_bytes};
+use edge_user::sys::mapping::Mapping;
+use edge_user::sys::receive::Wake;
+use edge_user::sys::xsk::{RxFrame, Xsk};
+use sha2::{Digest, Sha256};
+
+use crate::sim::chance::Chance;
+use crate::sim::conditions::Conditions;
+use crate::sim::hand::{self, Hand};
 use crate::sim::world::World;
 
 /// In a folder of this name.
@@ -88,6 +109,82 @@ fn a_seed_makes_the_same_run_each_time() {
         let runs = [(); 2].map(|()| World::new(seed, false).run());
         assert_eq!(runs[0], runs[1], "seed {seed}");
     }
+}
+
+/// Once a worker has found its chunk in the slot table, the filler takes every slot there is.
+struct Evicts(Mutex<Store>);
+
+impl Out for Evicts {
+    fn expect(&self, _request: &Request, _stay: Stay) {
+        let mut store = self.0.lock().unwrap();
+        while let Some(slot) = store.take_free(0) {
+            // Taken for good.
+            drop(slot);
+        }
+        assert_eq!(store.counts().withdrawn, 1);
+    }
+
+    fn answer(
+        &mut self,
+        _xsk: &mut Xsk,
+        _received: &RxFrame,
+        _frame: &Frame,
+        _request: &Request,
+        _stay: Stay,
+        _stored: &[u8],
+    ) -> Reason {
+        panic!("answered from a slot that was withdrawn")
+    }
+
+    fn flush(&mut self, _xsk: &mut Xsk) {}
+
+    fn holds_slots(&self) -> bool {
+        false
+    }
+
+    fn has_unsent(&self, _xsk: &Xsk) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_request_for_a_chunk_that_is_evicted_before_its_answer_is_made_bounces() {
+    let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
+    let arena = Mapping::sparse(arena_bytes).unwrap();
+    let made = Shared::new(arena, arena_bytes as u64, SEGMENT_BYTES_DEFAULT, 1);
+    let (shared, pieces) = made.unwrap();
+    let mut store = Store::new(Arc::clone(&shared), pieces, Publisher::none());
+    let chunk = [7; 5000];
+    let id = ChunkId(Sha256::digest(chunk).into());
+    let written = store.take_free(0).unwrap().write(&shared, id, &chunk);
+    let Stay { slot, .. } = store.publish(written.unwrap().verify(&shared).unwrap());
+
+    let (xsk, kernel) = hand::socket(&Conditions::draw(&mut Chance::new(0)));
+    let inbox = Arc::new(Inbox::new(1, Wake::new().unwrap()));
+    let bench = Bench {
+        xsk,
+        services: Services::new(&["192.0.2.10:7347".parse().unwrap()], 1),
+        out: Box::new(Evicts(Mutex::new(store))),
+        reader: shared.epochs.reader(0),
+        shared,
+        inbox: Arc::clone(&inbox),
+        cells: Arc::new(WorkerCells::default()),
+        batch: Vec::new(),
+        answers: Vec::new(),
+    };
+    let mut hand = Hand {
+        bench,
+        kernel,
+        next: None,
+        asleep: false,
+    };
+    let generation = 1;
+    let packet = v4(get(Cookie::default(), id, 1)).frame();
+    assert!(hand.receive(&packet, Resident { slot, generation }, false));
+    assert!(hand.bench.turn());
+    assert_eq!(hand.bounced(), 1);
+    assert_eq!(inbox.take().unwrap().get.id, id);
+    hand.check();
 }
 
 fn number(variable: &str) -> Option<u64> {
