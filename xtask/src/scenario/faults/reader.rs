@@ -96,7 +96,7 @@ fn disk_full(play: &mut Play<'_>) -> Result<String> {
 }
 
 fn output_unwritable(play: &mut Play<'_>) -> Result<String> {
-    refused_output(play, "ro", "remount,rw", "cannot create a file")
+    refused_output(play, "ro", "remount,rw", "Read-only file system")
 }
 
 fn refused_output(play: &mut Play<'_>, bad: &str, good: &str, words: &str) -> Result<String> {
