@@ -174,19 +174,27 @@ pub(super) fn fair(fetches: &[Fetch]) -> Vec<Promise> {
     ]
 }
 
-/// What a slow attack leaves of a reader's goodput. A fetch that failed brought nothing.
+/// What a slow attack leaves of a reader's goodput, by the medians of quiet times and of times of
+/// attack: a file that stands still counts for as long as it does. A fetch that failed brought
+/// nothing.
 fn goodput(fetches: &[Fetch]) -> Promise {
+    let rounds = fetches.chunk_by(|one, next| one.attacked == next.attacked);
+    let rounds: Vec<(bool, f64)> = rounds
+        .filter_map(|round| {
+            let whole = round.iter().filter(|fetch| fetch.end == End::Whole).count();
+            let seconds = round.iter().map(|fetch| fetch.seconds).sum();
+            let bytes = (whole * LARGE_BYTES) as u64;
+            Some((round.first()?.attacked, rate(bytes, seconds) / 1e6))
+        })
+        .collect();
     let median = |attacked| {
-        let of = fetches.iter().filter(|fetch| fetch.attacked == attacked);
-        let brought = |fetch: &Fetch| match fetch.end {
-            End::Whole => rate(LARGE_BYTES as u64, fetch.seconds) / 1e6,
-            End::Failed(_) | End::Altered | End::Hung | End::Broken(_) => 0.0,
-        };
-        let mut rates: Vec<f64> = of.map(brought).collect();
+        let of = rounds.iter().filter(|round| round.0 == attacked);
+        let mut rates: Vec<f64> = of.map(|round| round.1).collect();
         rates.sort_by(f64::total_cmp);
+        let number = fetches.iter().filter(|fetch| fetch.attacked == attacked);
         (
             rates.get(rates.len() / 2).copied().unwrap_or(0.0),
-            rates.len(),
+            number.count(),
         )
     };
     let ((quiet, before), (attacked, under)) = (median(false), median(true));
@@ -195,7 +203,7 @@ fn goodput(fetches: &[Fetch]) -> Promise {
         kept >= GOODPUT_KEPT,
         format!(
             "a reader keeps {kept:.2} of its goodput: {quiet:.0} MB/s in quiet, {attacked:.0} \
-             under attack (medians of {before} and {under} fetches); {GOODPUT_KEPT} is promised"
+             under attack ({before} and {under} fetches); {GOODPUT_KEPT} is promised"
         ),
     )
 }
@@ -406,5 +414,28 @@ fn but(missing: &[&str]) -> String {
         String::new()
     } else {
         format!(", BUT NONE as {}", missing.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_stands_still_costs_goodput_for_as_long_as_it_does() {
+        let fetch = |attacked, seconds, end| Fetch {
+            cold: false,
+            attacked,
+            seconds,
+            end,
+        };
+        let rounds = |attacked: [(f64, End); 2]| {
+            let quiet = [0.5; 3].map(|seconds| fetch(false, seconds, End::Whole));
+            let attacked = attacked.map(|(seconds, end)| fetch(true, seconds, end));
+            goodput(&quiet.into_iter().chain(attacked).collect::<Vec<_>>()).0
+        };
+        assert!(rounds([(0.5, End::Whole), (0.7, End::Whole)]));
+        assert!(!rounds([(0.4, End::Whole), (4.0, End::Whole)]));
+        assert!(!rounds([(0.5, End::Whole), (0.2, End::Hung)]));
     }
 }
