@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Failure {
     #[error(
-        "the edge does not answer: nothing at all came back to our greetings; is edged running there, does a firewall let UDP through both ways, and is this another host than the edge's own, whose addresses it never answers?"
+        "the edge does not answer: nothing at all came back to our greetings; is edged running there, does a firewall let UDP through both ways, does the path carry packets of 1260 bytes (1280 over IPv6), and is this another host than the edge's own, whose addresses it never answers?"
     )]
     Unanswered,
     #[error(
