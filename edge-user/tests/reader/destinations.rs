@@ -329,34 +329,38 @@ fn a_killed_command_leaves_nothing_and_nobody_else_reads_what_is_not_whole() {
     });
     let child = sealed.get(&[], "out").spawn().unwrap();
     until_it_listens(&child);
-    let fd = format!("/proc/{}/fd", child.id());
-    // Its file is open, and nowhere to be found.
-    let open = loop {
-        let links = fs::read_dir(&fd).unwrap().flatten();
-        let found = links.map(|link| link.path()).find(|path| {
-            path.read_link().is_ok_and(|to| {
-                to.starts_with(sealed.path()) && to.to_string_lossy().contains("(deleted)")
-            })
-        });
-        if let Some(found) = found {
-            break found;
-        }
-        thread::yield_now();
+    let open = |is_wanted: &dyn Fn(&str) -> bool| {
+        let links = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+        links.flatten().map(|link| link.path()).find(|path| {
+            path.read_link()
+                .is_ok_and(|to| is_wanted(&to.to_string_lossy()))
+        })
     };
-    assert_eq!(fs::metadata(open).unwrap().mode() & 0o777, 0o600);
+    // It asks the edge, so it has tried what the folder takes.
+    while open(&|to| to.starts_with("socket:")).is_none() {
+        thread::yield_now();
+    }
+    // Its file is open, and nowhere to be found.
+    let folder = sealed.path().to_string_lossy().into_owned();
+    let file = open(&|to| to.starts_with(&folder) && to.contains("(deleted)")).unwrap();
+    assert_eq!(fs::metadata(file).unwrap().mode() & 0o777, 0o600);
     assert!(sealed.left().is_empty());
     killed(child);
     assert!(sealed.left().is_empty());
 
-    // Sealing a file that takes long, as a pipe to its ticket shows.
+    // A file that takes long to seal.
     fs::write(sealed.path().join("file"), plaintext(64 << 20)).unwrap();
+    let chunks = sealed.path().join("origin/chunks");
+    let sealed_already = names(&chunks).len();
     let child = Command::new(env!("CARGO_BIN_EXE_edge"))
         .args(["seal", "file", "--origin", "origin", "--ticket-out", "new"])
         .args(["--public-ticket-out", "public"])
         .current_dir(sealed.path())
         .spawn()
         .unwrap();
-    until_it_listens(&child);
+    while names(&chunks).len() == sealed_already {
+        thread::yield_now();
+    }
     killed(child);
     assert!(sealed.left().is_empty(), "{:?}", sealed.left());
 }
