@@ -18,7 +18,7 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::rotate::{REQUEST_BYTES, REQUESTS, Request};
 use edge_ebpf::steer::Tables;
 use edge_ebpf::wire::{ChunkId, Cookie};
-use edge_user::attach::{Maps, Program, XDP_REDIRECT};
+use edge_user::daemon::nic::program::{Maps, Program, XDP_REDIRECT};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;

@@ -9,7 +9,7 @@ use aya::maps::{HashMap, XskMap};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::maps::{RESIDENT, XSKS};
-use edge_user::attach::{Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use edge_user::daemon::nic::program::{Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use edge_ebpf::wire::ChunkId;
-use edge_user::store::publish::Publisher;
-use edge_user::store::{Shared, Store, slot_bytes};
+use edge_user::cache::publish::Publisher;
+use edge_user::cache::{Shared, Store, slot_bytes};
 use edge_user::sys::mapping::Mapping;
 use sha2::{Digest as _, Sha256};
 
@@ -26,9 +26,9 @@ thread_local! {
 fn store(segment_bytes: u16) -> Store {
     let arena_bytes = slot_bytes(segment_bytes) * SLOTS as usize;
     let arena = Mapping::anonymous(arena_bytes, false).expect("memory");
-    let (shared, pieces) =
+    let (shared, blocks) =
         Shared::new(arena, arena_bytes as u64, segment_bytes, 0).expect("enough slots");
-    Store::new(shared, pieces, Publisher::none())
+    Store::new(shared, blocks, Publisher::none())
 }
 
 pub(crate) fn run(data: &[u8]) {

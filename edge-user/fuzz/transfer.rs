@@ -12,8 +12,8 @@ use std::time::Duration;
 use edge_ebpf::wire::ChunkId;
 use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
 use edge_user::client::transfer::{Action, Complete, Transfer};
+use edge_user::object::tree::{Builder, Shape, id_of};
 use edge_user::seal::ticket::PublicTicket;
-use edge_user::seal::tree::{Builder, Shape, id_of};
 use sha2::{Digest as _, Sha256};
 
 use crate::input::Input;
@@ -57,7 +57,7 @@ impl Object {
         }
     }
 
-    /// Bytes in which no piece is like another.
+    /// Bytes in which no block is like another.
     fn plain(size: usize) -> Self {
         let words = (1_u64..).flat_map(|word| {
             let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);

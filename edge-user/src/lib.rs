@@ -1,35 +1,21 @@
 //! A request's way through Sealedge, top to bottom; then the reader's side; machinery last.
+//! A module names only modules below it: `cargo xtask check` holds them to this order.
 
 /// Puts the daemon together, and takes it apart.
 #[cfg(feature = "server")]
-pub mod edge;
-/// Puts the program on the interface, and hands out its maps.
+pub mod daemon;
+/// Request to answer: one policy for every front.
 #[cfg(feature = "server")]
-pub mod attach;
-/// Answers what the program steered here.
+pub mod serve;
+/// Gets chunks from origins, and writes them into the cache.
 #[cfg(feature = "server")]
-pub mod hit;
-/// What a steered request falls into when its chunk was withdrawn meanwhile.
-#[cfg(feature = "server")]
-pub mod inbox;
-/// Answers the rest, and fills the store on the way.
-#[cfg(feature = "server")]
-pub mod miss;
-/// Turns a want set into sends of bytes that lie ready.
-#[cfg(feature = "server")]
-pub mod reply;
+pub mod fetch;
 /// Chunks in hugepages: one writer, many readers.
 #[cfg(feature = "server")]
-pub mod store;
-/// What an operator can set, with its defaults.
+pub mod cache;
+/// The admin API: socket, metrics, health.
 #[cfg(feature = "server")]
-pub mod config;
-/// What keeps a running edge from serving as it should.
-#[cfg(feature = "server")]
-pub mod health;
-/// The operator's door: admin socket, metrics, health.
-#[cfg(feature = "server")]
-pub mod front;
+pub mod admin;
 /// Fetches, repairs, verifies: the reader's half of the protocol.
 #[cfg(feature = "reader")]
 pub mod client;
@@ -37,31 +23,34 @@ pub mod client;
 /// it (I11).
 #[cfg(feature = "reader")]
 pub mod seal;
-/// Where a chunk lies at an origin.
-pub mod layout;
-/// Threads, where a limit may forbid them.
-pub mod spawn;
-/// Foreign text, as it may stand on a terminal.
-pub mod terminal;
+/// The object format, as far as it needs no key.
+pub mod object;
+/// A log that neither ends the daemon nor holds it up.
+#[cfg(feature = "server")]
+pub mod log;
+/// What an operator can set, with its defaults.
+#[cfg(feature = "server")]
+pub mod config;
+/// Interfaces and addresses of the host.
+#[cfg(feature = "server")]
+pub mod network;
 /// What happened so far, as the operator sees it.
 pub mod counters;
 /// Every bound, related to the others by assertions.
 #[cfg(feature = "server")]
 pub mod limits;
-/// The atomics that order what threads share.
-#[cfg(feature = "server")]
-mod sync;
-/// A log that neither ends the daemon nor holds it up.
-#[cfg(feature = "server")]
-pub mod log;
-/// The two clocks.
-pub mod clock;
-/// Interfaces and addresses of the host.
-#[cfg(feature = "server")]
-pub mod network;
+/// Threads, where a limit may forbid them.
+pub mod spawn;
+/// Untrusted text, as it may stand on a terminal.
+pub mod terminal;
 /// The kernel's interfaces: the only place `unsafe` is written.
 #[cfg(feature = "server")]
 pub mod sys;
+/// The two clocks.
+pub mod clock;
+/// The atomics that order what threads share.
+#[cfg(feature = "server")]
+mod sync;
 
 /// Version and commit this was built from.
 pub const VERSION: &str = concat!(

@@ -53,9 +53,6 @@ const _: () = assert!(
     "a burst can be made while another is on its way"
 );
 
-/// How long a start waits for an address or a queue that is taken, and after what it tries again.
-pub const TAKEN_FOR: Duration = Duration::from_secs(1);
-pub const TAKEN_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// How long a start waits for a new IPv6 address to be found unique, which takes two seconds at
 /// most, and how often it looks.
 pub const DETECTION_FOR: Duration = Duration::from_secs(4);
@@ -116,7 +113,7 @@ pub const UNREACHED_BYTES: u32 = 256 << 10;
 // --- between the two paths ------------------------------------------------------------------
 
 /// Steered requests that wait for the miss path.
-pub const INBOX: usize = 4096;
+pub const BOUNCE_QUEUE: usize = 4096;
 
 // --- miss path ------------------------------------------------------------------------------
 
@@ -157,8 +154,8 @@ pub const FAILED_FOR: Duration = Duration::from_millis(FAILED_MS as u64);
 /// The same, as a client is told it.
 pub const FAILED_MS: u32 = 1000;
 /// How many chunks that cannot be used the log hears of, in how long a time.
-pub const COMPLAINTS: u64 = 16;
-pub const COMPLAINT_WINDOW: Duration = Duration::from_secs(10);
+pub const LOG_LINES_PER_WINDOW: u64 = 16;
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// When a client that was told BUSY or PENDING asks again.
 pub const RETRY_MS: u32 = 250;
 /// Fetches that a source may begin at once, and after what time it may begin another.

@@ -5,22 +5,22 @@
 use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::maps::{ABI_VERSION, Settings};
 use edge_ebpf::reason::Reason;
-use edge_user::attach::{
-    AttachError, Judged, Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
-};
 use edge_user::counters::ReasonCounts;
+use edge_user::daemon::nic::program::{
+    AttachError, Maps, Program, Verdict, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
+};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::xsk::Xsk;
 
 /// The program in the golden world.
-struct Bench {
+struct WorkerState {
     program: Program,
     maps: Maps,
 }
 
-fn bench() -> Bench {
+fn bench() -> WorkerState {
     let (mut program, mut maps) = match Program::load(64) {
         Ok(loaded) => loaded,
         Err(error @ (AttachError::NotBuilt | AttachError::NotPermitted(_))) => {
@@ -35,10 +35,10 @@ fn bench() -> Bench {
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)
         .unwrap();
-    Bench { program, maps }
+    WorkerState { program, maps }
 }
 
-impl Bench {
+impl WorkerState {
     /// A socket on the queue that test runs come in by.
     fn socket(&mut self) -> Xsk {
         let xsk = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false).unwrap(), XSK).unwrap();
@@ -50,7 +50,7 @@ impl Bench {
     fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>, Vec<(String, u64, u64)>) {
         let before = self.maps.counters.of_queue(0);
         let mut output = vec![0; 4096];
-        let Judged { action, len_bytes } = self.program.judge(frame, &mut output).unwrap();
+        let Verdict { action, len_bytes } = self.program.judge(frame, &mut output).unwrap();
         output.truncate(len_bytes);
         let after = self.maps.counters.of_queue(0);
         (action, output, risen(&before, &after))
@@ -86,16 +86,16 @@ fn expected(case: &Case) -> (u32, Vec<u8>, Reason) {
 
 #[test]
 fn every_golden_packet_gets_its_verdict_from_the_kernel() {
-    let mut bench = bench();
-    let xsk = bench.socket();
+    let mut state = bench();
+    let xsk = state.socket();
     let (all, generic) = (golden::all(), golden::generic());
     let mut settings = golden::world().settings;
     for case in all.iter().chain(&generic) {
         if case.world.settings != settings {
             settings = case.world.settings;
-            bench.program.serve(&settings, &case.world.locals).unwrap();
+            state.program.serve(&settings, &case.world.locals).unwrap();
         }
-        let (action, output, risen) = bench.run(&case.frame);
+        let (action, output, risen) = state.run(&case.frame);
         let (expected_action, expected_output, reason) = expected(case);
         assert_eq!(action, expected_action, "{}", case.name);
         assert_eq!(output, expected_output, "{}", case.name);
@@ -109,9 +109,9 @@ fn every_golden_packet_gets_its_verdict_from_the_kernel() {
 #[test]
 fn a_hit_on_a_queue_without_a_socket_goes_to_the_kernel() {
     // I3
-    let mut bench = bench();
+    let mut state = bench();
     for case in golden::all() {
-        let (action, _, risen) = bench.run(&case.frame);
+        let (action, _, risen) = state.run(&case.frame);
         if matches!(case.expect, Expect::Steer(_)) {
             assert_eq!(action, XDP_PASS, "{}", case.name);
             assert_eq!(risen[0].0, Reason::NoSocket.label(), "{}", case.name);
@@ -123,16 +123,16 @@ fn a_hit_on_a_queue_without_a_socket_goes_to_the_kernel() {
 fn a_program_that_was_not_told_its_settings_leaves_everything_to_the_kernel() {
     // I1 and I13: before the server has spoken, after it has stopped, and when it speaks another
     // ABI.
-    let mut bench = bench();
-    let _socket = bench.socket();
+    let mut state = bench();
+    let _socket = state.socket();
     let other = Settings {
         abi_version: ABI_VERSION + 1,
         ..golden::world().settings
     };
     for settings in [Settings::NONE, other] {
-        bench.program.serve(&settings, &[]).unwrap();
+        state.program.serve(&settings, &[]).unwrap();
         for case in golden::all() {
-            let (action, output, risen) = bench.run(&case.frame);
+            let (action, output, risen) = state.run(&case.frame);
             assert_eq!((action, &output), (XDP_PASS, &case.frame), "{}", case.name);
             assert_eq!(risen[0].0, Reason::NotServing.label(), "{}", case.name);
         }
@@ -143,8 +143,8 @@ fn a_program_that_was_not_told_its_settings_leaves_everything_to_the_kernel() {
 fn damaged_packets_get_the_same_verdict_from_kernel_and_host() {
     use edge_ebpf::steer::{Verdict, decide};
 
-    let mut bench = bench();
-    let _socket = bench.socket();
+    let mut state = bench();
+    let _socket = state.socket();
     let mut judged = 0;
     for case in golden::all() {
         let mut frames = Vec::new();
@@ -158,7 +158,7 @@ fn damaged_packets_get_the_same_verdict_from_kernel_and_host() {
             frames.push(frame);
         }
         for frame in frames {
-            let (action, _, risen) = bench.run(&frame);
+            let (action, _, risen) = state.run(&frame);
             let (expected, reason) = match decide(frame.as_slice(), &case.world) {
                 Verdict::Pass(reason) => (XDP_PASS, reason),
                 Verdict::Drop(reason) => (XDP_DROP, reason),

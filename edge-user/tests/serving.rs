@@ -8,13 +8,13 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use edge_ebpf::golden;
 use edge_ebpf::wire::{ChunkId, DataHeader, SEGMENT_BYTES_DEFAULT};
+use edge_user::cache::publish::Publisher;
+use edge_user::cache::{Shared, Store};
 use edge_user::counters::Sends;
-use edge_user::hit::answer::{Answer, answer};
 use edge_user::limits::SENDS;
-use edge_user::reply::gso::Sender;
-use edge_user::reply::peer::{Peer, Services};
-use edge_user::store::publish::Publisher;
-use edge_user::store::{Shared, Store};
+use edge_user::serve::peer::{Listeners, Peer};
+use edge_user::serve::socket::gso::GsoTransmitter;
+use edge_user::serve::xdp::classify::{Answer, answer};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::send::SendRing;
 use edge_user::sys::socket::ServiceSocket;
@@ -25,9 +25,9 @@ const ARENA_BYTES: usize = 16 << 20;
 #[test]
 fn a_serving_worker_does_not_allocate() {
     let arena = Mapping::anonymous(ARENA_BYTES, false).unwrap();
-    let (shared, pieces) =
+    let (shared, blocks) =
         Shared::new(arena, ARENA_BYTES as u64, SEGMENT_BYTES_DEFAULT, 1).unwrap();
-    let mut store = Store::new(Arc::clone(&shared), pieces, Publisher::none());
+    let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
     let chunk = vec![0x5a; 131_072];
     let id = ChunkId(Sha256::digest(&chunk).into());
     let slot = store.take_free(0).unwrap();
@@ -48,9 +48,9 @@ fn a_serving_worker_does_not_allocate() {
     };
     let counters = Arc::new(Sends::default());
     let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), &service).unwrap();
-    let mut sender = Sender::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
+    let mut sender = GsoTransmitter::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
     let mut reader = shared.epochs.reader(0);
-    let services = Services::new(&["192.0.2.10:7347".parse().unwrap()], 1);
+    let services = Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1);
     let case = golden::all()
         .into_iter()
         .find(|case| case.name == "a hit over IPv4")

@@ -22,14 +22,14 @@ use edge_ebpf::golden::build::{get, v4};
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Cookie, SEGMENT_BYTES_DEFAULT};
-use edge_user::hit::out::Out;
-use edge_user::hit::worker::{Bench, WorkerCells};
-use edge_user::inbox::Inbox;
+use edge_user::cache::publish::Publisher;
+use edge_user::cache::{ChunkRef, Shared, Store, slot_bytes};
 use edge_user::limits::SLOTS_MIN;
-use edge_user::reply::Request;
-use edge_user::reply::peer::Services;
-use edge_user::store::publish::Publisher;
-use edge_user::store::{Shared, Stay, Store, slot_bytes};
+use edge_user::serve::Request;
+use edge_user::serve::bounce::BounceQueue;
+use edge_user::serve::peer::Listeners;
+use edge_user::serve::transmit::Transmitter;
+use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::Wake;
 use edge_user::sys::xsk::{RxFrame, Xsk};
@@ -114,8 +114,8 @@ fn a_seed_makes_the_same_run_each_time() {
 /// Once a worker has found its chunk in the slot table, the filler takes every slot there is.
 struct Evicts(Mutex<Store>);
 
-impl Out for Evicts {
-    fn expect(&self, _request: &Request, _stay: Stay) {
+impl Transmitter for Evicts {
+    fn expect(&self, _request: &Request, _stay: ChunkRef) {
         let mut store = self.0.lock().unwrap();
         while let Some(slot) = store.take_free(0) {
             // Taken for good.
@@ -130,7 +130,7 @@ impl Out for Evicts {
         _received: &RxFrame,
         _frame: &Frame,
         _request: &Request,
-        _stay: Stay,
+        _stay: ChunkRef,
         _stored: &[u8],
     ) -> Reason {
         panic!("answered from a slot that was withdrawn")
@@ -152,28 +152,28 @@ fn a_request_for_a_chunk_that_is_evicted_before_its_answer_is_made_bounces() {
     let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
     let arena = Mapping::sparse(arena_bytes).unwrap();
     let made = Shared::new(arena, arena_bytes as u64, SEGMENT_BYTES_DEFAULT, 1);
-    let (shared, pieces) = made.unwrap();
-    let mut store = Store::new(Arc::clone(&shared), pieces, Publisher::none());
+    let (shared, blocks) = made.unwrap();
+    let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
     let chunk = [7; 5000];
     let id = ChunkId(Sha256::digest(chunk).into());
     let written = store.take_free(0).unwrap().write(&shared, id, &chunk);
-    let Stay { slot, .. } = store.publish(written.unwrap().verify(&shared).unwrap());
+    let ChunkRef { slot, .. } = store.publish(written.unwrap().verify(&shared).unwrap());
 
     let (xsk, kernel) = hand::socket(&Conditions::draw(&mut Chance::new(0)));
-    let inbox = Arc::new(Inbox::new(1, Wake::new().unwrap()));
-    let bench = Bench {
+    let bounce_queue = Arc::new(BounceQueue::new(1, Wake::new().unwrap()));
+    let state = WorkerState {
         xsk,
-        services: Services::new(&["192.0.2.10:7347".parse().unwrap()], 1),
+        services: Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1),
         out: Box::new(Evicts(Mutex::new(store))),
         reader: shared.epochs.reader(0),
         shared,
-        inbox: Arc::clone(&inbox),
+        bounce_queue: Arc::clone(&bounce_queue),
         cells: Arc::new(WorkerCells::default()),
         batch: Vec::new(),
         answers: Vec::new(),
     };
     let mut hand = Hand {
-        bench,
+        state,
         kernel,
         next: None,
         asleep: false,
@@ -181,9 +181,9 @@ fn a_request_for_a_chunk_that_is_evicted_before_its_answer_is_made_bounces() {
     let generation = 1;
     let packet = v4(get(Cookie::default(), id, 1)).frame();
     assert!(hand.receive(&packet, Resident { slot, generation }, false));
-    assert!(hand.bench.turn());
+    assert!(hand.state.turn());
     assert_eq!(hand.bounced(), 1);
-    assert_eq!(inbox.take().unwrap().get.id, id);
+    assert_eq!(bounce_queue.take().unwrap().get.id, id);
     hand.check();
 }
 

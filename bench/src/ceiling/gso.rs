@@ -37,7 +37,7 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
     let mut receives = ReceiveRing::new(BUFFERS, sockets, Wake::new()?)?;
     say_ready(&format!(
         "{} chunks on {}, hugepages {}",
-        slab.piece_count(),
+        slab.block_count(),
         options.listen,
         slab.mapping().hugepages()
     ));
@@ -49,7 +49,7 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
             if let Some((number, want)) = wanted(payload) {
                 let chunks = if want == GROUP { GROUP_CHUNKS } else { 1 };
                 for number in (number..).take(chunks as usize) {
-                    let number = number % slab.piece_count();
+                    let number = number % slab.block_count();
                     let mut rest = want & geometry.all();
                     while rest != 0 {
                         let span = run(&mut rest, number, &slab, geometry, stride);
@@ -90,8 +90,8 @@ fn chunks(options: &Gso, geometry: Geometry) -> Result<Slab> {
     let slot_bytes = segments * stride;
     let bytes = slot_bytes * options.chunks as usize;
     let mapping = memory(bytes).context("there is no memory for the chunks")?;
-    let (slab, pieces) = Slab::cut(mapping, slot_bytes, options.chunks);
-    for (mut piece, number) in pieces.into_iter().zip(0..) {
+    let (slab, blocks) = Slab::partition(mapping, slot_bytes, options.chunks);
+    for (mut piece, number) in blocks.into_iter().zip(0..) {
         let slot = slab.bytes_mut(&mut piece);
         for (index, datagram) in (0..).zip(slot.chunks_mut(stride)) {
             let header = DataHeader {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry, Kind, opening};
 use edge_user::clock;
-use edge_user::seal::tree::id_of;
+use edge_user::object::tree::id_of;
 
 use super::catalogue::Chunk;
 use super::greeting::Terms;

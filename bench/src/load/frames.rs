@@ -14,7 +14,7 @@ use edge_ebpf::wire::{
 };
 use edge_user::clock;
 use edge_user::limits::BATCH;
-use edge_user::seal::tree::id_of;
+use edge_user::object::tree::id_of;
 use edge_user::sys::xsk::{Xsk, XskSizes};
 use hashbrown::HashMap;
 use rand::rngs::SmallRng;

@@ -405,7 +405,7 @@ pub fn draw(options: &Draw) -> Result<()> {
     let mut write = || {
         let mut out = BufWriter::new(File::create(&options.out)?);
         for _ in 0..options.count {
-            let path = edge_user::layout::chunk_path(&chunks[picker.pick()].id);
+            let path = edge_user::object::key::chunk_path(&chunks[picker.pick()].id);
             // Seen from the folder of chunks.
             writeln!(out, "{}", path.strip_prefix("chunks").unwrap_or(&path))?;
         }

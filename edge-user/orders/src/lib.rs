@@ -7,9 +7,9 @@
 // Their unit tests belong to edge-user.
 #![cfg(not(test))]
 
-/// The store: the product's own.
-#[path = "../../src/store/mod.rs"]
-pub mod store;
+/// The cache: the product's own.
+#[path = "../../src/cache/mod.rs"]
+pub mod cache;
 /// As the product has it.
 #[path = "../../src/counters.rs"]
 pub mod counters;

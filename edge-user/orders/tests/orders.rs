@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
-use edge_orders::store::publish::Publisher;
-use edge_orders::store::{Shared, Stay, Store, slot_bytes};
+use edge_orders::cache::publish::Publisher;
+use edge_orders::cache::{ChunkRef, Shared, Store, slot_bytes};
 use edge_orders::sys::epochs::Reader;
 use edge_orders::sys::mapping::Mapping;
 use edge_orders::sys::ring::Ring;
@@ -57,8 +57,8 @@ impl Ground {
         let bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * slots as usize;
         let arena = Mapping::new(bytes);
         let made = Shared::new(arena, bytes as u64, SEGMENT_BYTES_DEFAULT, workers);
-        let (shared, pieces) = made.unwrap();
-        let store = Store::new(Arc::clone(&shared), pieces, Publisher::none());
+        let (shared, blocks) = made.unwrap();
+        let store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
         Self { shared, store }
     }
 
@@ -68,7 +68,7 @@ impl Ground {
         let bytes = vec![content; 20];
         let id = id_of(content);
         let written = slot.write(&self.shared, id, &bytes).unwrap();
-        let Stay { slot, .. } = self.store.publish(written.verify(&self.shared).unwrap());
+        let ChunkRef { slot, .. } = self.store.publish(written.verify(&self.shared).unwrap());
         let generation = stays * 2 - 1;
         let mark = Resident { slot, generation };
         Some(Known { id, bytes, mark })

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use edge_user::admin::{Admin, AdminError};
 use edge_user::config::{self, Config, ConfigError};
 use edge_user::counters::Snapshot;
-use edge_user::edge::{Broken, Edge, StartError};
-use edge_user::front::{Front, FrontError};
+use edge_user::daemon::{Broken, Edge, StartError};
 use edge_user::log::{self, LIFE_TARGET};
 use edge_user::terminal::one_line;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
@@ -51,7 +51,7 @@ enum Failure {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Front(#[from] FrontError),
+    Admin(#[from] AdminError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the runtime does not start: {0}")]
@@ -68,7 +68,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => ConfigError::EXIT_CODE,
-            Self::Front(error) => error.exit_code(),
+            Self::Admin(error) => error.exit_code(),
             Self::Start(error) => error.exit_code(),
             Self::Runtime(_) | Self::Log(_) | Self::Output(_) | Self::Broken(_) => 1,
         }
@@ -162,7 +162,7 @@ fn run(config: &Config) -> Result<(), Failure> {
 fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     let signals = Signals::listen(runtime)?;
     // The door first: a second edged, or a taken port, is found out before the interface is touched.
-    let front = Front::open(config, runtime.handle())?;
+    let front = Admin::open(config, runtime.handle())?;
     let mut edge = match Edge::start(config) {
         Ok(edge) => edge,
         Err(error) => {
@@ -179,7 +179,7 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     let watchdog = sd_notify::watchdog_enabled();
     let health = edge.health();
     let look = || {
-        edge.look_after()?;
+        edge.check_health()?;
         if watchdog.is_some() && health.is_alive() {
             notify(NotifyState::Watchdog);
         }

@@ -376,7 +376,7 @@ mod tests {
     use edge_ebpf::wire::ChunkId;
 
     use super::*;
-    use crate::seal::tree::Place;
+    use crate::object::tree::Place;
 
     const MS: Duration = Duration::from_millis(1);
     const TAG: [u8; 8] = [7; 8];

@@ -19,8 +19,8 @@ use super::reach::{Reached, reach};
 use super::socket::{Bell, Inbox};
 use super::transfer::{Action, Complete, Cost, Transfer};
 use super::walk::Wanted;
+use crate::object::tree::Verified;
 use crate::seal::ticket::PublicTicket;
-use crate::seal::tree::Verified;
 use crate::spawn;
 
 /// Receive calls in a row before requests get their turn.

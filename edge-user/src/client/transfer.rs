@@ -15,8 +15,8 @@ use super::failure::Failure;
 use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step};
 use super::pace::{Trips, Window};
 use super::walk::{Walk, Wanted};
+use crate::object::tree::{Shape, Verified};
 use crate::seal::ticket::PublicTicket;
-use crate::seal::tree::{Shape, Verified};
 
 /// Chunks that may be in memory at once, under way or being checked: 8 MiB.
 const BUFFERS: usize = 64;

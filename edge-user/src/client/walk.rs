@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use edge_ebpf::wire::ChunkId;
 
-use crate::seal::tree::{IDS_PER_INDEX, Place, Shape, Verified};
+use crate::object::tree::{IDS_PER_INDEX, Place, Shape, Verified};
 
 /// Once fewer ids than this wait at a level, the next index chunk above it is due: several
 /// megabytes of data are then still to come, which hides the round trip.
@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::seal::tree::{Builder, EMPTY_ROOT, id_of};
+    use crate::object::tree::{Builder, EMPTY_ROOT, id_of};
 
     /// Walks an object of this many chunks with `window` of them under way, settled in an order
     /// that `pick` chooses; gives the data chunks in the order they were handed out.

@@ -8,7 +8,7 @@ use rand::TryRng;
 use rand::rngs::{SysError, SysRng};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use super::tree::OBJECT_BYTES_MAX;
+use crate::object::tree::OBJECT_BYTES_MAX;
 
 const BLOCK_BYTES: u64 = 16;
 

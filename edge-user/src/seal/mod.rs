@@ -3,8 +3,6 @@
 
 /// AES-256 in counter mode, and the key that goes with it.
 pub mod cipher;
-/// Chunk ids, index chunks, root: what an object of some size looks like.
-pub mod tree;
 /// What a publisher hands to a reader: size, root, key.
 pub mod ticket;
 /// The file to seal.

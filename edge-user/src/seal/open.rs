@@ -4,7 +4,7 @@ use edge_ebpf::wire::CHUNK_BYTES_MAX;
 
 use super::cipher::Cipher;
 use super::ticket::Ticket;
-use super::tree::Verified;
+use crate::object::tree::Verified;
 
 /// Opens the data chunks of one object, in any order.
 pub struct Opener<'ticket> {
@@ -30,7 +30,7 @@ impl<'ticket> Opener<'ticket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::seal::tree::id_of;
+    use crate::object::tree::id_of;
     use crate::seal::vector;
 
     #[test]

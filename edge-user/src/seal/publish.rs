@@ -22,13 +22,13 @@ use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use rand::rngs::SysError;
 use thiserror::Error;
 
-use crate::layout::chunk_path;
+use crate::object::key::chunk_path;
 use crate::spawn;
 
 use super::cipher::{Cipher, Key, Nonce};
 use super::source::Unfit;
 use super::ticket::{PublicTicket, Ticket, TicketError};
-use super::tree::{Builder, OBJECT_BYTES_MAX, Shape, id_of};
+use crate::object::tree::{Builder, OBJECT_BYTES_MAX, Shape, id_of};
 
 #[derive(Debug, Error)]
 pub enum PublishError {
@@ -386,7 +386,7 @@ mod tests {
         let store = InMemory::new();
         let stop = AtomicBool::new(false);
         let ticket = publish(io::empty(), 0, &store, &stop, &mut |_| {}).unwrap();
-        assert_eq!(ticket.public().root(), crate::seal::tree::EMPTY_ROOT);
+        assert_eq!(ticket.public().root(), crate::object::tree::EMPTY_ROOT);
         assert_eq!(store.to_string(), "InMemory");
         let again = Ticket::decode(&ticket.encode()).unwrap();
         assert_eq!(again.public().shape().data_chunks(), 0);

@@ -8,7 +8,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::cipher::{Key, Nonce, leaving_no_trace};
-use super::tree::{EMPTY_ROOT, OBJECT_BYTES_MAX, Shape};
+use crate::object::tree::{EMPTY_ROOT, OBJECT_BYTES_MAX, Shape};
 
 const PREFIX: &str = "edge1:";
 const PUBLIC_PREFIX: &str = "edgepub1:";

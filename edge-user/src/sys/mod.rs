@@ -10,9 +10,9 @@
 pub mod mapping;
 /// Memory left out of core dumps, for what names clients.
 pub mod undumped;
-/// A mapping cut into pieces, each with one owner.
+/// A mapping cut into blocks, each with one owner.
 pub mod slab;
-/// Pieces on loan to readers, and the way back.
+/// Blocks on loan to readers, and the way back.
 pub mod epochs;
 /// One direction of an AF_XDP ring: who may touch which entry when.
 pub mod ring;
@@ -25,7 +25,7 @@ pub mod netlink;
 /// The service's UDP sockets.
 pub mod socket;
 /// Addresses and queues that are free a moment later.
-mod taken;
+mod bind_retry;
 /// Sends through io_uring, gathered from a slab.
 pub mod send;
 /// Receives through io_uring, into provided buffers.

@@ -1,5 +1,5 @@
-//! A mapping cut into pieces of one size. Each piece has exactly one token, made once. Its holder
-//! may read and write the piece; others may read it only while the token is on loan (`epochs`).
+//! A mapping cut into blocks of one size. Each block has exactly one token, made once. Its holder
+//! may read and write the block; others may read it only while the token is on loan (`epochs`).
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -14,27 +14,27 @@ const CACHE_LINE_BYTES: usize = 64;
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// Equal pieces of one mapping.
+/// Equal blocks of one mapping.
 #[derive(Debug)]
 pub struct Slab {
     mapping: Mapping,
     /// No other slab of this process ever has it.
     number: u64,
-    piece_bytes: usize,
-    piece_count: u32,
+    block_bytes: usize,
+    block_count: u32,
 }
 
-/// The right to touch one piece. Not `Clone`: it is the piece's owner (I2 for frames, I7 for
+/// The right to touch one block. Not `Clone`: it is the block's owner (I2 for frames, I7 for
 /// slots).
 #[derive(Debug)]
-#[must_use = "a piece let go is memory leaked for good"]
-pub struct Piece {
+#[must_use = "a block let go is memory leaked for good"]
+pub struct Block {
     index: u32,
     /// Number of its slab, so that a token cannot be used on another.
     slab: u64,
 }
 
-impl Piece {
+impl Block {
     pub const fn index(&self) -> u32 {
         self.index
     }
@@ -70,87 +70,87 @@ impl Span {
 }
 
 impl Slab {
-    /// Cuts the mapping, and makes the tokens: one a piece, and never another.
-    pub fn cut(mapping: Mapping, piece_bytes: usize, count_max: u32) -> (Self, Vec<Piece>) {
-        assert!(piece_bytes > 0, "a piece has a size");
-        let fitting = u32::try_from(mapping.len_bytes() / piece_bytes).unwrap_or(u32::MAX);
+    /// Cuts the mapping, and makes the tokens: one a block, and never another.
+    pub fn partition(mapping: Mapping, block_bytes: usize, count_max: u32) -> (Self, Vec<Block>) {
+        assert!(block_bytes > 0, "a block has a size");
+        let fitting = u32::try_from(mapping.len_bytes() / block_bytes).unwrap_or(u32::MAX);
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         let slab = Self {
             mapping,
             number,
-            piece_bytes,
-            piece_count: fitting.min(count_max),
+            block_bytes,
+            block_count: fitting.min(count_max),
         };
-        let pieces = (0..slab.piece_count)
-            .map(|index| Piece {
+        let blocks = (0..slab.block_count)
+            .map(|index| Block {
                 index,
                 slab: number,
             })
             .collect();
-        (slab, pieces)
+        (slab, blocks)
     }
 
     pub(in crate::sys) const fn number(&self) -> u64 {
         self.number
     }
 
-    pub const fn piece_bytes(&self) -> usize {
-        self.piece_bytes
+    pub const fn block_bytes(&self) -> usize {
+        self.block_bytes
     }
 
-    pub const fn piece_count(&self) -> u32 {
-        self.piece_count
+    pub const fn block_count(&self) -> u32 {
+        self.block_count
     }
 
     pub const fn mapping(&self) -> &Mapping {
         &self.mapping
     }
 
-    fn start(&self, piece: &Piece) -> *mut u8 {
-        assert!(piece.is_of(self), "the piece is of this slab");
-        self.start_at(piece.index)
+    fn start(&self, block: &Block) -> *mut u8 {
+        assert!(block.is_of(self), "the block is of this slab");
+        self.start_at(block.index)
     }
 
     fn start_at(&self, index: u32) -> *mut u8 {
-        assert!(index < self.piece_count, "the piece is one of those cut");
-        // SAFETY: `piece_count` pieces fit the mapping, so the result lies in it.
+        assert!(index < self.block_count, "the block is one of those cut");
+        // SAFETY: `block_count` blocks fit the mapping, so the result lies in it.
         unsafe {
             self.mapping
                 .base()
                 .as_ptr()
-                .add(index as usize * self.piece_bytes)
+                .add(index as usize * self.block_bytes)
         }
     }
 
-    /// The piece, to read.
-    pub fn bytes<'a>(&'a self, piece: &'a Piece) -> &'a [u8] {
-        let start = self.start(piece);
-        // SAFETY: the whole piece is mapped and initialised (anonymous memory begins as zeros).
-        // The token is unique, so while it is borrowed nobody writes the piece: not our threads,
-        // which need the token, nor the kernel, which is given only pieces whose token is put
+    /// The block, to read.
+    pub fn bytes<'a>(&'a self, block: &'a Block) -> &'a [u8] {
+        let start = self.start(block);
+        // SAFETY: the whole block is mapped and initialised (anonymous memory begins as zeros).
+        // The token is unique, so while it is borrowed nobody writes the block: not our threads,
+        // which need the token, nor the kernel, which is given only blocks whose token is put
         // away (`xsk`).
-        unsafe { slice::from_raw_parts(start, self.piece_bytes) }
+        unsafe { slice::from_raw_parts(start, self.block_bytes) }
     }
 
-    /// The piece, to write.
-    pub fn bytes_mut<'a>(&'a self, piece: &'a mut Piece) -> &'a mut [u8] {
-        let start = self.start(piece);
+    /// The block, to write.
+    pub fn bytes_mut<'a>(&'a self, block: &'a mut Block) -> &'a mut [u8] {
+        let start = self.start(block);
         // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference:
-        // those that `lent_bytes` gives are to pieces whose token is put away (`epochs`). The
-        // kernel may still read the piece for a send, which needs no cooperation to be sound here;
+        // those that `lent_bytes` gives are to blocks whose token is put away (`epochs`). The
+        // kernel may still read the block for a send, which needs no cooperation to be sound here;
         // that it does not is I6, kept by `store`.
-        unsafe { slice::from_raw_parts_mut(start, self.piece_bytes) }
+        unsafe { slice::from_raw_parts_mut(start, self.block_bytes) }
     }
 
-    /// The piece with this number, to read without its token.
+    /// The block with this number, to read without its token.
     ///
     /// # Safety
     ///
-    /// Nobody writes the piece while the result is in use.
+    /// Nobody writes the block while the result is in use.
     pub(in crate::sys) unsafe fn lent_bytes(&self, index: u32) -> &[u8] {
         let start = self.start_at(index);
         // SAFETY: as in `bytes`, except that the caller keeps writers away.
-        unsafe { slice::from_raw_parts(start, self.piece_bytes) }
+        unsafe { slice::from_raw_parts(start, self.block_bytes) }
     }
 
     /// Has a span brought into the cache, for who will copy it soon. Gives no access to it, and does
@@ -164,15 +164,15 @@ impl Slab {
         }
     }
 
-    /// Part of a piece, for the kernel to read. Needs no token: an address gives no access.
+    /// Part of a block, for the kernel to read. Needs no token: an address gives no access.
     pub fn span(&self, index: u32, offset_bytes: usize, len_bytes: usize) -> Span {
-        assert!(index < self.piece_count, "the piece is one of those cut");
+        assert!(index < self.block_count, "the block is one of those cut");
         let end = offset_bytes.checked_add(len_bytes);
         assert!(
-            end.is_some_and(|end| end <= self.piece_bytes),
-            "the part lies in its piece"
+            end.is_some_and(|end| end <= self.block_bytes),
+            "the part lies in its block"
         );
-        let address = self.mapping.address() + index as usize * self.piece_bytes + offset_bytes;
+        let address = self.mapping.address() + index as usize * self.block_bytes + offset_bytes;
         Span {
             slab: self.number,
             address,
@@ -187,32 +187,32 @@ mod tests {
 
     #[test]
     fn pieces_do_not_overlap() {
-        // I7: a piece is written only with its token, and there is one.
+        // I7: a block is written only with its token, and there is one.
         let mapping = Mapping::anonymous(1 << 21, false).unwrap();
-        let (slab, mut pieces) = Slab::cut(mapping, 1000, 50);
-        assert_eq!(pieces.len(), 50);
-        for piece in &mut pieces {
-            let fill = u8::try_from(piece.index()).unwrap();
-            slab.bytes_mut(piece).fill(fill);
+        let (slab, mut blocks) = Slab::partition(mapping, 1000, 50);
+        assert_eq!(blocks.len(), 50);
+        for block in &mut blocks {
+            let fill = u8::try_from(block.index()).unwrap();
+            slab.bytes_mut(block).fill(fill);
         }
-        for piece in &pieces {
-            let fill = u8::try_from(piece.index()).unwrap();
-            assert!(slab.bytes(piece).iter().all(|byte| *byte == fill));
+        for block in &blocks {
+            let fill = u8::try_from(block.index()).unwrap();
+            assert!(slab.bytes(block).iter().all(|byte| *byte == fill));
         }
     }
 
     #[test]
     #[should_panic(expected = "of this slab")]
     fn a_piece_of_another_slab_is_refused() {
-        let (_first, pieces) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 1);
-        let (second, _) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 1);
-        second.bytes(&pieces[0]);
+        let (_first, blocks) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 1);
+        let (second, _) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 1);
+        second.bytes(&blocks[0]);
     }
 
     #[test]
-    #[should_panic(expected = "lies in its piece")]
+    #[should_panic(expected = "lies in its block")]
     fn a_span_past_its_piece_is_refused() {
-        let (slab, _pieces) = Slab::cut(Mapping::anonymous(1, false).unwrap(), 1000, 2);
+        let (slab, _pieces) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 2);
         let _ = slab.span(0, 900, 101);
     }
 }

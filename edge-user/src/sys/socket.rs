@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::getsockname;
 
-use super::taken::bind_when_free;
+use super::bind_retry::bind_when_free;
 
 /// The UDP socket that receives what is sent to one service address.
 #[derive(Debug)]

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use edge_ebpf::maps::Resident;
 use memmap2::MmapOptions;
 
+use super::bind_retry::bind_when_free;
 use super::mapping::Mapping;
 use super::ring::{Consuming, Producing, Ring};
 use super::ring_memory::{Entry, RingMemory, RingOffsets};
-use super::slab::{Piece, Slab};
+use super::slab::{Block, Slab};
 use super::socket::{SEND_BUFFER_BYTES, set_buffer, socklen};
-use super::taken::bind_when_free;
 
 #[expect(clippy::cast_possible_truncation, reason = "44")]
 const AF_XDP: u16 = libc::AF_XDP as u16;
@@ -55,13 +55,13 @@ pub struct XskRings {
 /// A frame to send from: ours until it is sent or put back.
 #[derive(Debug)]
 #[must_use = "a frame let go is a frame leaked: send it"]
-pub struct TxFrame(Piece);
+pub struct TxFrame(Block);
 
 /// A received packet: one umem frame, in our hands until it is recycled.
 #[derive(Debug)]
 #[must_use = "a frame let go is a frame leaked: recycle it"]
 pub struct RxFrame {
-    piece: Piece,
+    block: Block,
     start: usize,
     len_bytes: usize,
 }
@@ -79,14 +79,14 @@ pub struct Xsk {
     umem: Slab,
     in_kernel: InKernel,
     /// Frames to receive into that are ours and not yet back in the fill ring.
-    free: Vec<Piece>,
+    free: Vec<Block>,
     transmit: Option<Transmit>,
 }
 
 /// Tokens of the frames that the kernel holds.
 #[derive(Debug)]
 struct InKernel {
-    by_frame: Vec<Option<Piece>>,
+    by_frame: Vec<Option<Block>>,
     count: u32,
 }
 
@@ -97,19 +97,19 @@ impl InKernel {
         Self { by_frame, count: 0 }
     }
 
-    fn put(&mut self, piece: Piece) {
-        let index = piece.index() as usize;
+    fn put(&mut self, block: Block) {
+        let index = block.index() as usize;
         // I2: there is one token for each frame, so the place is empty.
         debug_assert!(self.by_frame[index].is_none(), "a frame has one owner");
-        self.by_frame[index] = Some(piece);
+        self.by_frame[index] = Some(block);
         self.count += 1;
     }
 
     /// The frame a descriptor or a completion names, if the kernel held it.
-    fn take(&mut self, index: usize) -> Option<Piece> {
-        let piece = self.by_frame.get_mut(index).and_then(Option::take)?;
+    fn take(&mut self, index: usize) -> Option<Block> {
+        let block = self.by_frame.get_mut(index).and_then(Option::take)?;
         self.count -= 1;
-        Some(piece)
+        Some(block)
     }
 }
 
@@ -118,7 +118,7 @@ impl InKernel {
 struct Transmit {
     ring: Ring<libc::xdp_desc, Producing>,
     completion: Ring<u64, Consuming>,
-    free: Vec<Piece>,
+    free: Vec<Block>,
     /// Frames the kernel was given and has not completed.
     under_way: u32,
 }
@@ -208,9 +208,9 @@ impl Xsk {
     /// to receive into goes to the kernel.
     pub fn over(fd: OwnedFd, rings: XskRings, umem: Mapping, sizes: XskSizes) -> Self {
         let frame_count = sizes.rx_frames + sizes.tx_frames;
-        let (umem, mut free) = Slab::cut(umem, sizes.frame_bytes as usize, frame_count);
+        let (umem, mut free) = Slab::partition(umem, sizes.frame_bytes as usize, frame_count);
         assert!(
-            umem.piece_count() == frame_count,
+            umem.block_count() == frame_count,
             "the umem holds every frame"
         );
         assert!(
@@ -289,28 +289,28 @@ impl Xsk {
 
     /// The packet.
     pub fn bytes<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
-        // `claim` checked start and length against the piece.
-        &self.umem.bytes(&frame.piece)[frame.start..frame.start + frame.len_bytes]
+        // `claim` checked start and length against the block.
+        &self.umem.bytes(&frame.block)[frame.start..frame.start + frame.len_bytes]
     }
 
     /// What the program wrote in front of the packet. Without a program that writes there these
     /// are stale bytes, which the slot table then does not confirm.
     pub fn mark(&self, frame: &RxFrame) -> Option<Resident> {
         let start = frame.start.checked_sub(Resident::METADATA_BYTES)?;
-        let bytes = self.umem.bytes(&frame.piece).get(start..frame.start)?;
+        let bytes = self.umem.bytes(&frame.block).get(start..frame.start)?;
         Some(Resident::from_metadata(bytes.try_into().ok()?))
     }
 
     /// A frame that the kernel holds, for who stands in for the kernel.
     pub fn kernels_frame(&mut self, address: u64) -> Option<&mut [u8]> {
-        let index = usize::try_from(address / self.umem.piece_bytes() as u64).ok()?;
-        let piece = self.in_kernel.by_frame.get_mut(index)?.as_mut()?;
-        Some(self.umem.bytes_mut(piece))
+        let index = usize::try_from(address / self.umem.block_bytes() as u64).ok()?;
+        let block = self.in_kernel.by_frame.get_mut(index)?.as_mut()?;
+        Some(self.umem.bytes_mut(block))
     }
 
     /// Gives a frame back; it goes to the kernel with the next [`Self::feed`].
     pub fn recycle(&mut self, frame: RxFrame) {
-        self.free.push(frame.piece);
+        self.free.push(frame.block);
     }
 
     /// Puts every frame that is ours into the fill ring.
@@ -326,11 +326,11 @@ impl Xsk {
             umem,
             ..
         } = self;
-        let frame_bytes = umem.piece_bytes() as u64;
+        let frame_bytes = umem.block_bytes() as u64;
         fill.produce(std::iter::from_fn(|| {
-            let piece = free.pop()?;
-            let index = piece.index();
-            in_kernel.put(piece);
+            let block = free.pop()?;
+            let index = block.index();
+            in_kernel.put(block);
             Some(u64::from(index) * frame_bytes)
         }));
         // I2: the ring has room for all frames, so none is left over and none is lost.
@@ -373,7 +373,7 @@ impl Xsk {
         else {
             return;
         };
-        let frame_bytes = umem.piece_bytes() as u64;
+        let frame_bytes = umem.block_bytes() as u64;
         let Transmit {
             completion, free, ..
         } = transmit;
@@ -397,7 +397,7 @@ impl Xsk {
         };
         let index = frame.0.index();
         let desc = libc::xdp_desc {
-            addr: u64::from(index) * self.umem.piece_bytes() as u64,
+            addr: u64::from(index) * self.umem.block_bytes() as u64,
             len: u32::try_from(len_bytes).expect("a frame is a page"),
             options: 0,
         };
@@ -454,7 +454,7 @@ impl Xsk {
     pub fn frames_missing(&self) -> u32 {
         let to_send = (self.transmit.as_ref()).map_or(0, |transmit| transmit.free.len());
         let ours = u32::try_from(self.free.len() + to_send).unwrap_or(u32::MAX);
-        (self.umem.piece_count())
+        (self.umem.block_count())
             .saturating_sub(self.in_kernel.count)
             .saturating_sub(ours)
     }
@@ -472,16 +472,16 @@ fn claim(
     in_kernel: &mut InKernel,
     desc: libc::xdp_desc,
 ) -> Result<RxFrame, BadDescriptor> {
-    let frame_bytes = umem.piece_bytes() as u64;
+    let frame_bytes = umem.block_bytes() as u64;
     let index = usize::try_from(desc.addr / frame_bytes).or(Err(BadDescriptor))?;
     let start = usize::try_from(desc.addr % frame_bytes).or(Err(BadDescriptor))?;
     let len_bytes = desc.len as usize;
-    if start + len_bytes > umem.piece_bytes() {
+    if start + len_bytes > umem.block_bytes() {
         return Err(BadDescriptor);
     }
-    let piece = in_kernel.take(index).ok_or(BadDescriptor)?;
+    let block = in_kernel.take(index).ok_or(BadDescriptor)?;
     Ok(RxFrame {
-        piece,
+        block,
         start,
         len_bytes,
     })

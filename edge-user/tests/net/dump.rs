@@ -80,12 +80,12 @@ fn dumpable_memory(process: u32) -> Vec<u8> {
             continue;
         }
         for at in (start..end).step_by(PIECE_BYTES) {
-            let mut piece = [0; PIECE_BYTES];
+            let mut block = [0; PIECE_BYTES];
             let len = usize::try_from(end - at).unwrap().min(PIECE_BYTES);
             // Most of what an allocator holds in reserve was never touched.
-            let read = memory.read_exact_at(&mut piece[..len], at).is_ok();
-            if read && piece != [0; PIECE_BYTES] {
-                copy.extend_from_slice(&piece[..len]);
+            let read = memory.read_exact_at(&mut block[..len], at).is_ok();
+            if read && block != [0; PIECE_BYTES] {
+                copy.extend_from_slice(&block[..len]);
             }
         }
     }

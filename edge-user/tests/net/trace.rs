@@ -182,10 +182,10 @@ fn datagrams(bait: &Bait) -> Vec<(&'static str, Vec<u8>, Option<Answer>)> {
 /// Cuts an IPv4 packet without options in two.
 fn cut_v4(frame: &[u8]) -> Vec<Vec<u8>> {
     let (header, body) = (&frame[..34], &frame[34..]);
-    pieces(body)
-        .map(|(piece, at, more)| {
-            let mut frame = [header, piece].concat();
-            let length = u16::try_from(20 + piece.len()).unwrap();
+    blocks(body)
+        .map(|(block, at, more)| {
+            let mut frame = [header, block].concat();
+            let length = u16::try_from(20 + block.len()).unwrap();
             frame[16..18].copy_from_slice(&length.to_be_bytes());
             frame[18..20].copy_from_slice(&[0x5e, 0xed]);
             let place = u16::try_from(at / 8).unwrap() | if more { 0x2000 } else { 0 };
@@ -201,12 +201,12 @@ fn cut_v4(frame: &[u8]) -> Vec<Vec<u8>> {
 /// Cuts an IPv6 packet without extension headers in two.
 fn cut_v6(frame: &[u8]) -> Vec<Vec<u8>> {
     let (header, body) = (&frame[..54], &frame[54..]);
-    pieces(body)
-        .map(|(piece, at, more)| {
+    blocks(body)
+        .map(|(block, at, more)| {
             let place = u16::try_from(at).unwrap() | u16::from(more);
             let extension = [&[17, 0][..], &place.to_be_bytes(), &[0, 0, 0x5e, 0xed]].concat();
-            let mut frame = [header, &extension, piece].concat();
-            let length = u16::try_from(8 + piece.len()).unwrap();
+            let mut frame = [header, &extension, block].concat();
+            let length = u16::try_from(8 + block.len()).unwrap();
             frame[18..20].copy_from_slice(&length.to_be_bytes());
             frame[20] = 44;
             frame
@@ -214,8 +214,8 @@ fn cut_v6(frame: &[u8]) -> Vec<Vec<u8>> {
         .to_vec()
 }
 
-/// Two pieces, where they begin, and whether there are more.
-fn pieces(body: &[u8]) -> [(&[u8], usize, bool); 2] {
+/// Two blocks, where they begin, and whether there are more.
+fn blocks(body: &[u8]) -> [(&[u8], usize, bool); 2] {
     let cut = (body.len() / 16 * 8).max(8);
     [(&body[..cut], 0, true), (&body[cut..], cut, false)]
 }

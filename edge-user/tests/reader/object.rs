@@ -8,10 +8,10 @@ use std::{fs, io};
 
 use edge_ebpf::wire::ChunkId;
 use edge_user::client::drive::Sink;
+use edge_user::object::tree::{Verified, id_of};
 use edge_user::seal::open::Opener;
 use edge_user::seal::publish::{open_origin, publish};
 use edge_user::seal::ticket::Ticket;
-use edge_user::seal::tree::{Verified, id_of};
 
 pub(crate) struct Object {
     pub(crate) plaintext: Vec<u8>,

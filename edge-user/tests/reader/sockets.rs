@@ -10,7 +10,7 @@ use std::time::Duration;
 use edge_user::client::drive::{Sink, Stop, fetch};
 use edge_user::client::failure::{Failure, Strange};
 use edge_user::client::ping::ping;
-use edge_user::seal::tree::Verified;
+use edge_user::object::tree::Verified;
 
 use crate::edge::{Edge, Manners};
 use crate::object::{Memory, Object};

@@ -44,7 +44,7 @@ pub(crate) struct Conditions {
     pub(crate) tx_frames: u32,
     pub(crate) sends: usize,
     pub(crate) socket_datagrams: usize,
-    pub(crate) inbox: usize,
+    pub(crate) bounce_queue: usize,
     /// Each with so many threads, and buffers for so many chunks.
     pub(crate) origins: usize,
     pub(crate) origin_threads: usize,
@@ -106,7 +106,7 @@ impl Conditions {
             tx_frames: chance.one_of(&[2, 16, 128]),
             sends: chance.one_of(&[3, 8, 256, 256]),
             socket_datagrams: chance.one_of(&[2, 64, 1000, 1000]),
-            inbox: chance.one_of(&[1, 4, 64, 64]),
+            bounce_queue: chance.one_of(&[1, 4, 64, 64]),
             origins: chance.one_of(&[1, 1, 2, 3]),
             origin_threads: chance.one_of(&[1, 4, 16, 16]),
             origin_buffers: chance.one_of(&[1, 4, 32, 32]),
@@ -145,7 +145,7 @@ impl Conditions {
             || self.rx_ring < 16
             || self.tx_frames < 128
             || self.sends < 64
-            || self.inbox < 64
+            || self.bounce_queue < 64
             || self.origin_threads < 16
             || self.origin_buffers < 32
             || self.late_by > MS * 5

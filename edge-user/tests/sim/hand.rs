@@ -7,7 +7,7 @@ use std::time::Duration;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
 use edge_user::counters::{Reasons, Snapshot, WorkerCounts, XskCounts};
-use edge_user::hit::worker::Bench;
+use edge_user::serve::xdp::worker::WorkerState;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::ring::{Consuming, Producing, Ring};
 use edge_user::sys::ring_memory::{Entry, RingMemory};
@@ -21,7 +21,7 @@ const HEADROOM: usize = 256;
 const FRAME_BYTES: u32 = 2048;
 
 pub(crate) struct Hand {
-    pub(crate) bench: Bench,
+    pub(crate) state: WorkerState,
     pub(crate) kernel: KernelSide,
     /// When it looks again by itself.
     pub(crate) next: Option<Duration>,
@@ -90,7 +90,7 @@ pub(crate) fn socket(with: &Conditions) -> (Xsk, KernelSide) {
 impl Hand {
     /// A steered packet, with the program's mark in front. Says whether it got in.
     pub(crate) fn receive(&mut self, packet: &[u8], mark: Resident, bad_descriptor: bool) -> bool {
-        let Self { bench, kernel, .. } = self;
+        let Self { state, kernel, .. } = self;
         if bad_descriptor {
             let desc = libc::xdp_desc {
                 addr: u64::MAX / 2,
@@ -106,7 +106,7 @@ impl Hand {
             kernel.lost += 1;
             return false;
         };
-        let frame = bench.xsk.kernels_frame(address);
+        let frame = state.xsk.kernels_frame(address);
         let frame = frame.expect("I2: the fill ring names frames that were given to the kernel");
         frame[HEADROOM - 8..HEADROOM].copy_from_slice(&mark.to_metadata());
         frame[HEADROOM..HEADROOM + packet.len()].copy_from_slice(packet);
@@ -126,16 +126,16 @@ impl Hand {
 
     /// Packets in the RX ring.
     pub(crate) fn waiting(&self) -> bool {
-        self.kernel.put > self.bench.cells.received.get()
+        self.kernel.put > self.state.cells.received.get()
     }
 
     pub(crate) fn bounced(&self) -> u64 {
-        self.bench.cells.reasons.packets(Reason::Bounced)
+        self.state.cells.reasons.packets(Reason::Bounced)
     }
 
     /// What is true between two turns.
     pub(crate) fn check(&mut self) {
-        let cells = &self.bench.cells;
+        let cells = &self.state.cells;
         // I10
         assert_eq!(
             cells.received.get(),
@@ -143,16 +143,16 @@ impl Hand {
             "I10: a worker's reasons are what it received"
         );
         // I2
-        let Self { bench, kernel, .. } = self;
+        let Self { state, kernel, .. } = self;
         kernel.take_fill();
-        let bad = bench.cells.reasons.packets(Reason::BadDescriptor);
-        let in_ring = kernel.put - bench.cells.received.get() - (kernel.bad - bad);
+        let bad = state.cells.reasons.packets(Reason::BadDescriptor);
+        let in_ring = kernel.put - state.cells.received.get() - (kernel.bad - bad);
         assert_eq!(
             kernel.held.len() as u64 + in_ring,
             kernel.rx_frames as u64,
             "I2: every frame to receive into is in one place"
         );
-        assert_eq!(bench.xsk.frames_missing(), 0, "I2: a frame has an owner");
+        assert_eq!(state.xsk.frames_missing(), 0, "I2: a frame has an owner");
     }
 
     /// What the kernel does when it is woken to send: takes what is queued, or a part of it.
@@ -162,7 +162,7 @@ impl Hand {
         chance: &mut Chance,
         with: &Conditions,
     ) -> Vec<Vec<u8>> {
-        let Self { bench, kernel, .. } = self;
+        let Self { state, kernel, .. } = self;
         let Some((tx, _)) = &mut kernel.tx else {
             return Vec::new();
         };
@@ -173,7 +173,7 @@ impl Hand {
         };
         let mut packets = Vec::new();
         tx.consume(most, |desc| {
-            let frame = bench.xsk.kernels_frame(desc.addr);
+            let frame = state.xsk.kernels_frame(desc.addr);
             let frame = frame.expect("I2: the TX ring names frames that were given to the kernel");
             packets.push(frame[..desc.len as usize].to_vec());
             let taken = kernel.sending.iter().any(|(_, other)| *other == desc.addr);
@@ -216,7 +216,7 @@ impl Hand {
 
     /// As the operator sees it.
     pub(crate) fn counts(&self, queue: usize) -> WorkerCounts {
-        let cells = &self.bench.cells;
+        let cells = &self.state.cells;
         WorkerCounts {
             queue: u32::try_from(queue).expect("few"),
             // A descriptor that names no frame was no packet of the program's.

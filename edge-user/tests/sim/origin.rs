@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
-use edge_user::miss::fetch::Ends;
-use edge_user::miss::origin::{Ended, Found, Read};
+use edge_user::fetch::origin::pool::{Ended, Found, Read};
+use edge_user::fetch::schedule::Ends;
 use edge_user::sys::receive::Wake;
 
 use super::catalog::CATALOG;

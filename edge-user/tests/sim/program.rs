@@ -12,8 +12,8 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::rewrite;
 use edge_ebpf::steer::{Tables, Verdict, decide};
 use edge_ebpf::wire::ChunkId;
-use edge_user::miss::cookies::CookieMap;
-use edge_user::store::publish::ResidentMap;
+use edge_user::cache::publish::ResidentMap;
+use edge_user::serve::cookies::CookieMap;
 
 use super::chance::Chance;
 

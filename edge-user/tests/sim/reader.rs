@@ -7,7 +7,7 @@ use std::time::Duration;
 use edge_user::client::failure::Failure;
 use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
 use edge_user::client::transfer::{Action, Complete, Transfer};
-use edge_user::seal::tree::{Place, id_of};
+use edge_user::object::tree::{Place, id_of};
 
 use super::catalog::Object;
 use super::chance::Chance;

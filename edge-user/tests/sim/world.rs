@@ -12,23 +12,23 @@ use edge_ebpf::golden::build;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Kind, NackCode, SEGMENT_BYTES_DEFAULT, opening};
+use edge_user::cache::publish::Publisher;
+use edge_user::cache::{Shared, Store, slot_bytes};
 use edge_user::client::failure::Failure;
 use edge_user::clock;
 use edge_user::counters::{Count, ReasonCounts, SocketCounts};
-use edge_user::hit::frames::FrameSender;
-use edge_user::hit::out::Out;
-use edge_user::hit::worker::{Bench, WorkerCells};
-use edge_user::inbox::Inbox;
+use edge_user::fetch::flights::Flights;
+use edge_user::fetch::schedule::Fetches;
 use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
-use edge_user::miss::cookies::CookieJar;
-use edge_user::miss::desk::{Complaints, Desk, MissCells};
-use edge_user::miss::fetch::Fetches;
-use edge_user::miss::flight::Flights;
-use edge_user::miss::path::Round;
-use edge_user::reply::gso::Sender;
-use edge_user::reply::peer::Services;
-use edge_user::store::publish::Publisher;
-use edge_user::store::{Shared, Store, slot_bytes};
+use edge_user::serve::bounce::BounceQueue;
+use edge_user::serve::cookies::CookieKeys;
+use edge_user::serve::peer::Listeners;
+use edge_user::serve::socket::event_loop::Turn;
+use edge_user::serve::socket::gso::GsoTransmitter;
+use edge_user::serve::socket::handler::{Handler, LogLimiter, MissCells};
+use edge_user::serve::transmit::Transmitter;
+use edge_user::serve::xdp::transmit::XskTransmitter;
+use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::{Received, Wake};
 use edge_user::sys::undumped::Undumped;
@@ -112,7 +112,7 @@ pub(crate) struct World {
 
     /// Datagrams in the service's socket.
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
-    round: Round<Sends>,
+    turn: Turn<Sends>,
     wake: Wake,
     filler_next: Duration,
     fills: u64,
@@ -135,7 +135,7 @@ impl World {
         let listen = ["192.0.2.10:7347", "[2001:db8::10]:7347"].map(|at| at.parse().unwrap());
         let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
         let arena = Mapping::sparse(arena_bytes).unwrap();
-        let (shared, pieces) = Shared::new(
+        let (shared, blocks) = Shared::new(
             arena,
             arena_bytes as u64,
             SEGMENT_BYTES_DEFAULT,
@@ -146,10 +146,10 @@ impl World {
         let kernel = Arc::new(Mutex::new(kernel));
         let program = Program::new(with.map_refuses, chance.split());
         let wake = Wake::new().unwrap();
-        let inbox = Arc::new(Inbox::new(with.inbox, wake.clone()));
+        let bounce_queue = Arc::new(BounceQueue::new(with.bounce_queue, wake.clone()));
         let sender = |sender: usize, counters| {
             let kernel = Arc::clone(&kernel);
-            Sender::new(
+            GsoTransmitter::new(
                 Sends { sender, kernel },
                 Arc::clone(&shared),
                 counters,
@@ -157,29 +157,33 @@ impl World {
             )
         };
 
-        let services = Services::new(&listen, 1);
+        let services = Listeners::new(&listen, 1);
         let hands = (0..with.workers).map(|queue| {
             let (xsk, kernel) = hand::socket(&with);
             let cells = Arc::new(WorkerCells::default());
             let counters = Arc::clone(&cells.sends);
-            let out: Box<dyn Out> = if with.by_frames {
-                Box::new(FrameSender::new(Arc::clone(&shared), counters, MAX_BURST))
+            let out: Box<dyn Transmitter> = if with.by_frames {
+                Box::new(XskTransmitter::new(
+                    Arc::clone(&shared),
+                    counters,
+                    MAX_BURST,
+                ))
             } else {
                 Box::new(sender(queue + 1, counters))
             };
-            let bench = Bench {
+            let state = WorkerState {
                 xsk,
                 shared: Arc::clone(&shared),
                 services: services.clone(),
                 out,
                 reader: shared.epochs.reader(queue),
-                inbox: Arc::clone(&inbox),
+                bounce_queue: Arc::clone(&bounce_queue),
                 cells,
                 batch: Vec::new(),
                 answers: Vec::new(),
             };
             Hand {
-                bench,
+                state,
                 kernel,
                 next: Some(Duration::ZERO),
                 asleep: false,
@@ -190,7 +194,7 @@ impl World {
         let (publisher, map) = if with.workers == 0 {
             (Publisher::none(), None)
         } else {
-            let map: Box<dyn edge_user::miss::cookies::CookieMap> =
+            let map: Box<dyn edge_user::serve::cookies::CookieMap> =
                 Box::new(program.shared.clone());
             (Publisher::to(program.shared.clone()), Some(map))
         };
@@ -198,16 +202,16 @@ impl World {
         let cells = Arc::new(MissCells::default());
         let mut secret = Undumped::new(32).unwrap();
         secret.fill(7);
-        let desk = Desk {
+        let handler = Handler {
             settings: program.shared.maps().settings,
-            cookies: CookieJar::new(Some(secret), map).unwrap(),
-            store: Store::new(Arc::clone(&shared), pieces, publisher),
+            cookies: CookieKeys::new(Some(secret), map).unwrap(),
+            store: Store::new(Arc::clone(&shared), blocks, publisher),
             flights: Flights::default(),
             origin: fetches,
             sender: sender(0, Arc::clone(&cells.sends)),
             cells,
             parked: None,
-            complaints: Complaints::default(),
+            log_limiter: LogLimiter::default(),
         };
 
         let readers = (0..with.readers).map(|number| {
@@ -251,7 +255,7 @@ impl World {
             shared,
             hands,
             socket: VecDeque::new(),
-            round: Round::new(desk, inbox),
+            turn: Turn::new(handler, bounce_queue),
             wake,
             filler_next: Duration::ZERO,
             fills: 0,
@@ -283,13 +287,13 @@ impl World {
     fn fill_up(&mut self) {
         let epoch = self.epoch();
         // The daemon does not start without this.
-        while self.round.desk.cookies.turn_to(epoch).is_err() {}
+        while self.turn.handler.cookies.turn_to(epoch).is_err() {}
         let hot = self
             .chance
             .index(self.with.objects.min(self.with.resident) + 1);
         let wanted = CATALOG.small[..hot].iter().map(|object| object.ids[0]);
         let others = CATALOG.fillers.iter().copied();
-        let store = &mut self.round.desk.store;
+        let store = &mut self.turn.handler.store;
         for id in wanted.chain(others).take(self.with.resident) {
             let slot = store.take_free(0).expect("there is room");
             let bytes = CATALOG.chunk(&id).expect("in the catalog");
@@ -553,7 +557,7 @@ impl World {
     fn work(&mut self, queue: usize) {
         let hand = &mut self.hands[queue];
         let bounced = hand.bounced();
-        let any = hand.bench.turn();
+        let any = hand.state.turn();
         if hand.bounced() > bounced {
             assert!(rung(&self.wake), "I9: a bounced request waits for nobody");
             self.wake_filler();
@@ -564,7 +568,7 @@ impl World {
         let packets = hand.transmit(self.now, &mut self.chance, &self.with);
         hand.next = Some(self.now + US + self.chance.time(20 * US));
         if !any && self.chance.permille(500) {
-            let again = hand.bench.lie_down();
+            let again = hand.state.before_sleep();
             hand.asleep = true;
             let retry = Duration::from_nanos(SEND_RETRY_NS.unsigned_abs());
             hand.next = again.then_some(self.now + retry);
@@ -602,7 +606,7 @@ impl World {
             let Some((source, payload)) = self.socket.pop_front() else {
                 break;
             };
-            let epoch = self.round.desk.cookies.cookies().epoch;
+            let epoch = self.turn.handler.cookies.cookies().epoch;
             self.ledger.received(source, &payload, epoch);
             let socket = self
                 .listen
@@ -614,15 +618,13 @@ impl World {
                 payload: &payload,
                 truncated: false,
             };
-            self.round.desk.datagram(&received, now);
+            self.turn.handler.datagram(&received, now);
         }
-        self.round.end(now);
-        let sleep = self
-            .round
-            .begin(now, self.unix_seconds + self.now.as_secs());
+        self.turn.end(now);
+        let sleep = self.turn.begin(now, self.unix_seconds + self.now.as_secs());
         self.origin.hear(self.now);
         self.filler_next = self.now + sleep.max(US);
-        let parked = self.round.desk.parked.is_some();
+        let parked = self.turn.handler.parked.is_some();
         self.say(|| format!("filler: sleeps {sleep:?}, parked {parked}"));
         // Every wait has a bound (I9).
         assert!(sleep <= if parked { SOON } else { TICK }, "slept {sleep:?}");
@@ -636,7 +638,7 @@ impl World {
     // --- what always holds ----------------------------------------------------------------
 
     fn check_filler(&mut self) {
-        let cells = &self.round.desk.cells;
+        let cells = &self.turn.handler.cells;
         assert_eq!(
             cells.received.get(),
             total(&cells.reasons),
@@ -649,19 +651,19 @@ impl World {
     }
 
     fn check_flights(&self) {
-        let desk = &self.round.desk;
+        let handler = &self.turn.handler;
         assert_eq!(
-            desk.flights.in_flight(),
-            desk.origin.under_way() + usize::from(desk.parked.is_some()),
+            handler.flights.in_flight(),
+            handler.origin.under_way() + usize::from(handler.parked.is_some()),
             "I8: a flight for each fetch, and a fetch for each flight"
         );
     }
 
     fn check_store(&mut self) {
-        let counts = self.round.desk.store.counts();
+        let counts = self.turn.handler.store.counts();
         let slots = counts.resident + counts.free + counts.withdrawn;
         assert_eq!(slots, counts.slots, "a slot is in one state");
-        let cells = &self.round.desk.cells;
+        let cells = &self.turn.handler.cells;
         let fills = counts.published_total + cells.corrupt.get();
         if fills == self.fills {
             return;
@@ -710,13 +712,19 @@ impl World {
             hand.check();
         }
         self.check_sums();
-        let desk = &mut self.round.desk;
-        assert_eq!(desk.flights.in_flight(), 0, "I8: a flight was left behind");
-        assert!(desk.parked.is_none(), "a fetched chunk was left behind");
-        assert_eq!(desk.sender.in_flight(), 0, "a send was left behind");
+        let handler = &mut self.turn.handler;
+        assert_eq!(
+            handler.flights.in_flight(),
+            0,
+            "I8: a flight was left behind"
+        );
+        assert!(handler.parked.is_none(), "a fetched chunk was left behind");
+        assert_eq!(handler.sender.in_flight(), 0, "a send was left behind");
         // All slots can be had: nobody holds one any more.
-        let slots = desk.store.counts().slots;
-        let free = (0..slots).filter_map(|_| desk.store.take_free(0)).count();
+        let slots = handler.store.counts().slots;
+        let free = (0..slots)
+            .filter_map(|_| handler.store.take_free(0))
+            .count();
         assert_eq!(free as u64, slots, "I6: a slot was lost");
         Outcome {
             steps: self.steps,
@@ -728,9 +736,9 @@ impl World {
                 .map(|reader| reader.failures.len())
                 .sum(),
             served: (self.hands.iter())
-                .map(|hand| hand.bench.cells.reasons.packets(Reason::Served))
+                .map(|hand| hand.state.cells.reasons.packets(Reason::Served))
                 .sum(),
-            bounced: self.round.desk.cells.bounced.get(),
+            bounced: self.turn.handler.cells.bounced.get(),
         }
     }
 
@@ -744,7 +752,7 @@ impl World {
             bytes: 0,
         };
         let steered = ReasonCounts::from([(Reason::Steered.label().to_owned(), steered)]);
-        let cells = &self.round.desk.cells;
+        let cells = &self.turn.handler.cells;
         let mut snapshot = hand::snapshot(&self.hands);
         snapshot.xdp.insert(0, steered);
         snapshot.socket = SocketCounts {
@@ -755,11 +763,11 @@ impl World {
             bounce_reasons: cells.bounce_reasons.snapshot(),
             sends: cells.sends.snapshot(),
         };
-        snapshot.store = self.round.desk.store.counts();
+        snapshot.store = self.turn.handler.store.counts();
         assert_eq!(snapshot.unbalanced(), [""; 0], "I10");
         let mut senders = vec![cells.sends.datagrams.get()];
         for hand in &self.hands {
-            senders.push(hand.bench.cells.sends.datagrams.get());
+            senders.push(hand.state.cells.sends.datagrams.get());
         }
         for (sender, left) in self.kernel().left.iter().enumerate() {
             if sender == 0 || !self.with.by_frames {

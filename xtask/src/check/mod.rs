@@ -5,7 +5,7 @@ mod files;
 /// Rust text without comments, strings or tests.
 mod rust;
 /// Where `unsafe` may be, and who may name whom.
-mod borders;
+mod layering;
 /// Invariants are written down, kept by code and watched by a test.
 mod invariants;
 /// Every reason happens, and is tested.
@@ -91,7 +91,7 @@ pub(crate) fn fix() -> Result<()> {
 /// The project's own rules about its text.
 pub(crate) fn source() -> Result<()> {
     let files = files::all()?;
-    let mut faults = borders::check(&files);
+    let mut faults = layering::check(&files);
     faults.extend(invariants::check(&files));
     faults.extend(reasons::check(&files));
     faults.extend(foreign::check(&files));

@@ -76,6 +76,28 @@ pub(super) fn names_module<'a>(code: &'a str, module: &'a str) -> impl Iterator<
     })
 }
 
+/// Whether the code names this module of its own crate.
+pub(super) fn names_of_crate<'a>(
+    code: &'a str,
+    module: &'a str,
+) -> impl Iterator<Item = usize> + 'a {
+    words(code, "crate").filter(move |&at| {
+        let Some(path) = code[at..].strip_prefix("crate::") else {
+            return false;
+        };
+        let group = path.strip_prefix('{').and_then(|group| {
+            let (group, _) = group.split_once(';')?;
+            Some(group)
+        });
+        match group {
+            Some(group) => names_module(&format!("use {group}"), module)
+                .next()
+                .is_some(),
+            None => words(path, module).next() == Some(0),
+        }
+    })
+}
+
 pub(super) fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
@@ -219,7 +241,7 @@ mod tests {
     fn a_module_is_named_by_paths_and_uses_only() {
         let named = |code: &str| names_module(code, "miss").count();
         assert_eq!(named("use crate::{hit, miss};"), 1);
-        assert_eq!(named("use crate::miss::Inbox;"), 1);
+        assert_eq!(named("use crate::miss::Queue;"), 1);
         assert_eq!(named("fn f() { super::miss::go(); }"), 1);
         assert_eq!(named("use a::b;\nlet miss = 1; dismiss(miss);"), 0);
         assert_eq!(named("pub mod miss;"), 0);

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use edge_ebpf::golden::build::{Build, get, v4, v6};
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::Cookie;
-use edge_user::hit::answer::{Answer, answer};
-use edge_user::reply::peer::Services;
+use edge_user::serve::peer::Listeners;
+use edge_user::serve::xdp::classify::{Answer, answer};
 
 use super::Meter;
 use super::stored::Stored;
@@ -15,7 +15,7 @@ struct Steered {
     frame: Vec<u8>,
     mark: Resident,
     stored: Stored,
-    services: Services,
+    services: Listeners,
 }
 
 impl Steered {
@@ -29,7 +29,7 @@ impl Steered {
             frame: family(get(Cookie::default(), id, u128::MAX)).frame(),
             mark,
             stored,
-            services: Services::new(&listen, 1),
+            services: Listeners::new(&listen, 1),
         }
     }
 

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::hint::black_box;
 
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, Geometry, SEGMENT_BYTES_DEFAULT};
-use edge_user::reply::gather::Gather;
-use edge_user::reply::plan::plan;
-use edge_user::store::{Stay, slot_bytes};
+use edge_user::cache::{ChunkRef, slot_bytes};
+use edge_user::serve::plan::plan;
+use edge_user::serve::socket::gather::Gather;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::slab::{Slab, Span};
 
@@ -35,7 +35,7 @@ impl Wanted {
         let slot_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT);
         let mapping = Mapping::anonymous(slot_bytes, false);
         let mapping = mapping.expect("there is memory for one slot");
-        let (slab, _pieces) = Slab::cut(mapping, slot_bytes, 1);
+        let (slab, _pieces) = Slab::partition(mapping, slot_bytes, 1);
         Self {
             slab,
             gather: Gather::new(SEGMENT_BYTES_DEFAULT),
@@ -45,7 +45,7 @@ impl Wanted {
 
     /// Hands every part to `each`, as a sender does.
     fn gather(&self, mut each: impl FnMut(&Span)) {
-        let stay = Stay {
+        let stay = ChunkRef {
             slot: 0,
             chunk_bytes: CHUNK_BYTES_MAX,
         };

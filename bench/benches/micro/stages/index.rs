@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use edge_user::store::Stay;
+use edge_user::cache::ChunkRef;
 
 use super::Meter;
 use super::stored::Stored;
@@ -32,7 +32,7 @@ pub(super) fn all(meter: &mut impl Meter) {
     meter.measure("index", "absent, 1000 resident", set_up, find);
 }
 
-fn find(stored: &mut Stored) -> Option<Stay> {
+fn find(stored: &mut Stored) -> Option<ChunkRef> {
     let (id, _) = stored.turn();
     stored.store.find(black_box(&id))
 }

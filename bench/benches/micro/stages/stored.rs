@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
-use edge_user::store::publish::Publisher;
-use edge_user::store::slot::SlotTable;
-use edge_user::store::{Shared, Store};
+use edge_user::cache::publish::Publisher;
+use edge_user::cache::slot_table::SlotTable;
+use edge_user::cache::{Shared, Store};
 use edge_user::sys::epochs::Epochs;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::slab::Slab;
@@ -28,15 +28,15 @@ impl Stored {
     pub(super) fn new(chunks: u32) -> Self {
         let mapping = Mapping::anonymous(SLOT_BYTES * (chunks as usize + 64), false);
         let mapping = mapping.expect("there is memory for the chunks");
-        let (slab, pieces) = Slab::cut(mapping, SLOT_BYTES, chunks + 64);
+        let (slab, blocks) = Slab::partition(mapping, SLOT_BYTES, chunks + 64);
         let slab = Arc::new(slab);
         let shared = Arc::new(Shared {
-            table: SlotTable::new(slab.piece_count()),
+            table: SlotTable::new(slab.block_count()),
             epochs: Epochs::new(Arc::clone(&slab), 0),
             slab,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
         });
-        let mut store = Store::new(Arc::clone(&shared), pieces, Publisher::none());
+        let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
         let filled: Vec<_> = (0..chunks).map(|number| fill(&mut store, number)).collect();
         // A step that no power of ten shares a factor with visits every chunk once.
         let asked = (0..chunks.min(ASKED_MAX))

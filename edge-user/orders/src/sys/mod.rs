@@ -4,7 +4,7 @@
 /// One direction of an AF_XDP ring: the product's own.
 #[path = "../../../src/sys/ring.rs"]
 pub mod ring;
-/// Pieces on loan to readers: the product's own.
+/// Blocks on loan to readers: the product's own.
 #[path = "../../../src/sys/epochs.rs"]
 pub mod epochs;
 /// The program's map types: the product's own.
@@ -12,7 +12,7 @@ pub mod epochs;
 pub mod bpf;
 /// Where a ring lies.
 pub mod ring_memory;
-/// Pieces of memory, each with one owner.
+/// Blocks of memory, each with one owner.
 pub mod slab;
 /// Memory by its size.
 pub mod mapping;

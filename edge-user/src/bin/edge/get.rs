@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use edge_user::client::drive::{Sink, fetch};
 use edge_user::client::failure::Failure;
+use edge_user::object::tree::Verified;
 use edge_user::seal::destination::Destination;
 use edge_user::seal::open::Opener;
 use edge_user::seal::output::Output;
 use edge_user::seal::ticket::Ticket;
-use edge_user::seal::tree::Verified;
 use indicatif::ProgressBar;
 use serde_json::json;
 

@@ -1,0 +1,104 @@
+//! Why the daemon does not start, with what to do about it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use super::memory::Shortage;
+use super::remedy::{Operation, Refused};
+use crate::cache::TooSmall;
+use crate::daemon::nic::program::AttachError;
+use crate::fetch::origin::local::OriginError;
+use crate::limits::DETECTION_FOR;
+
+/// Why the daemon does not start, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    #[error("{0}; raise store.size")]
+    TooSmall(#[from] TooSmall),
+    #[error("no hugepages for {what}: {shortage}, or set store.hugepages = \"prefer\" or \"off\"")]
+    Hugepages { what: String, shortage: Shortage },
+    #[error("no memory for {what}: {shortage}")]
+    Memory { what: String, shortage: Shortage },
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(
+        "{address} is still tentative after {} s: its interface has no link, or duplicate address \
+         detection takes long (`ip -6 address show tentative`); start again when it is done",
+        DETECTION_FOR.as_secs()
+    )]
+    Tentative { address: SocketAddr },
+    #[error(
+        "a neighbour has {address} too, so this host does not use it (`ip -6 address show \
+         dadfailed`); give it to one host only"
+    )]
+    Duplicate { address: SocketAddr },
+    #[error("interface {interface}: {error}; `ip link` lists those there are")]
+    Interface { interface: String, error: io::Error },
+    #[error(
+        "segments of {segment_bytes} bytes make packets of {needed_bytes}, and {interface} carries \
+         {mtu_bytes}: lower service.segment_bytes, or raise the MTU"
+    )]
+    Mtu {
+        interface: String,
+        mtu_bytes: u32,
+        needed_bytes: u32,
+        segment_bytes: u16,
+    },
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+}
+
+impl StartError {
+    /// As in docs/OPERATING.md, "Exit codes".
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Hugepages { shortage, .. } | Self::Memory { shortage, .. } => {
+                shortage.exit_code()
+            }
+            Self::Refused(refused) | Self::Attach(AttachError::Refused(refused)) => {
+                refused.exit_code()
+            }
+            Self::Attach(AttachError::NotPermitted(_)) => 77,
+            Self::Tentative { .. } | Self::Duplicate { .. } => 75,
+            Self::Config(_) | Self::TooSmall(_) | Self::Mtu { .. } => 78,
+            Self::Attach(_) | Self::Origin(_) | Self::Interface { .. } => 1,
+        }
+    }
+}
+
+/// Why a daemon that served does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("a thread of the data plane ended by itself; the lines above say why")]
+    Thread,
+    #[error(
+        "the interface {interface} was removed while it was served; start edged again when it is \
+         back (`ip link`)"
+    )]
+    InterfaceGone { interface: String },
+}
+
+/// The same result, with what the kernel refused.
+pub(super) fn refused<T>(
+    operation: Operation,
+    subject: impl fmt::Display,
+    result: io::Result<T>,
+) -> Result<T, StartError> {
+    result.map_err(|error| {
+        StartError::Refused(Refused {
+            operation,
+            subject: subject.to_string(),
+            error,
+        })
+    })
+}
+
+/// An error of something every Linux has.
+pub(super) fn system<T>(what: &str, result: io::Result<T>) -> Result<T, StartError> {
+    refused(Operation::Other, what, result)
+}

@@ -1,0 +1,261 @@
+//! What the program is told about the host: under which VLAN tags the service is asked, and which
+//! addresses nobody else can have.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use edge_ebpf::frame::{Address, Tags, VLAN_TAGS_MAX};
+use edge_ebpf::maps::{AddressFilter, LOCALS_MAX, Settings, TAGS_MAX};
+
+use crate::config::Config;
+use crate::network::{Interface, LocalAddress};
+use crate::serve::peer::endpoint;
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Facts {
+    tags: BTreeSet<Tags>,
+    /// Those of the service first, for when they are too many.
+    pub(super) locals: Vec<Address>,
+}
+
+impl Facts {
+    pub(super) fn of(
+        served: &Interface,
+        vlans: &[Interface],
+        addresses: &[LocalAddress],
+        config: &Config,
+    ) -> Self {
+        let mut facts = Self::from(served, vlans, addresses, &config.service.listen);
+        if !config.xdp.vlans.is_empty() {
+            facts.tags = config.xdp.vlans.iter().copied().collect();
+        }
+        facts
+    }
+
+    fn from(
+        served: &Interface,
+        vlans: &[Interface],
+        addresses: &[LocalAddress],
+        listen: &[SocketAddr],
+    ) -> Self {
+        let tags = listen
+            .iter()
+            .flat_map(|listen| tags_of(listen.ip(), served, vlans, addresses))
+            .collect();
+        let service = listen.iter().map(|listen| endpoint(listen).0.address);
+        let others = addresses.iter().flat_map(unlike_a_source).map(address_of);
+        let mut seen = BTreeSet::new();
+        let locals = service.chain(others).filter(|local| seen.insert(*local));
+        Self {
+            tags,
+            locals: locals.take(LOCALS_MAX as usize).collect(),
+        }
+    }
+
+    /// These settings, on this host.
+    pub(super) fn complete(&self, settings: &Settings) -> Settings {
+        let mut settings = *settings;
+        settings.tags = [Tags::NONE; TAGS_MAX];
+        for (place, tags) in settings.tags.iter_mut().zip(&self.tags) {
+            *place = *tags;
+        }
+        settings.locals = AddressFilter::NONE;
+        for local in &self.locals {
+            settings.locals.insert(local);
+        }
+        settings
+    }
+
+    /// What of it the program has no room for.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let (tags, locals) = (self.tags.len(), self.locals.len());
+        if tags > TAGS_MAX {
+            return Some(format!(
+                "the service can be asked under {tags} VLANs and the program knows {TAGS_MAX}: \
+                 requests under the others take the kernel's path; choose with xdp.vlans"
+            ));
+        }
+        (locals >= LOCALS_MAX as usize).then(|| {
+            format!(
+                "the host has {locals} addresses or more, and the program knows that many: a \
+                 request that claims to come from another of them is answered"
+            )
+        })
+    }
+}
+
+/// The tags of frames that bring this address: those of the interfaces that have it. An address
+/// elsewhere, as on `lo`, can be brought by all of them.
+fn tags_of(
+    address: IpAddr,
+    served: &Interface,
+    vlans: &[Interface],
+    addresses: &[LocalAddress],
+) -> Vec<Tags> {
+    let base = |index| index == served.index || Some(index) == served.master;
+    let having = addresses.iter().filter(|local| local.address == address);
+    let on: Vec<Tags> = having
+        .filter_map(|local| tags_to(local.interface, &base, vlans))
+        .collect();
+    if !on.is_empty() {
+        return on;
+    }
+    let all = vlans
+        .iter()
+        .filter_map(|vlan| tags_to(vlan.index, &base, vlans));
+    [Tags::UNTAGGED].into_iter().chain(all).collect()
+}
+
+/// The tags between the served interface and this one, if it lies above.
+fn tags_to(index: u32, base: &impl Fn(u32) -> bool, vlans: &[Interface]) -> Option<Tags> {
+    let mut path = Vec::new();
+    let mut at = index;
+    while !base(at) {
+        let vlan = vlans.iter().find(|link| link.index == at)?.vlan?;
+        if path.len() == VLAN_TAGS_MAX {
+            return None;
+        }
+        path.push(vlan);
+        at = vlan.parent?;
+    }
+    let outermost_first = path.iter().rev();
+    Some(outermost_first.fold(Tags::UNTAGGED, |tags, vlan| {
+        tags.around(vlan.service, vlan.id)
+    }))
+}
+
+/// What the kernel takes from nobody, of an address: itself, and the broadcast addresses of its
+/// network.
+fn unlike_a_source(local: &LocalAddress) -> Vec<IpAddr> {
+    let mut all = vec![local.address];
+    if let IpAddr::V4(address) = local.address
+        && local.prefix_bits < 31
+    {
+        let host_bits = u32::MAX.checked_shr(local.prefix_bits.into()).unwrap_or(0);
+        let address = u32::from(address);
+        all.push(Ipv4Addr::from(address | host_bits).into());
+        all.push(Ipv4Addr::from(address & !host_bits).into());
+    }
+    all
+}
+
+fn address_of(address: IpAddr) -> Address {
+    endpoint(&(address, 0).into()).0.address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{AddressState, Vlan};
+
+    const SERVED: u32 = 2;
+    const BOND: u32 = 9;
+
+    fn served() -> Interface {
+        Interface {
+            index: SERVED,
+            master: Some(BOND),
+            ..Interface::default()
+        }
+    }
+
+    fn vlan(index: u32, parent: u32, service: bool, id: u16) -> Interface {
+        let parent = Some(parent);
+        Interface {
+            index,
+            vlan: Some(Vlan {
+                id,
+                service,
+                parent,
+            }),
+            ..Interface::default()
+        }
+    }
+
+    fn on(interface: u32, address: &str, prefix_bits: u8) -> LocalAddress {
+        LocalAddress {
+            interface,
+            address: address.parse().unwrap(),
+            prefix_bits,
+            state: AddressState::Usable,
+        }
+    }
+
+    fn tags(addresses: &[LocalAddress]) -> Vec<Tags> {
+        let vlans = [
+            vlan(3, SERVED, false, 100),
+            vlan(4, BOND, true, 7),
+            vlan(5, 4, false, 8),
+            vlan(6, 5, false, 9),
+            vlan(7, 77, false, 100),
+        ];
+        let listen = ["192.0.2.10:7347".parse().unwrap()];
+        let facts = Facts::from(&served(), &vlans, addresses, &listen);
+        facts.tags.into_iter().collect()
+    }
+
+    #[test]
+    fn the_service_is_asked_under_the_tags_of_the_interfaces_that_have_its_address() {
+        let hundred = Tags::UNTAGGED.around(false, 100);
+        let seven = Tags::UNTAGGED.around(true, 7);
+        let eight = seven.around(false, 8);
+        let at = |index| on(index, "192.0.2.10", 24);
+        let other = on(3, "192.0.2.11", 24);
+        assert_eq!(tags(&[at(SERVED), other]), [Tags::UNTAGGED]);
+        assert_eq!(tags(&[at(BOND), other]), [Tags::UNTAGGED]);
+        assert_eq!(tags(&[at(3)]), [hundred]);
+        assert_eq!(tags(&[at(SERVED), at(5)]), [Tags::UNTAGGED, eight]);
+        // On lo, on an interface of another parent, under three tags: all that can bring it.
+        let all = [Tags::UNTAGGED, hundred, seven, eight];
+        let all: Vec<_> = BTreeSet::from(all).into_iter().collect();
+        for elsewhere in [1, 7, 6] {
+            assert_eq!(tags(&[at(elsewhere), other]), all);
+        }
+    }
+
+    #[test]
+    fn nobody_sends_from_an_address_of_the_host_or_to_its_whole_network() {
+        let listen = ["192.0.2.10:7347".parse().unwrap()];
+        let addresses = [
+            on(SERVED, "192.0.2.10", 24),
+            on(1, "127.0.0.1", 8),
+            on(3, "198.51.100.1", 31),
+            on(3, "fe80::1", 64),
+        ];
+        let facts = Facts::from(&served(), &[], &addresses, &listen);
+        let expected = [
+            "192.0.2.10",
+            "192.0.2.255",
+            "192.0.2.0",
+            "127.0.0.1",
+            "127.255.255.255",
+            "127.0.0.0",
+            "198.51.100.1",
+            "fe80::1",
+        ];
+        let expected = expected.map(|address| address_of(address.parse().unwrap()));
+        assert_eq!(facts.locals, expected);
+        let settings = facts.complete(&Settings::NONE);
+        assert!(expected.iter().all(|local| settings.locals.may_hold(local)));
+    }
+
+    #[test]
+    fn what_the_program_has_no_room_for_is_told() {
+        let listen = ["192.0.2.10:7347".parse().unwrap()];
+        let few = Facts::from(&served(), &[], &[], &listen);
+        assert_eq!(few.left_out(), None);
+        let vlans: Vec<_> = (0..17)
+            .map(|number| vlan(100 + number, SERVED, false, 100))
+            .zip(0..)
+            .map(|(link, id)| vlan(link.index, SERVED, false, id))
+            .collect();
+        let many = Facts::from(&served(), &vlans, &[], &listen);
+        assert!(many.left_out().unwrap().contains("VLANs"));
+        let addresses: Vec<_> = (0..2000_u32)
+            .map(|number| on(1, &Ipv4Addr::from(0x0a00_0000 + number).to_string(), 32))
+            .collect();
+        let many = Facts::from(&served(), &[], &addresses, &listen);
+        assert_eq!(many.locals.len(), LOCALS_MAX as usize);
+        assert!(many.left_out().unwrap().contains("addresses"));
+    }
+}

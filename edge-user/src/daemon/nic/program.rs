@@ -1,0 +1,369 @@
+//! Puts the program on the interface, and hands out its maps.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
+use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
+use aya::{Ebpf, EbpfLoader};
+use edge_ebpf::frame::Address;
+use edge_ebpf::maps::{self, ABI_VERSION, Settings, Tally, Told, tally_index};
+use edge_ebpf::reason::Reason;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::clock;
+use crate::config::XdpMode;
+use crate::counters::{Count, ReasonCounts};
+use crate::daemon::{Operation, Refused};
+use crate::limits::PROGRAM_RUN_MAX;
+use crate::sys::bpf::{AddressKey, ChunkIdKey, CookiesValue, ResidentValue, TallyValue, ToldValue};
+
+/// The program, as built; without it only `xdp.mode = "off"` works.
+#[cfg(xdp_program)]
+const PROGRAM: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("SEALEDGE_XDP_PROGRAM")));
+#[cfg(not(xdp_program))]
+const PROGRAM: Option<&[u8]> = None;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error(
+        "this edged was built without the XDP program; build it with `cargo xtask build`, or set \
+         xdp.mode = \"off\""
+    )]
+    NotBuilt,
+    #[error(
+        "loading and feeding an XDP program takes {0}, which this process lacks; run as root, or \
+         set xdp.mode = \"off\""
+    )]
+    NotPermitted(String),
+    #[error("the XDP program does not load: {0}")]
+    Load(String),
+    #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
+    Mismatch(String),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the XDP program cannot be attached to {interface}: {reason}")]
+    Attach { interface: String, reason: String },
+}
+
+/// The loaded program and those of its maps that stay with it. Dropping it takes the program off
+/// the interface.
+pub struct Program {
+    ebpf: Ebpf,
+    settings: Array<MapData, ToldValue>,
+    /// What `settings` holds, and since when its live set is live.
+    told: Told,
+    turned: Option<Instant>,
+    locals: HashMap<MapData, AddressKey, u32>,
+    /// What `locals` holds.
+    known: BTreeSet<Address>,
+    sockets: XskMap<MapData>,
+}
+
+/// The maps that others work with.
+pub struct Maps {
+    pub resident: HashMap<MapData, ChunkIdKey, ResidentValue>,
+    pub cookies: Array<MapData, CookiesValue>,
+    pub counters: ProgramCounters,
+}
+
+/// What the program said of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The kernel's `XDP_…` number.
+    pub action: u32,
+    /// How much of the output is meant.
+    pub len_bytes: usize,
+}
+
+/// The kernel's numbers for what becomes of a packet (`linux/bpf.h`).
+pub const XDP_DROP: u32 = 1;
+pub const XDP_PASS: u32 = 2;
+pub const XDP_TX: u32 = 3;
+pub const XDP_REDIRECT: u32 = 4;
+
+/// What the program counts.
+pub struct ProgramCounters(PerCpuArray<MapData, TallyValue>);
+
+impl Program {
+    /// Loads the program, with room for this many chunks. It serves nobody yet.
+    pub fn load(slots: u32) -> Result<(Self, Maps), AttachError> {
+        let object = PROGRAM.ok_or(AttachError::NotBuilt)?;
+        // Asked before, because without one of them the verifier itself fails, with an error that
+        // does not say so.
+        let missing = missing_rights();
+        if !missing.is_empty() {
+            return Err(AttachError::NotPermitted(missing.join(", ")));
+        }
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::RESIDENT, slots)
+            .load(object)
+            .map_err(|error| AttachError::Load(chain(&error)))?;
+        let settings = take(&mut ebpf, maps::SETTINGS)?;
+        let sockets = take(&mut ebpf, maps::XSKS)?;
+        let maps = Maps {
+            resident: take(&mut ebpf, maps::RESIDENT)?,
+            cookies: take(&mut ebpf, maps::COOKIES)?,
+            counters: ProgramCounters(take(&mut ebpf, maps::COUNTERS)?),
+        };
+        let locals = take(&mut ebpf, maps::LOCALS)?;
+        let mut program = Self {
+            ebpf,
+            settings,
+            told: Told::NOTHING,
+            turned: None,
+            locals,
+            known: BTreeSet::new(),
+            sockets,
+        };
+        program
+            .xdp()?
+            .load()
+            .map_err(|error| AttachError::Load(chain(&error)))?;
+        Ok((program, maps))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, AttachError> {
+        let missing = || AttachError::Mismatch(format!("it has no program {}", maps::PROGRAM));
+        self.ebpf
+            .program_mut(maps::PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or_else(missing)
+    }
+
+    /// In this mode or not at all.
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<(), AttachError> {
+        let (mode, operation) = match mode {
+            XdpMode::Native => (AyaMode::Driver, Operation::AttachNative),
+            XdpMode::Generic | XdpMode::Off => (AyaMode::Skb, Operation::AttachGeneric),
+        };
+        let attached = self.xdp()?.attach(interface, mode);
+        attached.map(drop).map_err(|error| {
+            let subject = interface.to_owned();
+            match io_error(&error) {
+                Some(number) => AttachError::Refused(Refused {
+                    operation,
+                    subject,
+                    error: io::Error::from_raw_os_error(number),
+                }),
+                None => AttachError::Attach {
+                    interface: subject,
+                    reason: chain(&error),
+                },
+            }
+        })
+    }
+
+    /// I13: a program that keeps to another ABI leaves everything to the kernel, and says so when
+    /// it is shown a frame that is nobody's. Called before it is attached.
+    pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
+        let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
+        self.tell(&Settings {
+            abi_version: ABI_VERSION,
+            ..Settings::NONE
+        })?;
+        let judged = self.judge(&[0; 64], &mut [0; 256])?;
+        self.withdraw()?;
+        let counted = counters.of_queue(0);
+        counters.clear(0, Reason::NotIp)?;
+        let as_expected = judged.action == XDP_PASS
+            && counted.len() == 1
+            && counted.contains_key(Reason::NotIp.label());
+        as_expected
+            .then_some(())
+            .ok_or_else(|| mismatch("it has another ABI version"))
+    }
+
+    /// Runs the program on a frame that never was on a wire. What it made of the frame, with the
+    /// metadata in front, goes to `output`.
+    pub fn judge(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Verdict, AttachError> {
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(output),
+            ..TestRunOptions::new()
+        })?;
+        Ok(Verdict {
+            action: result.return_value,
+            len_bytes: result.data_size_out as usize,
+        })
+    }
+
+    /// The same again and again: the action, and the time of one run by the kernel's clock.
+    pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), AttachError> {
+        let result = self.test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::new()
+        })?;
+        Ok((result.return_value, result.duration))
+    }
+
+    /// The kernel's number of it.
+    pub fn number(&mut self) -> Result<u32, AttachError> {
+        let info = self.xdp()?.info();
+        info.map(|info| info.id())
+            .map_err(|error| AttachError::Load(chain(&error)))
+    }
+
+    /// For another program's tail call.
+    pub fn fd(&mut self) -> Result<&ProgramFd, AttachError> {
+        self.xdp()?
+            .fd()
+            .map_err(|error| AttachError::Load(chain(&error)))
+    }
+
+    fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, AttachError> {
+        self.xdp()?
+            .test_run(options)
+            .map_err(|error| AttachError::Load(chain(&error)))
+    }
+
+    /// From here on the program steers hits of this queue to this socket (I3).
+    pub fn set_socket(
+        &mut self,
+        queue: u32,
+        socket: impl std::os::fd::AsRawFd,
+    ) -> Result<(), AttachError> {
+        self.sockets
+            .set(queue, socket, 0)
+            .map_err(|error| AttachError::Load(chain(&error)))
+    }
+
+    /// From here on the program answers by these settings, and takes nothing that claims to come
+    /// from one of these addresses: those that `settings.locals` was made of.
+    pub fn serve(&mut self, settings: &Settings, locals: &[Address]) -> Result<(), AttachError> {
+        let load = |error: MapError| AttachError::Load(chain(&error));
+        let locals: BTreeSet<Address> = locals.iter().copied().collect();
+        // They are in the map before the filter sends anybody there, and leave it after.
+        for address in &locals {
+            if !self.known.contains(address) {
+                self.locals
+                    .insert(AddressKey(*address), 1, 0)
+                    .map_err(load)?;
+                self.known.insert(*address);
+            }
+        }
+        self.tell(settings)?;
+        while let Some(address) = self.known.difference(&locals).next().copied() {
+            self.locals.remove(&AddressKey(address)).map_err(load)?;
+            self.known.remove(&address);
+        }
+        Ok(())
+    }
+
+    /// From here on the program leaves everything to the kernel.
+    pub fn withdraw(&mut self) -> Result<(), AttachError> {
+        self.tell(&Settings::NONE)
+    }
+
+    /// As [`Told`] has it: the set that nobody reads is written, and then made the live one.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "rare, short, and not on a serving thread"
+    )]
+    fn tell(&mut self, settings: &Settings) -> Result<(), AttachError> {
+        // A run that began before the last turn may still read the set that was live then.
+        if let Some(turned) = self.turned {
+            thread::sleep(PROGRAM_RUN_MAX.saturating_sub(clock::now() - turned));
+        }
+        for told in self.told.followed_by(settings) {
+            self.settings
+                .set(0, ToldValue(told), 0)
+                .map_err(|error| AttachError::Load(chain(&error)))?;
+            self.told = told;
+        }
+        self.turned = Some(clock::now());
+        Ok(())
+    }
+}
+
+impl ProgramCounters {
+    fn clear(&mut self, queue: u32, reason: Reason) -> Result<(), AttachError> {
+        let load = |error: &dyn std::error::Error| AttachError::Load(chain(error));
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| load(&error))?;
+        let zeros = PerCpuValues::try_from(vec![TallyValue(Tally::default()); cpus])
+            .map_err(|error| load(&error))?;
+        self.0
+            .set(tally_index(queue, reason), zeros, 0)
+            .map_err(|error| load(&error))
+    }
+
+    /// How packets of one queue ended, summed over CPUs.
+    pub fn of_queue(&self, queue: u32) -> ReasonCounts {
+        let mut counts = ReasonCounts::new();
+        for reason in Reason::ALL {
+            let Ok(tallies) = self.0.get(&tally_index(queue, *reason), 0) else {
+                continue;
+            };
+            let count = tallies.iter().fold(Count::default(), |sum, tally| Count {
+                packets: sum.packets.wrapping_add(tally.0.packets),
+                bytes: sum.bytes.wrapping_add(tally.0.bytes),
+            });
+            if count.packets > 0 {
+                counts.insert(reason.label().to_owned(), count);
+            }
+        }
+        counts
+    }
+}
+
+/// What this process would need and does not have.
+fn missing_rights() -> Vec<&'static str> {
+    // Unknown is not missing: what then fails says why itself.
+    let Ok(rights) = capabilities(None) else {
+        return Vec::new();
+    };
+    let has = |right| rights.effective.contains(right);
+    let unlocked = getrlimit(Resource::Memlock).current.is_none();
+    let all = has(CapabilitySet::SYS_ADMIN);
+    [
+        ("CAP_BPF", all || has(CapabilitySet::BPF)),
+        ("CAP_PERFMON", all || has(CapabilitySet::PERFMON)),
+        ("CAP_NET_ADMIN", has(CapabilitySet::NET_ADMIN)),
+        ("CAP_NET_RAW", has(CapabilitySet::NET_RAW)),
+        ("CAP_IPC_LOCK", unlocked || has(CapabilitySet::IPC_LOCK)),
+    ]
+    .into_iter()
+    .filter_map(|(name, present)| (!present).then_some(name))
+    .collect()
+}
+
+/// I13: a map that is missing, or whose keys and values have other sizes than ours, is of another
+/// build.
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
+    let mismatch = |reason: String| AttachError::Mismatch(format!("map {name}: {reason}"));
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| mismatch("is missing".to_owned()))?;
+    T::try_from(map).map_err(|error| mismatch(error.to_string()))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// The error number at the bottom of a chain of causes.
+fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut cause = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = inner.source();
+    }
+    None
+}

@@ -1,0 +1,74 @@
+//! What a steered request falls into when its chunk was withdrawn meanwhile.
+//!
+//! Workers put in and wake the miss path, once a batch; the miss path takes out. Full is a reason.
+
+use crossbeam::queue::ArrayQueue;
+use edge_ebpf::reason::Reason;
+
+use crate::serve::Request;
+use crate::sys::receive::Wake;
+
+#[derive(Debug)]
+pub struct BounceQueue {
+    queue: ArrayQueue<Request>,
+    wake: Wake,
+}
+
+impl BounceQueue {
+    /// For at most `most` requests.
+    pub fn new(most: usize, wake: Wake) -> Self {
+        Self {
+            queue: ArrayQueue::new(most),
+            wake,
+        }
+    }
+
+    /// By value: the frame the request came in goes back to the kernel. Says how that ended.
+    pub fn put(&self, request: Request) -> Reason {
+        match self.queue.push(request) {
+            Ok(()) => Reason::Bounced,
+            Err(_) => Reason::InboxFull,
+        }
+    }
+
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
+    pub fn take(&self) -> Option<Request> {
+        self.queue.pop()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::BOUNCE_QUEUE;
+    use crate::serve::peer::Peer;
+    use edge_ebpf::wire::{ChunkId, Cookie, Get};
+
+    #[test]
+    fn a_full_inbox_is_a_reason_and_loses_nothing_that_is_in_it() {
+        // I9
+        let bounce_queue = BounceQueue::new(BOUNCE_QUEUE, Wake::new().unwrap());
+        let request = |want| Request {
+            peer: Peer {
+                socket: 0,
+                client: ([192, 0, 2, 7], 4000).into(),
+            },
+            get: Get {
+                cookie: Cookie::default(),
+                id: ChunkId([1; 32]),
+                want,
+            },
+        };
+        for want in 0..BOUNCE_QUEUE as u128 {
+            assert_eq!(bounce_queue.put(request(want)), Reason::Bounced);
+        }
+        assert_eq!(bounce_queue.put(request(0)), Reason::InboxFull);
+        for want in 0..BOUNCE_QUEUE as u128 {
+            assert_eq!(bounce_queue.take(), Some(request(want)));
+        }
+        assert_eq!(bounce_queue.take(), None);
+    }
+}

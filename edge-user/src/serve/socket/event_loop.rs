@@ -1,0 +1,95 @@
+//! The loop of the miss path: one thread, asleep in one place.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use edge_ebpf::cookie::epoch_at;
+
+use super::handler::Handler;
+use crate::clock;
+use crate::limits::{BOUNCES_PER_ROUND, TICK};
+use crate::serve::bounce::BounceQueue;
+use crate::sys::receive::{ReceiveRing, Unreadable};
+use crate::sys::send::{SendQueue, SendRing};
+
+/// How soon to look again for a slot that a worker has yet to let go.
+const SLOT_WAIT: Duration = Duration::from_millis(1);
+
+/// Everything the miss path works with.
+#[derive(Debug)]
+pub struct EventLoop {
+    pub receive: ReceiveRing,
+    pub turn: Turn,
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What is done before and after each sleep. Knows no clock.
+#[derive(Debug)]
+pub struct Turn<Q = SendRing> {
+    pub handler: Handler<Q>,
+    bounce_queue: Arc<BounceQueue>,
+    next_tick: Option<Instant>,
+    more_bounced: bool,
+}
+
+impl EventLoop {
+    /// Runs until told to stop.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.stop.load(Ordering::Acquire) {
+            self.turn.handler.cells.turns.add(1);
+            let sleep = self.turn.begin(clock::now(), clock::unix_seconds());
+            let Self { receive, turn, .. } = &mut self;
+            receive.wait(sleep, |datagram| match datagram {
+                Ok(datagram) => turn.handler.datagram(&datagram, clock::now()),
+                Err(Unreadable) => turn.handler.unreadable(),
+            })?;
+            self.turn.end(clock::now());
+        }
+        self.turn.handler.sender.flush();
+        Ok(())
+    }
+}
+
+impl<Q: SendQueue> Turn<Q> {
+    pub const fn new(handler: Handler<Q>, bounce_queue: Arc<BounceQueue>) -> Self {
+        Self {
+            handler,
+            bounce_queue,
+            next_tick: None,
+            more_bounced: false,
+        }
+    }
+
+    /// What is due, before a sleep; says how long that may be at most.
+    pub fn begin(&mut self, now: Instant, unix_seconds: u64) -> Duration {
+        if self.next_tick.is_none_or(|due| due <= now) {
+            self.handler.turn(epoch_at(unix_seconds), now);
+            self.next_tick = Some(now + TICK);
+        }
+        self.handler.sender.flush();
+        self.handler.report();
+        if self.more_bounced || self.handler.has_more() {
+            Duration::ZERO
+        } else if self.handler.parked.is_some() {
+            SLOT_WAIT
+        } else {
+            TICK
+        }
+    }
+
+    /// What has come meanwhile, but for datagrams.
+    pub fn end(&mut self, now: Instant) {
+        // Some, since workers may fill the bounce queue as fast as it is emptied (I9).
+        let mut room = BOUNCES_PER_ROUND;
+        while room > 0
+            && let Some(request) = self.bounce_queue.take()
+        {
+            self.handler.bounced(&request, now);
+            room -= 1;
+        }
+        self.more_bounced = room == 0;
+        self.handler.settle(now);
+    }
+}
