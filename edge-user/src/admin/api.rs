@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::State;
+use super::state::State;
 
 pub(super) fn routes(state: State) -> Router {
     Router::new().route("/v1/stat", get(stat)).with_state(state)

@@ -5,10 +5,8 @@
 //! interface is touched, and says "not ready" until then.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+
 use std::time::Duration;
 
 use axum::Router;
@@ -21,13 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::admin::health::Health;
-use crate::clock;
 use crate::config::Config;
-use crate::counters::Snapshot;
 
 /// What keeps a running edge from serving as it should.
 pub mod health;
+/// What the handlers of requests know.
+mod state;
+/// Why the admin API cannot be opened.
+mod error;
 /// The unix socket: who may use it, and whose it is.
 mod socket;
 /// As many connections at once as we can spare, each for a short time.
@@ -43,107 +42,15 @@ mod results;
 /// The form of a metrics page.
 mod page;
 
-use self::socket::AdminSocket;
+pub use self::error::AdminError;
+pub use self::state::SnapshotSource;
 
-/// Where a snapshot of all counters comes from, each time anew.
-pub type SnapshotSource = Arc<dyn Fn() -> Snapshot + Send + Sync>;
+use self::health::Health;
+use self::socket::AdminSocket;
+use self::state::State;
 
 /// How long all requests under way at the end may take, before they are cut off.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
-
-/// Why the door does not open.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    #[error("another edged answers on {0}; stop it, or set admin.socket to another path")]
-    AnotherEdged(PathBuf),
-    #[error("another edged is just starting: it holds {0}; try again")]
-    Starting(PathBuf),
-    #[error(
-        "{0} is not a file that this user alone can open; remove it, and let nobody else write \
-         to its folder"
-    )]
-    NotOurLock(PathBuf),
-    #[error("{path}: {cause}; {}", socket_remedy(cause), path = path.display())]
-    Lock { path: PathBuf, cause: io::Error },
-    #[error("{0} is there and is no socket; remove it, or set admin.socket to another path")]
-    NotASocket(PathBuf),
-    #[error("admin.socket: {path}: {cause}; {}", socket_remedy(cause), path = path.display())]
-    Socket { path: PathBuf, cause: io::Error },
-    #[error(
-        "admin.metrics: cannot listen on {address}: {cause}; {}",
-        metrics_remedy(cause)
-    )]
-    Metrics {
-        address: SocketAddr,
-        cause: io::Error,
-    },
-}
-
-fn socket_remedy(cause: &io::Error) -> &'static str {
-    if cause.kind() == io::ErrorKind::PermissionDenied {
-        "run as root, or set admin.socket to a path you may write"
-    } else {
-        "set admin.socket to another path"
-    }
-}
-
-fn metrics_remedy(cause: &io::Error) -> &'static str {
-    if cause.kind() == io::ErrorKind::AddrInUse {
-        "stop what listens there (ss -ltnp), or choose another port, or \"\" for off"
-    } else {
-        "use an address of this machine, or \"\" for off"
-    }
-}
-
-impl AdminError {
-    /// As in docs/OPERATING.md: 75 try again, 77 missing right, 78 bad configuration, 1 the rest.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::AnotherEdged(_) | Self::Starting(_) => 75,
-            Self::NotASocket(_) | Self::NotOurLock(_) => 78,
-            Self::Socket { cause, .. } | Self::Lock { cause, .. } | Self::Metrics { cause, .. } => {
-                let kind = cause.kind();
-                match () {
-                    () if kind == io::ErrorKind::AddrInUse => 75,
-                    () if kind == io::ErrorKind::PermissionDenied => 77,
-                    () if kind == io::ErrorKind::AddrNotAvailable => 78,
-                    () => 1,
-                }
-            }
-        }
-    }
-}
-
-/// What the handlers know: nothing, until the data plane runs.
-#[derive(Clone, Default)]
-struct State {
-    plane: Arc<OnceLock<(SnapshotSource, Health)>>,
-    closing: Arc<OnceLock<()>>,
-}
-
-impl State {
-    fn snapshot(&self) -> Option<Snapshot> {
-        self.plane.get().map(|(source, _)| source())
-    }
-
-    /// Why not, a line each; none when it is ready.
-    fn not_ready(&self) -> Vec<String> {
-        match self.plane.get() {
-            None => vec!["starting".to_owned()],
-            Some(_) if self.closing.get().is_some() => vec!["stopping".to_owned()],
-            Some((_, health)) => health.not_ready(clock::now()),
-        }
-    }
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("State")
-            .field("not_ready", &self.not_ready())
-            .finish_non_exhaustive()
-    }
-}
 
 /// Both listeners, open.
 #[derive(Debug)]

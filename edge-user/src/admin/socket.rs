@@ -14,7 +14,7 @@ use rustix::net::{
 use rustix::process::{geteuid, umask};
 use tokio::net::UnixListener;
 
-use super::AdminError;
+use super::error::AdminError;
 use crate::terminal::one_line;
 
 /// Owner and group may ask; the rest of the machine may not.

@@ -1,15 +1,18 @@
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use super::*;
+use crate::clock;
+use crate::counters::Snapshot;
 use crate::counters::{Cause, Fault};
+use std::sync::Arc;
 
 /// A folder, a runtime, and a configuration that puts the door in the folder.
 struct Place {
