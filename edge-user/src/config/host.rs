@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Config, ConfigError, OriginUrl, SECRET_BYTES};
+use super::schema::{Config, SECRET_BYTES};
+use super::source::ConfigError;
+use super::value::OriginUrl;
 use crate::network::Network;
 use crate::sys::undumped::Undumped;
 

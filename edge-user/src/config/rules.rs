@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError, LISTEN_COUNT_MAX, Sender, XdpMode};
+use super::schema::{Config, LISTEN_COUNT_MAX};
+use super::source::ConfigError;
+use super::value::{Sender, XdpMode};
 use crate::limits::ORIGINS_MAX;
 
 /// `IFNAMSIZ`, less its final zero.

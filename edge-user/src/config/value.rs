@@ -10,8 +10,12 @@ use edge_ebpf::maps::TAGS_MAX;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-use super::{MAX_BURST, SEGMENT_BYTES, STORE_SIZE_BYTES_MIN};
-
+/// Payload bytes of a full DATA datagram (docs/WIRE.md).
+pub const SEGMENT_BYTES: RangeInclusive<u16> = 1024..=1440;
+/// Segments one GET is answered with.
+pub const MAX_BURST: RangeInclusive<u8> = 1..=128;
+/// Below this the arena has too few slots (of about 132 KiB) to be worth serving from.
+pub const STORE_SIZE_BYTES_MIN: u64 = 16 << 20;
 /// A path of a unix socket has room for this many bytes (`sun_path`, less its final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
