@@ -26,6 +26,8 @@ pub mod netlink;
 pub mod socket;
 /// Addresses and queues that are free a moment later.
 mod bind_retry;
+/// An `io_uring` of one thread.
+mod uring;
 /// Sends through io_uring, gathered from a slab.
 pub mod send;
 /// Receives through io_uring, into provided buffers.

@@ -1,4 +1,4 @@
-//! Receives through io_uring: multishot, into provided buffers, and the one place the miss path
+//! Receives through io_uring: multishot, into a ring of buffers, and the one place the miss path
 //! sleeps in.
 
 use std::io;
@@ -6,13 +6,16 @@ use std::mem::zeroed;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use io_uring::types::BufRingEntry;
+use io_uring::{cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::socket::{ServiceSocket, parse_socket_address, socklen};
-use super::undumped::Undumped;
+use super::undumped::{Undumped, Zeroed};
+use super::uring::ThreadRing;
 
 /// Wakes a thread that sleeps in [`ReceiveRing::wait`], from any other.
 #[derive(Clone, Debug)]
@@ -56,21 +59,22 @@ pub struct Unreadable;
 
 const BUFFER_GROUP: u16 = 0;
 const BUFFER_BYTES: usize = 2048;
-const BUFFER_LEN: i32 = 2048;
-const _: () = assert!(BUFFER_LEN.cast_unsigned() as usize == BUFFER_BYTES);
+const BUFFER_LEN: u32 = 2048;
+const _: () = assert!(BUFFER_LEN as usize == BUFFER_BYTES);
 const WAKE: u64 = u64::MAX;
-/// Marks the return of a buffer; its index is in the lower half.
-const PROVIDED: u64 = 1 << 32;
 /// How long a receive that was cancelled may take to end.
 const CANCEL_WAIT: Duration = Duration::from_millis(100);
 const CANCEL_TRIES: u32 = 20;
 
 /// An `io_uring` that receives from every service socket.
 pub struct ReceiveRing {
-    ring: IoUring,
+    ring: ThreadRing,
     /// Read by the kernel at each completion, so at a fixed place.
     header: Box<libc::msghdr>,
     buffers: Undumped<[u8; BUFFER_BYTES]>,
+    /// The buffers that the kernel may fill: a ring that it takes from, and its end.
+    offered: Undumped<BufRingEntry>,
+    tail: u16,
     sockets: Arc<[ServiceSocket]>,
     wake: Wake,
     /// Sockets, and the wake-up, whose multishot ended and must be started again.
@@ -78,6 +82,9 @@ pub struct ReceiveRing {
     /// Buffers to give back.
     used: Vec<u16>,
 }
+
+// SAFETY: plain numbers, for which zeros are a value.
+unsafe impl Zeroed for BufRingEntry {}
 
 // SAFETY: the pointers handed to the kernel lead into the boxes owned here; nothing is tied to a
 // thread.
@@ -93,9 +100,20 @@ impl std::fmt::Debug for ReceiveRing {
 
 impl ReceiveRing {
     pub fn new(buffer_count: u16, sockets: Arc<[ServiceSocket]>, wake: Wake) -> io::Result<Self> {
-        // A place for each buffer that is given back, each socket and the wake-up.
-        let depth = u32::from(buffer_count) + 32;
-        let ring = IoUring::new(depth.next_power_of_two())?;
+        // By their number, and the wake-up behind them.
+        let files: Vec<_> = (sockets.iter().map(ServiceSocket::raw))
+            .chain([wake.fd().as_raw_fd()])
+            .collect();
+        // A place for each socket and the wake-up.
+        let depth = u32::try_from(files.len()).unwrap_or(u32::MAX);
+        let mut ring = ThreadRing::new(depth.next_power_of_two(), &files)?;
+        let entries = buffer_count.next_power_of_two();
+        let mut offered = Undumped::<BufRingEntry>::new(usize::from(entries))?;
+        let address = offered.as_mut_ptr().expose_provenance() as u64;
+        let submitter = ring.get().submitter();
+        // SAFETY: so many entries lie there, at the beginning of a page, and stay until the ring is
+        // gone: `drop` leaks them if it cannot be sure of that.
+        unsafe { submitter.register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)? };
         // SAFETY: plain data and null pointers, for which zeros are a value.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         header.msg_namelen = socklen::<libc::sockaddr_in6>();
@@ -106,6 +124,8 @@ impl ReceiveRing {
             ring,
             header,
             buffers,
+            offered,
+            tail: 0,
             sockets,
             wake,
             unarmed,
@@ -114,39 +134,51 @@ impl ReceiveRing {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: entries are made in `arm` and `provide`: they point to the header and to
-        // buffers that are kept here and given back only once, and name sockets kept open here.
-        let pushed = unsafe { self.ring.submission().push(entry) };
+        // SAFETY: entries are made in `arm`: they point to the header, which is kept here.
+        let pushed = unsafe { self.ring.get().submission().push(entry) };
         assert!(
             pushed.is_ok(),
             "the submission queue has a place for every entry"
         );
     }
 
-    fn provide(&mut self) {
+    fn offer(&mut self) {
+        let places = self.offered.len();
         while let Some(index) = self.used.pop() {
-            let buffer = self.buffers[usize::from(index)].as_mut_ptr();
-            let entry = opcode::ProvideBuffers::new(buffer, BUFFER_LEN, 1, BUFFER_GROUP, index)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(PROVIDED | u64::from(index));
-            self.push(&entry);
+            let address = self.buffers[usize::from(index)].as_mut_ptr();
+            // Never one that the kernel may still take: there are no more buffers than places.
+            let place = &mut self.offered[usize::from(self.tail) % places];
+            place.set_addr(address.expose_provenance() as u64);
+            place.set_len(BUFFER_LEN);
+            place.set_bid(index);
+            self.tail = self.tail.wrapping_add(1);
         }
+        let first = self.offered.as_mut_ptr();
+        // SAFETY: `first` is the first entry of the ring, all of which are initialised.
+        let tail = unsafe { BufRingEntry::tail(first) };
+        // SAFETY: it lies in `offered`, aligned; the kernel only reads it, and no other thread
+        // knows it.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // Release: the entries are written before the tail says so.
+        tail.store(self.tail, Ordering::Release);
     }
 
     fn arm(&mut self) {
         while let Some(which) = self.unarmed.pop() {
             let entry = if which == WAKE {
-                let fd = types::Fd(self.wake.fd().as_raw_fd());
-                opcode::PollAdd::new(fd, libc::POLLIN as u32)
+                let wake = u32::try_from(self.sockets.len()).expect("few sockets");
+                opcode::PollAdd::new(types::Fixed(wake), libc::POLLIN as u32)
                     .multi(true)
                     .build()
             } else {
-                let socket = usize::try_from(which).expect("an index we gave");
-                let fd = types::Fd(self.sockets[socket].raw());
-                opcode::RecvMsgMulti::new(fd, &raw const *self.header, BUFFER_GROUP)
-                    .flags(libc::MSG_TRUNC.cast_unsigned())
-                    .build()
+                let socket = u32::try_from(which).expect("an index we gave");
+                opcode::RecvMsgMulti::new(
+                    types::Fixed(socket),
+                    &raw const *self.header,
+                    BUFFER_GROUP,
+                )
+                .flags(libc::MSG_TRUNC.cast_unsigned())
+                .build()
             };
             self.push(&entry.user_data(which));
         }
@@ -159,11 +191,12 @@ impl ReceiveRing {
         time: Duration,
         mut each: impl FnMut(Result<Received<'_>, Unreadable>),
     ) -> io::Result<()> {
-        self.provide();
+        self.offer();
         self.arm();
         let timespec = types::Timespec::from(time);
         let arguments = types::SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(1, &arguments) {
+        let submitter = self.ring.of_this_thread()?.submitter();
+        match submitter.submit_with_args(1, &arguments) {
             Ok(_) => {}
             Err(error)
                 if matches!(
@@ -181,13 +214,8 @@ impl ReceiveRing {
             used,
             ..
         } = self;
-        for completion in ring.completion() {
+        for completion in ring.get().completion() {
             let which = completion.user_data();
-            if which != WAKE && which & PROVIDED != 0 {
-                // Only failures are reported: the buffer is still ours, and is offered again.
-                used.push(u16::try_from(which & 0xffff).expect("masked"));
-                continue;
-            }
             if !cqueue::more(completion.flags()) {
                 unarmed.push(which);
             }
@@ -253,8 +281,8 @@ impl Drop for ReceiveRing {
         // freed before the kernel has let go of them.
         let armed = self.sockets.len() + 1 - self.unarmed.len();
         let mut left = armed;
-        let submitter = self.ring.submitter();
         let everything = types::CancelBuilder::any();
+        let submitter = self.ring.get().submitter();
         let (Ok(()) | Err(_)) = submitter.register_sync_cancel(None, everything);
         for _ in 0..CANCEL_TRIES {
             if left == 0 {
@@ -262,17 +290,15 @@ impl Drop for ReceiveRing {
             }
             let timespec = types::Timespec::from(CANCEL_WAIT);
             let arguments = types::SubmitArgs::new().timespec(&timespec);
-            let submitter = self.ring.submitter();
+            let submitter = self.ring.get().submitter();
             let (Ok(_) | Err(_)) = submitter.submit_with_args(1, &arguments);
-            let ended = self.ring.completion().filter(|completion| {
-                let of_buffer =
-                    completion.user_data() != WAKE && completion.user_data() & PROVIDED != 0;
-                !of_buffer && !cqueue::more(completion.flags())
-            });
+            let ended = (self.ring.get().completion())
+                .filter(|completion| !cqueue::more(completion.flags()));
             left -= ended.count().min(left);
         }
         // Leaked rather than freed under the kernel's hands.
         Box::leak(Box::new(std::mem::take(&mut self.buffers)));
+        Box::leak(Box::new(std::mem::take(&mut self.offered)));
         // SAFETY: plain data and null pointers, for which zeros are a value.
         let empty: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         Box::leak(std::mem::replace(&mut self.header, empty));

@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 use std::sync::Arc;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{opcode, types};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::slab::{Slab, Span};
 use super::socket::{SendSocket, ServiceSocket, socket_address};
 use super::undumped::{Undumped, Zeroed};
+use super::uring::ThreadRing;
 
 /// Most parts one send gathers: every segment of the largest send could stand alone.
 pub const SPANS_MAX: usize = 64;
@@ -107,7 +108,7 @@ pub trait SendQueue {
 
 /// An `io_uring` that only sends, with its pool of operations.
 pub struct SendRing {
-    ring: IoUring,
+    ring: ThreadRing,
     /// Never grows: the kernel knows the operations by address.
     operations: Undumped<Operation>,
     free: Vec<usize>,
@@ -137,14 +138,18 @@ impl std::fmt::Debug for SendRing {
 
 impl SendRing {
     pub fn new(depth: u32, memory: Arc<Slab>, services: &[ServiceSocket]) -> io::Result<Self> {
-        let ring = IoUring::new(depth)?;
         let lanes = |service| {
             Ok(Lanes {
                 open: SendSocket::beside(service, false)?,
                 probe: SendSocket::beside(service, true)?,
             })
         };
-        let sockets = services.iter().map(lanes).collect::<io::Result<_>>()?;
+        let sockets: Box<[Lanes]> = services.iter().map(lanes).collect::<io::Result<_>>()?;
+        // By [`file`].
+        let files: Vec<_> = (sockets.iter())
+            .flat_map(|lanes| [lanes.open.raw(), lanes.probe.raw()])
+            .collect();
+        let ring = ThreadRing::new(depth, &files)?;
         let operations = Undumped::new(depth as usize)?;
         let free = (0..operations.len()).collect();
         Ok(Self {
@@ -173,19 +178,14 @@ impl SendRing {
         operation.header.msg_iovlen = span_count;
         operation.header.msg_control = (&raw mut operation.control).cast();
         operation.header.msg_controllen = control_bytes;
-        let lanes = &self.sockets[socket];
-        let fd = types::Fd(match lane {
-            Lane::Open => lanes.open.raw(),
-            Lane::Probe => lanes.probe.raw(),
-        });
-        let entry = opcode::SendMsg::new(fd, &raw const operation.header)
+        let entry = opcode::SendMsg::new(file(socket, lane), &raw const operation.header)
             .flags(libc::MSG_DONTWAIT.cast_unsigned())
             .build()
             .user_data(index as u64);
         // SAFETY: all that the entry points to lives in the operation, which is neither
         // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
-        // mapped; the socket is kept open by `self`.
-        let pushed = unsafe { self.ring.submission().push(&entry) };
+        // mapped; the ring keeps the socket open.
+        let pushed = unsafe { self.ring.get().submission().push(&entry) };
         // The ring has as many places as there are operations.
         assert!(pushed.is_ok(), "the submission queue holds every operation");
     }
@@ -269,7 +269,7 @@ impl SendQueue for SendRing {
         if self.in_flight() == 0 {
             return Ok(());
         }
-        match self.ring.submit() {
+        match self.ring.of_this_thread()?.submit() {
             Ok(_) => {}
             Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
@@ -280,7 +280,7 @@ impl SendQueue for SendRing {
             free,
             ..
         } = self;
-        for completion in ring.completion() {
+        for completion in ring.get().completion() {
             let index = usize::try_from(completion.user_data()).expect("an index we gave");
             let end = match completion.result() {
                 0.. => SendEnd::Done,
@@ -311,7 +311,8 @@ impl Drop for SendRing {
     fn drop(&mut self) {
         // The kernel must be done with operations and slab before they are freed.
         while self.in_flight() > 0 {
-            match self.ring.submit_and_wait(1) {
+            let ring = self.ring.of_this_thread();
+            match ring.and_then(|ring| ring.submit_and_wait(1)) {
                 Ok(_) => {}
                 Err(error) if is_passing(&error) => {}
                 Err(_) => {
@@ -321,10 +322,19 @@ impl Drop for SendRing {
                     return;
                 }
             }
-            let done = self.ring.completion().count();
+            let done = self.ring.get().completion().count();
             self.free.extend(std::iter::repeat_n(0, done));
         }
     }
+}
+
+/// Where the ring has the socket of a lane.
+fn file(socket: usize, lane: Lane) -> types::Fixed {
+    let lane = match lane {
+        Lane::Open => 0,
+        Lane::Probe => 1,
+    };
+    types::Fixed(u32::try_from(2 * socket + lane).expect("few sockets"))
 }
 
 /// Nothing was taken this time; what is queued stays queued.
