@@ -18,7 +18,7 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::rotate::{REQUEST_BYTES, REQUESTS, Request};
 use edge_ebpf::steer::Tables;
 use edge_ebpf::wire::{ChunkId, Cookie};
-use edge_user::daemon::nic::program::{Maps, Program, XDP_REDIRECT};
+use edge_user::daemon::nic::program::{LOOPBACK_INDEX, Maps, Program, XDP_REDIRECT};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;
@@ -108,8 +108,8 @@ struct Trial {
 impl Trial {
     fn prepare(programs: &Path, resident: u32) -> Result<Self> {
         let world = golden::world();
-        let (mut edge, mut maps) = Program::load(resident)?;
-        edge.serve(&world.settings, &world.locals)?;
+        let (mut edge, mut maps) = Program::load(resident, &[LOOPBACK_INDEX])?;
+        edge.serve(&[world.settings], &world.locals)?;
         maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
         let mut beside = EbpfLoader::new()
             .map_max_entries(RESIDENT, resident)
@@ -135,7 +135,7 @@ impl Trial {
             requests.set(number, request.encode(), 0)?;
         }
         let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
-        edge.set_socket(0, socket.share_fd())?;
+        edge.set_socket(0, 0, socket.share_fd())?;
         let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
         sockets.set(0, socket.share_fd(), 0)?;
         Ok(Self {
@@ -224,7 +224,7 @@ impl Trial {
 
     /// Packets that were counted as steered, and all that were counted.
     fn counted(&self) -> (u64, u64) {
-        let reasons = self.maps.counters.of_queue(0);
+        let reasons = self.maps.counters.of_queue(0, 0);
         let steered = reasons.get(Reason::Steered.label());
         (
             steered.map_or(0, |count| count.packets),

@@ -9,7 +9,9 @@ use aya::maps::{HashMap, XskMap};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::maps::{RESIDENT, XSKS};
-use edge_user::daemon::nic::program::{Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
+use edge_user::daemon::nic::program::{
+    LOOPBACK_INDEX, Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
+};
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
 use edge_user::sys::mapping::Mapping;
@@ -43,14 +45,14 @@ pub struct Verdicts {
 /// Nanoseconds for each of some golden packets, and for what a hit costs at least. Memory is warm: it
 /// is the same packet each time.
 pub fn verdicts(options: &Verdicts) -> Result<Value> {
-    let (mut edge, mut maps) = Program::load(SLOTS)?;
+    let (mut edge, mut maps) = Program::load(SLOTS, &[LOOPBACK_INDEX])?;
     let world = golden::world();
-    edge.serve(&world.settings, &world.locals)?;
+    edge.serve(&[world.settings], &world.locals)?;
     maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;
     let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
-    edge.set_socket(0, socket.share_fd())?;
+    edge.set_socket(0, 0, socket.share_fd())?;
     let mut beside = EbpfLoader::new()
         .map_max_entries(RESIDENT, SLOTS)
         .load_file(&options.programs)
@@ -88,7 +90,7 @@ fn timed(edge: &mut Program, maps: &Maps, case: &Case) -> Result<f64> {
         Expect::Steer(_) => XDP_REDIRECT,
     };
     let counted = || -> u64 {
-        let reasons = maps.counters.of_queue(0);
+        let reasons = maps.counters.of_queue(0, 0);
         reasons.values().map(|count| count.packets).sum()
     };
     let before = counted();

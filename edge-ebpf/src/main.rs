@@ -20,20 +20,22 @@ use aya_ebpf::programs::XdpContext;
 use edge_ebpf::cursor::{Packet, XdpPacket};
 use edge_ebpf::frame::{Address, Frame};
 use edge_ebpf::maps::{
-    Cookies, LOCALS_MAX, QUEUES_MAX, Resident, Settings, TALLIES, Tally, Told, tally_index,
+    Cookies, INTERFACES_MAX, InterfaceSettings, LOCALS_MAX, QUEUES_MAX, Resident, Settings,
+    TALLIES, Tally, row, tally_index,
 };
 use edge_ebpf::reason::Reason;
 use edge_ebpf::rewrite;
 use edge_ebpf::steer::{Reply, Tables, Verdict, decide};
 use edge_ebpf::wire::ChunkId;
 
+/// The server sets the real sizes of this map, of RESIDENT, XSKS and COUNTERS when it loads the
+/// program.
 #[btf_map]
-static SETTINGS: Array<Told, 1> = Array::new();
+static SETTINGS: Array<InterfaceSettings, 1> = Array::new();
 #[btf_map]
 static LOCALS: HashMap<Address, u32, { LOCALS_MAX as usize }> = HashMap::new();
 #[btf_map]
 static COOKIES: Array<Cookies, 1> = Array::new();
-/// The server sets the real size when it loads the program.
 #[btf_map]
 static RESIDENT: HashMap<ChunkId, Resident, 1> = HashMap::new();
 #[btf_map]
@@ -41,12 +43,34 @@ static XSKS: XskMap<{ QUEUES_MAX as usize }> = XskMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Tally, { TALLIES as usize }> = PerCpuArray::new();
 
-struct Maps;
+/// The maps, as a frame of one interface sees them.
+struct Maps {
+    interface: Option<&'static InterfaceSettings>,
+}
+
+impl Maps {
+    #[inline(always)]
+    fn of(ctx: &XdpContext) -> Self {
+        let index = ctx.ingress_ifindex() as u32;
+        let all = (0..INTERFACES_MAX).map_while(|place| SETTINGS.get(place));
+        let mut served = all.filter(|interface| interface.interface_index == index);
+        Self {
+            interface: served.next(),
+        }
+    }
+
+    /// The row of the queue that the frame came in by.
+    #[inline(always)]
+    fn row(&self, ctx: &XdpContext) -> u32 {
+        let first_row = self.interface.map_or(0, |interface| interface.first_row);
+        row(first_row, ctx.rx_queue_index())
+    }
+}
 
 impl Tables for Maps {
     #[inline(always)]
     fn settings(&self) -> Option<&Settings> {
-        SETTINGS.get(0)?.live()
+        self.interface?.live()
     }
 
     #[inline(always)]
@@ -73,14 +97,16 @@ impl Tables for Maps {
 fn edge_xdp(ctx: XdpContext) -> u32 {
     let packet = XdpPacket::new(&ctx);
     let frame_bytes = packet.len_bytes();
-    let (reason, action) = match decide(&packet, &Maps) {
+    let maps = Maps::of(&ctx);
+    let row = maps.row(&ctx);
+    let (reason, action) = match decide(&packet, &maps) {
         Verdict::Pass(reason) => (reason, XDP_PASS),
         Verdict::Drop(reason) => (reason, XDP_DROP),
         Verdict::Reply(reason, frame, reply) => answer(&ctx, packet, reason, &frame, &reply),
-        Verdict::Steer(resident) => steer(&ctx, resident),
+        Verdict::Steer(resident) => steer(&ctx, row, resident),
     };
     // I10: the only place that counts, passed once by every packet.
-    count(&ctx, reason, frame_bytes);
+    count(row, reason, frame_bytes);
     action
 }
 
@@ -110,7 +136,7 @@ fn answer(
 }
 
 #[inline(always)]
-fn steer(ctx: &XdpContext, resident: Resident) -> (Reason, u32) {
+fn steer(ctx: &XdpContext, row: u32, resident: Resident) -> (Reason, u32) {
     // A driver may have put metadata of its own there: take the area to exactly our size.
     let present = ctx.metadata_end().wrapping_sub(ctx.metadata()) as i32;
     let delta = present.wrapping_sub(Resident::METADATA_BYTES as i32);
@@ -126,25 +152,23 @@ fn steer(ctx: &XdpContext, resident: Resident) -> (Reason, u32) {
     // SAFETY: compared with the end of the area in the lines above.
     unsafe { mark.write(resident.to_metadata()) };
     // I3: only the socket of the queue the packet came in by; without one it is the kernel's.
-    match XSKS.redirect(queue(ctx), u64::from(XDP_PASS)) {
+    if ctx.rx_queue_index() >= QUEUES_MAX {
+        return (Reason::NoSocket, XDP_PASS);
+    }
+    match XSKS.redirect(row, u64::from(XDP_PASS)) {
         Ok(action) => (Reason::Steered, action),
         Err(_) => (Reason::NoSocket, XDP_PASS),
     }
 }
 
 #[inline(always)]
-fn count(ctx: &XdpContext, reason: Reason, frame_bytes: usize) {
-    if let Some(tally) = COUNTERS.get_ptr_mut(tally_index(queue(ctx), reason)) {
+fn count(row: u32, reason: Reason, frame_bytes: usize) {
+    if let Some(tally) = COUNTERS.get_ptr_mut(tally_index(row, reason)) {
         // SAFETY: the element is this CPU's own, and XDP runs are not nested.
         let tally = unsafe { &mut *tally };
         tally.packets = tally.packets.wrapping_add(1);
         tally.bytes = tally.bytes.wrapping_add(frame_bytes as u64);
     }
-}
-
-#[inline(always)]
-fn queue(ctx: &XdpContext) -> u32 {
-    ctx.rx_queue_index()
 }
 
 /// A reachable panic is an endless loop, which the verifier refuses.

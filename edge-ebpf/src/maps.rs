@@ -5,9 +5,10 @@ use crate::reason::Reason;
 use crate::wire::ChunkId;
 
 /// The program passes everything to the kernel until the server has told it this number.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
-/// Array of one [`Told`].
+/// Array of [`InterfaceSettings`], one for each interface that is served; the server sets its size
+/// when it loads the program.
 pub const SETTINGS: &str = "SETTINGS";
 /// Hash of [`Address`] to 1: the addresses that [`Settings::locals`] is made of.
 pub const LOCALS: &str = "LOCALS";
@@ -15,16 +16,18 @@ pub const LOCALS: &str = "LOCALS";
 pub const COOKIES: &str = "COOKIES";
 /// Hash of [`ChunkId`] to [`Resident`]; the server sets its size when it loads the program.
 pub const RESIDENT: &str = "RESIDENT";
-/// AF_XDP sockets by RX queue.
+/// AF_XDP sockets by [`row`]; the server sets its size.
 pub const XSKS: &str = "XSKS";
-/// Per-CPU array of [`Tally`], by [`tally_index`].
+/// Per-CPU array of [`Tally`], by [`tally_index`]; the server sets its size.
 pub const COUNTERS: &str = "COUNTERS";
 /// Name of the program itself.
 pub const PROGRAM: &str = "edge_xdp";
 
 /// Most service addresses of one edge: the program compares them one after another.
 pub const ADDRESSES_MAX: usize = 8;
-/// Most RX queues that are served by AF_XDP.
+/// Most interfaces of one edge: the program compares them one after another.
+pub const INTERFACES_MAX: u32 = 8;
+/// Most RX queues of one interface that are served by AF_XDP.
 pub const QUEUES_MAX: u32 = 64;
 
 /// Most VLANs an edge is asked by: more go to the kernel.
@@ -85,7 +88,7 @@ impl AddressFilter {
     }
 }
 
-/// Value of SETTINGS: what is in force, and room for what follows it.
+/// Value of SETTINGS: what is in force on one interface, and room for what follows it.
 ///
 /// The kernel copies an array's value byte by byte, under the eyes of programs that run. So the
 /// server writes the set that is not live, and then `live`, of which one byte changes: no run of
@@ -93,20 +96,29 @@ impl AddressFilter {
 /// again, which nobody sees.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Told {
+pub struct InterfaceSettings {
     /// 0 or 1.
     pub live: u32,
+    /// The kernel's index of the interface; 0 is no interface's.
+    pub interface_index: u32,
+    /// Row of its queue 0. Read from here, because a number that the verifier knows would have it
+    /// follow the program once for each interface.
+    pub first_row: u32,
     pub reserved: u32,
     pub sets: [Settings; 2],
 }
 
-impl Told {
-    /// As the map is before the server has written to it.
-    pub const NOTHING: Self = Self {
-        live: 0,
-        reserved: 0,
-        sets: [Settings::NONE; 2],
-    };
+impl InterfaceSettings {
+    /// Of the interface at this place of the list, before it is served.
+    pub const fn new(interface_index: u32, place: u32) -> Self {
+        Self {
+            live: 0,
+            interface_index,
+            first_row: place.wrapping_mul(QUEUES_MAX),
+            reserved: 0,
+            sets: [Settings::NONE; 2],
+        }
+    }
 
     #[inline(always)]
     pub fn live(&self) -> Option<&Settings> {
@@ -224,16 +236,21 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// How many places COUNTERS has.
-pub const TALLIES: u32 = QUEUES_MAX * Reason::COUNT;
-
-/// Index in COUNTERS. Queues past the last one that has counters share its row.
+/// The row of a queue in XSKS and COUNTERS. Queues past the last one that has a row share its.
 #[inline(always)]
-pub const fn tally_index(queue: u32, reason: Reason) -> u32 {
+pub const fn row(first_row: u32, queue: u32) -> u32 {
     let last = QUEUES_MAX - 1;
-    let row = if queue < last { queue } else { last };
-    // At most 64 queues by 64 reasons, so wrapping never happens.
-    row.wrapping_mul(Reason::COUNT).wrapping_add(reason as u32)
+    first_row.wrapping_add(if queue < last { queue } else { last })
+}
+
+/// Places of COUNTERS in one row.
+pub const TALLIES: u32 = Reason::COUNT;
+
+/// Index in COUNTERS.
+#[inline(always)]
+pub const fn tally_index(row: u32, reason: Reason) -> u32 {
+    // At most 8 interfaces by 64 queues by 64 reasons, so wrapping never happens.
+    row.wrapping_mul(TALLIES).wrapping_add(reason as u32)
 }
 
 const _: () = {
@@ -247,7 +264,7 @@ const _: () = {
             == 4 + 2 + 2 + 6 + 1 + 1 + TAGS_MAX * 4 + ADDRESSES_MAX * 16 + FILTER_WORDS * 8,
         "no hidden byte"
     );
-    assert!(size_of::<Told>() == 8 + 2 * size_of::<Settings>());
+    assert!(size_of::<InterfaceSettings>() == 16 + 2 * size_of::<Settings>());
     assert!(
         COOKIE_KEYS.is_power_of_two(),
         "an epoch is masked to its slot"
@@ -288,22 +305,27 @@ mod tests {
             ..Settings::NONE
         };
         second.abi_version = ABI_VERSION + 1;
-        let mut told = Told::NOTHING;
+        let mut written = InterfaceSettings::new(2, 0);
         for next in [first, second, Settings::NONE, first] {
-            let before = *told.live().unwrap();
-            for step in told.followed_by(&next) {
+            let before = *written.live().unwrap();
+            for step in written.followed_by(&next) {
                 for fields in 0..=9 {
-                    let sets =
-                        core::array::from_fn(|set| torn(&told.sets[set], &step.sets[set], fields));
-                    for live in [told.live, step.live] {
-                        let seen = Told { live, sets, ..told };
+                    let sets = core::array::from_fn(|set| {
+                        torn(&written.sets[set], &step.sets[set], fields)
+                    });
+                    for live in [written.live, step.live] {
+                        let seen = InterfaceSettings {
+                            live,
+                            sets,
+                            ..written
+                        };
                         let seen = seen.live().unwrap();
                         assert!([before, next].contains(seen), "{seen:?}");
                     }
                 }
-                told = step;
+                written = step;
             }
-            assert_eq!(told.live(), Some(&next));
+            assert_eq!(written.live(), Some(&next));
         }
     }
 }

@@ -7,7 +7,7 @@ use edge_ebpf::maps::{ABI_VERSION, Settings};
 use edge_ebpf::reason::Reason;
 use edge_user::counters::ReasonCounts;
 use edge_user::daemon::nic::program::{
-    AttachError, Maps, Program, Verdict, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
+    AttachError, LOOPBACK_INDEX, Maps, Program, Verdict, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
 };
 use edge_user::limits::XSK;
 use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
@@ -21,7 +21,7 @@ struct WorkerState {
 }
 
 fn bench() -> WorkerState {
-    let (mut program, mut maps) = match Program::load(64) {
+    let (mut program, mut maps) = match Program::load(64, &[LOOPBACK_INDEX]) {
         Ok(loaded) => loaded,
         Err(error @ (AttachError::NotBuilt | AttachError::NotPermitted(_))) => {
             panic!("{error}: run this by `cargo xtask test`, as root")
@@ -30,7 +30,7 @@ fn bench() -> WorkerState {
     };
     program.check_abi(&mut maps.counters).unwrap();
     let world = golden::world();
-    program.serve(&world.settings, &world.locals).unwrap();
+    program.serve(&[world.settings], &world.locals).unwrap();
     maps.cookies.set(0, CookiesValue(world.cookies), 0).unwrap();
     maps.resident
         .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)
@@ -42,17 +42,17 @@ impl WorkerState {
     /// A socket on the queue that test runs come in by.
     fn socket(&mut self) -> Xsk {
         let xsk = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false).unwrap(), XSK).unwrap();
-        self.program.set_socket(0, xsk.share_fd()).unwrap();
+        self.program.set_socket(0, 0, xsk.share_fd()).unwrap();
         xsk
     }
 
     /// Action, output, and how the counters rose.
     fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>, Vec<(String, u64, u64)>) {
-        let before = self.maps.counters.of_queue(0);
+        let before = self.maps.counters.of_queue(0, 0);
         let mut output = vec![0; 4096];
         let Verdict { action, len_bytes } = self.program.judge(frame, &mut output).unwrap();
         output.truncate(len_bytes);
-        let after = self.maps.counters.of_queue(0);
+        let after = self.maps.counters.of_queue(0, 0);
         (action, output, risen(&before, &after))
     }
 }
@@ -93,7 +93,10 @@ fn every_golden_packet_gets_its_verdict_from_the_kernel() {
     for case in all.iter().chain(&generic) {
         if case.world.settings != settings {
             settings = case.world.settings;
-            state.program.serve(&settings, &case.world.locals).unwrap();
+            state
+                .program
+                .serve(&[settings], &case.world.locals)
+                .unwrap();
         }
         let (action, output, risen) = state.run(&case.frame);
         let (expected_action, expected_output, reason) = expected(case);
@@ -130,7 +133,7 @@ fn a_program_that_was_not_told_its_settings_leaves_everything_to_the_kernel() {
         ..golden::world().settings
     };
     for settings in [Settings::NONE, other] {
-        state.program.serve(&settings, &[]).unwrap();
+        state.program.serve(&[settings], &[]).unwrap();
         for case in golden::all() {
             let (action, output, risen) = state.run(&case.frame);
             assert_eq!((action, &output), (XDP_PASS, &case.frame), "{}", case.name);

@@ -23,7 +23,7 @@ use crate::fetch::flights::Flights;
 use crate::fetch::origin::local::Directory;
 use crate::fetch::origin::pool;
 use crate::limits::{BATCH, BOUNCE_QUEUE, RECEIVE_BUFFERS, SENDS};
-use crate::network::Network;
+use crate::network::{Interface, Network};
 use crate::serve::bounce::BounceQueue;
 use crate::serve::cookies::{CookieKeys, CookieMap};
 use crate::serve::peer::Listeners;
@@ -83,7 +83,7 @@ impl Components {
         let arena = memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
         let sockets = host::listen(&config.service.listen, &network, &served)?;
-        let (mut program, maps) = attached(config, interface)?;
+        let (mut program, maps) = attached(config, &served)?;
         let queues = match program {
             None => 0,
             Some(_) => host::queue_count(&network, &served)?,
@@ -118,7 +118,7 @@ impl Components {
             hugepages &= worker.state.xsk.hugepages();
             let socket = worker.state.xsk.share_fd();
             if let Some(program) = &mut program {
-                program.set_socket(queue, Arc::clone(&socket))?;
+                program.set_socket(0, queue, Arc::clone(&socket))?;
             }
             observed.push((Arc::clone(&worker.state.cells), socket));
             workers.push(worker);
@@ -250,15 +250,16 @@ impl Wiring<'_> {
 /// The program on the interface, in the mode that was asked for, unless that is off.
 fn attached(
     config: &Config,
-    interface: &str,
+    interface: &Interface,
 ) -> Result<(Option<Program>, Option<Maps>), StartError> {
     if config.xdp.mode == XdpMode::Off {
         return Ok((None, None));
     }
     let slots = config.store.size_bytes / slot_bytes(config.service.segment_bytes) as u64;
-    let (mut program, mut maps) = Program::load(u32::try_from(slots).unwrap_or(u32::MAX))?;
+    let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+    let (mut program, mut maps) = Program::load(slots, &[interface.index])?;
     program.check_abi(&mut maps.counters)?;
-    program.attach(interface, config.xdp.mode)?;
+    program.attach(&interface.name, interface.index, config.xdp.mode)?;
     Ok((Some(program), Some(maps)))
 }
 

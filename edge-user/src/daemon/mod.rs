@@ -106,7 +106,7 @@ impl Edge {
             tracing::warn!("{left_out}");
         }
         if let Some(program) = &mut edge.program
-            && let Err(error) = program.serve(&edge.told.settings, &edge.told.locals)
+            && let Err(error) = program.serve(&[edge.told.settings], &edge.told.locals)
         {
             edge.stop();
             return Err(error.into());
@@ -169,7 +169,7 @@ impl Edge {
         if wanted == self.told {
             return None;
         }
-        if let Err(error) = program.serve(&wanted.settings, &wanted.locals) {
+        if let Err(error) = program.serve(&[wanted.settings], &wanted.locals) {
             return Some(Fault {
                 cause: Cause::ProgramNotTold,
                 subject: String::new(),

@@ -53,7 +53,7 @@ impl Observer {
             let program = program.lock().unwrap_or_else(PoisonError::into_inner);
             // All rows: queues may have been added since the start.
             (0..QUEUES_MAX)
-                .map(|queue| (queue, program.of_queue(queue)))
+                .map(|queue| (queue, program.of_queue(0, queue)))
                 .filter(|(_, reasons)| !reasons.is_empty())
                 .collect()
         });

@@ -3,7 +3,7 @@
 
 use aya::Pod;
 use edge_ebpf::frame::Address;
-use edge_ebpf::maps::{Cookies, Resident, Tally, Told};
+use edge_ebpf::maps::{Cookies, InterfaceSettings, Resident, Tally};
 use edge_ebpf::wire::ChunkId;
 
 macro_rules! pod {
@@ -22,7 +22,7 @@ macro_rules! pod {
 }
 
 pod! {
-    ToldValue(Told),
+    InterfaceSettingsValue(InterfaceSettings),
     CookiesValue(Cookies),
     ResidentValue(Resident),
     TallyValue(Tally),

@@ -1,4 +1,5 @@
-//! Puts the program on the interface, and hands out its maps.
+//! Loads the program, attaches it to interfaces, and hands out its maps. It is one program for all
+//! interfaces: they serve one cache, and each has settings of its own.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,7 +10,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
 use aya::{Ebpf, EbpfLoader};
 use edge_ebpf::frame::Address;
-use edge_ebpf::maps::{self, ABI_VERSION, Settings, Tally, Told, tally_index};
+use edge_ebpf::maps::{
+    self, ABI_VERSION, InterfaceSettings, QUEUES_MAX, Settings, TALLIES, Tally, row, tally_index,
+};
 use edge_ebpf::reason::Reason;
 
 use rustix::process::{Resource, getrlimit};
@@ -20,7 +23,9 @@ use crate::config::XdpMode;
 use crate::counters::{Count, ReasonCounts};
 use crate::daemon::{Operation, Refused};
 use crate::limits::PROGRAM_RUN_MAX;
-use crate::sys::bpf::{AddressKey, ChunkIdKey, CookiesValue, ResidentValue, TallyValue, ToldValue};
+use crate::sys::bpf::{
+    AddressKey, ChunkIdKey, CookiesValue, InterfaceSettingsValue, ResidentValue, TallyValue,
+};
 
 /// The program, as built; without it only `xdp.mode = "off"` works.
 #[cfg(xdp_program)]
@@ -50,14 +55,14 @@ pub enum AttachError {
     Attach { interface: String, reason: String },
 }
 
-/// The loaded program and those of its maps that stay with it. Dropping it takes the program off
-/// the interface.
+/// The loaded program and those of its maps that stay with it. Dropping it detaches the program
+/// from all interfaces.
 pub struct Program {
     ebpf: Ebpf,
-    settings: Array<MapData, ToldValue>,
-    /// What `settings` holds, and since when its live set is live.
-    told: Told,
-    turned: Option<Instant>,
+    settings: Array<MapData, InterfaceSettingsValue>,
+    /// What `settings` holds, and since when the live sets are live.
+    published: Vec<InterfaceSettings>,
+    switched: Option<Instant>,
     locals: HashMap<MapData, AddressKey, u32>,
     /// What `locals` holds.
     known: BTreeSet<Address>,
@@ -86,12 +91,16 @@ pub const XDP_PASS: u32 = 2;
 pub const XDP_TX: u32 = 3;
 pub const XDP_REDIRECT: u32 = 4;
 
+/// The interface that test runs come in by, in every network namespace.
+pub const LOOPBACK_INDEX: u32 = 1;
+
 /// What the program counts.
 pub struct ProgramCounters(PerCpuArray<MapData, TallyValue>);
 
 impl Program {
-    /// Loads the program, with room for this many chunks. It serves nobody yet.
-    pub fn load(slots: u32) -> Result<(Self, Maps), AttachError> {
+    /// Loads the program, with room for this many chunks, for the interfaces of these indexes. It
+    /// serves none of them yet.
+    pub fn load(slots: u32, interface_indexes: &[u32]) -> Result<(Self, Maps), AttachError> {
         let object = PROGRAM.ok_or(AttachError::NotBuilt)?;
         // Asked before, because without one of them the verifier itself fails, with an error that
         // does not say so.
@@ -99,8 +108,13 @@ impl Program {
         if !missing.is_empty() {
             return Err(AttachError::NotPermitted(missing.join(", ")));
         }
+        let interfaces = u32::try_from(interface_indexes.len()).unwrap_or(u32::MAX);
+        let rows = interfaces.saturating_mul(QUEUES_MAX);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(maps::RESIDENT, slots)
+            .map_max_entries(maps::SETTINGS, interfaces)
+            .map_max_entries(maps::XSKS, rows)
+            .map_max_entries(maps::COUNTERS, rows.saturating_mul(TALLIES))
             .load(object)
             .map_err(|error| AttachError::Load(chain(&error)))?;
         let settings = take(&mut ebpf, maps::SETTINGS)?;
@@ -114,8 +128,10 @@ impl Program {
         let mut program = Self {
             ebpf,
             settings,
-            told: Told::NOTHING,
-            turned: None,
+            published: (interface_indexes.iter().zip(0..))
+                .map(|(index, place)| InterfaceSettings::new(*index, place))
+                .collect(),
+            switched: None,
             locals,
             known: BTreeSet::new(),
             sockets,
@@ -124,6 +140,7 @@ impl Program {
             .xdp()?
             .load()
             .map_err(|error| AttachError::Load(chain(&error)))?;
+        program.withdraw()?;
         Ok((program, maps))
     }
 
@@ -136,12 +153,17 @@ impl Program {
     }
 
     /// In this mode or not at all.
-    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<(), AttachError> {
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<(), AttachError> {
         let (mode, operation) = match mode {
             XdpMode::Native => (AyaMode::Driver, Operation::AttachNative),
             XdpMode::Generic | XdpMode::Off => (AyaMode::Skb, Operation::AttachGeneric),
         };
-        let attached = self.xdp()?.attach(interface, mode);
+        let attached = self.xdp()?.attach_to_if_index(index, mode);
         attached.map(drop).map_err(|error| {
             let subject = interface.to_owned();
             match io_error(&error) {
@@ -162,13 +184,16 @@ impl Program {
     /// it is shown a frame that is nobody's. Called before it is attached.
     pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
         let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
-        self.tell(&Settings {
+        let served = self.published.clone();
+        self.published = vec![InterfaceSettings::new(LOOPBACK_INDEX, 0)];
+        self.publish(&[Settings {
             abi_version: ABI_VERSION,
             ..Settings::NONE
-        })?;
+        }])?;
         let judged = self.judge(&[0; 64], &mut [0; 256])?;
+        self.published = served;
         self.withdraw()?;
-        let counted = counters.of_queue(0);
+        let counted = counters.of_queue(0, 0);
         counters.clear(0, Reason::NotIp)?;
         let as_expected = judged.action == XDP_PASS
             && counted.len() == 1
@@ -222,20 +247,24 @@ impl Program {
             .map_err(|error| AttachError::Load(chain(&error)))
     }
 
-    /// From here on the program steers hits of this queue to this socket (I3).
+    /// From here on the program steers hits of this queue, of the interface at this place of the
+    /// list, to this socket (I3).
     pub fn set_socket(
         &mut self,
+        place: usize,
         queue: u32,
         socket: impl std::os::fd::AsRawFd,
     ) -> Result<(), AttachError> {
+        let first_row = self.published[place].first_row;
         self.sockets
-            .set(queue, socket, 0)
+            .set(row(first_row, queue), socket, 0)
             .map_err(|error| AttachError::Load(chain(&error)))
     }
 
-    /// From here on the program answers by these settings, and takes nothing that claims to come
-    /// from one of these addresses: those that `settings.locals` was made of.
-    pub fn serve(&mut self, settings: &Settings, locals: &[Address]) -> Result<(), AttachError> {
+    /// From here on the program answers by these settings, one for each interface, and takes
+    /// nothing that claims to come from one of these addresses: those that `Settings::locals` was
+    /// made of.
+    pub fn serve(&mut self, settings: &[Settings], locals: &[Address]) -> Result<(), AttachError> {
         let load = |error: MapError| AttachError::Load(chain(&error));
         let locals: BTreeSet<Address> = locals.iter().copied().collect();
         // They are in the map before the filter sends anybody there, and leave it after.
@@ -247,7 +276,7 @@ impl Program {
                 self.known.insert(*address);
             }
         }
-        self.tell(settings)?;
+        self.publish(settings)?;
         while let Some(address) = self.known.difference(&locals).next().copied() {
             self.locals.remove(&AddressKey(address)).map_err(load)?;
             self.known.remove(&address);
@@ -257,46 +286,50 @@ impl Program {
 
     /// From here on the program leaves everything to the kernel.
     pub fn withdraw(&mut self) -> Result<(), AttachError> {
-        self.tell(&Settings::NONE)
+        self.publish(&vec![Settings::NONE; self.published.len()])
     }
 
-    /// As [`Told`] has it: the set that nobody reads is written, and then made the live one.
+    /// As [`InterfaceSettings`] has it: the set that nobody reads is written, and then made the live
+    /// one.
     #[expect(
         clippy::disallowed_methods,
         reason = "rare, short, and not on a serving thread"
     )]
-    fn tell(&mut self, settings: &Settings) -> Result<(), AttachError> {
-        // A run that began before the last turn may still read the set that was live then.
-        if let Some(turned) = self.turned {
-            thread::sleep(PROGRAM_RUN_MAX.saturating_sub(clock::now() - turned));
+    fn publish(&mut self, settings: &[Settings]) -> Result<(), AttachError> {
+        // A run that began before the last switch may still read the set that was live then.
+        if let Some(switched) = self.switched {
+            thread::sleep(PROGRAM_RUN_MAX.saturating_sub(clock::now() - switched));
         }
-        for told in self.told.followed_by(settings) {
-            self.settings
-                .set(0, ToldValue(told), 0)
-                .map_err(|error| AttachError::Load(chain(&error)))?;
-            self.told = told;
+        for ((published, place), settings) in self.published.iter_mut().zip(0..).zip(settings) {
+            for next in published.followed_by(settings) {
+                self.settings
+                    .set(place, InterfaceSettingsValue(next), 0)
+                    .map_err(|error| AttachError::Load(chain(&error)))?;
+                *published = next;
+            }
         }
-        self.turned = Some(clock::now());
+        self.switched = Some(clock::now());
         Ok(())
     }
 }
 
 impl ProgramCounters {
-    fn clear(&mut self, queue: u32, reason: Reason) -> Result<(), AttachError> {
+    fn clear(&mut self, row: u32, reason: Reason) -> Result<(), AttachError> {
         let load = |error: &dyn std::error::Error| AttachError::Load(chain(error));
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| load(&error))?;
         let zeros = PerCpuValues::try_from(vec![TallyValue(Tally::default()); cpus])
             .map_err(|error| load(&error))?;
         self.0
-            .set(tally_index(queue, reason), zeros, 0)
+            .set(tally_index(row, reason), zeros, 0)
             .map_err(|error| load(&error))
     }
 
-    /// How packets of one queue ended, summed over CPUs.
-    pub fn of_queue(&self, queue: u32) -> ReasonCounts {
+    /// How packets of one queue ended, of the interface at this place of the list; summed over CPUs.
+    pub fn of_queue(&self, place: u32, queue: u32) -> ReasonCounts {
+        let row = row(place * QUEUES_MAX, queue);
         let mut counts = ReasonCounts::new();
         for reason in Reason::ALL {
-            let Ok(tallies) = self.0.get(&tally_index(queue, *reason), 0) else {
+            let Ok(tallies) = self.0.get(&tally_index(row, *reason), 0) else {
                 continue;
             };
             let count = tallies.iter().fold(Count::default(), |sum, tally| Count {
