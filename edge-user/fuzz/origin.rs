@@ -7,8 +7,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use edge_ebpf::wire::ChunkId;
+use edge_user::cache::layout::Layout;
+use edge_user::cache::lease::CacheView;
 use edge_user::cache::publish::Publisher;
-use edge_user::cache::{Shared, Store, slot_bytes};
+use edge_user::cache::store::{Store, divide};
 use edge_user::sys::mapping::Mapping;
 use sha2::{Digest as _, Sha256};
 
@@ -24,11 +26,11 @@ thread_local! {
 }
 
 fn store(segment_bytes: u16) -> Store {
-    let arena_bytes = slot_bytes(segment_bytes) * SLOTS as usize;
+    let layout = Layout::new(segment_bytes);
+    let arena_bytes = layout.slot_bytes() * SLOTS as usize;
     let arena = Mapping::anonymous(arena_bytes, false).expect("memory");
-    let (shared, blocks) =
-        Shared::new(arena, arena_bytes as u64, segment_bytes, 0).expect("enough slots");
-    Store::new(shared, blocks, Publisher::none())
+    let (view, blocks) = divide(arena, arena_bytes as u64, layout, 1).expect("enough slots");
+    Store::new(view, blocks, Publisher::none())
 }
 
 pub(crate) fn run(data: &[u8]) {
@@ -59,35 +61,46 @@ pub(crate) fn run(data: &[u8]) {
     STORES.with(|stores| fill(&mut stores[place].borrow_mut(), id, right, &bytes));
 }
 
+/// The bytes that a reader finds.
+fn found(view: &CacheView, id: &ChunkId) -> Vec<u8> {
+    let mut reader = view.reader(0);
+    reader.quiescent();
+    let lease = view.lookup(&reader, id).expect("it was published");
+    let datagrams = (0..=lease.geometry().last).filter_map(|index| lease.datagram(index));
+    datagrams
+        .flat_map(|datagram| &datagram[16..])
+        .copied()
+        .collect()
+}
+
 fn fill(store: &mut Store, id: ChunkId, right: ChunkId, bytes: &[u8]) {
-    let shared = Arc::clone(store.shared());
-    let before = store.find(&id);
+    let view = Arc::clone(store.view());
+    let before = store.is_resident(&id);
     let slot = store
-        .take_free(0)
-        .expect("nobody reads, so a slot comes free at once");
+        .take_free()
+        .expect("no reader is online, so a slot comes free at once");
     // Taking a slot may have pushed this very chunk out.
-    let there = store.find(&id);
-    assert!(there.is_none() || there == before);
+    let there = store.is_resident(&id);
+    assert!(!there || before);
     let fits = (1..=CHUNK_BYTES_MAX).contains(&bytes.len());
-    match slot.write(&shared, id, bytes) {
+    match slot.write(&view, id, bytes) {
         Err(slot) => {
             assert!(!fits, "{} bytes were refused", bytes.len());
             store.put_back(slot);
-            assert_eq!(store.find(&id), there);
+            assert_eq!(store.is_resident(&id), there);
         }
         Ok(written) => {
             assert!(fits, "{} bytes were written", bytes.len());
-            match written.verify(&shared) {
+            match written.verify(&view) {
                 Ok(verified) => {
                     assert_eq!(id, right, "I4: other bytes than the id names");
-                    let stay = store.publish(verified);
-                    assert_eq!(stay.chunk_bytes as usize, bytes.len());
-                    assert_eq!(store.find(&id), Some(stay));
+                    store.publish(verified);
+                    assert_eq!(found(&view, &id), bytes);
                 }
                 Err(slot) => {
                     assert_ne!(id, right, "right bytes were refused");
                     store.put_back(slot);
-                    assert_eq!(store.find(&id), there);
+                    assert_eq!(store.is_resident(&id), there);
                 }
             }
         }

@@ -176,6 +176,8 @@ const _: () = assert!(WAITERS_PER_FLIGHT <= WAITERS, "the bounds nest");
 /// Slots kept free ahead of need, so that a fill does not wait for a quiescent state; small
 /// stores keep a sixteenth.
 pub const SLOTS_AHEAD: usize = 32;
+/// Leases that may outlast a reader's quiescent state; in a small store one for four slots.
+pub const OWNED_LEASES: u32 = 1024;
 /// Fewest slots a store can work with.
 pub const SLOTS_MIN: u32 = 64;
 /// Largest chunk, as a length in memory.

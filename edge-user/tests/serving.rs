@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use edge_ebpf::golden;
-use edge_ebpf::wire::{ChunkId, DataHeader, SEGMENT_BYTES_DEFAULT};
+use edge_ebpf::wire::{ChunkId, DataHeader, Get, SEGMENT_BYTES_DEFAULT};
+use edge_user::cache::layout::Layout;
 use edge_user::cache::publish::Publisher;
-use edge_user::cache::{Shared, Store};
+use edge_user::cache::store::{Store, divide};
 use edge_user::counters::Sends;
 use edge_user::limits::SENDS;
 use edge_user::serve::peer::{Listeners, Peer};
 use edge_user::serve::socket::gso::GsoTransmitter;
-use edge_user::serve::xdp::classify::{Answer, answer};
+use edge_user::serve::xdp::classify::Classifier;
+use edge_user::serve::{Decision, Request, decide};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::send::SendRing;
 use edge_user::sys::socket::ServiceSocket;
@@ -25,18 +27,18 @@ const ARENA_BYTES: usize = 16 << 20;
 #[test]
 fn a_serving_worker_does_not_allocate() {
     let arena = Mapping::anonymous(ARENA_BYTES, false).unwrap();
-    let (shared, blocks) =
-        Shared::new(arena, ARENA_BYTES as u64, SEGMENT_BYTES_DEFAULT, 1).unwrap();
-    let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
+    let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+    let (view, blocks) = divide(arena, ARENA_BYTES as u64, layout, 1).unwrap();
+    let mut store = Store::new(Arc::clone(&view), blocks, Publisher::none());
     let chunk = vec![0x5a; 131_072];
     let id = ChunkId(Sha256::digest(&chunk).into());
-    let slot = store.take_free(0).unwrap();
+    let slot = store.take_free().unwrap();
     let verified = slot
-        .write(&shared, id, &chunk)
+        .write(&view, id, &chunk)
         .unwrap()
-        .verify(&shared)
+        .verify(&view)
         .unwrap();
-    let stay = store.publish(verified);
+    store.publish(verified);
 
     // Nothing leaves the loopback interface.
     let loopback: SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -47,10 +49,10 @@ fn a_serving_worker_does_not_allocate() {
         client: client.local_addr().unwrap(),
     };
     let counters = Arc::new(Sends::default());
-    let ring = SendRing::new(SENDS, Arc::clone(&shared.slab), &service).unwrap();
-    let mut sender = GsoTransmitter::new(ring, Arc::clone(&shared), Arc::clone(&counters), 53);
-    let mut reader = shared.epochs.reader(0);
-    let services = Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1);
+    let mut reader = view.reader(0);
+    let ring = SendRing::new(SENDS, reader.holds(), &service).unwrap();
+    let mut sender = GsoTransmitter::new(ring, layout, Arc::clone(&counters));
+    let listeners = Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1);
     let case = golden::all()
         .into_iter()
         .find(|case| case.name == "a hit over IPv4")
@@ -61,10 +63,25 @@ fn a_serving_worker_does_not_allocate() {
         let before = counters.bytes.get();
         let allocations = measure(|| {
             reader.quiescent();
-            let mark = Some(case.world.resident);
-            let answer = answer(&case.frame, mark, &shared.table, &services);
-            assert!(matches!(answer, Answer::Bounce(_)));
-            sender.data(&peer, stay, want).unwrap();
+            let classifier = Classifier {
+                view: &view,
+                listeners: &listeners,
+                max_burst: 53,
+            };
+            let hint = Some(case.world.resident);
+            let steered = classifier.classify(&reader, &case.frame, hint).unwrap();
+            assert!(matches!(steered.decision, Decision::Miss));
+            let get = Get {
+                id,
+                want,
+                ..steered.request.get
+            };
+            let lease = view.lookup(&reader, &id);
+            let decision = decide(&Request { peer, get }, lease, 53);
+            let Decision::Data(lease, runs) = decision else {
+                panic!("the chunk is resident")
+            };
+            sender.data(&peer, &lease, runs).unwrap();
             sender.flush();
         });
         assert_eq!(allocations.count_total, 0, "want {want:x}");

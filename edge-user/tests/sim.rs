@@ -17,22 +17,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use edge_ebpf::frame::Frame;
 use edge_ebpf::golden::build::{get, v4};
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::{ChunkId, Cookie, SEGMENT_BYTES_DEFAULT};
+use edge_ebpf::wire::{ChunkId, Cookie, Nack, SEGMENT_BYTES_DEFAULT};
+use edge_user::cache::layout::Layout;
+use edge_user::cache::lease::Lease;
 use edge_user::cache::publish::Publisher;
-use edge_user::cache::{ChunkRef, Shared, Store, slot_bytes};
+use edge_user::cache::store::{Store, divide};
 use edge_user::limits::SLOTS_MIN;
-use edge_user::serve::Request;
+use edge_user::serve::Unsent;
 use edge_user::serve::bounce::BounceQueue;
 use edge_user::serve::peer::Listeners;
-use edge_user::serve::transmit::Transmitter;
+use edge_user::serve::plan::Runs;
+use edge_user::serve::transmit::{Incoming, Transmitter};
 use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::Wake;
-use edge_user::sys::xsk::{RxFrame, Xsk};
+use edge_user::sys::xsk::Xsk;
 use sha2::{Digest, Sha256};
 
 use crate::sim::chance::Chance;
@@ -111,36 +113,38 @@ fn a_seed_makes_the_same_run_each_time() {
     }
 }
 
-/// Once a worker has found its chunk in the slot table, the filler takes every slot there is.
-struct Evicts(Mutex<Store>);
+/// Once a worker has found its chunk, the filler takes every slot there is.
+struct Evicts {
+    store: Mutex<Store>,
+    chunk: Vec<u8>,
+}
 
 impl Transmitter for Evicts {
-    fn expect(&self, _request: &Request, _stay: ChunkRef) {
-        let mut store = self.0.lock().unwrap();
-        while let Some(slot) = store.take_free(0) {
+    fn prefetch(&self, _lease: &Lease<'_>, _runs: &Runs) {
+        let mut store = self.store.lock().unwrap();
+        while let Some(slot) = store.take_free() {
             // Taken for good.
             drop(slot);
         }
         assert_eq!(store.counts().withdrawn, 1);
     }
 
-    fn answer(
+    fn data(
         &mut self,
-        _xsk: &mut Xsk,
-        _received: &RxFrame,
-        _frame: &Frame,
-        _request: &Request,
-        _stay: ChunkRef,
-        _stored: &[u8],
-    ) -> Reason {
-        panic!("answered from a slot that was withdrawn")
+        _to: &mut Incoming<'_>,
+        lease: &Lease<'_>,
+        runs: Runs,
+    ) -> Result<(), Unsent> {
+        let datagram = lease.datagram(runs.first()).unwrap();
+        assert_eq!(datagram[16..], self.chunk[..datagram.len() - 16]);
+        Ok(())
+    }
+
+    fn nack(&mut self, _to: &mut Incoming<'_>, _nack: &Nack) -> Result<(), Unsent> {
+        unreachable!("the chunk was found")
     }
 
     fn flush(&mut self, _xsk: &mut Xsk) {}
-
-    fn holds_slots(&self) -> bool {
-        false
-    }
 
     fn has_unsent(&self, _xsk: &Xsk) -> bool {
         false
@@ -148,29 +152,33 @@ impl Transmitter for Evicts {
 }
 
 #[test]
-fn a_request_for_a_chunk_that_is_evicted_before_its_answer_is_made_bounces() {
-    let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
+fn a_chunk_that_is_evicted_once_it_was_found_is_answered_from_all_the_same() {
+    let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+    let arena_bytes = layout.slot_bytes() * SLOTS_MIN as usize;
     let arena = Mapping::sparse(arena_bytes).unwrap();
-    let made = Shared::new(arena, arena_bytes as u64, SEGMENT_BYTES_DEFAULT, 1);
-    let (shared, blocks) = made.unwrap();
-    let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
-    let chunk = [7; 5000];
-    let id = ChunkId(Sha256::digest(chunk).into());
-    let written = store.take_free(0).unwrap().write(&shared, id, &chunk);
-    let ChunkRef { slot, .. } = store.publish(written.unwrap().verify(&shared).unwrap());
+    let (view, blocks) = divide(arena, arena_bytes as u64, layout, 1).unwrap();
+    let mut store = Store::new(Arc::clone(&view), blocks, Publisher::none());
+    let chunk = vec![7; 5000];
+    let id = ChunkId(Sha256::digest(&chunk).into());
+    let written = store.take_free().unwrap().write(&view, id, &chunk);
+    store.publish(written.unwrap().verify(&view).unwrap());
 
     let (xsk, kernel) = hand::socket(&Conditions::draw(&mut Chance::new(0)));
     let bounce_queue = Arc::new(BounceQueue::new(1, Wake::new().unwrap()));
     let state = WorkerState {
         xsk,
-        services: Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1),
-        out: Box::new(Evicts(Mutex::new(store))),
-        reader: shared.epochs.reader(0),
-        shared,
+        listeners: Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1),
+        max_burst: 53,
+        out: Box::new(Evicts {
+            store: Mutex::new(store),
+            chunk,
+        }),
+        reader: view.reader(0),
+        view,
         bounce_queue: Arc::clone(&bounce_queue),
         cells: Arc::new(WorkerCells::default()),
         batch: Vec::new(),
-        answers: Vec::new(),
+        classified: Vec::new(),
     };
     let mut hand = Hand {
         state,
@@ -178,10 +186,17 @@ fn a_request_for_a_chunk_that_is_evicted_before_its_answer_is_made_bounces() {
         next: None,
         asleep: false,
     };
-    let generation = 1;
     let packet = v4(get(Cookie::default(), id, 1)).frame();
-    assert!(hand.receive(&packet, Resident { slot, generation }, false));
-    assert!(hand.state.turn());
+    let served = |hand: &mut Hand, slot| {
+        let generation = 1;
+        assert!(hand.receive(&packet, Resident { slot, generation }, false));
+        assert!(hand.state.turn());
+        hand.state.cells.reasons.packets(Reason::Served)
+    };
+    // Slots are taken from the end.
+    assert_eq!(served(&mut hand, SLOTS_MIN - 1), 1);
+    // The next request does not find it.
+    assert_eq!(served(&mut hand, SLOTS_MIN - 1), 1);
     assert_eq!(hand.bounced(), 1);
     assert_eq!(bounce_queue.take().unwrap().get.id, id);
     hand.check();

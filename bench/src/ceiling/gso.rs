@@ -2,6 +2,7 @@
 //! segments are sent. One request for several chunks, so that receiving requests costs next to
 //! nothing; what was lost is asked for again chunk by chunk.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,9 +13,10 @@ use edge_ebpf::wire::{
     HELLO_HEADER_BYTES, Hello, Kind, Welcome, opening,
 };
 use edge_user::limits::SENDS;
+use edge_user::sys::epochs::{Epochs, Lent};
 use edge_user::sys::receive::{ReceiveRing, Wake};
 use edge_user::sys::send::{Full, Lane, SendQueue as _, SendRing};
-use edge_user::sys::slab::{Slab, Span};
+use edge_user::sys::slab::Slab;
 use edge_user::sys::socket::ServiceSocket;
 
 use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
@@ -29,19 +31,22 @@ const MAX_BURST: u8 = 53;
 pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
     let geometry = Geometry::new(CHUNK_BYTES_MAX, options.segment_bytes)
         .context("there are no segments of this size")?;
-    let slab = Arc::new(chunks(options, geometry)?);
+    let (epochs, _lent) = chunks(options, geometry)?;
+    let count = epochs.slab().block_count();
+    let mut reader = epochs.reader(0);
     let socket = ServiceSocket::bind(options.listen)
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let sockets: Arc<[ServiceSocket]> = Arc::new([socket]);
-    let mut sends = SendRing::new(SENDS, Arc::clone(&slab), &sockets)?;
+    let mut sends = SendRing::new(SENDS, reader.holds(), &sockets)?;
     let mut receives = ReceiveRing::new(BUFFERS, sockets, Wake::new()?)?;
     say_ready(&format!(
         "{} chunks on {}, hugepages {}",
-        slab.block_count(),
+        count,
         options.listen,
-        slab.mapping().hugepages()
+        epochs.slab().mapping().hugepages()
     ));
     let stride = usize::from(options.segment_bytes) + DATA_HEADER_BYTES;
+    reader.quiescent();
     while !stop.load(Ordering::Relaxed) {
         receives.wait(LOOK, |datagram| {
             let Ok(datagram) = datagram else { return };
@@ -49,21 +54,23 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
             if let Some((number, want)) = wanted(payload) {
                 let chunks = if want == GROUP { GROUP_CHUNKS } else { 1 };
                 for number in (number..).take(chunks as usize) {
-                    let number = number % slab.block_count();
+                    let Some(chunk) = epochs.loan(&reader, number % count) else {
+                        continue;
+                    };
                     let mut rest = want & geometry.all();
                     while rest != 0 {
-                        let span = run(&mut rest, number, &slab, geometry, stride);
+                        let part = run(&mut rest, geometry, stride);
                         if sends.room() == 0 {
                             let (Ok(()) | Err(_)) = sends.flush(|_, _| {});
                         }
                         let segment_bytes = u16::try_from(stride).unwrap_or(u16::MAX);
-                        let spans = [span].into_iter();
                         // A full ring loses the answer, and the generator asks again.
-                        let (Ok(()) | Err(Full)) = sends.queue_spans(
+                        let (Ok(()) | Err(Full)) = sends.queue_parts(
                             0,
                             Lane::Open,
                             &datagram.source,
-                            spans,
+                            &chunk,
+                            &[part],
                             segment_bytes,
                         );
                     }
@@ -84,15 +91,15 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
 }
 
 /// Chunks as datagrams, each with its own tag and some bytes of its own.
-fn chunks(options: &Gso, geometry: Geometry) -> Result<Slab> {
+fn chunks(options: &Gso, geometry: Geometry) -> Result<(Epochs, Vec<Lent>)> {
     let stride = usize::from(options.segment_bytes) + DATA_HEADER_BYTES;
     let segments = usize::from(geometry.last) + 1;
     let slot_bytes = segments * stride;
     let bytes = slot_bytes * options.chunks as usize;
     let mapping = memory(bytes).context("there is no memory for the chunks")?;
-    let (slab, blocks) = Slab::partition(mapping, slot_bytes, options.chunks);
-    for (mut piece, number) in blocks.into_iter().zip(0..) {
-        let slot = slab.bytes_mut(&mut piece);
+    let (slab, mut blocks) = Slab::partition(mapping, slot_bytes, options.chunks);
+    for (block, number) in blocks.iter_mut().zip(0..) {
+        let slot = slab.bytes_mut(block);
         for (index, datagram) in (0..).zip(slot.chunks_mut(stride)) {
             let header = DataHeader {
                 index,
@@ -105,7 +112,9 @@ fn chunks(options: &Gso, geometry: Geometry) -> Result<Slab> {
             payload.fill(index);
         }
     }
-    Ok(slab)
+    let epochs = Epochs::new(Arc::new(slab), 1, 0);
+    let lent = blocks.into_iter().map(|block| epochs.lend(block)).collect();
+    Ok((epochs, lent))
 }
 
 /// Number of a slot, and which of its segments.
@@ -119,7 +128,7 @@ fn wanted(payload: &[u8]) -> Option<(u32, u128)> {
 }
 
 /// Takes the lowest run out of a want set, as long as one send carries.
-fn run(rest: &mut u128, number: u32, slab: &Slab, geometry: Geometry, stride: usize) -> Span {
+fn run(rest: &mut u128, geometry: Geometry, stride: usize) -> Range<usize> {
     let first = rest.trailing_zeros();
     let count = (*rest >> first).trailing_ones().min(u32::from(MAX_BURST));
     let last = first + count - 1;
@@ -129,8 +138,8 @@ fn run(rest: &mut u128, number: u32, slab: &Slab, geometry: Geometry, stride: us
     let (_, last_bytes) = geometry
         .segment(last)
         .expect("the want set was cut to these");
-    let len_bytes = (count as usize - 1) * stride + DATA_HEADER_BYTES + last_bytes;
-    slab.span(number, first as usize * stride, len_bytes)
+    let start = first as usize * stride;
+    start..start + (count as usize - 1) * stride + DATA_HEADER_BYTES + last_bytes
 }
 
 fn welcome(payload: &[u8], segment_bytes: u16) -> Option<Welcome> {

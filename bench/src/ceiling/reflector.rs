@@ -79,7 +79,7 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
             debug_assert!(written.is_some(), "a frame holds its headers");
             xsk.send(sending, HEADERS_BYTES + options.reply_bytes);
         }
-        xsk.feed();
+        xsk.refill();
         xsk.kick();
     }
     Ok(())

@@ -300,7 +300,7 @@ impl Frames {
                 }
                 self.xsk.recycle(frame);
             }
-            self.xsk.feed();
+            self.xsk.refill();
         }
         Ok(())
     }
@@ -432,7 +432,7 @@ impl Frames {
             }
             self.xsk.recycle(frame);
         }
-        self.xsk.feed();
+        self.xsk.refill();
         Ok(())
     }
 
@@ -502,7 +502,7 @@ impl Frames {
             for frame in batch.drain(..).flatten() {
                 self.xsk.recycle(frame);
             }
-            self.xsk.feed();
+            self.xsk.refill();
         }
     }
 
@@ -527,7 +527,7 @@ impl Frames {
                         sample.take(&chunk, payload.unwrap_or_default(), self.segment_bytes);
                         self.xsk.recycle(frame);
                     }
-                    self.xsk.feed();
+                    self.xsk.refill();
                 }
             }
             if sample.missing == 0 && id_of(&sample.bytes) == chunk.id {

@@ -18,6 +18,7 @@ pub mod sys;
 
 /// Loom's atomics in place of the machine's.
 mod sync {
+    pub(crate) type HashKeys = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 }
 
@@ -25,4 +26,5 @@ mod sync {
 mod limits {
     pub(crate) const SLOTS_MIN: u32 = 1;
     pub(crate) const SLOTS_AHEAD: usize = 1;
+    pub(crate) const OWNED_LEASES: u32 = 1;
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+use edge_orders::cache::layout::Layout;
+use edge_orders::cache::lease::{CacheView, Lease};
 use edge_orders::cache::publish::Publisher;
-use edge_orders::cache::{ChunkRef, Shared, Store, slot_bytes};
+use edge_orders::cache::store::{Store, divide};
 use edge_orders::sys::epochs::Reader;
 use edge_orders::sys::mapping::Mapping;
 use edge_orders::sys::ring::Ring;
 use edge_orders::sys::ring_memory::RingMemory;
+use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 use sha2::{Digest, Sha256};
 
@@ -39,136 +42,173 @@ fn a_ring_hands_every_entry_over_once_and_in_order() {
     });
 }
 
-/// A chunk, and the stay that a program's map would name.
+/// A chunk, and the hint that a program's map would have.
 #[derive(Clone)]
 struct Known {
     id: ChunkId,
     bytes: Vec<u8>,
-    mark: Resident,
+    hint: Resident,
 }
 
-struct Ground {
-    shared: Arc<Shared>,
-    store: Store,
-}
-
-impl Ground {
-    fn new(slots: u32, workers: usize) -> Self {
-        let bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * slots as usize;
-        let arena = Mapping::new(bytes);
-        let made = Shared::new(arena, bytes as u64, SEGMENT_BYTES_DEFAULT, workers);
-        let (shared, blocks) = made.unwrap();
-        let store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
-        Self { shared, store }
-    }
-
-    /// Stores a chunk, if a slot is free, in its `stays`th stay there.
-    fn fill(&mut self, content: u8, stays: u32) -> Option<Known> {
-        let slot = self.store.take_free(0)?;
-        let bytes = vec![content; 20];
-        let id = id_of(content);
-        let written = slot.write(&self.shared, id, &bytes).unwrap();
-        let ChunkRef { slot, .. } = self.store.publish(written.verify(&self.shared).unwrap());
-        let generation = stays * 2 - 1;
-        let mark = Resident { slot, generation };
-        Some(Known { id, bytes, mark })
+/// A chunk of this content, in its slot's `number`th generation.
+fn known(content: u8, number: u32) -> Known {
+    let bytes = vec![content; 20];
+    Known {
+        id: ChunkId(Sha256::digest(&bytes).into()),
+        bytes,
+        hint: Resident {
+            slot: 0,
+            generation: number * 2 - 1,
+        },
     }
 }
 
-fn id_of(content: u8) -> ChunkId {
-    ChunkId(Sha256::digest([content; 20]).into())
+/// A store with one slot.
+fn store(readers: usize) -> Store {
+    let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+    let arena = Mapping::new(layout.slot_bytes());
+    let divided = divide(arena, layout.slot_bytes() as u64, layout, readers);
+    let (view, blocks) = divided.unwrap();
+    Store::new(view, blocks, Publisher::none())
 }
 
-/// What a worker does with a steered request: only what is confirmed is read.
-fn serve(shared: &Shared, reader: &Reader, known: &Known) {
-    let Some(chunk_bytes) = shared.table.confirm(known.mark, &known.id) else {
-        return;
+/// Stores a chunk, if the slot is free.
+fn fill(store: &mut Store, known: &Known) -> bool {
+    let Some(slot) = store.take_free() else {
+        return false;
     };
-    assert_eq!(chunk_bytes as usize, known.bytes.len());
-    // Or it was evicted since.
-    if let Some(stored) = reader.bytes(known.mark.slot) {
-        assert_eq!(stored[16..][..known.bytes.len()], known.bytes);
+    let view = Arc::clone(store.view());
+    let written = slot.write(&view, known.id, &known.bytes).unwrap();
+    store.publish(written.verify(&view).unwrap());
+    true
+}
+
+fn check(lease: Option<Lease<'_>>, known: &Known) {
+    if let Some(lease) = lease {
+        assert_eq!(lease.datagram(0).unwrap()[16..], known.bytes);
     }
 }
 
-/// A worker against a filler that pushes a chunk out and puts another into its slot. `between` is
-/// what the worker does between two batches.
-fn worker_against_filler(between: fn(&mut Reader)) {
+/// A reader against a filler that pushes a chunk out and puts another into its slot. `read` is what
+/// the reader does with each of the two, `between` what it does after that.
+fn reader_against_filler(
+    read: fn(&CacheView, &Reader, &Known),
+    between: fn(&mut Reader),
+    preemptions: usize,
+) {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound = Some(preemptions);
     model.check(move || {
-        let mut ground = Ground::new(1, 1);
-        let shared = Arc::clone(&ground.shared);
-        let old = ground.fill(b'a', 1).unwrap();
-        let new = Known {
-            id: id_of(b'b'),
-            bytes: vec![b'b'; 20],
-            mark: Resident {
-                generation: 3,
-                ..old.mark
-            },
-        };
-        let mut reader = shared.epochs.reader(0);
-        let worker = thread::spawn({
+        let mut store = store(1);
+        let view = Arc::clone(store.view());
+        let (old, new) = (known(b'a', 1), known(b'b', 2));
+        assert!(fill(&mut store, &old));
+        let mut reader = view.reader(0);
+        let thread = thread::spawn({
             let new = new.clone();
             move || {
                 for _ in 0..2 {
                     reader.quiescent();
-                    serve(&shared, &reader, &old);
-                    serve(&shared, &reader, &new);
+                    read(&view, &reader, &old);
+                    read(&view, &reader, &new);
                     // A pair that belongs to another chunk.
-                    assert_eq!(shared.table.confirm(old.mark, &new.id), None);
+                    assert!(view.confirm(&reader, old.hint, &new.id).is_none());
                     between(&mut reader);
                 }
             }
         });
-        // It may never get the slot: then the worker was in the way all the time.
-        for _ in 0..2 {
-            if let Some(filled) = ground.fill(b'b', 2) {
-                assert_eq!((filled.id, filled.mark), (new.id, new.mark));
-                break;
-            }
-        }
-        worker.join().unwrap();
+        // It may never get the slot: then the reader was in the way all the time.
+        let _filled = fill(&mut store, &new) || fill(&mut store, &new);
+        thread.join().unwrap();
     });
+}
+
+fn confirm(view: &CacheView, reader: &Reader, known: &Known) {
+    check(view.confirm(reader, known.hint, &known.id), known);
+}
+
+fn lookup(view: &CacheView, reader: &Reader, known: &Known) {
+    check(view.lookup(reader, &known.id), known);
 }
 
 /// I4, I5, I6
 #[test]
 fn a_worker_reads_no_slot_that_is_being_rewritten() {
-    worker_against_filler(|_| {});
+    reader_against_filler(confirm, |_| {}, 3);
 }
 
 /// I6: asleep is quiescent, and the first look after it is not.
 #[test]
 fn a_worker_that_slept_reads_no_slot_that_is_being_rewritten() {
-    worker_against_filler(Reader::offline);
+    reader_against_filler(confirm, Reader::offline, 3);
 }
 
-/// I6: what keeps a reader from bytes that change is not the care of the caller.
+/// I5, I6: by the shared index, which is written meanwhile.
 #[test]
-fn a_reader_that_asks_no_table_reads_no_slot_that_is_being_rewritten() {
+fn a_front_that_looks_a_chunk_up_reads_no_slot_that_is_being_rewritten() {
+    reader_against_filler(lookup, |_| {}, 3);
+}
+
+/// I6: while a send is under way, whatever its reader announces, the slot gets no other chunk.
+#[test]
+fn a_slot_is_not_rewritten_under_a_send() {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(|| {
-        let mut ground = Ground::new(1, 1);
-        let shared = Arc::clone(&ground.shared);
-        ground.fill(b'a', 1).unwrap();
-        let mut reader = shared.epochs.reader(0);
-        let worker = thread::spawn(move || {
-            for _ in 0..2 {
+        let mut store = store(1);
+        let view = Arc::clone(store.view());
+        let (old, new) = (known(b'a', 1), known(b'b', 2));
+        assert!(fill(&mut store, &old));
+        let mut reader = view.reader(0);
+        let under_way = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let under_way = Arc::clone(&under_way);
+            move || {
+                let mut holds = reader.holds();
                 reader.quiescent();
-                if let Some(stored) = reader.bytes(0) {
-                    let content = stored[16];
-                    assert_eq!(stored[16..][..20], [content; 20]);
+                if let Some(lease) = view.lookup(&reader, &old.id) {
+                    under_way.store(true, Ordering::Relaxed);
+                    holds.hold(lease.loan());
+                    reader.quiescent();
+                    reader.offline();
+                    under_way.store(false, Ordering::Relaxed);
+                    holds.release();
+                    reader.offline();
                 }
             }
         });
         for _ in 0..2 {
-            if ground.fill(b'b', 2).is_some() {
+            if fill(&mut store, &new) {
+                assert!(!under_way.load(Ordering::Relaxed));
                 break;
             }
         }
-        worker.join().unwrap();
+        thread.join().unwrap();
+    });
+}
+
+/// I6: an owned lease keeps its slot when its reader has long been quiescent.
+#[test]
+fn a_slot_is_not_rewritten_under_an_owned_lease() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let mut store = store(1);
+        let view = Arc::clone(store.view());
+        let (old, new) = (known(b'a', 1), known(b'b', 2));
+        assert!(fill(&mut store, &old));
+        let mut reader = view.reader(0);
+        let thread = thread::spawn(move || {
+            reader.quiescent();
+            let owned = view
+                .lookup(&reader, &old.id)
+                .and_then(|lease| lease.to_owned());
+            reader.offline();
+            if let Some(owned) = owned {
+                assert_eq!(owned.bytes()[16..][..20], old.bytes);
+            }
+        });
+        let _filled = fill(&mut store, &new) || fill(&mut store, &new);
+        thread.join().unwrap();
     });
 }

@@ -3,7 +3,7 @@
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry};
 use sha2::{Digest, Sha256};
 
-use super::Shared;
+use super::lease::CacheView;
 use crate::sys::slab::Block;
 
 /// A slot that nobody reads.
@@ -29,21 +29,27 @@ impl FreeSlot {
         Self(block)
     }
 
+    /// Which slot it is.
+    pub const fn number(&self) -> u32 {
+        self.0.index()
+    }
+
     pub(super) fn into_piece(self) -> Block {
         self.0
     }
 
     /// Writes the chunk as the datagrams it will be sent as. Gives the slot back if these cannot
     /// be the bytes of a chunk.
-    pub fn write(mut self, shared: &Shared, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
+    pub fn write(mut self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
         let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(geometry) = Geometry::new(chunk_bytes, shared.segment_bytes) else {
+        let layout = view.layout;
+        let Some(geometry) = layout.geometry(chunk_bytes) else {
             return Err(self);
         };
-        let stride = usize::from(shared.segment_bytes) + DATA_HEADER_BYTES;
-        let slot = shared.slab.bytes_mut(&mut self.0);
-        let segments = bytes.chunks(usize::from(shared.segment_bytes));
-        for ((place, payload), index) in slot.chunks_mut(stride).zip(segments).zip(0_u8..) {
+        let slot = view.epochs.slab().bytes_mut(&mut self.0);
+        let segments = bytes.chunks(usize::from(layout.segment_bytes()));
+        let places = slot.chunks_mut(layout.stride_bytes());
+        for ((place, payload), index) in places.zip(segments).zip(0_u8..) {
             let (header, room) = place.split_at_mut(DATA_HEADER_BYTES);
             let data = DataHeader {
                 index,
@@ -66,13 +72,12 @@ impl FreeSlot {
 impl Written {
     /// Compares what lies in the slot with the name it is to have, so that a fault on the way
     /// there is found as well as a lie of the origin.
-    pub fn verify(self, shared: &Shared) -> Result<Verified, FreeSlot> {
-        let stride = usize::from(shared.segment_bytes) + DATA_HEADER_BYTES;
-        let slot = shared.slab.bytes(&self.block);
+    pub fn verify(self, view: &CacheView) -> Result<Verified, FreeSlot> {
+        let slot = view.epochs.slab().bytes(&self.block);
         let mut digest = Sha256::new();
-        for (place, index) in slot.chunks(stride).zip(0..=self.geometry.last) {
-            if let Some((_, len_bytes)) = self.geometry.segment(index) {
-                digest.update(&place[DATA_HEADER_BYTES..DATA_HEADER_BYTES + len_bytes]);
+        for index in 0..=self.geometry.last {
+            if let Some(place) = view.layout.datagrams(&self.geometry, index, 1) {
+                digest.update(&slot[place][DATA_HEADER_BYTES..]);
             }
         }
         if digest.finalize().as_slice() == self.id.0 {

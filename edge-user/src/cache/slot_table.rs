@@ -1,4 +1,4 @@
-//! What readers see of a slot: which chunk, which stay, how long.
+//! What readers see of a slot: which chunk, in which generation, how long.
 //!
 //! A worker is told a slot and a generation by the program, and that pair is a hint (I5): the map
 //! element it came from may have been reused while it was read. Only what this table confirms is
@@ -17,40 +17,47 @@ struct Header {
     id: [AtomicU64; 4],
 }
 
+impl Header {
+    /// The length of the chunk, if it is this one.
+    #[inline]
+    fn holds(&self, id: &ChunkId) -> Option<u32> {
+        let same = (self.id.iter().zip(words(id)))
+            .all(|(ours, word)| ours.load(Ordering::Relaxed) == word);
+        same.then(|| self.chunk_bytes.load(Ordering::Relaxed))
+    }
+}
+
 /// One header for each slot.
 #[derive(Debug)]
-pub struct SlotTable(Box<[Header]>);
+pub(super) struct SlotTable(Box<[Header]>);
 
 impl SlotTable {
-    pub fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         Self((0..slots).map(|_| Header::default()).collect())
     }
 
-    /// The length of the chunk, if this slot still holds it, in this stay. True until the calling
-    /// worker's next quiescent state (I6).
+    /// The length of the chunk, if this slot still holds it, in this generation. True until the
+    /// calling reader's next quiescent state (I6).
     #[inline]
-    pub fn confirm(&self, mark: Resident, id: &ChunkId) -> Option<u32> {
-        let header = self.0.get(mark.slot as usize)?;
+    pub(super) fn confirm(&self, hint: Resident, id: &ChunkId) -> Option<u32> {
+        let header = self.0.get(hint.slot as usize)?;
         // Acquire: id and length are those of this generation or of a later one, and a later one
-        // cannot begin before this worker's next quiescent state.
-        let resident = mark.generation & 1 == 1
-            && header.generation.load(Ordering::Acquire) == mark.generation;
-        let same = || {
-            header
-                .id
-                .iter()
-                .zip(words(id))
-                .all(|(ours, word)| ours.load(Ordering::Relaxed) == word)
-        };
-        (resident && same()).then(|| header.chunk_bytes.load(Ordering::Relaxed))
+        // cannot begin before this reader's next quiescent state.
+        let resident = hint.generation & 1 == 1
+            && header.generation.load(Ordering::Acquire) == hint.generation;
+        resident.then(|| header.holds(id))?
     }
 
-    /// For the writer, which knows that the slot is resident.
-    pub(super) fn chunk_bytes(&self, slot: u32) -> u32 {
-        self.0[slot as usize].chunk_bytes.load(Ordering::Relaxed)
+    /// The same, in whichever generation.
+    #[inline]
+    pub(super) fn holds(&self, slot: u32, id: &ChunkId) -> Option<u32> {
+        let header = self.0.get(slot as usize)?;
+        // Acquire: as in `confirm`.
+        let resident = header.generation.load(Ordering::Acquire) & 1 == 1;
+        resident.then(|| header.holds(id))?
     }
 
-    /// Begins a stay and returns its generation.
+    /// Makes a chunk resident, and returns the generation that begins.
     pub(super) fn publish(&self, slot: u32, id: &ChunkId, chunk_bytes: u32) -> u32 {
         let header = &self.0[slot as usize];
         for (ours, word) in header.id.iter().zip(words(id)) {
@@ -64,7 +71,7 @@ impl SlotTable {
         generation
     }
 
-    /// Ends a stay.
+    /// Ends a generation.
     pub(super) fn withdraw(&self, slot: u32) {
         let header = &self.0[slot as usize];
         let generation = header.generation.load(Ordering::Relaxed).wrapping_add(1);

@@ -13,8 +13,10 @@ use super::memory::memory;
 use super::observe::Observer;
 use super::remedy::Operation;
 use crate::admin::health::Health;
+use crate::cache::layout::Layout;
+use crate::cache::lease::CacheView;
 use crate::cache::publish::Publisher;
-use crate::cache::{Shared, Store, slot_bytes};
+use crate::cache::store::{Store, divide};
 use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Cell, Mode, Sends};
@@ -33,6 +35,7 @@ use crate::serve::socket::handler::{Handler, LogLimiter, MissCells};
 use crate::serve::transmit::Transmitter;
 use crate::serve::xdp::transmit::XskTransmitter;
 use crate::serve::xdp::worker::{Worker, WorkerCells, WorkerState};
+use crate::sys::epochs::Reader;
 use crate::sys::receive::{ReceiveRing, Wake};
 use crate::sys::send::SendRing;
 use crate::sys::socket::ServiceSocket;
@@ -54,7 +57,9 @@ struct Wiring<'a> {
     config: &'a Config,
     interface: &'a str,
     sockets: Arc<[ServiceSocket]>,
-    shared: Arc<Shared>,
+    view: Arc<CacheView>,
+    /// How many workers there are: their readers have the numbers below.
+    workers: usize,
     services: Listeners,
     bounce_queue: Arc<BounceQueue>,
     stop: Arc<AtomicBool>,
@@ -88,19 +93,18 @@ impl Components {
             None => 0,
             Some(_) => host::queue_count(&network, &served)?,
         };
-        let (shared, blocks) = Shared::new(
-            arena,
-            config.store.size_bytes,
-            config.service.segment_bytes,
-            queues as usize,
-        )?;
+        // The workers, and the socket path.
+        let readers = queues as usize + 1;
+        let layout = Layout::new(config.service.segment_bytes);
+        let (view, blocks) = divide(arena, config.store.size_bytes, layout, readers)?;
         let wake = system("a wake-up", Wake::new())?;
         let wiring = Wiring {
             config,
             interface,
             services: Listeners::new(&config.service.listen, served.index),
             sockets,
-            shared,
+            view,
+            workers: queues as usize,
             bounce_queue: Arc::new(BounceQueue::new(BOUNCE_QUEUE, wake.clone())),
             stop: Arc::new(AtomicBool::new(false)),
             wake,
@@ -134,7 +138,7 @@ impl Components {
         };
         let cookies = CookieKeys::new(config.read_secret()?, keys);
         let cookies = system("memory for the cookie secret", cookies)?;
-        let store = Store::new(Arc::clone(&wiring.shared), blocks, publisher);
+        let store = Store::new(Arc::clone(&wiring.view), blocks, publisher);
         let miss_path = wiring.miss_path(&settings, store, cookies, origins, &miss)?;
         Ok(Self {
             program,
@@ -167,19 +171,21 @@ impl Components {
 impl Wiring<'_> {
     fn worker(&self, queue: u32) -> Result<Worker, StartError> {
         let cells = Arc::new(WorkerCells::default());
+        let mut reader = self.view.reader(queue as usize);
         Ok(Worker {
             cpu: host::worker_cpu(queue),
             busy_poll: self.config.xdp.busy_poll,
             state: WorkerState {
                 xsk: host::xsk(self.config, self.interface, queue)?,
-                shared: Arc::clone(&self.shared),
-                reader: self.shared.epochs.reader(queue as usize),
-                services: self.services.clone(),
-                out: self.out(&cells.sends)?,
+                view: Arc::clone(&self.view),
+                max_burst: self.config.service.max_burst,
+                listeners: self.services.clone(),
+                out: self.out(&mut reader, &cells.sends)?,
+                reader,
                 bounce_queue: Arc::clone(&self.bounce_queue),
                 cells,
                 batch: Vec::with_capacity(BATCH as usize),
-                answers: Vec::with_capacity(BATCH as usize),
+                classified: Vec::with_capacity(BATCH as usize),
             },
             stop: Arc::clone(&self.stop),
             stop_wake: self.stop_wake.clone(),
@@ -199,6 +205,7 @@ impl Wiring<'_> {
             .turn_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
         let origin = pool::start(origins, &self.wake);
+        let mut reader = self.view.reader(self.workers);
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(EventLoop {
@@ -210,7 +217,8 @@ impl Wiring<'_> {
                     store,
                     flights: Flights::default(),
                     origin: refused(Operation::Thread, "reading an origin", origin)?,
-                    sender: self.sender(&cells.sends)?,
+                    sender: self.sender(&mut reader, &cells.sends)?,
+                    reader,
                     cells: Arc::clone(cells),
                     parked: None,
                     log_limiter: LogLimiter::default(),
@@ -222,28 +230,27 @@ impl Wiring<'_> {
     }
 
     /// How the answers of one worker leave.
-    fn out(&self, counters: &Arc<Sends>) -> Result<Box<dyn Transmitter>, StartError> {
+    fn out(
+        &self,
+        reader: &mut Reader,
+        counters: &Arc<Sends>,
+    ) -> Result<Box<dyn Transmitter>, StartError> {
         let service = &self.config.service;
         Ok(match service.sender {
-            config::Sender::Gso => Box::new(self.sender(counters)?),
-            config::Sender::Xsk => Box::new(XskTransmitter::new(
-                Arc::clone(&self.shared),
-                Arc::clone(counters),
-                service.max_burst,
-            )),
+            config::Sender::Gso => Box::new(self.sender(reader, counters)?),
+            config::Sender::Xsk => Box::new(XskTransmitter::new(Arc::clone(counters))),
         })
     }
 
-    fn sender(&self, counters: &Arc<Sends>) -> Result<GsoTransmitter, StartError> {
-        let memory = Arc::clone(&self.shared.slab);
-        let ring = SendRing::new(SENDS, memory, &self.sockets);
+    fn sender(
+        &self,
+        reader: &mut Reader,
+        counters: &Arc<Sends>,
+    ) -> Result<GsoTransmitter, StartError> {
+        let ring = SendRing::new(SENDS, reader.holds(), &self.sockets);
         let ring = refused(Operation::IoUring, "sending", ring)?;
-        Ok(GsoTransmitter::new(
-            ring,
-            Arc::clone(&self.shared),
-            Arc::clone(counters),
-            self.config.service.max_burst,
-        ))
+        let layout = self.view.layout();
+        Ok(GsoTransmitter::new(ring, layout, Arc::clone(counters)))
     }
 }
 
@@ -255,7 +262,8 @@ fn attached(
     if config.xdp.mode == XdpMode::Off {
         return Ok((None, None));
     }
-    let slots = config.store.size_bytes / slot_bytes(config.service.segment_bytes) as u64;
+    let layout = Layout::new(config.service.segment_bytes);
+    let slots = config.store.size_bytes / layout.slot_bytes() as u64;
     let slots = u32::try_from(slots).unwrap_or(u32::MAX);
     let (mut program, mut maps) = Program::load(slots, &[interface.index])?;
     program.check_abi(&mut maps.counters)?;

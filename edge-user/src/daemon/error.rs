@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::memory::Shortage;
 use super::remedy::{Operation, Refused};
-use crate::cache::TooSmall;
+use crate::cache::store::TooSmall;
 use crate::daemon::nic::program::AttachError;
 use crate::fetch::origin::local::OriginError;
 use crate::limits::DETECTION_FOR;

@@ -1,4 +1,4 @@
-//! Request to answer.
+//! Request to answer: one policy for all fronts, and transmitters that only transmit.
 
 /// Steered requests: one pinned thread for each RX queue.
 pub mod xdp;
@@ -17,9 +17,12 @@ pub mod peer;
 
 use std::net::SocketAddr;
 
+use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Get, Nack, NackCode};
 
 use self::peer::Peer;
+use self::plan::{Runs, plan};
+use crate::cache::lease::Lease;
 use crate::fetch::flights::Waiter;
 
 /// A GET with a good cookie.
@@ -54,5 +57,57 @@ impl Waiter for Request {
 
     fn replaces(&self, other: &Self) -> bool {
         self.peer == other.peer
+    }
+}
+
+/// What a GET with a good cookie is answered with.
+#[derive(Clone, Debug)]
+pub enum Decision<'pin> {
+    /// These segments of the chunk.
+    Data(Lease<'pin>, Runs),
+    /// A refusal that no fetch can change.
+    Nack(Nack),
+    /// The chunk is not resident.
+    Miss,
+}
+
+/// The policy of every front. `max_burst` is how many segments one GET can get.
+#[inline]
+pub fn decide<'pin>(
+    request: &Request,
+    lease: Option<Lease<'pin>>,
+    max_burst: u8,
+) -> Decision<'pin> {
+    let Some(lease) = lease else {
+        return Decision::Miss;
+    };
+    match plan(request.get.want, lease.geometry(), max_burst) {
+        Some(runs) => Decision::Data(lease, runs),
+        None => Decision::Nack(request.nack(NackCode::Range, 0)),
+    }
+}
+
+/// Why a reply did not leave, or not all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsent {
+    /// All sends are under way.
+    Full,
+    /// The client was sent something that it has not been reached with yet.
+    Unreached,
+    /// The first part went out, and the rest did not.
+    Partly,
+    /// The request is not one that can be answered by this way.
+    BadDescriptor,
+}
+
+impl Unsent {
+    /// How a request ends that was answered so.
+    pub const fn reason(self) -> Reason {
+        match self {
+            Self::Full => Reason::SendQueueFull,
+            Self::Unreached => Reason::Unreached,
+            Self::Partly => Reason::ServedPartly,
+            Self::BadDescriptor => Reason::BadDescriptor,
+        }
     }
 }

@@ -39,6 +39,11 @@ impl Runs {
         (first, rest)
     }
 
+    /// The lowest segment.
+    pub fn first(&self) -> u8 {
+        u8::try_from(self.set.trailing_zeros()).unwrap_or(u8::MAX)
+    }
+
     /// How many segments they are.
     pub fn segments(&self) -> u32 {
         self.set.count_ones().min(self.budget)

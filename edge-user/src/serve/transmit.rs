@@ -1,35 +1,34 @@
-//! How a worker's answers leave: one small trait, two ways.
+//! How a worker's replies leave: one small trait, two ways.
 
 use edge_ebpf::frame::Frame;
-use edge_ebpf::reason::Reason;
+use edge_ebpf::wire::Nack;
 
-use crate::cache::ChunkRef;
-use crate::serve::Request;
-use crate::serve::socket::gso::GsoTransmitter;
+use super::plan::Runs;
+use super::socket::gso::GsoTransmitter;
+use super::{Request, Unsent};
+use crate::cache::lease::Lease;
 use crate::sys::send::SendQueue;
 use crate::sys::xsk::{RxFrame, Xsk};
 
-pub trait Transmitter: Send {
-    /// Answers a request, whose packet is `received`, from a slot that was confirmed and whose
-    /// bytes are `stored`.
-    fn answer(
-        &mut self,
-        xsk: &mut Xsk,
-        received: &RxFrame,
-        frame: &Frame,
-        request: &Request,
-        stay: ChunkRef,
-        stored: &[u8],
-    ) -> Reason;
+/// The packet that is answered, and the socket it came in by.
+pub struct Incoming<'a> {
+    pub xsk: &'a mut Xsk,
+    pub packet: &'a RxFrame,
+    pub frame: &'a Frame,
+    pub request: &'a Request,
+}
 
-    /// Told of each answer of a batch before the first one is made.
-    fn expect(&self, _request: &Request, _stay: ChunkRef) {}
+pub trait Transmitter: Send {
+    /// Sends these segments of the chunk.
+    fn data(&mut self, to: &mut Incoming<'_>, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent>;
+
+    fn nack(&mut self, to: &mut Incoming<'_>, nack: &Nack) -> Result<(), Unsent>;
+
+    /// Called for each reply of a batch before the first is made.
+    fn prefetch(&self, _lease: &Lease<'_>, _runs: &Runs) {}
 
     /// Hands what is queued to the kernel.
     fn flush(&mut self, xsk: &mut Xsk);
-
-    /// Sends that name a slot and are not done (I6).
-    fn holds_slots(&self) -> bool;
 
     /// Whether something is left that [`Self::flush`] is to hand over again.
     fn has_unsent(&self, xsk: &Xsk) -> bool;
@@ -37,24 +36,16 @@ pub trait Transmitter: Send {
 
 /// By the kernel's stack, gathered from the arena.
 impl<Q: SendQueue + Send> Transmitter for GsoTransmitter<Q> {
-    fn answer(
-        &mut self,
-        _xsk: &mut Xsk,
-        _received: &RxFrame,
-        _frame: &Frame,
-        request: &Request,
-        stay: ChunkRef,
-        _stored: &[u8],
-    ) -> Reason {
-        Self::answer(self, request, stay)
+    fn data(&mut self, to: &mut Incoming<'_>, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent> {
+        Self::data(self, &to.request.peer, lease, runs)
+    }
+
+    fn nack(&mut self, to: &mut Incoming<'_>, nack: &Nack) -> Result<(), Unsent> {
+        Self::nack(self, &to.request.peer, nack)
     }
 
     fn flush(&mut self, _xsk: &mut Xsk) {
         Self::flush(self);
-    }
-
-    fn holds_slots(&self) -> bool {
-        self.in_flight() > 0
     }
 
     fn has_unsent(&self, _xsk: &Xsk) -> bool {

@@ -1,18 +1,20 @@
 //! Blocks on loan: others read them, and their owner gets them back once nobody does (I6).
 //!
 //! Time is counted in epochs, one for each withdrawal. A reader announces the epoch it has seen
-//! whenever it reads nothing. A block withdrawn in epoch e may be written again once every reader
+//! whenever it reads nothing, nor the kernel for it. A block withdrawn in epoch e may be written again once every reader
 //! has announced e or later.
 //!
 //! The order that makes it sound: the owner ends the loan, fences, and reads the announcements; a
 //! reader announces, fences, and looks for the loan. One of the two sees the other.
 
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::slab::{Block, Slab};
-use crate::sync::{AtomicBool, AtomicU64, Ordering, fence};
+use super::slab::{Block, Slab, Span};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
 /// What is announced for a reader that does not exist.
 const VACANT: u64 = u64::MAX;
@@ -28,6 +30,11 @@ struct State {
     slab: Arc<Slab>,
     /// By block: whether a reader may begin to read it. Written only with the block's token.
     lent: Box<[AtomicBool]>,
+    /// By block: how many owned loans there are of it.
+    owners: Box<[AtomicU32]>,
+    /// Of all blocks, and how many there may be.
+    owned: AtomicU32,
+    owned_max: u32,
     current: CachePadded<AtomicU64>,
     readers: Box<[CachePadded<AtomicU64>]>,
 }
@@ -38,6 +45,31 @@ pub struct Reader {
     state: Arc<State>,
     number: usize,
     online: bool,
+    /// Sends of its loans that are not done. Written by [`Holds`] alone.
+    held: Arc<AtomicU32>,
+    holds_given: bool,
+}
+
+/// A block that is read. Until it is gone, its reader is not quiescent.
+#[derive(Clone, Copy)]
+pub struct Loan<'pin> {
+    reader: &'pin Reader,
+    index: u32,
+}
+
+/// A block that is read for longer. Until it is gone, the block does not come back to its owner.
+#[derive(Debug)]
+pub struct OwnedLoan {
+    state: Arc<State>,
+    index: u32,
+}
+
+/// Counts the sends that read a reader's loans, which the kernel does when it likes: until they are
+/// done, the reader is not quiescent. Each reader has one.
+#[derive(Debug)]
+pub struct Holds {
+    state: Arc<State>,
+    held: Arc<AtomicU32>,
 }
 
 /// A block that readers may read, and nobody may write.
@@ -57,17 +89,34 @@ pub struct Withdrawn {
     state: Arc<State>,
 }
 
+/// Why a block does not come back yet.
+#[derive(Debug)]
+pub enum InUse {
+    /// A reader was not quiescent since.
+    Pinned(Withdrawn),
+    /// There is an owned loan of it.
+    Owned(Withdrawn),
+}
+
 impl Epochs {
-    /// For so many readers. Nothing is on loan yet.
-    pub fn new(slab: Arc<Slab>, readers: usize) -> Self {
+    /// For so many readers, and so many owned loans at a time. Nothing is on loan yet.
+    pub fn new(slab: Arc<Slab>, readers: usize, owned_max: u32) -> Self {
         let lent = (0..slab.block_count()).map(|_| AtomicBool::new(false));
+        let owners = (0..slab.block_count()).map(|_| AtomicU32::new(0));
         let vacant = || CachePadded::new(AtomicU64::new(VACANT));
         Self(Arc::new(State {
             lent: lent.collect(),
+            owners: owners.collect(),
+            owned: AtomicU32::new(0),
+            owned_max,
             current: CachePadded::new(AtomicU64::new(0)),
             readers: (0..readers).map(|_| vacant()).collect(),
             slab,
         }))
+    }
+
+    pub fn slab(&self) -> &Slab {
+        &self.0.slab
     }
 
     /// The reader with this number, asleep. There is at most one at a time.
@@ -84,6 +133,8 @@ impl Epochs {
             state: Arc::clone(&self.0),
             number,
             online: false,
+            held: Arc::new(AtomicU32::new(0)),
+            holds_given: false,
         }
     }
 
@@ -96,6 +147,19 @@ impl Epochs {
             block,
             state: Arc::clone(&self.0),
         }
+    }
+
+    /// The block with this number, if it is on loan. The reader must have announced itself.
+    #[inline]
+    pub fn loan<'pin>(&self, pin: &'pin Reader, index: u32) -> Option<Loan<'pin>> {
+        assert!(
+            Arc::ptr_eq(&self.0, &pin.state),
+            "the reader is of this slab"
+        );
+        assert!(pin.online, "a reader announces itself before it reads");
+        // Acquire: the bytes are those of this loan, or of a later one.
+        let lent = self.0.lent.get(index as usize)?.load(Ordering::Acquire);
+        lent.then_some(Loan { reader: pin, index })
     }
 }
 
@@ -114,24 +178,32 @@ impl Lent {
 }
 
 impl Withdrawn {
-    /// The block, if every reader has been quiescent since it was withdrawn.
-    pub fn reclaim(self) -> Result<Block, Self> {
+    /// The block, if every reader has been quiescent since it was withdrawn, and nobody owns a loan
+    /// of it.
+    pub fn reclaim(self) -> Result<Block, InUse> {
         // After the end of the loan.
         fence(Ordering::SeqCst);
-        // Acquire: what a reader read before it announced, it read before this.
+        // Acquire: what a reader read before it announced, it read before this. So are the owned
+        // loans seen that it made before it announced, and later ones cannot be made.
         let passed = |reader: &CachePadded<AtomicU64>| reader.load(Ordering::Acquire) >= self.epoch;
-        if self.state.readers.iter().all(passed) {
-            Ok(self.block)
-        } else {
-            Err(self)
+        if !self.state.readers.iter().all(passed) {
+            return Err(InUse::Pinned(self));
         }
+        // Acquire: what was read by an owned loan was read before this.
+        if self.state.owners[self.block.index() as usize].load(Ordering::Acquire) > 0 {
+            return Err(InUse::Owned(self));
+        }
+        Ok(self.block)
     }
 }
 
 impl Reader {
-    /// Reads nothing, and has no send under way.
+    /// Reads nothing, as the borrow checker knows. Announces it, unless a send is not done.
     #[inline]
     pub fn quiescent(&mut self) {
+        if self.is_held() {
+            return;
+        }
         let epoch = self.state.current.load(Ordering::Acquire);
         // Release: what this reader read, it read before.
         self.state.readers[self.number].store(epoch, Ordering::Release);
@@ -140,29 +212,141 @@ impl Reader {
         fence(Ordering::SeqCst);
     }
 
-    /// Reads nothing until the next [`Self::quiescent`]: before sleeping, and at the end.
+    /// Reads nothing until the next [`Self::quiescent`]: before sleeping, and at the end. Changes
+    /// nothing while a send is not done.
     pub fn offline(&mut self) {
+        if self.is_held() {
+            return;
+        }
         self.online = false;
         self.state.readers[self.number].store(OFFLINE, Ordering::Release);
     }
 
-    /// The bytes of a block, if it is on loan. They cannot outlast the next quiescent state, which
-    /// borrows the reader mutably.
+    /// Quiescent, if it was offline.
     #[inline]
-    pub fn bytes(&self, index: u32) -> Option<&[u8]> {
-        assert!(self.online, "a reader announces itself before it reads");
-        // Acquire: the bytes are those of this loan, or of a later one.
-        let lent = self.state.lent.get(index as usize)?.load(Ordering::Acquire);
-        // SAFETY: the loan was seen after this reader announced, so the block is not reclaimed
-        // before it announces again (`Withdrawn::reclaim`), which it cannot do while the result
-        // borrows it; and nobody can write a block that was not reclaimed (`Lent`, `Withdrawn`).
-        lent.then(|| unsafe { self.state.slab.lent_bytes(index) })
+    pub fn resume(&mut self) {
+        if !self.online {
+            self.quiescent();
+        }
+    }
+
+    #[inline]
+    fn is_held(&self) -> bool {
+        // Acquire: what a send that is done read, it read before.
+        self.held.load(Ordering::Acquire) > 0
+    }
+
+    /// For what sends this reader's loans.
+    pub fn holds(&mut self) -> Holds {
+        assert!(
+            !self.holds_given,
+            "a reader's sends are counted in one place"
+        );
+        self.holds_given = true;
+        Holds {
+            state: Arc::clone(&self.state),
+            held: Arc::clone(&self.held),
+        }
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.state.readers[self.number].store(VACANT, Ordering::Release);
+        // With a send that never ended, what it may read never comes back.
+        if !self.is_held() {
+            self.state.readers[self.number].store(VACANT, Ordering::Release);
+        }
+    }
+}
+
+impl Holds {
+    /// One more send reads this loan.
+    #[inline]
+    pub fn hold(&mut self, loan: &Loan<'_>) {
+        assert!(
+            Arc::ptr_eq(&self.held, &loan.reader.held),
+            "the loan is of the reader whose sends are counted here"
+        );
+        // Only `self` writes, and the reader is here, not elsewhere being quiescent.
+        let held = self.held.load(Ordering::Relaxed);
+        self.held.store(held + 1, Ordering::Relaxed);
+    }
+
+    /// A send is done.
+    #[inline]
+    pub fn release(&mut self) {
+        let held = self.held.load(Ordering::Relaxed);
+        assert!(held > 0, "it was held");
+        // Release: what the send read, it read before.
+        self.held.store(held - 1, Ordering::Release);
+    }
+
+    /// The memory that the sends read.
+    pub fn slab(&self) -> &Arc<Slab> {
+        &self.state.slab
+    }
+}
+
+impl<'pin> Loan<'pin> {
+    #[inline]
+    pub fn bytes(&self) -> &'pin [u8] {
+        // SAFETY: the loan was seen after the reader announced, so the block is not reclaimed
+        // before it announces again (`Withdrawn::reclaim`), which it cannot do while `self` borrows
+        // it; and nobody can write a block that was not reclaimed (`Lent`, `Withdrawn`).
+        unsafe { self.reader.state.slab.lent_bytes(self.index) }
+    }
+
+    /// Part of the block, for the kernel to read under [`Holds`].
+    #[inline]
+    pub(in crate::sys) fn span(&self, part: Range<usize>) -> Span {
+        self.reader.state.slab.span(self.index, part)
+    }
+
+    /// Has part of the block brought into the processor's cache.
+    #[inline]
+    pub fn prefetch(&self, part: Range<usize>) {
+        let slab = &self.reader.state.slab;
+        slab.prefetch(self.span(part));
+    }
+
+    /// A loan that outlasts the pin, unless there are as many as there may be.
+    pub fn to_owned(&self) -> Option<OwnedLoan> {
+        let state = &self.reader.state;
+        let one_more = |owned| (owned < state.owned_max).then_some(owned + 1);
+        (state.owned)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        // Seen by every reclaim that sees this reader's next announcement.
+        state.owners[self.index as usize].fetch_add(1, Ordering::Relaxed);
+        Some(OwnedLoan {
+            state: Arc::clone(state),
+            index: self.index,
+        })
+    }
+}
+
+impl fmt::Debug for Loan<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Loan")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OwnedLoan {
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the block was on loan when this was made, and is not reclaimed while its count
+        // says that there is an owned loan (`Withdrawn::reclaim`), which it does until `drop`;
+        // nobody can write a block that was not reclaimed.
+        unsafe { self.state.slab.lent_bytes(self.index) }
+    }
+}
+
+impl Drop for OwnedLoan {
+    fn drop(&mut self) {
+        // Release: what was read by this loan was read before.
+        self.state.owners[self.index as usize].fetch_sub(1, Ordering::Release);
+        self.state.owned.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -176,28 +360,34 @@ mod tests {
         (Arc::new(slab), blocks)
     }
 
+    fn bytes<'pin>(epochs: &Epochs, reader: &'pin Reader, index: u32) -> Option<&'pin [u8]> {
+        epochs.loan(reader, index).map(|loan| loan.bytes())
+    }
+
     #[test]
     fn only_a_piece_on_loan_is_read_and_only_one_that_nobody_reads_comes_back() {
         // I6
         let (slab, mut blocks) = slab();
-        let epochs = Epochs::new(Arc::clone(&slab), 1);
+        let epochs = Epochs::new(Arc::clone(&slab), 1, 1);
         let mut reader = epochs.reader(0);
         reader.quiescent();
         let mut block = blocks.remove(0);
         slab.bytes_mut(&mut block).fill(7);
-        assert_eq!(reader.bytes(0), None, "its owner may write it");
+        assert_eq!(bytes(&epochs, &reader, 0), None, "its owner may write it");
 
         let lent = epochs.lend(block);
-        assert_eq!(reader.bytes(0), Some(&[7; 1000][..]));
-        assert_eq!(reader.bytes(1), None);
-        assert_eq!(reader.bytes(2), None, "there is no such block");
+        assert_eq!(bytes(&epochs, &reader, 0), Some(&[7; 1000][..]));
+        assert_eq!(bytes(&epochs, &reader, 1), None);
+        assert_eq!(bytes(&epochs, &reader, 2), None, "there is no such block");
 
         let withdrawn = lent.withdraw();
-        assert_eq!(reader.bytes(0), None);
-        let withdrawn = withdrawn.reclaim().unwrap_err();
+        assert_eq!(bytes(&epochs, &reader, 0), None);
+        let Err(InUse::Pinned(withdrawn)) = withdrawn.reclaim() else {
+            panic!("the reader has not announced since")
+        };
         reader.quiescent();
         let block = withdrawn.reclaim().unwrap();
-        assert_eq!(reader.bytes(0), None);
+        assert_eq!(bytes(&epochs, &reader, 0), None);
 
         let withdrawn = epochs.lend(block).withdraw();
         drop(reader);
@@ -207,7 +397,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "no two readers")]
     fn a_second_reader_cannot_announce_for_the_first() {
-        let epochs = Epochs::new(slab().0, 1);
+        let epochs = Epochs::new(slab().0, 1, 1);
         let _first = epochs.reader(0);
         let _second = epochs.reader(0);
     }
@@ -216,18 +406,70 @@ mod tests {
     #[should_panic(expected = "announces itself")]
     fn a_reader_that_sleeps_reads_nothing() {
         let (slab, mut blocks) = slab();
-        let epochs = Epochs::new(slab, 1);
+        let epochs = Epochs::new(slab, 1, 1);
         let _lent = epochs.lend(blocks.remove(0));
         let mut reader = epochs.reader(0);
         reader.quiescent();
         reader.offline();
-        reader.bytes(0);
+        epochs.loan(&reader, 0);
     }
 
     #[test]
     #[should_panic(expected = "of this slab")]
     fn a_piece_of_another_slab_is_not_lent() {
         let (_other, mut blocks) = slab();
-        let _lent = Epochs::new(slab().0, 1).lend(blocks.remove(0));
+        let _lent = Epochs::new(slab().0, 1, 1).lend(blocks.remove(0));
+    }
+
+    #[test]
+    fn a_reader_is_not_quiescent_while_a_send_of_its_loans_is_not_done() {
+        // I6
+        let (slab, mut blocks) = slab();
+        let epochs = Epochs::new(slab, 1, 1);
+        let mut reader = epochs.reader(0);
+        let mut holds = reader.holds();
+        let lent = epochs.lend(blocks.remove(0));
+        reader.quiescent();
+        holds.hold(&epochs.loan(&reader, 0).unwrap());
+        let mut withdrawn = lent.withdraw();
+        for announce in [Reader::quiescent, Reader::offline] {
+            announce(&mut reader);
+            let Err(InUse::Pinned(still)) = withdrawn.reclaim() else {
+                panic!("it came back under a send")
+            };
+            withdrawn = still;
+        }
+        holds.release();
+        reader.quiescent();
+        let lent = epochs.lend(withdrawn.reclaim().unwrap());
+        // Neither is one that ends before its send.
+        holds.hold(&epochs.loan(&reader, 0).unwrap());
+        drop(reader);
+        assert!(lent.withdraw().reclaim().is_err());
+    }
+
+    #[test]
+    fn an_owned_loan_keeps_its_block_and_there_are_so_many() {
+        // I6, I9
+        let (slab, mut blocks) = slab();
+        let epochs = Epochs::new(slab, 1, 2);
+        let mut reader = epochs.reader(0);
+        let lent = epochs.lend(blocks.remove(0));
+        reader.quiescent();
+        let loan = epochs.loan(&reader, 0).unwrap();
+        let [one, other] = [0, 1].map(|_| loan.to_owned().unwrap());
+        assert!(loan.to_owned().is_none());
+        drop(one);
+        let one = loan.to_owned().unwrap();
+        reader.offline();
+        let mut withdrawn = lent.withdraw();
+        for owned in [one, other] {
+            let Err(InUse::Owned(still)) = withdrawn.reclaim() else {
+                panic!("it came back under an owned loan")
+            };
+            withdrawn = still;
+            assert_eq!(owned.bytes().len(), 1000);
+        }
+        assert!(withdrawn.reclaim().is_ok());
     }
 }

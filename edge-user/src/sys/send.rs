@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
 
 use io_uring::{opcode, types};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::slab::{Slab, Span};
+use super::epochs::{Holds, Loan};
 use super::socket::{SendSocket, ServiceSocket, socket_address};
 use super::undumped::{Undumped, Zeroed};
 use super::uring::ThreadRing;
@@ -28,6 +29,8 @@ struct Operation {
     control: Control,
     inline: [u8; INLINE_BYTES_MAX],
     what: Sent,
+    /// Whether it reads a loan.
+    holds: bool,
 }
 
 // SAFETY: plain data and null pointers, for which zeros are a value.
@@ -75,14 +78,15 @@ pub trait SendQueue {
     /// Sends that can be queued now.
     fn room(&self) -> usize;
 
-    /// Queues one send of these spans, to be cut into datagrams of `segment_bytes`, the last of
-    /// which may be shorter.
-    fn queue_spans(
+    /// Queues one send of these parts of a block, to be cut into datagrams of `segment_bytes`, the
+    /// last of which may be shorter. Until it is done, the loan's reader is not quiescent.
+    fn queue_parts(
         &mut self,
         socket: usize,
         lane: Lane,
         to: &SocketAddr,
-        spans: impl Iterator<Item = Span>,
+        loan: &Loan<'_>,
+        parts: &[Range<usize>],
         segment_bytes: u16,
     ) -> Result<(), Full>;
 
@@ -112,8 +116,8 @@ pub struct SendRing {
     /// Never grows: the kernel knows the operations by address.
     operations: Undumped<Operation>,
     free: Vec<usize>,
-    /// Spans lead into this memory: it stays mapped as long as the ring that reads it.
-    memory: Arc<Slab>,
+    /// Knows the memory that is sent from, which stays mapped as long as the ring that reads it.
+    holds: Holds,
     /// The sockets that are sent from stay open as long.
     sockets: Box<[Lanes]>,
 }
@@ -137,7 +141,8 @@ impl std::fmt::Debug for SendRing {
 }
 
 impl SendRing {
-    pub fn new(depth: u32, memory: Arc<Slab>, services: &[ServiceSocket]) -> io::Result<Self> {
+    /// For the loans of the reader whose holds these are.
+    pub fn new(depth: u32, holds: Holds, services: &[ServiceSocket]) -> io::Result<Self> {
         let lanes = |service| {
             Ok(Lanes {
                 open: SendSocket::beside(service, false)?,
@@ -156,7 +161,7 @@ impl SendRing {
             ring,
             operations,
             free,
-            memory,
+            holds,
             sockets,
         })
     }
@@ -183,7 +188,7 @@ impl SendRing {
             .build()
             .user_data(index as u64);
         // SAFETY: all that the entry points to lives in the operation, which is neither
-        // moved nor touched until its completion is reaped, or in the slab, which `self` keeps
+        // moved nor touched until its completion is reaped, or in the slab, which `holds` keeps
         // mapped; the ring keeps the socket open.
         let pushed = unsafe { self.ring.get().submission().push(&entry) };
         // The ring has as many places as there are operations.
@@ -200,36 +205,38 @@ impl SendQueue for SendRing {
         self.free.len()
     }
 
-    fn queue_spans(
+    fn queue_parts(
         &mut self,
         socket: usize,
         lane: Lane,
         to: &SocketAddr,
-        spans: impl Iterator<Item = Span>,
+        loan: &Loan<'_>,
+        parts: &[Range<usize>],
         segment_bytes: u16,
     ) -> Result<(), Full> {
+        assert!(
+            parts.len() <= SPANS_MAX,
+            "the caller gathers at most {SPANS_MAX} parts"
+        );
         let index = self.free.pop().ok_or(Full)?;
+        self.holds.hold(loan);
         let operation = &mut self.operations[index];
-        let (mut count, mut bytes) = (0, 0);
-        for span in spans {
-            assert!(
-                count < SPANS_MAX,
-                "the caller gathers at most {SPANS_MAX} parts"
-            );
-            assert!(span.slab == self.memory.number(), "the span is of our slab");
-            operation.spans[count] = libc::iovec {
+        let mut bytes = 0;
+        for (place, part) in operation.spans.iter_mut().zip(parts) {
+            let span = loan.span(part.clone());
+            *place = libc::iovec {
                 iov_base: ptr::with_exposed_provenance_mut(span.address),
                 iov_len: span.len_bytes,
             };
-            count += 1;
             bytes += span.len_bytes;
         }
         let bytes = u32::try_from(bytes).expect("a send is below 64 KiB");
         let datagrams = bytes.div_ceil(u32::from(segment_bytes));
         operation.what = Sent { datagrams, bytes };
+        operation.holds = true;
         operation.control = segment_control(segment_bytes);
         let control_bytes = if datagrams > 1 { CONTROL_BYTES } else { 0 };
-        self.submit_later(index, (socket, lane), to, count, control_bytes);
+        self.submit_later(index, (socket, lane), to, parts.len(), control_bytes);
         Ok(())
     }
 
@@ -259,6 +266,7 @@ impl SendQueue for SendRing {
             datagrams: 1,
             bytes,
         };
+        operation.holds = false;
         self.submit_later(index, (socket, lane), to, 1, 0);
         Ok(())
     }
@@ -278,6 +286,7 @@ impl SendQueue for SendRing {
             ring,
             operations,
             free,
+            holds,
             ..
         } = self;
         for completion in ring.get().completion() {
@@ -287,6 +296,9 @@ impl SendQueue for SendRing {
                 error if -error == libc::EAGAIN => SendEnd::WouldBlock,
                 error => SendEnd::Failed(u16::try_from(-error).unwrap_or(0)),
             };
+            if operations[index].holds {
+                holds.release();
+            }
             each(operations[index].what, end);
             free.push(index);
         }
@@ -318,12 +330,17 @@ impl Drop for SendRing {
                 Err(_) => {
                     // Leaked rather than freed under the kernel's hands.
                     Box::leak(Box::new(std::mem::take(&mut self.operations)));
-                    Box::leak(Box::new(Arc::clone(&self.memory)));
+                    Box::leak(Box::new(Arc::clone(self.holds.slab())));
                     return;
                 }
             }
-            let done = self.ring.get().completion().count();
-            self.free.extend(std::iter::repeat_n(0, done));
+            for completion in self.ring.get().completion() {
+                let index = usize::try_from(completion.user_data()).expect("an index we gave");
+                if self.operations[index].holds {
+                    self.holds.release();
+                }
+                self.free.push(index);
+            }
         }
     }
 }

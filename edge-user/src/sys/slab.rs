@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::ops::Range;
 use std::ptr;
 use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,27 +47,9 @@ impl Block {
 
 /// Bytes of a slab by address, for the kernel to read. Gives no access to them here.
 #[derive(Clone, Copy, Debug)]
-pub struct Span {
-    pub(in crate::sys) slab: u64,
+pub(in crate::sys) struct Span {
     pub(in crate::sys) address: usize,
     pub(in crate::sys) len_bytes: usize,
-}
-
-impl Span {
-    /// Nothing.
-    pub const EMPTY: Self = Self {
-        slab: 0,
-        address: 0,
-        len_bytes: 0,
-    };
-
-    pub const fn address(&self) -> usize {
-        self.address
-    }
-
-    pub const fn len_bytes(&self) -> usize {
-        self.len_bytes
-    }
 }
 
 impl Slab {
@@ -88,10 +71,6 @@ impl Slab {
             })
             .collect();
         (slab, blocks)
-    }
-
-    pub(in crate::sys) const fn number(&self) -> u64 {
-        self.number
     }
 
     pub const fn block_bytes(&self) -> usize {
@@ -155,8 +134,8 @@ impl Slab {
 
     /// Has a span brought into the cache, for who will copy it soon. Gives no access to it, and does
     /// nothing on processors that we have not measured it on.
-    pub fn prefetch(&self, span: Span) {
-        assert!(span.slab == self.number, "the span is of this slab");
+    #[expect(clippy::unused_self, reason = "on other processors")]
+    pub(in crate::sys) fn prefetch(&self, span: Span) {
         #[cfg(target_arch = "x86_64")]
         for line in (span.address..span.address + span.len_bytes).step_by(CACHE_LINE_BYTES) {
             // SAFETY: a hint, which reads nothing and faults on no address.
@@ -165,18 +144,16 @@ impl Slab {
     }
 
     /// Part of a block, for the kernel to read. Needs no token: an address gives no access.
-    pub fn span(&self, index: u32, offset_bytes: usize, len_bytes: usize) -> Span {
+    pub(in crate::sys) fn span(&self, index: u32, part: Range<usize>) -> Span {
         assert!(index < self.block_count, "the block is one of those cut");
-        let end = offset_bytes.checked_add(len_bytes);
         assert!(
-            end.is_some_and(|end| end <= self.block_bytes),
+            part.start <= part.end && part.end <= self.block_bytes,
             "the part lies in its block"
         );
-        let address = self.mapping.address() + index as usize * self.block_bytes + offset_bytes;
+        let block = self.mapping.address() + index as usize * self.block_bytes;
         Span {
-            slab: self.number,
-            address,
-            len_bytes,
+            address: block + part.start,
+            len_bytes: part.len(),
         }
     }
 }
@@ -213,6 +190,6 @@ mod tests {
     #[should_panic(expected = "lies in its block")]
     fn a_span_past_its_piece_is_refused() {
         let (slab, _pieces) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 2);
-        let _ = slab.span(0, 900, 101);
+        let _ = slab.span(0, 900..1001);
     }
 }

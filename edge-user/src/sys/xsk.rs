@@ -236,7 +236,7 @@ impl Xsk {
                 under_way: 0,
             }),
         };
-        xsk.feed();
+        xsk.refill();
         xsk
     }
 
@@ -295,7 +295,7 @@ impl Xsk {
 
     /// What the program wrote in front of the packet. Without a program that writes there these
     /// are stale bytes, which the slot table then does not confirm.
-    pub fn mark(&self, frame: &RxFrame) -> Option<Resident> {
+    pub fn hint(&self, frame: &RxFrame) -> Option<Resident> {
         let start = frame.start.checked_sub(Resident::METADATA_BYTES)?;
         let bytes = self.umem.bytes(&frame.block).get(start..frame.start)?;
         Some(Resident::from_metadata(bytes.try_into().ok()?))
@@ -318,7 +318,7 @@ impl Xsk {
     /// The kernel shows what it has received before it shows that it has taken the frames for that
     /// from the fill ring. Who is quick gives a frame back while its old entry still seems to stand
     /// there, so the ring has room for each frame twice.
-    pub fn feed(&mut self) {
+    pub fn refill(&mut self) {
         let Self {
             fill,
             free,
@@ -611,7 +611,7 @@ mod tests {
         for frame in batch {
             xsk.recycle(frame.unwrap());
         }
-        xsk.feed();
+        xsk.refill();
         assert_eq!(xsk.frames_missing(), 0, "I2");
         let mut entries = 0;
         kernels_fill.consume(u32::MAX, |_| entries += 1);

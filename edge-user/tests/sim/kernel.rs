@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use edge_user::sys::epochs::{Holds, Loan};
 use edge_user::sys::send::{Full, Lane, SendEnd, SendQueue, Sent};
-use edge_user::sys::slab::Span;
 
 use super::chance::Chance;
 use super::conditions::Conditions;
@@ -41,8 +42,9 @@ struct Send {
     sender: usize,
     lane: Lane,
     to: SocketAddr,
-    spans: Vec<Span>,
-    /// What the spans held when the send was queued.
+    /// Where the parts are that it reads.
+    parts: Vec<Range<usize>>,
+    /// What the parts held when the send was queued.
     bytes: Vec<u8>,
     segment_bytes: usize,
     stage: Stage,
@@ -118,7 +120,7 @@ impl Kernel {
     fn check(&self, at: usize) {
         let send = &self.sends[at];
         let mut from = 0;
-        for span in &send.spans {
+        for span in &send.parts {
             let part = self.read(span);
             let before = &send.bytes[from..from + part.len()];
             assert!(before == part, "I6: a slot was rewritten under a send");
@@ -126,10 +128,12 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn read(&self, span: &Span) -> Vec<u8> {
-        let mut bytes = vec![0; span.len_bytes()];
-        let read = self.memory.read_exact_at(&mut bytes, span.address() as u64);
-        read.expect("a span is mapped");
+    fn read(&self, addresses: &Range<usize>) -> Vec<u8> {
+        let mut bytes = vec![0; addresses.len()];
+        let read = self
+            .memory
+            .read_exact_at(&mut bytes, addresses.start as u64);
+        read.expect("it is mapped");
         bytes
     }
 
@@ -148,9 +152,10 @@ impl Kernel {
 }
 
 /// One thread's `io_uring`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Sends {
     pub(crate) sender: usize,
+    pub(crate) holds: Holds,
     pub(crate) kernel: Arc<Mutex<Kernel>>,
 }
 
@@ -163,7 +168,7 @@ impl Sends {
         &self,
         lane: Lane,
         to: SocketAddr,
-        spans: Vec<Span>,
+        parts: Vec<Range<usize>>,
         bytes: Vec<u8>,
         segment_bytes: usize,
     ) {
@@ -171,7 +176,7 @@ impl Sends {
             sender: self.sender,
             lane,
             to,
-            spans,
+            parts,
             bytes,
             segment_bytes,
             stage: Stage::Queued,
@@ -189,22 +194,27 @@ impl SendQueue for Sends {
         kernel.conditions.sends - kernel.of(self.sender)
     }
 
-    fn queue_spans(
+    fn queue_parts(
         &mut self,
         _socket: usize,
         lane: Lane,
         to: &SocketAddr,
-        spans: impl Iterator<Item = Span>,
+        loan: &Loan<'_>,
+        parts: &[Range<usize>],
         segment_bytes: u16,
     ) -> Result<(), Full> {
         if self.room() == 0 {
             return Err(Full);
         }
-        let spans: Vec<Span> = spans.collect();
-        let kernel = self.kernel();
-        let bytes = spans.iter().flat_map(|span| kernel.read(span)).collect();
-        drop(kernel);
-        self.queue(lane, *to, spans, bytes, segment_bytes.into());
+        self.holds.hold(loan);
+        let parts = parts.iter().map(|part| &loan.bytes()[part.clone()]);
+        let bytes = parts.clone().flatten().copied().collect();
+        let addresses = parts.map(|part| {
+            let start = part.as_ptr().addr();
+            start..start + part.len()
+        });
+        let addresses = addresses.collect();
+        self.queue(lane, *to, addresses, bytes, segment_bytes.into());
         Ok(())
     }
 
@@ -226,9 +236,14 @@ impl SendQueue for Sends {
     }
 
     fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
-        let mut kernel = self.kernel();
+        let Self {
+            sender,
+            holds,
+            kernel,
+        } = self;
+        let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
         for at in 0..kernel.sends.len() {
-            if kernel.sends[at].sender != self.sender || kernel.sends[at].stage != Stage::Queued {
+            if kernel.sends[at].sender != *sender || kernel.sends[at].stage != Stage::Queued {
                 continue;
             }
             let late = kernel.conditions.late;
@@ -248,11 +263,14 @@ impl SendQueue for Sends {
             let Stage::Over(end) = send.stage else {
                 return true;
             };
-            if send.sender != self.sender {
+            if send.sender != *sender {
                 return true;
             }
             let bytes = u32::try_from(send.bytes.len()).expect("below 64 KiB");
             let datagrams = bytes.div_ceil(u32::try_from(send.segment_bytes).expect("a datagram"));
+            if !send.parts.is_empty() {
+                holds.release();
+            }
             each(Sent { datagrams, bytes }, end);
             false
         });

@@ -12,8 +12,10 @@ use edge_ebpf::golden::build;
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Kind, NackCode, SEGMENT_BYTES_DEFAULT, opening};
+use edge_user::cache::layout::Layout;
+use edge_user::cache::lease::CacheView;
 use edge_user::cache::publish::Publisher;
-use edge_user::cache::{Shared, Store, slot_bytes};
+use edge_user::cache::store::{Store, divide};
 use edge_user::client::failure::Failure;
 use edge_user::clock;
 use edge_user::counters::{Count, ReasonCounts, SocketCounts};
@@ -29,6 +31,7 @@ use edge_user::serve::socket::handler::{Handler, LogLimiter, MissCells};
 use edge_user::serve::transmit::Transmitter;
 use edge_user::serve::xdp::transmit::XskTransmitter;
 use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
+use edge_user::sys::epochs::Reader as CacheReader;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::{Received, Wake};
 use edge_user::sys::undumped::Undumped;
@@ -107,7 +110,7 @@ pub(crate) struct World {
     kernel: Arc<Mutex<Kernel>>,
     program: Program,
     ledger: Ledger,
-    shared: Arc<Shared>,
+    view: Arc<CacheView>,
     hands: Vec<Hand>,
 
     /// Datagrams in the service's socket.
@@ -133,28 +136,24 @@ impl World {
         let mut chance = Chance::new(seed);
         let with = Conditions::draw(&mut chance);
         let listen = ["192.0.2.10:7347", "[2001:db8::10]:7347"].map(|at| at.parse().unwrap());
-        let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS_MIN as usize;
+        let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+        let arena_bytes = layout.slot_bytes() * SLOTS_MIN as usize;
         let arena = Mapping::sparse(arena_bytes).unwrap();
-        let (shared, blocks) = Shared::new(
-            arena,
-            arena_bytes as u64,
-            SEGMENT_BYTES_DEFAULT,
-            with.workers,
-        )
-        .unwrap();
+        // The workers, the socket path, and those who check.
+        let readers = with.workers + 2;
+        let (view, blocks) = divide(arena, arena_bytes as u64, layout, readers).unwrap();
         let kernel = Kernel::new(with.workers + 1, chance.split(), &with);
         let kernel = Arc::new(Mutex::new(kernel));
         let program = Program::new(with.map_refuses, chance.split());
         let wake = Wake::new().unwrap();
         let bounce_queue = Arc::new(BounceQueue::new(with.bounce_queue, wake.clone()));
-        let sender = |sender: usize, counters| {
-            let kernel = Arc::clone(&kernel);
-            GsoTransmitter::new(
-                Sends { sender, kernel },
-                Arc::clone(&shared),
-                counters,
-                MAX_BURST,
-            )
+        let sender = |sender: usize, reader: &mut CacheReader, counters| {
+            let sends = Sends {
+                sender,
+                kernel: Arc::clone(&kernel),
+                holds: reader.holds(),
+            };
+            GsoTransmitter::new(sends, layout, counters)
         };
 
         let services = Listeners::new(&listen, 1);
@@ -162,25 +161,23 @@ impl World {
             let (xsk, kernel) = hand::socket(&with);
             let cells = Arc::new(WorkerCells::default());
             let counters = Arc::clone(&cells.sends);
+            let mut reader = view.reader(queue);
             let out: Box<dyn Transmitter> = if with.by_frames {
-                Box::new(XskTransmitter::new(
-                    Arc::clone(&shared),
-                    counters,
-                    MAX_BURST,
-                ))
+                Box::new(XskTransmitter::new(counters))
             } else {
-                Box::new(sender(queue + 1, counters))
+                Box::new(sender(queue + 1, &mut reader, counters))
             };
             let state = WorkerState {
                 xsk,
-                shared: Arc::clone(&shared),
-                services: services.clone(),
+                view: Arc::clone(&view),
+                listeners: services.clone(),
+                max_burst: MAX_BURST,
                 out,
-                reader: shared.epochs.reader(queue),
+                reader,
                 bounce_queue: Arc::clone(&bounce_queue),
                 cells,
                 batch: Vec::new(),
-                answers: Vec::new(),
+                classified: Vec::new(),
             };
             Hand {
                 state,
@@ -202,13 +199,15 @@ impl World {
         let cells = Arc::new(MissCells::default());
         let mut secret = Undumped::new(32).unwrap();
         secret.fill(7);
+        let mut reader = view.reader(with.workers);
         let handler = Handler {
             settings: program.shared.maps().settings,
             cookies: CookieKeys::new(Some(secret), map).unwrap(),
-            store: Store::new(Arc::clone(&shared), blocks, publisher),
+            store: Store::new(Arc::clone(&view), blocks, publisher),
             flights: Flights::default(),
             origin: fetches,
-            sender: sender(0, Arc::clone(&cells.sends)),
+            sender: sender(0, &mut reader, Arc::clone(&cells.sends)),
+            reader,
             cells,
             parked: None,
             log_limiter: LogLimiter::default(),
@@ -252,7 +251,7 @@ impl World {
             kernel,
             program,
             ledger: Ledger::default(),
-            shared,
+            view,
             hands,
             socket: VecDeque::new(),
             turn: Turn::new(handler, bounce_queue),
@@ -295,10 +294,10 @@ impl World {
         let others = CATALOG.fillers.iter().copied();
         let store = &mut self.turn.handler.store;
         for id in wanted.chain(others).take(self.with.resident) {
-            let slot = store.take_free(0).expect("there is room");
+            let slot = store.take_free().expect("there is room");
             let bytes = CATALOG.chunk(&id).expect("in the catalog");
-            let written = slot.write(&self.shared, id, bytes).expect("a chunk");
-            store.publish(written.verify(&self.shared).expect("is what it says"));
+            let written = slot.write(&self.view, id, bytes).expect("a chunk");
+            store.publish(written.verify(&self.view).expect("is what it says"));
         }
         self.check_store();
     }
@@ -678,20 +677,21 @@ impl World {
 
     /// I4: what can be found is what its name says.
     fn check_stay(&self, id: &ChunkId, resident: Resident) {
-        let Some(chunk_bytes) = self.shared.table.confirm(resident, id) else {
+        let mut reader = self.view.reader(self.with.workers + 1);
+        reader.quiescent();
+        let Some(lease) = self.view.confirm(&reader, resident, id) else {
             // Published and pushed out again in one step.
             return;
         };
         let chunk = CATALOG.chunk(id).expect("I4: nobody made this chunk");
-        assert_eq!(chunk.len(), chunk_bytes as usize, "I4: a length");
-        let full = usize::from(SEGMENT_BYTES_DEFAULT);
-        let len_bytes = chunk.len() + 16 * chunk.len().div_ceil(full);
-        let span = self.shared.slab.span(resident.slot, 0, len_bytes);
-        let slot = self.kernel().read(&span);
-        for (segment, datagram) in chunk.chunks(full).zip(slot.chunks(16 + full)) {
-            let datagram = &datagram[..16 + segment.len()];
+        let datagrams = 0..=lease.geometry().last;
+        let datagrams = datagrams.map(|index| lease.datagram(index).expect("it exists"));
+        let mut chunk_bytes = 0;
+        for datagram in datagrams {
             assert!(CATALOG.is_true(datagram), "I4: a slot holds other bytes");
+            chunk_bytes += datagram.len() - 16;
         }
+        assert_eq!(chunk.len(), chunk_bytes, "I4: a length");
     }
 
     fn is_idle(&self) -> bool {
@@ -720,11 +720,14 @@ impl World {
         );
         assert!(handler.parked.is_none(), "a fetched chunk was left behind");
         assert_eq!(handler.sender.in_flight(), 0, "a send was left behind");
+        // Nobody reads any more.
+        handler.reader.offline();
+        for hand in &mut self.hands {
+            hand.state.reader.offline();
+        }
         // All slots can be had: nobody holds one any more.
         let slots = handler.store.counts().slots;
-        let free = (0..slots)
-            .filter_map(|_| handler.store.take_free(0))
-            .count();
+        let free = (0..slots).filter_map(|_| handler.store.take_free()).count();
         assert_eq!(free as u64, slots, "I6: a slot was lost");
         Outcome {
             steps: self.steps,

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use edge_user::cache::ChunkRef;
+use edge_user::cache::lease::Lease;
 
 use super::Meter;
 use super::stored::Stored;
@@ -17,28 +17,35 @@ pub(super) fn all(meter: &mut impl Meter) {
         }
         let set_up = || {
             let mut stored = Stored::new(chunks);
-            assert!(find(&mut stored).is_some() && confirm(&mut stored).is_some());
+            assert!(lookup(&mut stored) && confirm(&mut stored));
             stored
         };
         let name = |what| format!("{what}, {chunks} resident");
-        meter.measure("index", &name("found"), set_up, find);
+        meter.measure("index", &name("found"), set_up, lookup);
         meter.measure("index", &name("confirmed"), set_up, confirm);
     }
     let set_up = || {
         let mut stored = Stored::new(1000).asked_in_vain();
-        assert_eq!(find(&mut stored), None);
+        assert!(!lookup(&mut stored));
         stored
     };
-    meter.measure("index", "absent, 1000 resident", set_up, find);
+    meter.measure("index", "absent, 1000 resident", set_up, lookup);
 }
 
-fn find(stored: &mut Stored) -> Option<ChunkRef> {
+fn lookup(stored: &mut Stored) -> bool {
     let (id, _) = stored.turn();
-    stored.store.find(black_box(&id))
+    used(stored.view().lookup(&stored.reader, black_box(&id)))
 }
 
-fn confirm(stored: &mut Stored) -> Option<u32> {
-    let (id, mark) = stored.turn();
-    let table = &stored.store.shared().table;
-    table.confirm(black_box(mark), black_box(&id))
+fn confirm(stored: &mut Stored) -> bool {
+    let (id, hint) = stored.turn();
+    used(
+        stored
+            .view()
+            .confirm(&stored.reader, black_box(hint), black_box(&id)),
+    )
+}
+
+fn used(lease: Option<Lease<'_>>) -> bool {
+    black_box(lease).is_some()
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+use edge_user::cache::layout::Layout;
+use edge_user::cache::lease::CacheView;
 use edge_user::cache::publish::Publisher;
-use edge_user::cache::slot_table::SlotTable;
-use edge_user::cache::{Shared, Store};
-use edge_user::sys::epochs::Epochs;
+use edge_user::cache::store::Store;
+use edge_user::sys::epochs::Reader;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::slab::Slab;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,9 @@ const SLOT_BYTES: usize = 64;
 const ASKED_MAX: u32 = 65_536;
 
 pub(super) struct Stored {
-    pub(super) store: Store,
+    store: Store,
+    /// Online.
+    pub(super) reader: Reader,
     /// What is asked for, far apart in memory, and where it is.
     asked: Vec<(ChunkId, Resident)>,
     next: usize,
@@ -29,15 +32,12 @@ impl Stored {
         let mapping = Mapping::anonymous(SLOT_BYTES * (chunks as usize + 64), false);
         let mapping = mapping.expect("there is memory for the chunks");
         let (slab, blocks) = Slab::partition(mapping, SLOT_BYTES, chunks + 64);
-        let slab = Arc::new(slab);
-        let shared = Arc::new(Shared {
-            table: SlotTable::new(slab.block_count()),
-            epochs: Epochs::new(Arc::clone(&slab), 0),
-            slab,
-            segment_bytes: SEGMENT_BYTES_DEFAULT,
-        });
-        let mut store = Store::new(Arc::clone(&shared), blocks, Publisher::none());
+        let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+        let view = Arc::new(CacheView::new(slab, layout, 1));
+        let mut reader = view.reader(0);
+        let mut store = Store::new(view, blocks, Publisher::none());
         let filled: Vec<_> = (0..chunks).map(|number| fill(&mut store, number)).collect();
+        reader.quiescent();
         // A step that no power of ten shares a factor with visits every chunk once.
         let asked = (0..chunks.min(ASKED_MAX))
             .map(|turn| {
@@ -47,18 +47,23 @@ impl Stored {
             .collect();
         Self {
             store,
+            reader,
             asked,
             next: 0,
         }
     }
 
+    pub(super) fn view(&self) -> &CacheView {
+        self.store.view()
+    }
+
     /// Asked for chunks that it does not hold.
     pub(super) fn asked_in_vain(mut self) -> Self {
-        let mark = Resident {
+        let hint = Resident {
             slot: 0,
             generation: 1,
         };
-        let others = (0..1000).map(|number: u32| (id(&(!number).to_be_bytes()), mark));
+        let others = (0..1000).map(|number: u32| (id(&(!number).to_be_bytes()), hint));
         self.asked = others.collect();
         self
     }
@@ -79,21 +84,16 @@ fn id(bytes: &[u8]) -> ChunkId {
 }
 
 fn fill(store: &mut Store, number: u32) -> (ChunkId, Resident) {
-    let shared = Arc::clone(store.shared());
+    let view = Arc::clone(store.view());
     let bytes = number.to_be_bytes();
     let id = id(&bytes);
-    let slot = store.take_free(0).expect("there is a slot for each chunk");
-    let written = slot.write(&shared, id, &bytes).expect("it fits its slot");
-    let verified = written.verify(&shared).expect("its name is its hash");
-    let stay = store.publish(verified);
-    // A slot's first stay.
-    let mark = Resident {
-        slot: stay.slot,
+    let slot = store.take_free().expect("there is a slot for each chunk");
+    let hint = Resident {
+        slot: slot.number(),
+        // The first of a slot.
         generation: 1,
     };
-    assert!(
-        shared.table.confirm(mark, &id).is_some(),
-        "the chunk is resident"
-    );
-    (id, mark)
+    let written = slot.write(&view, id, &bytes).expect("it fits its slot");
+    store.publish(written.verify(&view).expect("its name is its hash"));
+    (id, hint)
 }

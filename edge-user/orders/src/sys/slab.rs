@@ -1,5 +1,7 @@
 //! In place of `sys/slab.rs`: blocks that loom watches. Tokens are as there.
 
+use std::ops::Range;
+
 use loom::cell::UnsafeCell;
 
 use super::mapping::Mapping;
@@ -75,4 +77,16 @@ impl Slab {
         // SAFETY: the box is alive as long as `self`.
         self.blocks[index as usize].with(|bytes| unsafe { &**bytes })
     }
+
+    /// Nothing reads what a send names here: loom has no kernel.
+    #[expect(clippy::unused_self, reason = "as in the product")]
+    pub(in crate::sys) const fn span(&self, _index: u32, _part: Range<usize>) -> Span {
+        Span
+    }
+
+    #[expect(clippy::unused_self, reason = "as in the product")]
+    pub(in crate::sys) const fn prefetch(&self, _span: Span) {}
 }
+
+/// Part of a block.
+pub(in crate::sys) struct Span;

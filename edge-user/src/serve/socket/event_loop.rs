@@ -70,6 +70,8 @@ impl<Q: SendQueue> Turn<Q> {
         }
         self.handler.sender.flush();
         self.handler.report();
+        // Asleep is quiescent.
+        self.handler.reader.offline();
         if self.more_bounced || self.handler.has_more() {
             Duration::ZERO
         } else if self.handler.parked.is_some() {

@@ -1,128 +1,82 @@
 //! Of which parts of a slot the sends of a burst are made.
 
-use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry};
+use std::array;
+use std::ops::Range;
 
-use crate::cache::ChunkRef;
+use edge_ebpf::wire::Geometry;
+
+use crate::cache::layout::Layout;
 use crate::limits::SEND_BYTES_MAX;
-use crate::serve::plan::{Run, Runs};
+use crate::serve::plan::Runs;
 use crate::sys::send::SPANS_MAX;
-use crate::sys::slab::{Slab, Span};
 
-/// Cuts plans into sends, for segments of one size.
+/// Divides plans into sends, for segments of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Gather {
+    layout: Layout,
     /// Bytes of a full DATA datagram, and how many of them one send holds.
-    stride: u16,
-    segments_per_send: usize,
+    stride_bytes: u16,
+    segments_per_send: u8,
 }
 
 impl Gather {
-    pub fn new(segment_bytes: u16) -> Self {
-        let header = u16::try_from(DATA_HEADER_BYTES).expect("16");
-        let stride = segment_bytes + header;
+    pub fn new(layout: Layout) -> Self {
+        let stride_bytes = layout.stride_bytes();
+        let segments = SEND_BYTES_MAX / stride_bytes;
         Self {
-            stride,
-            segments_per_send: SEND_BYTES_MAX / usize::from(stride),
+            layout,
+            stride_bytes: u16::try_from(stride_bytes).expect("a datagram is below 64 KiB"),
+            segments_per_send: u8::try_from(segments).unwrap_or(u8::MAX),
         }
     }
 
-    /// Bytes of a full DATA datagram: what the kernel cuts a send into.
-    pub const fn stride(&self) -> u16 {
-        self.stride
+    /// Bytes of a full DATA datagram: what the kernel divides a send into.
+    pub const fn stride_bytes(&self) -> u16 {
+        self.stride_bytes
     }
 
     pub fn segments_per_send(&self) -> u32 {
-        u32::try_from(self.segments_per_send).unwrap_or(u32::MAX)
+        self.segments_per_send.into()
     }
 
-    /// Hands over the parts of each send, lowest segment first, until `send` has no room.
+    /// Hands over the parts of each send, lowest segment first, until `send` has no room. Only the
+    /// chunk's last datagram is short, and it comes last in every plan, as the kernel wants it.
     pub fn sends<E>(
         &self,
-        slab: &Slab,
-        stay: ChunkRef,
-        geometry: Geometry,
+        geometry: &Geometry,
         runs: Runs,
-        mut send: impl FnMut(&[Span]) -> Result<(), E>,
+        mut send: impl FnMut(&[Range<usize>]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut spans = Spans::default();
+        let mut parts: [Range<usize>; SPANS_MAX] = array::from_fn(|_| 0..0);
+        let (mut count, mut segments) = (0, 0);
         for run in runs {
-            let mut rest = run;
-            while rest.count > 0 {
-                let room = self.segments_per_send - spans.segments;
-                let count = rest.count.min(u8::try_from(room).unwrap_or(u8::MAX));
-                let part = Run {
-                    first: rest.first,
-                    count,
-                };
-                spans.push(self.span(slab, stay, geometry, part), usize::from(count));
-                rest = Run {
-                    first: rest.first + count,
-                    count: rest.count - count,
-                };
-                if spans.segments == self.segments_per_send {
-                    send(spans.take())?;
+            let (mut first, mut left) = (run.first, run.count);
+            while left > 0 {
+                let taken = left.min(self.segments_per_send - segments);
+                let part = self.layout.datagrams(geometry, first, taken);
+                parts[count] = part.expect("the plan names segments that exist");
+                count += 1;
+                segments += taken;
+                first += taken;
+                left -= taken;
+                if segments == self.segments_per_send {
+                    send(&parts[..count])?;
+                    (count, segments) = (0, 0);
                 }
             }
         }
-        if spans.segments > 0 {
-            send(spans.take())?;
+        if segments > 0 {
+            send(&parts[..count])?;
         }
         Ok(())
-    }
-
-    /// The stored datagrams of a run. Only the chunk's last one is short, and it comes last in
-    /// every plan, as the kernel wants it.
-    fn span(&self, slab: &Slab, stay: ChunkRef, geometry: Geometry, run: Run) -> Span {
-        let stride = usize::from(self.stride);
-        let last = run.first + run.count - 1;
-        let (_, last_bytes) = geometry
-            .segment(last)
-            .expect("the plan names segments that exist");
-        let start = usize::from(run.first) * stride;
-        let end = usize::from(last) * stride + DATA_HEADER_BYTES + last_bytes;
-        slab.span(stay.slot, start, end - start)
-    }
-}
-
-/// The parts of one send.
-struct Spans {
-    list: [Span; SPANS_MAX],
-    count: usize,
-    segments: usize,
-}
-
-impl Default for Spans {
-    fn default() -> Self {
-        Self {
-            list: [Span::EMPTY; SPANS_MAX],
-            count: 0,
-            segments: 0,
-        }
-    }
-}
-
-impl Spans {
-    fn push(&mut self, span: Span, segments: usize) {
-        self.list[self.count] = span;
-        self.count += 1;
-        self.segments += segments;
-    }
-
-    /// What was gathered; the next send begins empty.
-    fn take(&mut self) -> &[Span] {
-        let count = self.count;
-        self.count = 0;
-        self.segments = 0;
-        &self.list[..count]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::slot_bytes;
     use crate::serve::plan::plan;
-    use crate::sys::mapping::Mapping;
+    use edge_ebpf::wire::DATA_HEADER_BYTES;
     use proptest::prelude::*;
     use std::convert::Infallible;
 
@@ -134,9 +88,6 @@ mod tests {
             segment_bytes in 1024_u16..=1440,
             max_burst in 1_u8..=128,
         ) {
-            let slot_bytes = slot_bytes(segment_bytes);
-            let arena = Mapping::anonymous(slot_bytes, false).unwrap();
-            let (slab, _pieces) = Slab::partition(arena, slot_bytes, 1);
             let geometry = Geometry::new(chunk_bytes, segment_bytes).unwrap();
             let Some(runs) = plan(want, &geometry, max_burst) else { return Ok(()) };
             let planned_bytes: usize = runs
@@ -145,17 +96,16 @@ mod tests {
                 .map(|index| DATA_HEADER_BYTES + geometry.segment(index).unwrap().1)
                 .sum();
 
-            let gather = Gather::new(segment_bytes);
-            let stay = ChunkRef { slot: 0, chunk_bytes };
+            let gather = Gather::new(Layout::new(segment_bytes));
             let mut sends = Vec::new();
-            let each = |spans: &[Span]| {
-                sends.push(spans.iter().map(Span::len_bytes).sum::<usize>());
+            let each = |parts: &[Range<usize>]| {
+                sends.push(parts.iter().map(Range::len).sum::<usize>());
                 Ok::<(), Infallible>(())
             };
-            gather.sends(&slab, stay, geometry, runs, each).unwrap();
+            gather.sends(&geometry, runs, each).unwrap();
 
             prop_assert_eq!(sends.iter().sum::<usize>(), planned_bytes);
-            let stride = usize::from(gather.stride());
+            let stride = usize::from(gather.stride_bytes());
             let (_, full) = sends.split_last().unwrap();
             for bytes in full {
                 prop_assert_eq!(*bytes, SEND_BYTES_MAX / stride * stride);

@@ -1,20 +1,20 @@
-//! The `gso` sender: one send gathers the wanted segments from the arena, and the kernel cuts it
+//! The `gso` transmitter: one send gathers the wanted segments from the arena, and the kernel cuts it
 //! into datagrams (`UDP_SEGMENT`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome};
+use edge_ebpf::wire::{DATA_HEADER_BYTES, Nack, WELCOME_HEADER_BYTES, Welcome};
 
 use super::gather::Gather;
 use super::reach::{Reach, Reached};
-use crate::cache::{ChunkRef, Shared};
+use crate::cache::layout::Layout;
+use crate::cache::lease::Lease;
 use crate::counters::Sends;
 use crate::limits::SEND_BYTES_MAX;
-use crate::serve::Request;
+use crate::serve::Unsent;
 use crate::serve::peer::Peer;
-use crate::serve::plan::{Runs, plan};
+use crate::serve::plan::Runs;
 use crate::sys::send::{Full, Lane, SendEnd, SendQueue, SendRing, Sent};
 
 /// Sends a burst can take: 128 segments, at least 44 of them in each.
@@ -25,80 +25,34 @@ const _: () = assert!(SENDS_PER_BURST * (SEND_BYTES_MAX / (1440 + DATA_HEADER_BY
 #[derive(Debug)]
 pub struct GsoTransmitter<Q = SendRing> {
     ring: Q,
-    shared: Arc<Shared>,
     counters: Arc<Sends>,
     gather: Gather,
-    max_burst: u8,
     reached: Reached,
     /// Something was queued whose report would be there after a flush.
     unflushed_probe: bool,
 }
 
-/// Why an answer did not go out, or not all of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum NoData {
-    /// No wanted segment exists.
-    Range,
-    /// All sends are under way.
-    Full,
-    /// The client was sent something that it has not been reached with yet.
-    Unreached,
-    /// The first part went out; the client was not reached with it yet.
-    Partly,
-}
-
-impl NoData {
-    /// How a request ends that is answered so.
-    pub const fn reason(self) -> Reason {
-        match self {
-            Self::Range => Reason::NackRange,
-            Self::Full => Reason::SendQueueFull,
-            Self::Unreached => Reason::Unreached,
-            Self::Partly => Reason::ServedPartly,
-        }
-    }
-}
-
 impl<Q: SendQueue> GsoTransmitter<Q> {
-    pub fn new(ring: Q, shared: Arc<Shared>, counters: Arc<Sends>, max_burst: u8) -> Self {
-        let gather = Gather::new(shared.segment_bytes);
+    pub fn new(ring: Q, layout: Layout, counters: Arc<Sends>) -> Self {
         Self {
             ring,
-            shared,
             counters,
-            gather,
-            max_burst,
+            gather: Gather::new(layout),
             reached: Reached::default(),
             unflushed_probe: false,
         }
     }
 
-    /// Answers a GET for a resident chunk, and says how that ended.
-    pub fn answer(&mut self, request: &Request, stay: ChunkRef) -> Reason {
-        match self.data(&request.peer, stay, request.get.want) {
-            Ok(()) => Reason::Served,
-            Err(NoData::Range) => {
-                let nack = request.nack(NackCode::Range, 0);
-                let sent = self.nack(&request.peer, &nack);
-                sent.map_or_else(NoData::reason, |()| Reason::NackRange)
-            }
-            Err(no_data) => no_data.reason(),
-        }
-    }
-
-    /// Queues the wanted segments of a resident chunk.
-    pub fn data(&mut self, peer: &Peer, stay: ChunkRef, want: u128) -> Result<(), NoData> {
-        let geometry = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes)
-            .expect("the store holds chunks that have one");
-        let runs = plan(want, &geometry, self.max_burst).ok_or(NoData::Range)?;
+    /// Queues these segments of a resident chunk.
+    pub fn data(&mut self, peer: &Peer, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent> {
         let client = peer.client.ip();
         let now = self.ring.seconds();
         let whole = match self.look(client, now) {
-            Reach::Proved => return self.runs(peer, Lane::Open, stay, geometry, runs),
+            Reach::Proved => return self.runs(peer, Lane::Open, lease, runs),
             Reach::Unknown { whole } => whole,
             Reach::Waiting => {
                 self.counters.unreached.add(runs.segments().into());
-                return Err(NoData::Unreached);
+                return Err(Unsent::Unreached);
             }
         };
         let most = if whole {
@@ -107,8 +61,8 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
             1
         };
         let (first, rest) = runs.split(most);
-        let bytes = first.segments() * u32::from(self.gather.stride());
-        self.runs(peer, Lane::Probe, stay, geometry, first)?;
+        let bytes = first.segments() * u32::from(self.gather.stride_bytes());
+        self.runs(peer, Lane::Probe, lease, first)?;
         self.ask(client, bytes, now);
         if rest.segments() == 0 {
             return Ok(());
@@ -116,10 +70,10 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         // Unless the kernel has to resolve an address, its report is there after this.
         self.flush();
         if self.reached.look(client, now) == Reach::Proved {
-            self.runs(peer, Lane::Open, stay, geometry, rest)
+            self.runs(peer, Lane::Open, lease, rest)
         } else {
             self.counters.unreached.add(rest.segments().into());
-            Err(NoData::Partly)
+            Err(Unsent::Partly)
         }
     }
 
@@ -142,26 +96,21 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         &mut self,
         peer: &Peer,
         lane: Lane,
-        stay: ChunkRef,
-        geometry: Geometry,
+        lease: &Lease<'_>,
         runs: Runs,
-    ) -> Result<(), NoData> {
+    ) -> Result<(), Unsent> {
         self.make_room(SENDS_PER_BURST)?;
-        let Self {
-            ring,
-            shared,
-            gather,
-            ..
-        } = self;
+        let Self { ring, gather, .. } = self;
+        let stride_bytes = gather.stride_bytes();
         gather
-            .sends(&shared.slab, stay, geometry, runs, |spans| {
-                let spans = spans.iter().copied();
-                ring.queue_spans(peer.socket, lane, &peer.client, spans, gather.stride())
+            .sends(lease.geometry(), runs, |parts| {
+                let (to, loan) = (&peer.client, lease.loan());
+                ring.queue_parts(peer.socket, lane, to, loan, parts, stride_bytes)
             })
-            .map_err(|Full| NoData::Full)
+            .map_err(|Full| Unsent::Full)
     }
 
-    pub fn nack(&mut self, peer: &Peer, nack: &Nack) -> Result<(), NoData> {
+    pub fn nack(&mut self, peer: &Peer, nack: &Nack) -> Result<(), Unsent> {
         let bytes = nack.encode();
         self.datagram(peer, &bytes, bytes.len())
     }
@@ -173,12 +122,12 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         peer: &Peer,
         welcome: &Welcome,
         hello_bytes: usize,
-    ) -> Result<(), NoData> {
+    ) -> Result<(), Unsent> {
         let bytes: [u8; WELCOME_HEADER_BYTES] = welcome.encode();
         self.datagram(peer, &bytes, hello_bytes)
     }
 
-    fn datagram(&mut self, peer: &Peer, bytes: &[u8], len_bytes: usize) -> Result<(), NoData> {
+    fn datagram(&mut self, peer: &Peer, bytes: &[u8], len_bytes: usize) -> Result<(), Unsent> {
         self.make_room(1)?;
         let client = peer.client.ip();
         let now = self.ring.seconds();
@@ -191,20 +140,20 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
             }
             Reach::Waiting => {
                 self.counters.unreached.add(1);
-                return Err(NoData::Unreached);
+                return Err(Unsent::Unreached);
             }
         };
         self.ring
             .queue_bytes(peer.socket, lane, &peer.client, bytes, len_bytes)
-            .map_err(|Full| NoData::Full)
+            .map_err(|Full| Unsent::Full)
     }
 
-    fn make_room(&mut self, sends: usize) -> Result<(), NoData> {
+    fn make_room(&mut self, sends: usize) -> Result<(), Unsent> {
         if self.ring.room() < sends {
             self.flush();
         }
         if self.ring.room() < sends {
-            Err(NoData::Full)
+            Err(Unsent::Full)
         } else {
             Ok(())
         }
@@ -238,7 +187,7 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         }
     }
 
-    /// Sends that the kernel has not finished; their slots must not be reused (I6).
+    /// Sends that the kernel has not finished.
     pub fn in_flight(&self) -> usize {
         self.ring.in_flight()
     }
@@ -249,14 +198,16 @@ mod tests {
     use std::collections::HashMap;
     use std::io;
     use std::net::SocketAddr;
+    use std::ops::Range;
 
-    use edge_ebpf::wire::{ChunkId, Cookie, Get, SEGMENT_BYTES_DEFAULT};
+    use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
 
     use super::*;
-    use crate::cache::slot_bytes;
+    use crate::cache::lease::CacheView;
+    use crate::cache::store::holding;
     use crate::limits::UNREACHED_BYTES;
-    use crate::sys::mapping::Mapping;
-    use crate::sys::slab::Span;
+    use crate::serve::plan::plan;
+    use crate::sys::epochs::{Loan, Reader};
 
     /// A link on which the addresses of 10.0.0.0/8 belong to nobody: what is sent there stays.
     #[derive(Default)]
@@ -282,15 +233,16 @@ mod tests {
             256 - self.queued.len()
         }
 
-        fn queue_spans(
+        fn queue_parts(
             &mut self,
             _socket: usize,
             lane: Lane,
             to: &SocketAddr,
-            spans: impl Iterator<Item = Span>,
+            _loan: &Loan<'_>,
+            parts: &[Range<usize>],
             _segment_bytes: u16,
         ) -> Result<(), Full> {
-            let bytes = spans.map(|span| span.len_bytes()).sum();
+            let bytes = parts.iter().map(Range::len).sum();
             self.queued.push((lane, to.ip(), bytes));
             Ok(())
         }
@@ -331,68 +283,75 @@ mod tests {
         }
     }
 
-    const STAY: ChunkRef = ChunkRef {
-        slot: 0,
-        chunk_bytes: 131_072,
-    };
-
-    fn sender() -> GsoTransmitter<Link> {
-        let bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * 64;
-        let arena = Mapping::sparse(bytes).unwrap();
-        let (shared, _) = Shared::new(arena, bytes as u64, SEGMENT_BYTES_DEFAULT, 1).unwrap();
-        let link = Link {
-            seconds: 1,
-            ..Link::default()
-        };
-        GsoTransmitter::new(link, shared, Arc::default(), 128)
+    /// A cache with one whole chunk, a reader of it, and a transmitter.
+    struct Bed {
+        view: Arc<CacheView>,
+        reader: Reader,
+        id: ChunkId,
+        sender: GsoTransmitter<Link>,
     }
 
-    fn request(client: [u8; 4]) -> Request {
-        Request {
-            peer: Peer {
-                socket: 0,
-                client: (client, 4000).into(),
-            },
-            get: Get {
-                cookie: Cookie::default(),
-                id: ChunkId([1; 32]),
-                want: u128::MAX,
-            },
+    impl Bed {
+        fn new() -> Self {
+            let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+            let (store, id) = holding(&vec![7; 131_072], layout, 1);
+            let view = Arc::clone(store.view());
+            let mut reader = view.reader(0);
+            reader.quiescent();
+            let link = Link {
+                seconds: 1,
+                ..Link::default()
+            };
+            Self {
+                view,
+                reader,
+                id,
+                sender: GsoTransmitter::new(link, layout, Arc::default()),
+            }
+        }
+
+        fn ask(&mut self, client: [u8; 4]) -> Result<(), Unsent> {
+            let lease = self.view.lookup(&self.reader, &self.id).unwrap();
+            let runs = plan(u128::MAX, lease.geometry(), 128).unwrap();
+            let client = (client, 4000).into();
+            self.sender.data(&Peer { socket: 0, client }, &lease, runs)
         }
     }
 
     #[test]
     fn a_client_that_is_reached_gets_all_it_asks_for_from_the_first_request_on() {
-        let mut sender = sender();
-        let client = request([192, 0, 2, 1]);
+        let mut bed = Bed::new();
         for _ in 0..3 {
-            assert_eq!(sender.answer(&client, STAY), Reason::Served);
+            assert_eq!(bed.ask([192, 0, 2, 1]), Ok(()));
         }
-        sender.flush();
-        let left = sender.ring.left[&client.peer.client.ip()];
+        bed.sender.flush();
+        let left = bed.sender.ring.left[&[192, 0, 2, 1].into()];
         assert_eq!(left, 3 * (131_072 + 108 * DATA_HEADER_BYTES));
     }
 
     #[test]
     fn silent_neighbours_fill_no_buffer_that_others_are_answered_from() {
-        let mut sender = sender();
-        let reader = request([192, 0, 2, 1]);
-        let mut reasons: HashMap<Reason, usize> = HashMap::new();
+        let mut bed = Bed::new();
+        let mut results: HashMap<_, usize> = HashMap::new();
         for round in 0..3000_u32 {
-            sender.ring.seconds = 1 + round / 1000;
+            bed.sender.ring.seconds = 1 + round / 1000;
             let number = u16::try_from(round % 600).unwrap().to_be_bytes();
-            let silent = request([10, 9, number[0], number[1]]);
-            *reasons.entry(sender.answer(&silent, STAY)).or_default() += 1;
-            assert_eq!(sender.answer(&reader, STAY), Reason::Served);
-            sender.flush();
+            let silent = bed.ask([10, 9, number[0], number[1]]);
+            *results.entry(format!("{silent:?}")).or_default() += 1;
+            assert_eq!(bed.ask([192, 0, 2, 1]), Ok(()));
+            bed.sender.flush();
         }
-        assert_eq!(sender.ring.waits.get(&true), None, "among those reached");
-        let waits = sender.ring.waits[&false];
+        assert_eq!(
+            bed.sender.ring.waits.get(&true),
+            None,
+            "among those reached"
+        );
+        let waits = bed.sender.ring.waits[&false];
         let most = UNREACHED_BYTES as usize + 65_507 + 2 * 600 * 1232;
         assert!(waits <= most, "{waits} bytes wait for neighbours");
-        assert!(reasons[&Reason::ServedPartly] >= 600, "{reasons:?}");
-        assert!(reasons[&Reason::Unreached] >= 1000, "{reasons:?}");
-        assert_eq!(reasons.values().sum::<usize>(), 3000, "{reasons:?}");
-        assert!(sender.counters.unreached.get() > 0);
+        assert!(results["Err(Partly)"] >= 600, "{results:?}");
+        assert!(results["Err(Unreached)"] >= 1000, "{results:?}");
+        assert_eq!(results.values().sum::<usize>(), 3000, "{results:?}");
+        assert!(bed.sender.counters.unreached.get() > 0);
     }
 }

@@ -8,7 +8,7 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::steer::{Admission, Datagram, Reply, admit};
 use edge_ebpf::wire::{ChunkId, NackCode};
 
-use crate::cache::Store;
+use crate::cache::store::Store;
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
 use crate::fetch::flights::{Failure, Flights, Outcome};
 use crate::fetch::schedule::{FetchResult, Fetched, Fetches};
@@ -17,10 +17,11 @@ use crate::limits::{
     ABSENT_FOR, FAILED_FOR, FAILED_MS, LOG_LINES_PER_WINDOW, LOG_WINDOW, ORIGINS_MAX,
     RESULTS_PER_ROUND, RETRY_MS,
 };
-use crate::serve::Request;
 use crate::serve::cookies::CookieKeys;
 use crate::serve::peer::{Peer, endpoint};
-use crate::serve::socket::gso::{GsoTransmitter, NoData};
+use crate::serve::socket::gso::GsoTransmitter;
+use crate::serve::{Decision, Request, Unsent, decide};
+use crate::sys::epochs::Reader;
 use crate::sys::receive::Received;
 use crate::sys::send::{SendQueue, SendRing};
 
@@ -80,6 +81,8 @@ pub struct Handler<Q = SendRing> {
     pub flights: Flights<Request>,
     pub origin: Fetches,
     pub sender: GsoTransmitter<Q>,
+    /// Of the store's view: this thread sends too.
+    pub reader: Reader,
     pub cells: Arc<MissCells>,
     /// A fetched chunk that waits for a slot. Others wait behind it; what needs no slot passes.
     pub parked: Option<Fetched>,
@@ -153,7 +156,7 @@ impl<Q: SendQueue> Handler<Q> {
                     Reply::Welcome(welcome) => self.sender.welcome(&peer, &welcome, payload.len()),
                     Reply::Nack(nack) => self.sender.nack(&peer, &nack),
                 };
-                sent.map_or_else(NoData::reason, |()| reason)
+                sent.map_or_else(Unsent::reason, |()| reason)
             }
             Admission::Get(get) => self.answer(&Request { peer, get }, now),
         }
@@ -168,8 +171,8 @@ impl<Q: SendQueue> Handler<Q> {
 
     /// A GET with a good cookie: from the store, or from the origin.
     fn answer(&mut self, request: &Request, now: Instant) -> Reason {
-        if let Some(stay) = self.store.find(&request.get.id) {
-            return self.sender.answer(request, stay);
+        if let Some(reason) = self.answer_resident(request) {
+            return reason;
         }
         let (reason, code, retry_ms) = match self.flights.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
@@ -191,7 +194,22 @@ impl<Q: SendQueue> Handler<Q> {
         };
         let nack = request.nack(code, retry_ms);
         let sent = self.sender.nack(&request.peer, &nack);
-        sent.map_or_else(NoData::reason, |()| reason)
+        sent.map_or_else(Unsent::reason, |()| reason)
+    }
+
+    /// Answers from the cache, if the chunk is resident.
+    fn answer_resident(&mut self, request: &Request) -> Option<Reason> {
+        self.reader.resume();
+        let lease = self.store.view().lookup(&self.reader, &request.get.id);
+        let (sent, reason) = match decide(request, lease, self.settings.max_burst) {
+            Decision::Data(lease, runs) => {
+                let sent = self.sender.data(&request.peer, &lease, runs);
+                (sent, Reason::Served)
+            }
+            Decision::Nack(nack) => (self.sender.nack(&request.peer, &nack), Reason::NackRange),
+            Decision::Miss => return None,
+        };
+        Some(sent.map_or_else(Unsent::reason, |()| reason))
     }
 
     /// Stores what was fetched and answers those that wait for it; a few at a time, since datagrams
@@ -226,22 +244,23 @@ impl<Q: SendQueue> Handler<Q> {
                 if self.sender.in_flight() > 0 {
                     self.sender.flush();
                 }
-                let Some(slot) = self.store.take_free(self.sender.in_flight()) else {
+                self.reader.quiescent();
+                let Some(slot) = self.store.take_free() else {
                     self.parked = Some(fetched);
                     return;
                 };
                 self.cells.fetched_bytes.add(bytes.len() as u64);
-                let shared = Arc::clone(self.store.shared());
+                let view = Arc::clone(self.store.view());
                 let verified = slot
-                    .write(&shared, id, bytes)
-                    .and_then(|written| written.verify(&shared));
+                    .write(&view, id, bytes)
+                    .and_then(|written| written.verify(&view));
                 match verified {
                     Ok(verified) => {
-                        let stay = self.store.publish(verified);
+                        self.store.publish(verified);
                         for request in self.flights.land(&id) {
                             // The request itself was counted when it began to wait.
-                            let answer = self.sender.answer(&request, stay);
-                            if matches!(answer, Reason::SendQueueFull | Reason::Unreached) {
+                            let answer = self.answer_resident(&request);
+                            if let None | Some(Reason::SendQueueFull | Reason::Unreached) = answer {
                                 self.cells.unanswered_waiters.add(1);
                             }
                         }
@@ -325,20 +344,22 @@ impl<Q: SendQueue> Handler<Q> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::layout::Layout;
     use crate::cache::publish::Publisher;
-    use crate::cache::{Shared, slot_bytes};
+    use crate::cache::store::divide;
     use crate::clock;
     use crate::fetch::origin::pool::{Ended, Found};
     use crate::fetch::schedule::Ends;
+    use crate::sys::epochs::Loan;
     use crate::sys::mapping::Mapping;
     use crate::sys::send::{Full, Lane, SendEnd, Sent};
-    use crate::sys::slab::Span;
     use bytes::Bytes;
     use edge_ebpf::wire::{Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
     use sha2::{Digest as _, Sha256};
     use std::cell::RefCell;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
+    use std::ops::Range;
     use std::rc::Rc;
 
     const SLOTS: usize = 64;
@@ -356,12 +377,13 @@ mod tests {
             SLOTS
         }
 
-        fn queue_spans(
+        fn queue_parts(
             &mut self,
             _socket: usize,
             _lane: Lane,
             _to: &SocketAddr,
-            _spans: impl Iterator<Item = Span>,
+            _loan: &Loan<'_>,
+            _parts: &[Range<usize>],
             _segment_bytes: u16,
         ) -> Result<(), Full> {
             Ok(())
@@ -398,10 +420,10 @@ mod tests {
     /// A handler with an empty store, for so many workers; the ends of one origin's threads; and what
     /// is sent.
     fn handler(workers: usize) -> (Handler<Nacks>, Ends, Nacks) {
-        let arena_bytes = slot_bytes(SEGMENT_BYTES_DEFAULT) * SLOTS;
+        let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+        let arena_bytes = layout.slot_bytes() * SLOTS;
         let arena = Mapping::anonymous(arena_bytes, false).unwrap();
-        let (shared, blocks) =
-            Shared::new(arena, arena_bytes as u64, SEGMENT_BYTES_DEFAULT, workers).unwrap();
+        let (view, blocks) = divide(arena, arena_bytes as u64, layout, workers + 1).unwrap();
         let cells = Arc::new(MissCells::default());
         let (origin, ends) = Fetches::new(1, SLOTS, SLOTS);
         let sends = Arc::clone(&cells.sends);
@@ -409,10 +431,11 @@ mod tests {
         let handler = Handler {
             settings: Settings::NONE,
             cookies: CookieKeys::new(None, None).unwrap(),
-            store: Store::new(Arc::clone(&shared), blocks, Publisher::none()),
+            reader: view.reader(workers),
+            store: Store::new(view, blocks, Publisher::none()),
             flights: Flights::default(),
             origin,
-            sender: GsoTransmitter::new(nacks.clone(), shared, sends, 53),
+            sender: GsoTransmitter::new(nacks.clone(), layout, sends),
             cells,
             parked: None,
             log_limiter: LogLimiter::default(),
@@ -453,7 +476,7 @@ mod tests {
         let (mut handler, ends, nacks) = handler(1);
         let now = clock::now();
         // A worker that is held inside of a batch announces nothing more, so no slot comes free.
-        let mut reader = handler.store.shared().epochs.reader(0);
+        let mut reader = handler.store.view().reader(0);
         reader.quiescent();
         let mut filled = 0;
         while handler.parked.is_none() {
@@ -481,7 +504,7 @@ mod tests {
         reader.quiescent();
         handler.settle(now);
         assert_eq!(handler.flights.in_flight(), 0);
-        assert!(handler.store.find(&chunk(201).0).is_some());
+        assert!(handler.store.is_resident(&chunk(201).0));
     }
 
     #[test]

@@ -1,22 +1,20 @@
-//! The `xsk` sender: each segment is copied into a frame of the umem, behind the request's own
+//! The `xsk` transmitter: each segment is copied into a frame of the umem, behind the request's own
 //! headers turned round, and leaves by the queue the request came in by. A VLAN tag comes back
 //! with it.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use edge_ebpf::frame::{ETHERNET_BYTES, Frame, IPV6_BYTES, UDP_BYTES, VLAN_BYTES, VLAN_TAGS_MAX};
-use edge_ebpf::reason::Reason;
 use edge_ebpf::rewrite::{headers, payload_sum};
-use edge_ebpf::wire::{DATA_HEADER_BYTES, Geometry, NACK_BYTES, NackCode, SEGMENT_BYTES_MAX};
+use edge_ebpf::wire::{DATA_HEADER_BYTES, NACK_BYTES, Nack, SEGMENT_BYTES_MAX};
 
-use crate::cache::{ChunkRef, Shared};
+use crate::cache::lease::Lease;
 use crate::counters::Sends;
 use crate::limits::XSK_SENDING;
-use crate::serve::Request;
-use crate::serve::plan::plan;
-use crate::serve::transmit::Transmitter;
-use crate::sys::xsk::{RxFrame, Xsk};
+use crate::serve::Unsent;
+use crate::serve::plan::Runs;
+use crate::serve::transmit::{Incoming, Transmitter};
+use crate::sys::xsk::Xsk;
 
 /// Ethernet, two tags, IPv6 and UDP: the longest way to a payload.
 const HEADERS_BYTES_MAX: usize =
@@ -29,9 +27,7 @@ const _: () = assert!(
 
 #[derive(Debug)]
 pub struct XskTransmitter {
-    shared: Arc<Shared>,
     counters: Arc<Sends>,
-    max_burst: u8,
 }
 
 /// The headers of the reply, made from those of the request.
@@ -40,46 +36,44 @@ struct ReplyHeaders<'a> {
     frame: &'a Frame,
 }
 
+impl<'a> ReplyHeaders<'a> {
+    fn of(to: &Incoming<'a>) -> Option<Self> {
+        let mut headers = [0; HEADERS_BYTES_MAX];
+        let there = headers.get_mut(..to.frame.payload_at())?;
+        there.copy_from_slice(to.xsk.bytes(to.packet).get(..to.frame.payload_at())?);
+        Some(Self {
+            headers,
+            frame: to.frame,
+        })
+    }
+}
+
 impl XskTransmitter {
-    pub fn new(shared: Arc<Shared>, counters: Arc<Sends>, max_burst: u8) -> Self {
-        Self {
-            shared,
-            counters,
-            max_burst,
-        }
+    pub const fn new(counters: Arc<Sends>) -> Self {
+        Self { counters }
     }
 
-    /// Where a stored datagram lies in its slot, if the chunk has that segment.
-    fn place(&self, geometry: Geometry, index: u8) -> Option<Range<usize>> {
-        let (_, payload_bytes) = geometry.segment(index)?;
-        let stride = usize::from(self.shared.segment_bytes).saturating_add(DATA_HEADER_BYTES);
-        let start = stride.saturating_mul(usize::from(index));
-        let len_bytes = payload_bytes.saturating_add(DATA_HEADER_BYTES);
-        Some(start..start.saturating_add(len_bytes))
-    }
-
-    /// Sends one datagram that `write` makes, or says with which reason there is none.
+    /// Sends one datagram.
     fn datagram(
         &self,
         xsk: &mut Xsk,
         reply: &ReplyHeaders<'_>,
-        len_bytes: usize,
-        write: impl FnOnce(&mut [u8]),
-    ) -> Result<(), Reason> {
+        datagram: &[u8],
+    ) -> Result<(), Unsent> {
         let Some(mut sending) = xsk.take_tx() else {
             self.counters.would_block.add(1);
-            return Err(Reason::SendQueueFull);
+            return Err(Unsent::Full);
         };
         let payload_at = reply.frame.payload_at();
-        let end = payload_at.saturating_add(len_bytes);
-        let made = make(xsk.tx_bytes(&mut sending), reply, payload_at, end, write);
+        let end = payload_at.saturating_add(datagram.len());
+        let made = make(xsk.tx_bytes(&mut sending), reply, payload_at, end, datagram);
         if made.is_none() {
             xsk.put_back_tx(sending);
-            return Err(Reason::BadDescriptor);
+            return Err(Unsent::BadDescriptor);
         }
         xsk.send(sending, end);
         self.counters.datagrams.add(1);
-        self.counters.bytes.add(len_bytes as u64);
+        self.counters.bytes.add(datagram.len() as u64);
         Ok(())
     }
 }
@@ -89,85 +83,49 @@ fn make(
     reply: &ReplyHeaders<'_>,
     payload_at: usize,
     end: usize,
-    write: impl FnOnce(&mut [u8]),
+    datagram: &[u8],
 ) -> Option<()> {
     let packet = room.get_mut(..end)?;
     let (before, payload) = packet.split_at_mut_checked(payload_at)?;
     before.copy_from_slice(reply.headers.get(..payload_at)?);
-    write(payload);
+    payload.copy_from_slice(datagram);
     let sum = payload_sum(payload);
     let udp_bytes = u16::try_from(payload.len().checked_add(UDP_BYTES)?).ok()?;
     headers(packet, reply.frame, udp_bytes, sum)
 }
 
 impl Transmitter for XskTransmitter {
-    /// The first segment is on its way from memory while the answers before it are made; behind it
-    /// the processor sees for itself what comes next.
-    fn expect(&self, request: &Request, stay: ChunkRef) {
-        let Some(geometry) = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes) else {
-            return;
-        };
-        let first = u8::try_from(request.get.want.trailing_zeros()).unwrap_or(u8::MAX);
-        if let Some(place) = self.place(geometry, first) {
-            let slab = &self.shared.slab;
-            slab.prefetch(slab.span(stay.slot, place.start, place.len()));
-        }
-    }
-
-    fn answer(
-        &mut self,
-        xsk: &mut Xsk,
-        received: &RxFrame,
-        frame: &Frame,
-        request: &Request,
-        stay: ChunkRef,
-        stored: &[u8],
-    ) -> Reason {
-        let mut reply = ReplyHeaders {
-            headers: [0; HEADERS_BYTES_MAX],
-            frame,
-        };
-        let there = reply.headers.get_mut(..frame.payload_at());
-        let here = xsk.bytes(received).get(..frame.payload_at());
-        let (Some(there), Some(here)) = (there, here) else {
-            return Reason::BadDescriptor;
-        };
-        there.copy_from_slice(here);
-
-        let geometry = Geometry::new(stay.chunk_bytes, self.shared.segment_bytes);
-        let runs = geometry.and_then(|geometry| {
-            Some((geometry, plan(request.get.want, &geometry, self.max_burst)?))
-        });
-        let Some((geometry, runs)) = runs else {
-            let nack = request.nack(NackCode::Range, 0).encode();
-            let write = |payload: &mut [u8]| payload.copy_from_slice(&nack);
-            let sent = self.datagram(xsk, &reply, NACK_BYTES, write);
-            return sent.map_or_else(|reason| reason, |()| Reason::NackRange);
-        };
+    fn data(&mut self, to: &mut Incoming<'_>, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent> {
+        let reply = ReplyHeaders::of(to).ok_or(Unsent::BadDescriptor)?;
         let mut sent_any = false;
         for index in runs.flat_map(|run| run.first..run.first.saturating_add(run.count)) {
-            let place = self.place(geometry, index);
-            let Some(datagram) = place.and_then(|place| stored.get(place)) else {
+            let Some(datagram) = lease.datagram(index) else {
                 continue;
             };
-            let write = |payload: &mut [u8]| payload.copy_from_slice(datagram);
-            match self.datagram(xsk, &reply, datagram.len(), write) {
+            match self.datagram(to.xsk, &reply, datagram) {
                 Ok(()) => sent_any = true,
                 // The rest is left to the next request.
-                Err(Reason::SendQueueFull) if sent_any => return Reason::ServedPartly,
-                Err(reason) => return reason,
+                Err(Unsent::Full) if sent_any => return Err(Unsent::Partly),
+                Err(unsent) => return Err(unsent),
             }
         }
-        Reason::Served
+        Ok(())
+    }
+
+    fn nack(&mut self, to: &mut Incoming<'_>, nack: &Nack) -> Result<(), Unsent> {
+        let reply = ReplyHeaders::of(to).ok_or(Unsent::BadDescriptor)?;
+        let bytes: [u8; NACK_BYTES] = nack.encode();
+        self.datagram(to.xsk, &reply, &bytes)
+    }
+
+    /// The first segment is on its way from memory while the replies before it are made; behind it
+    /// the processor sees for itself what comes next.
+    fn prefetch(&self, lease: &Lease<'_>, runs: &Runs) {
+        lease.prefetch(runs.first());
     }
 
     fn flush(&mut self, xsk: &mut Xsk) {
         xsk.kick();
-    }
-
-    fn holds_slots(&self) -> bool {
-        // Every datagram was copied before `answer` returned.
-        false
     }
 
     fn has_unsent(&self, xsk: &Xsk) -> bool {

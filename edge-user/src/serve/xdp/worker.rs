@@ -1,5 +1,6 @@
 //! The loop of one worker. It never allocates, locks or logs while it serves (I12).
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,14 +11,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::Timespec;
 
-use super::classify::{Answer, answer};
-use crate::cache::Shared;
+use super::classify::{Classifier, Steered};
+use crate::cache::lease::CacheView;
 use crate::clock;
 use crate::counters::{Cell, Reasons, Sends};
 use crate::limits::{BATCH, SEND_RETRY_NS, SPIN, TICK};
 use crate::serve::bounce::BounceQueue;
 use crate::serve::peer::Listeners;
-use crate::serve::transmit::Transmitter;
+use crate::serve::transmit::{Incoming, Transmitter};
+use crate::serve::{Decision, Unsent};
 use crate::sys::epochs::Reader;
 use crate::sys::receive::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
@@ -30,6 +32,9 @@ const SIGN_OF_LIFE: Timespec = Timespec {
     tv_sec: TICK.as_secs().cast_signed(),
     tv_nsec: 0,
 };
+
+/// A packet that was read, or the reason why it is none of ours.
+pub type Classified<'pin> = Result<Steered<'pin>, Reason>;
 
 /// What one worker counts. Every received frame ends in one reason (I10).
 #[derive(Debug, Default)]
@@ -56,16 +61,16 @@ pub struct Worker {
 /// What it serves with. Knows no clock, and does not sleep.
 pub struct WorkerState {
     pub xsk: Xsk,
-    pub shared: Arc<Shared>,
-    pub services: Listeners,
+    pub view: Arc<CacheView>,
+    pub listeners: Listeners,
+    pub max_burst: u8,
     pub out: Box<dyn Transmitter>,
-    /// Behind the sender, so that it is dropped after it.
     pub reader: Reader,
     pub bounce_queue: Arc<BounceQueue>,
     pub cells: Arc<WorkerCells>,
     /// What has come, and what is to be answered; both empty between two turns.
     pub batch: Vec<Result<RxFrame, BadDescriptor>>,
-    pub answers: Vec<(RxFrame, Answer)>,
+    pub classified: Vec<(RxFrame, Classified<'static>)>,
 }
 
 impl Worker {
@@ -85,12 +90,10 @@ impl Worker {
                 self.rest(idle_since)
             };
         }
-        // A send that is still queued names a slot: it ends before this worker counts as gone.
-        let WorkerState {
-            out, mut reader, ..
-        } = self.state;
+        // Sends that are still queued end now, so that the reader can announce that it is gone.
+        let WorkerState { out, reader, .. } = self.state;
         drop(out);
-        reader.offline();
+        drop(reader);
     }
 
     /// Spins a little, then sleeps until a packet is there or it is time to stop.
@@ -119,10 +122,7 @@ impl Worker {
 impl WorkerState {
     /// Serves what has come; says whether that was anything.
     pub fn turn(&mut self) -> bool {
-        if !self.out.holds_slots() {
-            // I6: no slot is held here, and no send names one.
-            self.reader.quiescent();
-        }
+        self.reader.quiescent();
         self.xsk.receive(BATCH, &mut self.batch);
         let any = !self.batch.is_empty();
         if any {
@@ -132,45 +132,66 @@ impl WorkerState {
         any
     }
 
-    /// Reads every request before it answers the first.
+    /// Reads every request before it answers the first, so that their segments are on the way from
+    /// memory meanwhile.
     fn serve(&mut self) {
-        for frame in self.batch.drain(..) {
-            self.cells.received.add(1);
+        let Self {
+            xsk,
+            view,
+            listeners,
+            max_burst,
+            out,
+            reader,
+            bounce_queue,
+            cells,
+            batch,
+            ..
+        } = self;
+        let classifier = Classifier {
+            view,
+            listeners,
+            max_burst: *max_burst,
+        };
+        let mut batched = emptied(mem::take(&mut self.classified));
+        for frame in batch.drain(..) {
+            cells.received.add(1);
             let Ok(frame) = frame else {
-                self.cells.reasons.count(Reason::BadDescriptor, 0);
+                cells.reasons.count(Reason::BadDescriptor, 0);
                 continue;
             };
-            let packet = self.xsk.bytes(&frame);
-            let mark = self.xsk.mark(&frame);
-            let answer = answer(packet, mark, &self.shared.table, &self.services);
-            if let Answer::Data(_, request, stay) = &answer {
-                self.out.expect(request, *stay);
+            let steered = classifier.classify(reader, xsk.bytes(&frame), xsk.hint(&frame));
+            if let Ok(Steered {
+                decision: Decision::Data(lease, runs),
+                ..
+            }) = &steered
+            {
+                out.prefetch(lease, runs);
             }
-            self.answers.push((frame, answer));
+            batched.push((frame, steered));
         }
         let mut bounced = false;
-        let mut bounce = |request| {
-            bounced = true;
-            self.bounce_queue.put(request)
-        };
-        for (frame, answer) in self.answers.drain(..) {
-            let reason = match answer {
-                Answer::Data(parsed, request, stay) => match self.reader.bytes(stay.slot) {
-                    Some(stored) => {
-                        self.out
-                            .answer(&mut self.xsk, &frame, &parsed, &request, stay, stored)
-                    }
-                    // Evicted since it was confirmed.
-                    None => bounce(request),
-                },
-                Answer::Bounce(request) => bounce(request),
-                Answer::Bad(reason) => reason,
+        for (packet, steered) in batched.drain(..) {
+            let reason = match &steered {
+                Ok(steered) => {
+                    let mut to = Incoming {
+                        xsk,
+                        packet: &packet,
+                        frame: &steered.frame,
+                        request: &steered.request,
+                    };
+                    transmit(&mut **out, &mut to, &steered.decision).unwrap_or_else(|| {
+                        bounced = true;
+                        bounce_queue.put(steered.request)
+                    })
+                }
+                Err(reason) => *reason,
             };
-            self.cells.reasons.count(reason, GET_BYTES);
+            cells.reasons.count(reason, GET_BYTES);
             // On every arm, and in one place.
-            self.xsk.recycle(frame);
+            xsk.recycle(packet);
         }
-        self.xsk.feed();
+        self.classified = emptied(batched);
+        self.xsk.refill();
         if bounced {
             self.bounce_queue.wake();
         }
@@ -182,10 +203,27 @@ impl WorkerState {
         self.cells
             .frames_missing
             .set(self.xsk.frames_missing().into());
-        if !self.out.holds_slots() {
-            // Asleep is quiescent; the next turn announces anew, and then reads anew.
-            self.reader.offline();
-        }
+        // Asleep is quiescent; the next turn announces anew, and then reads anew.
+        self.reader.offline();
         self.out.has_unsent(&self.xsk)
     }
+}
+
+/// Says how the request ended, if its chunk is resident.
+fn transmit(
+    out: &mut dyn Transmitter,
+    to: &mut Incoming<'_>,
+    decision: &Decision<'_>,
+) -> Option<Reason> {
+    let (sent, reason) = match decision {
+        Decision::Data(lease, runs) => (out.data(to, lease, runs.clone()), Reason::Served),
+        Decision::Nack(nack) => (out.nack(to, nack), Reason::NackRange),
+        Decision::Miss => return None,
+    };
+    Some(sent.map_or_else(Unsent::reason, |()| reason))
+}
+
+/// Nothing of it but its memory: collecting into the same kind of vector keeps that.
+fn emptied<'pin>(list: Vec<(RxFrame, Classified<'_>)>) -> Vec<(RxFrame, Classified<'pin>)> {
+    list.into_iter().map_while(|_| None).collect()
 }
