@@ -101,6 +101,9 @@ enum Command {
     Run(run::Run),
     /// Runs all tests, those that need the kernel too
     Test {
+        /// Only the searches among them, for longer: more seeds, cases and orders of threads
+        #[arg(long, conflicts_with = "filter")]
+        nightly: bool,
         /// Passed on to `cargo test`
         #[arg(last = true)]
         filter: Vec<String>,
@@ -147,7 +150,7 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Demo(options)) => demo::demo(&options),
         Some(Command::Scenario(which)) => scenario::scenario(&which),
         Some(Command::Run(options)) => run::run(&options),
-        Some(Command::Test { filter }) => test::test(&filter),
+        Some(Command::Test { nightly, filter }) => test::test(nightly, &filter),
         Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::Fuzz(options)) => fuzz::fuzz(&options),
         Some(Command::Check { source: true }) => check::source(),

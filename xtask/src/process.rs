@@ -118,10 +118,14 @@ pub(crate) fn watch(mut child: Child, enough: impl Fn() -> bool) -> Result<Optio
     }
 }
 
-/// Runs to the end, hands over each line of standard output as it comes, and tells how it ended.
-pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
-    let mut child = spawn(command.stdout(Stdio::piped()))?;
-    let lines = line_by_line(child.stdout.take());
+/// Runs to the end, hands over each line it writes as it comes, errors too, and tells how it ended.
+pub(crate) fn all_lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = spawn(command)?;
+    // The command holds the pipe's other end too, and would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let lines = line_by_line(Some(reader));
     loop {
         match lines.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => each(&line),
@@ -277,9 +281,12 @@ mod tests {
     #[test]
     fn lines_come_one_by_one() {
         let mut seen = Vec::new();
-        let status = lines(Command::new("printf").arg("a\\nb"), |line| {
-            seen.push(line.to_owned());
-        });
+        let status = all_lines(
+            Command::new("sh").args(["-c", "echo a; echo b >&2"]),
+            |line| {
+                seen.push(line.to_owned());
+            },
+        );
         assert!(status.unwrap().success());
         assert_eq!(seen, ["a", "b"]);
     }

@@ -1,15 +1,19 @@
-//! All tests, with what the kernel's part of them needs, and a count that hides no skip.
+//! All tests, with what the kernel's part of them needs, a count that hides no skip, and where the
+//! time went.
 //!
 //! A test that cannot run appends a line `SKIPPED <name>: <reason>` to the file named in
 //! `SEALEDGE_SKIPS`. Skips are listed at the end; one that `xtask/skips.txt` does not accept
 //! fails the run. An `#[ignore]` counts as a skip too.
 
 use std::fs;
-use std::iter;
+use std::num::NonZero;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::build;
+use crate::clock;
 use crate::machine::Machine;
 use crate::place;
 use crate::process;
@@ -18,19 +22,28 @@ use crate::rights;
 /// Enough for several daemons with small arenas at a time, and one test with a large one.
 const HUGEPAGE_BYTES: u64 = 1 << 30;
 
+/// Most tests wait more than they work.
+const THREADS_PER_CPU: usize = 2;
+
+/// Cargo calls, by what to test and with which variables.
+type Suites<'a> = Vec<(Vec<&'a str>, &'a [(&'a str, &'a str)])>;
+
 /// I11: the daemon and its tests, without the code that can hold a key.
-const SERVER_ALONE: [&str; 5] = [
-    "--package",
-    "edge-user",
-    "--no-default-features",
-    "--features",
-    "server",
+const SERVER_ALONE: &str = "--package edge-user --no-default-features --features server";
+
+/// Searches by chance or by enumeration, which find more the longer they run.
+const SEARCHES: &str = "--package edge-user --package edge-ebpf --package edge-orders --lib \
+                        --test sim --test reader --test orders";
+const LONG: [(&str, &str); 3] = [
+    ("SEALEDGE_SIM_SEEDS", "100000"),
+    ("PROPTEST_CASES", "10000"),
+    ("LOOM_MAX_PREEMPTIONS", "6"),
 ];
 
 /// Where accepted skips are listed, seen from the root of the workspace.
 const ACCEPTED: &str = "xtask/skips.txt";
 
-pub(crate) fn test(filter: &[String]) -> Result<()> {
+pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
     rights::need_root(
         "test makes network namespaces, loads an XDP program and reserves hugepages; it",
     )?;
@@ -41,25 +54,26 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     machine.expect_namespaces()?;
     machine.hugepages(HUGEPAGE_BYTES)?;
     let skips_file = folder.join("skips");
+    let cpus = thread::available_parallelism().map_or(1, NonZero::get);
 
     let mut tally = Tally::default();
     let mut failed = Vec::new();
-    let asked = filter.iter().map(String::as_str);
-    let mut suites: Vec<Vec<&str>> = vec![iter::once("--workspace").chain(asked).collect()];
-    if filter.is_empty() {
-        suites.push(SERVER_ALONE.to_vec());
-    }
-    for suite in suites {
+    for (words, variables) in suites(nightly, filter) {
         let mut command = build::workspace_cargo("test");
         command
             .arg("--no-fail-fast")
-            .args(suite)
+            .args(words)
+            .envs(variables.iter().copied())
+            .env("RUST_TEST_THREADS", (THREADS_PER_CPU * cpus).to_string())
             .env("SEALEDGE_BIN_DIR", place::target().join("release"))
             .env("SEALEDGE_SKIPS", &skips_file);
-        let status = process::lines(&mut command, |line| {
+        let began = clock::now();
+        tally.begin("compiling", Duration::ZERO);
+        let status = process::all_lines(&mut command, |line| {
             println!("{line}");
-            tally.read(line);
+            tally.read(line, began.elapsed());
         })?;
+        tally.end(began.elapsed());
         if !status.success() {
             failed.push(format!("({status}) {}", process::line(&command)));
         }
@@ -84,7 +98,7 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
             skip.name, skip.reason
         );
     }
-    println!("{}", tally.summary());
+    println!("{}\n{}", tally.times(), tally.summary());
     if !failed.is_empty() {
         bail!("tests failed: {}", failed.join("; "));
     }
@@ -100,6 +114,20 @@ pub(crate) fn test(filter: &[String]) -> Result<()> {
     Ok(())
 }
 
+fn suites(nightly: bool, filter: &[String]) -> Suites<'_> {
+    let words = |text: &'static str| text.split_whitespace().collect::<Vec<_>>();
+    if nightly {
+        return vec![(words(SEARCHES), &LONG)];
+    }
+    let mut all = words("--workspace");
+    all.extend(filter.iter().map(String::as_str));
+    let mut suites: Suites<'_> = vec![(all, &[])];
+    if filter.is_empty() {
+        suites.push((words(SERVER_ALONE), &[]));
+    }
+    suites
+}
+
 /// A test that could not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Skip {
@@ -113,6 +141,10 @@ struct Tally {
     passed: u64,
     failed: u64,
     skips: Vec<Skip>,
+    /// How long each test program took.
+    parts: Vec<(String, Duration)>,
+    /// The one that runs, and since when.
+    running: (String, Duration),
 }
 
 impl Tally {
@@ -124,8 +156,24 @@ impl Tally {
         self.skips.extend(told);
     }
 
-    fn read(&mut self, line: &str) {
-        if let Some(rest) = line.strip_prefix("test result: ") {
+    fn begin(&mut self, part: &str, now: Duration) {
+        self.running = (part.to_owned(), now);
+    }
+
+    fn end(&mut self, now: Duration) {
+        let (part, since) = std::mem::take(&mut self.running);
+        let took = now.saturating_sub(since);
+        match self.parts.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, sum)) => *sum += took,
+            None => self.parts.push((part, took)),
+        }
+    }
+
+    fn read(&mut self, line: &str, now: Duration) {
+        if let Some(part) = part(line) {
+            self.end(now);
+            self.begin(part, now);
+        } else if let Some(rest) = line.strip_prefix("test result: ") {
             self.passed += number_before(rest, " passed");
             self.failed += number_before(rest, " failed");
         } else if let Some((name, outcome)) = line
@@ -142,6 +190,21 @@ impl Tally {
         }
     }
 
+    /// Longest first; what took less than a second is one sum.
+    fn times(&self) -> String {
+        let mut parts: Vec<_> = self.parts.iter().collect();
+        parts.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let (long, short): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|(_, took)| took.as_secs() > 0);
+        let mut times: Vec<String> = long
+            .into_iter()
+            .map(|(part, took)| format!("{part} {:.0}", took.as_secs_f64()))
+            .collect();
+        let rest: Duration = short.into_iter().map(|(_, took)| took).sum();
+        times.push(format!("all others {:.0}", rest.as_secs_f64()));
+        format!("seconds: {}", times.join(", "))
+    }
+
     fn summary(&self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",
@@ -150,6 +213,18 @@ impl Tally {
             self.skips.len()
         )
     }
+}
+
+/// The test program that cargo says it starts: `net` of `Running tests/net/main.rs
+/// (target/debug/deps/net-956554ca775151aa)`.
+fn part(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    if line.starts_with("Doc-tests ") {
+        return Some(line);
+    }
+    let (_, path) = line.strip_prefix("Running ")?.split_once('(')?;
+    let (_, file) = path.rsplit_once('/')?;
+    file.rsplit_once('-').map(|(name, _)| name)
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
@@ -196,13 +271,43 @@ mod tests {
     #[test]
     fn results_of_several_programs_are_added_up() {
         let mut tally = Tally::default();
-        tally.read("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
-        tally.read("test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured");
-        tally.read("test slow ... ignored, takes an hour");
-        tally.read("test quick ... ok");
+        for line in [
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured",
+            "test slow ... ignored, takes an hour",
+            "test quick ... ok",
+        ] {
+            tally.read(line, Duration::ZERO);
+        }
         assert_eq!(tally.summary(), "15 passed, 2 failed, 1 skipped");
         tally.hear(told_skips("SKIPPED quick: no root\n"));
         assert_eq!(tally.summary(), "14 passed, 2 failed, 2 skipped");
+    }
+
+    #[test]
+    fn the_time_of_each_test_program_is_added_up() {
+        let mut tally = Tally::default();
+        tally.begin("compiling", Duration::ZERO);
+        for (line, second) in [
+            ("   Compiling edge-user v0.1.0", 1),
+            (
+                "     Running tests/net/main.rs (target/debug/deps/net-956554ca775151aa)",
+                10,
+            ),
+            ("test Running (a-b) ... ok", 15),
+            (
+                "     Running unittests src/lib.rs (target/debug/deps/edge_user-57c1)",
+                75,
+            ),
+            ("   Doc-tests edge_user", 80),
+        ] {
+            tally.read(line, Duration::from_secs(second));
+        }
+        tally.end(Duration::from_millis(80_100));
+        assert_eq!(
+            tally.times(),
+            "seconds: net 65, compiling 10, edge_user 5, all others 0"
+        );
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn a_front_that_looks_a_chunk_up_reads_no_slot_that_is_being_rewritten() {
 #[test]
 fn a_slot_is_not_rewritten_under_a_send() {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound.get_or_insert(3);
     model.check(|| {
         let mut store = store(1);
         let view = Arc::clone(store.view());
@@ -191,7 +191,7 @@ fn a_slot_is_not_rewritten_under_a_send() {
 #[test]
 fn a_slot_is_not_rewritten_under_an_owned_lease() {
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
+    model.preemption_bound.get_or_insert(3);
     model.check(|| {
         let mut store = store(1);
         let view = Arc::clone(store.view());

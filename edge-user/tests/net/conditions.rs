@@ -16,16 +16,9 @@ use edge_user::sys::socket::ServiceSocket;
 use edge_user::sys::xsk::Xsk;
 
 use crate::daemon::{Edged, Setup, command_with};
-use crate::ground::{Ground, Plan, bpf_object, ip, program};
+use crate::ground::{Ground, bpf_object, ip, program};
 use crate::objects::Object;
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended, pause};
-
-fn light() -> Option<Ground> {
-    Ground::with(&Plan {
-        light: true,
-        ..Plan::default()
-    })
-}
 
 fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
     let output = ended(setup.command(ground), ANSWER_TIME_MAX);
@@ -35,7 +28,7 @@ fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
 
 #[test]
 fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let good = || Setup::of(&ground, "gso");
 
     let large = Setup {
@@ -106,7 +99,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
 
 #[test]
 fn an_mtu_too_large_for_native_xdp_is_named() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     // The program at the reader's end allows no such MTU either.
     let there = [
         "-n",
@@ -144,7 +137,7 @@ fn an_mtu_too_large_for_native_xdp_is_named() {
 
 #[test]
 fn too_few_descriptors_are_named_with_their_limit() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let setup = Setup::of(&ground, "gso");
     let command = setup.command(&ground);
     let mut few = Command::new("prlimit");
@@ -159,7 +152,7 @@ fn too_few_descriptors_are_named_with_their_limit() {
 
 #[test]
 fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let in_edge = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace], words].concat());
     let at = |address: &str| Setup {
         listen: vec![format!("[{address}]:7347").parse().unwrap()],
@@ -190,7 +183,7 @@ fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
 
 #[test]
 fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let link_local: Ipv6Addr = "fe80::ff:fe00:1".parse().unwrap();
     for xdp in ["native", "off"] {
         let setup = Setup {
@@ -223,7 +216,7 @@ fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
 
 #[test]
 fn what_somebody_else_holds_is_named_and_worth_another_try() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "held", 100_000);
     let setup = Setup::of(&ground, "gso");
     let pass = bpf_object("edge-pass").display().to_string();
@@ -291,7 +284,7 @@ fn what_is_let_go_of_a_moment_later_is_had() {
             hold().unwrap();
         });
     }
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     had_after(|| bound_to_queue(&ground));
     for address in [ground.service_v4(), ground.service_v6()] {
         had_after(|| ground.edge.enter(|| ServiceSocket::bind(address)));
@@ -300,7 +293,7 @@ fn what_is_let_go_of_a_moment_later_is_had() {
 
 #[test]
 fn edged_without_rights_says_which_it_needs() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     // Where everybody may read and run it.
     let copy = ground.folder().join("edged");
     fs::copy(program("edged"), &copy).unwrap();
@@ -317,7 +310,7 @@ fn edged_without_rights_says_which_it_needs() {
 
 #[test]
 fn a_get_that_cannot_succeed_says_why() {
-    let Some(ground) = light() else { return };
+    let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "asked-for", 100_000);
     let other = Object::seal(&ground, "asked-of-nobody", 100_000);
     let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, Plan, tell_skip};
+use crate::ground::{Ground, tell_skip};
 use crate::wait;
 
 /// A command that may leave a core dump, in a folder.
@@ -26,13 +26,7 @@ fn with_cores(command: &Command, folder: &Path) -> Command {
 
 #[test]
 fn edged_leaves_no_core_dump() {
-    let light = Plan {
-        light: true,
-        ..Plan::default()
-    };
-    let Some(ground) = Ground::with(&light) else {
-        return;
-    };
+    let Some(ground) = Ground::new() else { return };
     let mut aborts = Command::new("sh");
     aborts.args(["-c", "kill -ABRT $$"]);
     let mut control = with_cores(&aborts, ground.folder());
@@ -94,13 +88,7 @@ fn dumpable_memory(process: u32) -> Vec<u8> {
 
 #[test]
 fn a_copy_of_the_memory_holds_no_cookie_secret() {
-    let light = Plan {
-        light: true,
-        ..Plan::default()
-    };
-    let Some(ground) = Ground::with(&light) else {
-        return;
-    };
+    let Some(ground) = Ground::new() else { return };
     let secret_file = ground.folder().join("secret");
     let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 + 3).unwrap());
     fs::write(&secret_file, secret).unwrap();

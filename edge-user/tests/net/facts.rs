@@ -14,9 +14,8 @@ use crate::ground::{Ground, Plan, Side, ip};
 use crate::objects::Object;
 use crate::wait;
 
-fn light(queues: u32) -> Option<Ground> {
+fn with_queues(queues: u32) -> Option<Ground> {
     Ground::with(&Plan {
-        light: true,
         queues,
         ..Plan::default()
     })
@@ -33,7 +32,7 @@ fn ip_in(side: &Side, words: &str) {
 
 #[test]
 fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
-    let Some(ground) = light(2) else { return };
+    let Some(ground) = with_queues(2) else { return };
     let object = Object::seal(&ground, "elsewhere", 300_000);
     // `nsenter --net` leaves /sys as it is, and so does systemd's NetworkNamespacePath=.
     assert!(!Path::new("/sys/class/net").join(ground.edge.link).exists());
@@ -49,7 +48,7 @@ fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
 
 #[test]
 fn an_interface_is_known_by_name_and_by_index_with_all_that_counts() {
-    let Some(ground) = light(2) else { return };
+    let Some(ground) = with_queues(2) else { return };
     let side = &ground.edge;
     ip_in(side, "link set dev edge0 mtu 1400");
     ask(side, |network| {
@@ -80,7 +79,7 @@ fn an_interface_is_known_by_name_and_by_index_with_all_that_counts() {
 
 #[test]
 fn an_address_that_is_not_usable_yet_or_never_is_told_apart() {
-    let Some(ground) = light(1) else { return };
+    let Some(ground) = Ground::new() else { return };
     let side = &ground.edge;
     // One of its own, which takes a second to be found unique, and one the reader has already.
     ip_in(side, "address add fd71::77/64 dev edge0");
@@ -119,7 +118,7 @@ fn an_address_that_is_not_usable_yet_or_never_is_told_apart() {
 )]
 fn a_look_at_one_interface_is_cheap_among_ten_thousand_addresses() {
     const COUNT: u32 = 10_000;
-    let Some(ground) = light(1) else { return };
+    let Some(ground) = Ground::new() else { return };
     let side = &ground.edge;
     let mut batch = String::new();
     for number in 1..=COUNT {

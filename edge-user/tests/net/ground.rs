@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +23,6 @@ use tempfile::TempDir;
 
 use crate::wait;
 
-/// One heavy test at a time: two cores are not many.
-static TURN: Mutex<()> = Mutex::new(());
 /// The first `ip netns add` of a machine mounts something, and two at once get in each other's way.
 static MAKING: Mutex<()> = Mutex::new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -44,7 +42,6 @@ pub(crate) struct Ground {
     pub(crate) edge: Side,
     pub(crate) reader: Side,
     folder: TempDir,
-    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// Carries the longest HELLO there is over IPv6, and two short ones in one frame.
@@ -56,8 +53,6 @@ pub(crate) struct Plan {
     pub(crate) mtu_bytes: u32,
     /// Addresses and stations of the golden packets, and a reader's side that is silent.
     pub(crate) golden: bool,
-    /// Waits more than it works, so it need not wait for its turn.
-    pub(crate) light: bool,
 }
 
 impl Default for Plan {
@@ -66,7 +61,6 @@ impl Default for Plan {
             queues: 1,
             mtu_bytes: 1500,
             golden: false,
-            light: false,
         }
     }
 }
@@ -82,7 +76,6 @@ impl Ground {
             tell_skip(&reason);
             return None;
         }
-        let turn = (!plan.light).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let side = |name: &str, link, last: u8| {
             let (ipv4, ipv6) = if plan.golden {
@@ -122,7 +115,6 @@ impl Ground {
             edge,
             reader,
             folder,
-            _turn: turn,
         };
         ground.make(plan);
         Some(ground)

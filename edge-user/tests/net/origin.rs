@@ -11,7 +11,7 @@ use std::time::Duration;
 use edge_user::limits::ORIGIN_THREADS;
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, Plan, tell_skip};
+use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
 use crate::wait::{self, pause};
 
@@ -132,10 +132,7 @@ impl Drop for Leases {
 #[test]
 fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
     // I8
-    let Some(ground) = Ground::with(&Plan {
-        light: true,
-        ..Plan::default()
-    }) else {
+    let Some(ground) = Ground::new() else {
         return;
     };
     let edge = ground.service_v4();
@@ -169,10 +166,7 @@ fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
 
 #[test]
 fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
-    let Some(ground) = Ground::with(&Plan {
-        light: true,
-        ..Plan::default()
-    }) else {
+    let Some(ground) = Ground::new() else {
         return;
     };
     let object = Object::seal(&ground, "object", 6_000_000);
@@ -202,10 +196,7 @@ fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
 
 #[test]
 fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure() {
-    let Some(ground) = Ground::with(&Plan {
-        light: true,
-        ..Plan::default()
-    }) else {
+    let Some(ground) = Ground::new() else {
         return;
     };
     let edge = ground.service_v4();

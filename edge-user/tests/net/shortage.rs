@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::daemon::{Edged, Setup, command_beside};
-use crate::ground::{Ground, Plan, tell_skip};
+use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended};
 
@@ -126,13 +126,7 @@ fn mounted(kind: &str, option: Option<&str>) -> Option<PathBuf> {
 
 #[test]
 fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
-    let light = Plan {
-        light: true,
-        ..Plan::default()
-    };
-    let Some(ground) = Ground::with(&light) else {
-        return;
-    };
+    let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "squeezed", 300_000);
     let Some(group) = Group::with(&HUGEPAGES) else {
         return;
@@ -177,13 +171,7 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
 
 #[test]
 fn memory_that_a_control_group_forbids_is_an_error_and_not_the_end_of_the_process() {
-    let light = Plan {
-        light: true,
-        ..Plan::default()
-    };
-    let Some(ground) = Ground::with(&light) else {
-        return;
-    };
+    let Some(ground) = Ground::new() else { return };
     let Some(group) = Group::with(&MEMORY) else {
         return;
     };

@@ -3,7 +3,7 @@
 use std::thread;
 
 use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, Plan, tc};
+use crate::ground::{Ground, tc};
 use crate::objects::Object;
 
 /// A full datagram, and what of it is content.
@@ -25,13 +25,7 @@ fn a_slow_link_is_filled_and_not_flooded_with_repairs() {
 }
 
 fn fetch_over(kilobits: u64, queue_bytes: u64) {
-    let light = Plan {
-        light: true,
-        ..Plan::default()
-    };
-    let Some(ground) = Ground::with(&light) else {
-        return;
-    };
+    let Some(ground) = Ground::new() else { return };
     let size_bytes = kilobits * 125 * SECONDS;
     let object = Object::seal(&ground, "slow", usize::try_from(size_bytes).unwrap());
     let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
