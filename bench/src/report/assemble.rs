@@ -8,17 +8,7 @@ use super::model::{Against, Better, EDGE, Measure, Measured, Report, Row, Run, R
 
 /// Compares every row.
 pub fn assemble(runs: Runs) -> Result<Report, Fault> {
-    let rows = runs.rows.into_iter().map(Row::from_runs);
-    Ok(Report {
-        schema: runs.schema,
-        host: runs.host,
-        commit: runs.commit,
-        started: runs.started,
-        quick: runs.quick,
-        seconds_a_side: runs.seconds_a_side,
-        sender: runs.sender,
-        rows: rows.collect::<Result<_, _>>()?,
-    })
+    runs.try_map(Row::from_runs)
 }
 
 impl Row {
@@ -163,7 +153,7 @@ fn wrong_chunks(runs: &[Run], side: &str) -> u64 {
 
 /// Whether the median of the ratios is as wanted. A row that delivered wrong bytes meets nothing,
 /// also where less is better.
-pub(super) fn is_met(against: &Against, wrong: u64) -> Option<bool> {
+fn is_met(against: &Against, wrong: u64) -> Option<bool> {
     let (ratio, target) = (against.ratio?, against.target?);
     let good = match against.better {
         Better::Higher => ratio >= target,
@@ -173,7 +163,7 @@ pub(super) fn is_met(against: &Against, wrong: u64) -> Option<bool> {
 }
 
 /// Missed if any is missed; untold if any cannot be told, or if nothing is wanted.
-pub(super) fn all_met(against: &[Against]) -> Option<bool> {
+fn all_met(against: &[Against]) -> Option<bool> {
     let wanted = || against.iter().filter(|against| against.target.is_some());
     if wanted().any(|against| against.met == Some(false)) {
         return Some(false);

@@ -4,13 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::assemble::{all_met, is_met};
-use super::model::{Against, Cpu, Document, EDGE, Measured, Report, Row, Run, SCHEMA};
+use super::model::{Cpu, Document, EDGE, Measured, Run, SCHEMA};
 
 /// Far beyond what can be measured, and whatever is reckoned of these stays a number.
 const FIGURES: RangeInclusive<f64> = 1e-9..=1e18;
-/// Of the greatest to the least, and somewhat more.
-const RATIO_MAX: f64 = 1e28;
 /// Likewise of latencies in one run.
 const SAMPLES_MAX: u64 = 1 << 40;
 
@@ -60,7 +57,7 @@ fn beyond_and_not_zero(figure: f64) -> Option<String> {
 }
 
 /// The part that runs and reports share.
-pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fault> {
+pub(super) fn document<R>(document: &Document<R>, id: impl Fn(&R) -> &String) -> Result<(), Fault> {
     if document.schema != SCHEMA {
         let problem = format!("{} is not {SCHEMA}, the one known here", document.schema);
         return Err(Fault::new("schema", problem));
@@ -77,7 +74,7 @@ pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fa
         return Err(Fault::new("seconds_a_side", problem));
     }
     let mut seen = BTreeSet::new();
-    for (index, id) in ids.iter().enumerate() {
+    for (index, id) in document.rows.iter().map(id).enumerate() {
         let field = format!("rows[{index}].id");
         if id.is_empty() {
             return Err(Fault::new(field, "is empty"));
@@ -85,79 +82,6 @@ pub(super) fn document<R>(document: &Document<R>, ids: &[&str]) -> Result<(), Fa
         if !seen.insert(id) {
             return Err(Fault::new(field, format!("{id} is there twice")));
         }
-    }
-    Ok(())
-}
-
-/// A whole report. Its arithmetic was done elsewhere and is not done again, but must not
-/// contradict itself.
-pub(super) fn report(report: &Report) -> Result<(), Fault> {
-    let ids: Vec<&str> = report.rows.iter().map(|row| row.id.as_str()).collect();
-    document(report, &ids)?;
-    report.rows.iter().try_for_each(row)
-}
-
-fn row(row: &Row) -> Result<(), Fault> {
-    runs(&row.id, &row.ours.unit, &row.runs)?;
-    if let Some(problem) = row.ours.value.and_then(beyond_and_not_zero) {
-        return Err(Fault::in_row(&row.id, "ours.value", problem));
-    }
-    for (index, against) in row.against.iter().enumerate() {
-        beside(row, against).map_err(|(field, problem)| {
-            Fault::in_row(&row.id, format!("against[{index}].{field}"), problem)
-        })?;
-    }
-    if row.met != all_met(&row.against) {
-        let problem = "contradicts `met` of what the row is against";
-        return Err(Fault::in_row(&row.id, "met", problem));
-    }
-    if row.ours.value.is_none() && row.note.is_none() {
-        let problem = "is needed: a row without a value says why";
-        return Err(Fault::in_row(&row.id, "note", problem));
-    }
-    if row.wrong > 0 && row.ours.value != Some(0.0) {
-        let problem = "is not 0, and the edge delivered wrong chunks";
-        return Err(Fault::in_row(&row.id, "ours.value", problem));
-    }
-    Ok(())
-}
-
-fn beside(row: &Row, against: &Against) -> Result<(), (&'static str, String)> {
-    let figures = [("theirs", against.theirs), ("target", against.target)];
-    for (field, figure) in figures {
-        if let Some(problem) = figure.and_then(beyond) {
-            return Err((field, problem));
-        }
-    }
-    agrees(row, against).map_err(|(field, problem)| (field, problem.to_owned()))
-}
-
-/// Its parts with each other.
-fn agrees(row: &Row, against: &Against) -> Result<(), (&'static str, &'static str)> {
-    if against.name.is_empty() {
-        return Err(("name", "is empty"));
-    }
-    let ratio = (against.ratio, against.low, against.high);
-    if against.absent.is_some() {
-        if against.theirs.is_some() || ratio != (None, None, None) {
-            return Err(("absent", "stands beside figures of that side"));
-        }
-    } else {
-        match ratio {
-            (None, None, None) if row.ours.value.is_none() => {}
-            (Some(_), Some(_), Some(_)) if against.theirs.is_none() => {
-                return Err(("theirs", "is missing beside a ratio"));
-            }
-            (Some(_), Some(low), Some(high)) if low < 0.0 || high > RATIO_MAX => {
-                return Err(("ratio", "is beyond that of two figures"));
-            }
-            (Some(ratio), Some(low), Some(high)) if low <= ratio && ratio <= high => {}
-            (Some(_), Some(_), Some(_)) => return Err(("ratio", "is not within low and high")),
-            _ => return Err(("ratio", "ratio, low and high are needed, or `absent`")),
-        }
-    }
-    if against.met != is_met(against, row.wrong) {
-        return Err(("met", "contradicts ratio and target"));
     }
     Ok(())
 }

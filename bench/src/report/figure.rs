@@ -74,10 +74,22 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{} %", number(share * 100.0))
 }
 
+/// What stands where there is no figure.
+pub(super) fn none() -> String {
+    "—".into()
+}
+
+pub(super) fn optional(value: Option<f64>, unit: &str) -> String {
+    value.map_or_else(none, |value| with_unit(value, unit))
+}
+
 pub(super) fn measure(measure: &Measure) -> String {
-    measure
-        .value
-        .map_or_else(|| "—".into(), |value| with_unit(value, &measure.unit))
+    optional(measure.value, &measure.unit)
+}
+
+/// Three fifths are 0.6 and not 0.6000000000000001.
+pub(super) fn tidy(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
 }
 
 /// `1.62 (1.55 … 1.70)`, or that it is absent.
@@ -85,7 +97,7 @@ pub(super) fn ratio(against: &Against) -> String {
     match (&against.absent, against.ratio, against.low, against.high) {
         (Some(reason), ..) => format!("absent: {reason}"),
         (None, Some(ratio), Some(low), Some(high)) => interval(ratio, low, high),
-        (None, ..) => "—".into(),
+        (None, ..) => none(),
     }
 }
 
@@ -101,7 +113,7 @@ pub(super) fn target(against: &Against) -> String {
     };
     against
         .target
-        .map_or_else(|| "—".into(), |target| format!("{sign} {target}"))
+        .map_or_else(none, |target| format!("{sign} {target}"))
 }
 
 /// In words, because colour alone says nothing to some.

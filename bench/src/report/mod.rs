@@ -18,6 +18,8 @@ mod facts;
 pub mod table;
 /// Two reports of one host.
 pub mod compare;
+/// Processor time per GB.
+mod cost;
 /// Plots, as SVG.
 mod plot;
 /// The page.

@@ -44,6 +44,25 @@ pub struct Document<R> {
     pub rows: Vec<R>,
 }
 
+impl<R> Document<R> {
+    /// With other rows.
+    pub(super) fn try_map<S, E>(
+        self,
+        row: impl FnMut(R) -> Result<S, E>,
+    ) -> Result<Document<S>, E> {
+        Ok(Document {
+            schema: self.schema,
+            host: self.host,
+            commit: self.commit,
+            started: self.started,
+            quick: self.quick,
+            seconds_a_side: self.seconds_a_side,
+            sender: self.sender,
+            rows: self.rows.into_iter().map(row).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// What tables, pages and comparisons are made from.
 pub type Report = Document<Row>;
 /// What a benchmark hands over.
@@ -129,6 +148,34 @@ pub struct Row {
 }
 
 impl Row {
+    /// What it was made from.
+    pub(super) fn into_measured(self) -> Measured {
+        let runs = self.runs;
+        let ran = |side: &str| runs.iter().any(|run| run.side == side);
+        let targets = self.against.into_iter().map(|against| {
+            let is_mark = against.absent.is_none() && !ran(&against.name);
+            Target {
+                target: against.target,
+                better: Some(against.better),
+                absent: against.absent.filter(|_| !ran(&against.name)),
+                theirs: against.theirs.filter(|_| is_mark),
+                name: against.name,
+            }
+        });
+        Measured {
+            targets: targets.collect(),
+            id: self.id,
+            name: self.name,
+            work: self.work,
+            unit: self.ours.unit,
+            better: self.better,
+            mode: self.mode,
+            saturated: self.saturated,
+            note: self.note,
+            runs,
+        }
+    }
+
     /// The short title, or what was done.
     pub fn title(&self) -> &str {
         if self.name.is_empty() {

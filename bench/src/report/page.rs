@@ -3,9 +3,9 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::cost::{ENDS, per_gb};
 use super::model::{Against, Report, Row, Run};
-use super::plot::palette::{Key, Shape, style_sheet};
-use super::plot::{self, Chapter, Drawing, Figures, Plot, cost_of_run, quantile};
+use super::plot::{self, Plot, sides};
 use super::{facts, figure};
 
 const STYLE: &str = include_str!("style.css");
@@ -14,8 +14,10 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
 /// HTML, complete.
 pub fn page(report: &Report) -> Result<String> {
-    let chapters = plot::all(report)?;
-    let title = format!("Sealedge benchmark, {}", report.commit);
+    let latencies = report.rows.iter().map(plot::percentiles);
+    let latencies = latencies.collect::<Result<Vec<_>>>()?.into_iter().flatten();
+    let loads = report.rows.iter().map(|row| plot::loads(report, row));
+    let loads = loads.collect::<Result<Vec<_>>>()?.into_iter().flatten();
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -23,14 +25,16 @@ pub fn page(report: &Report) -> Result<String> {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
-                title { (title) }
-                style { (PreEscaped(STYLE)) (PreEscaped(style_sheet())) }
+                title { "Sealedge benchmark, " (report.commit) }
+                style { (PreEscaped(STYLE)) }
             }
             body {
                 (header(report))
                 main {
                     (results(report))
-                    @for (index, chapter) in chapters.iter().enumerate() { (plots(index, chapter)) }
+                    (chapter("Latency by percentile", latencies))
+                    (chapter("Goodput and latency by offered load", loads))
+                    (processors(report))
                     (runs(report))
                 }
                 footer { "Made by edge-bench from the JSON report of the same run." }
@@ -71,7 +75,7 @@ fn results(report: &Report) -> Markup {
     ];
     let count = |met| report.rows.iter().filter(|row| row.met == met).count();
     html! {
-        h2 id="results" { "Results" }
+        h2 { "Results" }
         p {
             (report.rows.len()) " rows: " (count(Some(true))) " met, " (count(Some(false)))
             " missed, " (count(None)) " without a verdict. A ratio is ours to theirs, the median "
@@ -96,10 +100,10 @@ fn result(row: &Row) -> Markup {
     html! {
         tr {
             th scope="rowgroup" rowspan=(span) { (row.id) " " (row.title()) }
-            td class="ours" rowspan=(span) data-name="edge" { (figure::measure(&row.ours)) }
+            td rowspan=(span) { (figure::measure(&row.ours)) }
             @match row.against.first() {
                 Some(first) => (beside(row, first)),
-                None => { td data-name="against" { "nothing" } td {} td {} td {} td {} }
+                None => { td { "nothing" } td {} td {} td {} td {} }
             }
         }
         @for against in row.against.iter().skip(1) { tr { (beside(row, against)) } }
@@ -114,110 +118,76 @@ fn result(row: &Row) -> Markup {
 }
 
 fn beside(row: &Row, against: &Against) -> Markup {
-    let theirs = against
-        .theirs
-        .map(|theirs| figure::with_unit(theirs, &row.ours.unit));
-    let (text, class) = match against.met {
-        Some(true) => (figure::met(against.met), "met"),
-        Some(false) => (figure::met(against.met), "missed"),
-        None => (figure::met(against.met), ""),
+    let class = match against.met {
+        Some(true) => "met",
+        Some(false) => "missed",
+        None => "",
     };
     let ratio = if against.absent.is_some() { "text" } else { "" };
     html! {
-        td data-name="against" { (against.name) }
-        td data-name="theirs" { (theirs.unwrap_or_else(|| "—".into())) }
-        td class=(ratio) data-name="ratio" { (figure::ratio(against)) }
-        td data-name="target" { (figure::target(against)) }
-        td class=(class) data-name=[against.met.is_none().then_some("result")] { (text) }
+        td { (against.name) }
+        td { (figure::optional(against.theirs, &row.ours.unit)) }
+        td class=(ratio) { (figure::ratio(against)) }
+        td { (figure::target(against)) }
+        td class=(class) { (figure::met(against.met)) }
     }
 }
 
-fn plots(index: usize, chapter: &Chapter) -> Markup {
+fn chapter(title: &str, plots: impl Iterator<Item = Plot>) -> Markup {
+    let plots: Vec<Plot> = plots.collect();
     html! {
-        h2 { (chapter.title) }
-        @for (place, plot) in chapter.plots.iter().enumerate() {
-            (figure_of(&format!("plot-{index}-{place}"), plot))
-        }
-    }
-}
-
-fn figure_of(id: &str, plot: &Plot) -> Markup {
-    html! {
-        figure {
-            figcaption { h3 { (plot.title) } }
-            ul class="keys" { @for key in &plot.keys { li { (swatch(key)) (key.text) } } }
-            (svg(&format!("{id}-wide"), "wide", plot, &plot.wide))
-            (svg(&format!("{id}-narrow"), "narrow", plot, &plot.narrow))
-            (scroll(&plot.title, table(&plot.figures)))
-        }
-    }
-}
-
-/// The drawing is complete SVG of our own making; the frame around it adds its name.
-fn svg(id: &str, class: &str, plot: &Plot, drawing: &Drawing) -> Markup {
-    let (title, description) = (format!("{id}-title"), format!("{id}-description"));
-    html! {
-        svg class=(class) role="img" viewBox=(format!("0 0 {} {}", drawing.width, drawing.height))
-            aria-labelledby=(format!("{title} {description}")) {
-            title id=(title) { (plot.title) }
-            desc id=(description) { (plot.description) }
-            (PreEscaped(&drawing.svg))
-        }
-    }
-}
-
-fn swatch(key: &Key) -> Markup {
-    let colour = key.colour.hex();
-    html! {
-        svg width="28" height="14" aria-hidden="true" {
-            @match key.shape {
-                Shape::Line => {
-                    line class="key" x1="0" y1="7" x2="28" y2="7" stroke=(colour) stroke-width="2" {}
-                }
-                Shape::Bar => { rect x="4" y="1" width="20" height="12" fill=(colour) {} }
-                Shape::Mark => {
-                    line x1="14" y1="0" x2="14" y2="14" stroke=(colour) stroke-width="2" {}
-                }
-                Shape::Spread => {
-                    line x1="4" y1="7" x2="24" y2="7" stroke=(colour) stroke-width="2" {}
-                    line x1="4" y1="4" x2="4" y2="10" stroke=(colour) stroke-width="2" {}
-                    line x1="24" y1="4" x2="24" y2="10" stroke=(colour) stroke-width="2" {}
+        @if !plots.is_empty() {
+            h2 { (title) }
+            @for plot in plots {
+                figure {
+                    figcaption { h3 { (plot.title) } }
+                    div role="img" aria-label=(plot.description) { (PreEscaped(plot.svg)) }
                 }
             }
         }
     }
 }
 
-/// Wider than a narrow screen: reached by keyboard too.
-fn scroll(name: &str, inside: Markup) -> Markup {
-    html! { div class="scroll" role="region" tabindex="0" aria-label=(name) { (inside) } }
-}
-
-fn table(figures: &Figures) -> Markup {
+/// Seconds per GB, over all pairs.
+fn processors(report: &Report) -> Markup {
+    let mut lines = Vec::new();
+    for row in &report.rows {
+        for (side, (name, end)) in sides(row)
+            .into_iter()
+            .flat_map(|side| ENDS.map(|end| (side, end)))
+        {
+            let runs: Vec<&Run> = row.runs.iter().filter(|run| run.side == side).collect();
+            if let Some(cpu) = per_gb(&runs, end) {
+                let parts = [
+                    cpu.user_seconds,
+                    cpu.system_seconds,
+                    cpu.softirq_seconds,
+                    cpu.seconds(),
+                ];
+                let words = [&row.id, side, name].map(str::to_owned).into_iter();
+                lines.push(words.chain(parts.map(figure::number)).collect());
+            }
+        }
+    }
+    let head = [
+        "row",
+        "side",
+        "end",
+        "user",
+        "system",
+        "softirq",
+        "all, s/GB",
+    ];
     html! {
-        table {
-            thead { tr { @for name in &figures.head { th scope="col" { (name) } } } }
-            tbody { @for row in &figures.rows { tr { @for cell in row { td { (cell) } } } } }
+        @if !lines.is_empty() {
+            h2 { "Processor time per GB" }
+            (scroll("Processor time per GB", table(&head, &lines)))
         }
     }
 }
 
 fn runs(report: &Report) -> Markup {
-    let measured = report.rows.iter().filter(|row| !row.runs.is_empty());
-    html! {
-        h2 { "Runs" }
-        p { "In the order they ran. Processor time is in seconds per GB." }
-        @for row in measured {
-            details {
-                summary { (row.id) " " (row.title()) ", " (row.runs.len()) " runs" }
-                (scroll(&format!("Runs of {}", row.id), table(&figures(row))))
-            }
-        }
-    }
-}
-
-fn figures(row: &Row) -> Figures {
-    let mut figures = Figures::new(&[
+    let head = [
         "pair",
         "side",
         "value",
@@ -230,31 +200,59 @@ fn figures(row: &Row) -> Figures {
         "client CPU",
         "verified",
         "wrong",
-    ]);
-    figures.rows.extend(row.runs.iter().map(cells));
-    figures
+    ];
+    let measured = report.rows.iter().filter(|row| !row.runs.is_empty());
+    html! {
+        h2 { "Runs" }
+        p { "In the order they ran. Processor time is in seconds per GB." }
+        @for row in measured {
+            details {
+                summary { (row.id) " " (row.title()) ", " (row.runs.len()) " runs" }
+                @let lines: Vec<_> = row.runs.iter().map(cells).collect();
+                (scroll(&format!("Runs of {}", row.id), table(&head, &lines)))
+            }
+        }
+    }
 }
 
 fn cells(run: &Run) -> Vec<String> {
-    let dash = || "—".to_owned();
     let latency = |at: f64| {
         let latency = run.latency.as_ref();
-        latency.map_or_else(dash, |latency| quantile(latency, at))
+        figure::optional(
+            latency.map(|it| figure::float(it.value_at_quantile(at))),
+            "ns",
+        )
     };
-    let [server, client] = cost_of_run(run).map(|cost| cost.map_or_else(dash, figure::number));
+    let [server, client] = ENDS.map(|(_, end)| {
+        let cpu = per_gb(&[run], end);
+        cpu.map_or_else(figure::none, |cpu| figure::number(cpu.seconds()))
+    });
     vec![
         run.pair.to_string(),
         run.side.clone(),
         figure::with_unit(run.value, &run.unit),
-        run.offered
-            .map_or_else(dash, |offered| figure::with_unit(offered, "requests/s")),
+        figure::optional(run.offered, "requests/s"),
         latency(0.5),
         latency(0.99),
         latency(0.999),
-        run.loss.map_or_else(dash, figure::percent),
+        run.loss.map_or_else(figure::none, figure::percent),
         server,
         client,
         figure::count(run.verified),
         figure::count(run.wrong),
     ]
+}
+
+/// Wider than a narrow screen: reached by keyboard too.
+fn scroll(name: &str, inside: Markup) -> Markup {
+    html! { div class="scroll" role="region" tabindex="0" aria-label=(name) { (inside) } }
+}
+
+fn table(head: &[&str], lines: &[Vec<String>]) -> Markup {
+    html! {
+        table {
+            thead { tr { @for name in head { th scope="col" { (name) } } } }
+            tbody { @for line in lines { tr { @for cell in line { td { (cell) } } } } }
+        }
+    }
 }

@@ -83,17 +83,13 @@ fn add(table: &mut Table, row: &Row) {
         figure::measure(&row.ours),
     ];
     if row.against.is_empty() {
-        table.add_row(head.into_iter().chain(["—".into()]));
+        table.add_row(head.into_iter().chain([figure::none()]));
         return;
     }
     for against in &row.against {
-        let theirs = against.theirs.map_or_else(
-            || "—".into(),
-            |theirs| figure::with_unit(theirs, &row.ours.unit),
-        );
         let beside = [
             against.name.clone(),
-            theirs,
+            figure::optional(against.theirs, &row.ours.unit),
             figure::ratio(against),
             figure::target(against),
             figure::met(against.met).into(),
