@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use edge_testbed::{place, process};
 
-use crate::place;
-use crate::process;
 use crate::setup::{self, Tools};
 use crate::toolchain;
 
@@ -21,15 +20,13 @@ const PROFILE: &str = "bpf";
 pub(crate) fn build() -> Result<()> {
     let tools = setup::tools()?;
     programs(&tools)?;
-    let mut command = workspace_cargo("build");
-    command.args(["--release", "--package", "edge-user"]);
-    process::run(&mut command)
+    release("edge-user")
 }
 
-/// What measures them, compiled as they are.
-pub(crate) fn bench() -> Result<()> {
+/// A package's programs, as people run them.
+pub(crate) fn release(package: &str) -> Result<()> {
     let mut command = workspace_cargo("build");
-    command.args(["--release", "--package", "edge-bench"]);
+    command.args(["--release", "--package", package]);
     process::run(&mut command)
 }
 

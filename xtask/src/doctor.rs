@@ -4,14 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use edge_testbed::{hugepages, place::PYTHON, process, rights};
 
-use crate::hugepages;
-use crate::process;
-use crate::rights;
 use crate::setup;
 use crate::toolchain;
 use crate::versions::{
-    BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, PYTHON, PYTHON_MODULE, TOOLS,
+    BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, PYTHON_MODULE, TOOLS,
 };
 
 /// What a demo of the default size borrows.

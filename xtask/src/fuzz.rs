@@ -11,12 +11,12 @@ use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use edge_testbed::{
+    clock, place, process,
+    stop::{self, Stop},
+};
 
 use crate::build;
-use crate::clock;
-use crate::place;
-use crate::process;
-use crate::stop::{self, Stop};
 
 /// The folders in `edge-user/fuzz/corpus`; `edge-user/fuzz/main.rs` has the same list.
 const TARGETS: [&str; 6] = ["frame", "wire", "ticket", "transfer", "config", "origin"];

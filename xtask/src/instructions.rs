@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{place, process};
 use serde_json::{Value, json};
 
 use crate::build;
-use crate::place;
-use crate::process;
 use crate::setup;
 use crate::toolchain;
 use crate::versions::VALGRIND;

@@ -10,8 +10,6 @@
 
 /// Versions of tools, and the packages they come in.
 mod versions;
-/// Where things are.
-mod place;
 
 /// Finds a compiler and a linker for the XDP program.
 mod toolchain;
@@ -25,10 +23,8 @@ mod build;
 mod check;
 /// Runs all tests.
 mod test;
-/// Shows the whole way of a file.
-mod demo;
-/// Proves promises on hostile ground.
-mod scenario;
+/// Starts the demo and the scenarios.
+mod play;
 /// Serves on a real interface.
 mod run;
 /// Measures the edge beside its ceilings and its peers.
@@ -38,38 +34,11 @@ mod instructions;
 /// Looks for inputs that break what the documents say.
 mod fuzz;
 
-/// Files, sealed and fetched.
-mod objects;
-/// Where demo and scenarios play.
-mod stage;
-/// One running `edged`.
-mod daemon;
-/// What a run borrows from the machine and gives back.
-mod machine;
-/// Two namespaces and the link between them.
-mod ground;
-/// Memory in large pages.
-mod hugepages;
-/// What was changed, on disk, for the case that we are killed.
-mod ledger;
-/// Puts back what killed runs left.
-mod sweep;
-
-/// Children.
-mod process;
-/// Who runs us.
-mod rights;
-/// Why and how a command ends early.
-mod stop;
-/// Waiting.
-mod clock;
-/// Processor time.
-mod cpu;
-
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use edge_testbed::stop;
 
 /// Builds, tries and tests Sealedge.
 #[derive(Parser)]
@@ -93,10 +62,9 @@ enum Command {
     /// Compiles the XDP programs and the release build of `edged` and `edge`
     Build,
     /// Seals files, serves them from an edge without their key, fetches them through XDP
-    Demo(demo::Demo),
+    Demo(play::Words),
     /// Proves one promise of the edge on hostile ground
-    #[command(subcommand)]
-    Scenario(scenario::Scenario),
+    Scenario(play::Words),
     /// Serves on a real interface until Ctrl-C
     Run(run::Run),
     /// Runs all tests, those that need the kernel too
@@ -128,17 +96,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = Cli::parse();
-    let result = stop::listen().and_then(|()| dispatch(cli.command));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            let code = error
-                .downcast_ref::<stop::Stop>()
-                .map_or(1, |stop| stop.code);
-            ExitCode::from(code)
-        }
-    }
+    stop::exit_code(stop::listen().and_then(|()| dispatch(cli.command)))
 }
 
 fn dispatch(command: Option<Command>) -> Result<()> {
@@ -147,8 +105,8 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Setup) => setup::setup().map(drop),
         Some(Command::Doctor) => doctor::doctor(),
         Some(Command::Build) => build::build(),
-        Some(Command::Demo(options)) => demo::demo(&options),
-        Some(Command::Scenario(which)) => scenario::scenario(&which),
+        Some(Command::Demo(words)) => play::play("demo", &words),
+        Some(Command::Scenario(words)) => play::play("scenario", &words),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Test { nightly, filter }) => test::test(nightly, &filter),
         Some(Command::Bench(options)) => bench::bench(&options),
@@ -179,8 +137,5 @@ mod tests {
             assert!(refused(&format!("bench --only {unknown}")).contains("P3-1k"));
         }
         assert!(refused("bench --sender pigeon").contains("gso, xsk"));
-        assert!(refused("demo --sender pigeon").contains("gso, xsk"));
-        assert!(refused("scenario faults --only kiled").contains("'killed'"));
-        assert!(refused("scenario attack --only edge-mut").contains("'edge-mute'"));
     }
 }

@@ -6,14 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use edge_testbed::{
+    clock,
+    daemon::{self, Daemon, SENDERS, Settings},
+    machine::Machine,
+    place, rights, stop,
+};
 
 use crate::build;
-use crate::clock;
-use crate::daemon::{self, Daemon, SENDERS, Settings};
-use crate::machine::Machine;
-use crate::place;
-use crate::rights;
-use crate::stop;
 
 #[derive(Args)]
 pub(crate) struct Run {

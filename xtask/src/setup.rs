@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{place::PYTHON, process, rights, stop::Stop};
 
-use crate::process;
-use crate::rights;
-use crate::stop::Stop;
 use crate::toolchain::{self, Compiler, Llvm, Way};
 use crate::versions::{
     BPF_LINKER, BPF_LINKER_LLVMS, DEBIAN_COMPILER, DEBIAN_LINKER, DEBIAN_LINTER, DEBIAN_LLVM,
-    PYTHON, PYTHON_MODULE, TOOLS,
+    PYTHON_MODULE, TOOLS,
 };
 
 /// All that a build of the XDP program needs.

@@ -11,13 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{clock, machine::Machine, place, process, rights};
 
 use crate::build;
-use crate::clock;
-use crate::machine::Machine;
-use crate::place;
-use crate::process;
-use crate::rights;
 
 /// Enough for several daemons with small arenas at a time, and one test with a large one.
 const HUGEPAGE_BYTES: u64 = 1 << 30;
@@ -48,7 +44,7 @@ pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
         "test makes network namespaces, loads an XDP program and reserves hugepages; it",
     )?;
     build::build()?;
-    build::bench()?;
+    build::release("edge-bench")?;
     let mut machine = Machine::borrow()?;
     let folder = machine.folder()?;
     machine.expect_namespaces()?;

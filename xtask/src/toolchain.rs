@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use edge_testbed::{place, process};
 
-use crate::place;
-use crate::process;
 use crate::versions::{BPF_LINKER, BPF_LINKER_LLVMS};
 
 /// The compiler that Debian's packages install.
@@ -230,13 +229,6 @@ pub(crate) fn host_version() -> Result<String> {
         .find_map(|line| line.strip_prefix("host: "))
         .context("the Rust compiler does not tell its host")?;
     Ok(format!("{version}, {host}"))
-}
-
-/// The toolchain that builds for the host, asked for its sysroot.
-pub(crate) fn host_sysroot() -> Result<PathBuf> {
-    let answer = process::output(host_rustc().args(["--print", "sysroot"]))
-        .context("the Rust compiler does not tell its sysroot")?;
-    Ok(answer.trim_end().into())
 }
 
 #[cfg(test)]

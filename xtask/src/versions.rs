@@ -1,5 +1,7 @@
 //! Versions of the tools, and the packages they come in. The only home of these facts.
 
+use edge_testbed::place::PYTHON;
+
 /// Turns the compiler's output into a BPF object. 0.13 is the first with LLVM 21 to 23.
 pub(crate) const BPF_LINKER: &str = "0.13.0";
 
@@ -50,9 +52,6 @@ pub(crate) const TOOLS: &[(&str, &str, &str)] = &[
 
 /// Counts instructions, as program and as package. Only `bench --instructions` wants it.
 pub(crate) const VALGRIND: &str = "valgrind";
-
-/// Debian's Python, whatever other comes first in the path: the package below is made for it.
-pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// What `docs/reference/reader.py` imports: package, module.
 pub(crate) const PYTHON_MODULE: (&str, &str) = ("python3-cryptography", "cryptography");

@@ -1,9 +1,9 @@
 //! Servers that do no more than what they are named for, at the place of the edge.
 
 use anyhow::{Context as _, Result};
+use edge_testbed::daemon::Daemon;
 
 use super::field::{CEILING_PORT, Field, programs};
-use crate::daemon::Daemon;
 
 /// Bytes of a full segment's datagram.
 const REPLY_BYTES: &str = "1232";

@@ -4,12 +4,14 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{
+    process,
+    stop::{self, Stop},
+};
 use serde_json::{Value, json};
 
 use super::cpu::Used;
 use super::field::Field;
-use crate::process;
-use crate::stop::{self, Stop};
 
 /// Share of a CPU from which on it counts as fully used.
 const FULL_LOAD: f64 = 0.93;

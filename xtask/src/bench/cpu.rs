@@ -3,9 +3,8 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
+use edge_testbed::cpu::{CpuTime, TICKS_A_SECOND};
 use serde_json::{Value, json};
-
-use crate::cpu::{CpuTime, TICKS_A_SECOND};
 
 /// What was used so far, of a program and of the CPU it runs on.
 #[derive(Clone, Copy)]

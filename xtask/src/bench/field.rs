@@ -8,17 +8,17 @@ use std::process::Command;
 use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{
+    daemon::{self, Daemon, PORT, Settings},
+    ground::{self, Ground, Side},
+    machine::Machine,
+    objects, place, process,
+};
 use serde_json::Value;
 
 use super::Plan;
 use super::rows::latency::AtHalf;
 use super::rows::memory::Memory;
-use crate::daemon::{self, Daemon, PORT, Settings};
-use crate::ground::{self, Ground, Side};
-use crate::machine::Machine;
-use crate::objects;
-use crate::place;
-use crate::process;
 
 /// Sources of generated requests; the edge sends to them by the reader's end.
 pub(super) const NET: &str = "10.72";

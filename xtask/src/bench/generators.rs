@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{
+    daemon::Daemon,
+    process,
+    stop::{self, Stop},
+};
 use serde_json::Value;
 
 use super::client::Ran;
 use super::field::{Field, NET, mac, programs};
-use crate::daemon::Daemon;
-use crate::process;
-use crate::stop::{self, Stop};
 
 /// What starting takes, on both ends.
 const FLOOD_LONGER: f64 = 1.5;

@@ -1,12 +1,10 @@
 //! What the machine is, as far as figures depend on it.
 
 use anyhow::{Context as _, Result};
+use edge_testbed::{ground, place, process};
 use serde_json::{Value, json};
 
 use super::field::Field;
-use crate::ground;
-use crate::place;
-use crate::process;
 
 pub(super) fn facts(field: &Field<'_>) -> Result<Value> {
     let edge = &field.ground.edge;

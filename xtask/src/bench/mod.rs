@@ -26,18 +26,14 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use edge_testbed::{daemon::SENDERS, machine::Machine, place, process, rights};
 use serde_json::{Value, json};
 
 use self::field::Field;
 use self::rows::growing::Growing;
 use self::rows::{ROWS, Row, Turn};
 use crate::build;
-use crate::daemon::SENDERS;
 use crate::instructions;
-use crate::machine::Machine;
-use crate::place;
-use crate::process;
-use crate::rights;
 
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
@@ -107,7 +103,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         clear(file)?;
     }
     build::build()?;
-    build::bench()?;
+    build::release("edge-bench")?;
     let plan = if options.quick { QUICK } else { FULL };
     let mut machine = Machine::borrow()?;
     let runs = measure(options, plan, &chosen, &mut machine)?;

@@ -7,14 +7,12 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use edge_testbed::{clock, ground, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::client::Ran;
 use super::field::Field;
-use crate::clock;
-use crate::ground;
-use crate::process;
 use crate::setup;
 
 pub(super) const NGINX: &str = "nginx";

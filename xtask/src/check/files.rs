@@ -3,10 +3,9 @@
 use std::fs;
 
 use anyhow::Result;
+use edge_testbed::{place, process};
 
 use crate::build;
-use crate::place;
-use crate::process;
 
 /// One text file; others are left out.
 pub(super) struct File {

@@ -16,9 +16,9 @@ mod foreign;
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use edge_testbed::process;
 
 use crate::build;
-use crate::process;
 use crate::setup;
 
 /// What is wrong, where, and what to write instead.
@@ -44,7 +44,7 @@ pub(crate) fn check() -> Result<()> {
     let mut failures = Vec::new();
     let mut step = |name: &str, result: Result<()>| -> Result<()> {
         if let Err(error) = result {
-            if error.is::<crate::stop::Stop>() {
+            if error.is::<edge_testbed::stop::Stop>() {
                 return Err(error);
             }
             eprintln!("{error:#}");
@@ -108,7 +108,7 @@ pub(crate) fn source() -> Result<()> {
 fn cargo_fmt() -> Command {
     let mut command = crate::toolchain::host_cargo();
     command
-        .current_dir(crate::place::root())
+        .current_dir(edge_testbed::place::root())
         .args(["fmt", "--all"]);
     command
 }

@@ -5,14 +5,13 @@ use std::rc::Rc;
 use std::slice;
 
 use anyhow::{Context as _, Result};
+use edge_testbed::{place, process};
 use serde_json::Value;
 
 use super::super::client::Ran;
 use super::super::field::Field;
 use super::growing::Growing;
 use super::{REFLECTOR, Turn, WINDOW};
-use crate::place;
-use crate::process;
 
 pub(super) const XDP_OFF: &str = "the edge with XDP off";
 const OWN_SENDER: &str = "xsk";

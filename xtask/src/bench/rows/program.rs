@@ -1,12 +1,12 @@
 //! The XDP program, by the kernel's test runs.
 
 use anyhow::{Context as _, Result};
+use edge_testbed::process;
 use serde_json::Value;
 
 use super::super::field::{Field, programs};
 use super::Turn;
 use super::growing::Growing;
-use crate::process;
 
 /// The golden packet that P3 is about.
 const HIT: &str = "a hit over IPv4";

@@ -1,0 +1,362 @@
+//! Edges that mean harm, and a reader at each. There is no honest edge beside them.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use edge_ebpf::wire::{
+    ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
+    Hello, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
+};
+use edge_testbed::{clock, ground};
+
+use super::Play;
+use super::frames::{self, data, welcome};
+use super::reader::{self, End, Fetch};
+use super::report::{Attacker, Row};
+use super::tally::Amount;
+
+/// The first edge listens here, the others behind.
+const FIRST_PORT: u16 = 7400;
+/// How long an edge waits for a datagram before it looks whether its reader is gone.
+const TICK: Duration = Duration::from_millis(20);
+/// A reader that hears something now and then has not been forgotten.
+const DRIBBLE: Duration = Duration::from_millis(2500);
+
+/// One kind of malice: adding a row to the table is all it takes.
+pub(super) struct Malice {
+    pub(super) name: &'static str,
+    pub(super) does: &'static str,
+    /// What it answers.
+    answer: fn(&mut Edge<'_>, &Asked) -> Vec<Vec<u8>>,
+    /// Whether the file must come back whole; else the reader must say why not.
+    whole: bool,
+    /// Seconds after which it must have ended, one way or the other (docs/WIRE.md, "Patience").
+    within: u32,
+}
+
+#[rustfmt::skip] // one attack a line, as far as it goes
+pub(super) const ATTACKS: &[Malice] = &[
+    Malice { name: "edge-deaf", does: "says nothing", answer: |_, _| Vec::new(), whole: false, within: 6 },
+    Malice { name: "edge-mute", does: "greets, then says nothing", answer: greet_only, whole: false, within: 13 },
+    Malice { name: "edge-pending", does: "answers PENDING, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Pending), whole: false, within: 36 },
+    Malice { name: "edge-busy", does: "answers BUSY, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Busy), whole: false, within: 10 },
+    Malice { name: "edge-origin", does: "blames the origin, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Origin), whole: false, within: 10 },
+    Malice { name: "edge-cookie", does: "refuses every cookie it gave", answer: |edge, asked| edge.refuse(asked, NackCode::Cookie), whole: false, within: 5 },
+    Malice { name: "edge-range", does: "says that chunks are shorter", answer: |edge, asked| edge.refuse(asked, NackCode::Range), whole: false, within: 5 },
+    Malice { name: "edge-in-turn", does: "PENDING, BUSY and ORIGIN in turn, for ever", answer: in_turn, whole: false, within: 36 },
+    Malice { name: "edge-segment-0", does: "WELCOME with segments of 0 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = 0), whole: false, within: 5 },
+    Malice { name: "edge-segment-max", does: "WELCOME with segments of 65535 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = u16::MAX), whole: false, within: 5 },
+    Malice { name: "edge-burst-0", does: "WELCOME with bursts of nothing", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 0), whole: false, within: 5 },
+    Malice { name: "edge-burst-max", does: "WELCOME with bursts of 255", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 255), whole: false, within: 5 },
+    Malice { name: "edge-lifetime-0", does: "WELCOME with cookies good for 0 s", answer: |edge, asked| edge.greet_with(asked, |to| to.lifetime_seconds = 0), whole: false, within: 5 },
+    Malice { name: "edge-version", does: "WELCOME of version 9", answer: other_version, whole: false, within: 5 },
+    Malice { name: "edge-wider", does: "asks for an ever longer HELLO", answer: wider, whole: false, within: 5 },
+    Malice { name: "edge-altered", does: "DATA that is not the chunk", answer: altered, whole: false, within: 5 },
+    Malice { name: "edge-lengths", does: "DATA whose lengths lie", answer: lengths, whole: false, within: 13 },
+    Malice { name: "edge-port", does: "answers from another port", answer: |edge, asked| edge.answer_elsewhere(asked), whole: false, within: 6 },
+    Malice { name: "edge-dribble", does: "right DATA, a segment each 2.5 s", answer: dribble, whole: true, within: 30 },
+    Malice { name: "edge-restart", does: "one segment, then another cookie and segment size", answer: restart, whole: false, within: 5 },
+];
+
+/// A datagram that came.
+enum Asked {
+    Hello(Hello, usize),
+    Get(Get),
+}
+
+impl Asked {
+    fn read(datagram: &[u8]) -> Option<Self> {
+        if frames::is(datagram, Kind::Hello) {
+            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>()?;
+            return Some(Self::Hello(Hello::decode(header).ok()?, datagram.len()));
+        }
+        let get: &[u8; GET_BYTES] = datagram.try_into().ok()?;
+        frames::is(get, Kind::Get).then(|| Get::decode(get).ok().map(Self::Get))?
+    }
+}
+
+/// What such an edge knows.
+struct Edge<'a> {
+    chunks: &'a HashMap<ChunkId, Vec<u8>>,
+    gets: u32,
+    cookies: u8,
+    segment_bytes: u16,
+    /// DATA was last sent then.
+    dribbled: Option<Instant>,
+    /// The next answer leaves by another socket.
+    elsewhere: bool,
+}
+
+impl Edge<'_> {
+    fn greet_with(&mut self, asked: &Asked, change: impl FnOnce(&mut Welcome)) -> Vec<Vec<u8>> {
+        let Asked::Hello(hello, len_bytes) = asked else {
+            return Vec::new();
+        };
+        self.cookies = self.cookies.wrapping_add(1).max(1);
+        let mut to = Welcome {
+            segment_bytes: self.segment_bytes,
+            max_burst: 53,
+            lifetime_seconds: 120,
+            nonce: hello.nonce,
+            cookie: Cookie {
+                epoch: 1,
+                value: [self.cookies; 8],
+            },
+        };
+        change(&mut to);
+        vec![welcome(&to, 1, *len_bytes)]
+    }
+
+    fn greet(&mut self, asked: &Asked) -> Vec<Vec<u8>> {
+        self.greet_with(asked, |_| {})
+    }
+
+    fn refuse(&mut self, asked: &Asked, code: NackCode) -> Vec<Vec<u8>> {
+        let Asked::Get(get) = asked else {
+            return self.greet(asked);
+        };
+        self.gets += 1;
+        vec![nack(get, code)]
+    }
+
+    /// Where a chunk lies in segments of the present size, and its bytes.
+    fn chunk(&self, get: &Get) -> Option<(Geometry, &[u8])> {
+        let bytes = self.chunks.get(&get.id)?;
+        let geometry = Geometry::new(u32::try_from(bytes.len()).ok()?, self.segment_bytes)?;
+        Some((geometry, bytes))
+    }
+
+    /// The lowest wanted segments, as they should be.
+    fn data(&self, get: &Get, most: usize) -> Vec<Vec<u8>> {
+        let Some((geometry, bytes)) = self.chunk(get) else {
+            return Vec::new();
+        };
+        let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
+        let segment = |index| {
+            let (start, len) = geometry.segment(index)?;
+            let header = DataHeader {
+                index,
+                last: geometry.last,
+                chunk_bytes: u32::try_from(bytes.len()).ok()?,
+                tag: get.id.tag(),
+            };
+            Some([&header.encode(), &bytes[start..start + len]].concat())
+        };
+        wanted.take(most).filter_map(segment).collect()
+    }
+
+    fn answer_elsewhere(&mut self, asked: &Asked) -> Vec<Vec<u8>> {
+        self.elsewhere = true;
+        match asked {
+            Asked::Hello(..) => self.greet(asked),
+            Asked::Get(get) => self.data(get, 53),
+        }
+    }
+}
+
+fn nack(get: &Get, code: NackCode) -> Vec<u8> {
+    let nack = Nack {
+        code,
+        retry_ms: 100,
+        tag: get.id.tag(),
+        echo: get.cookie.value,
+    };
+    nack.encode().to_vec()
+}
+
+fn greet_only(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    edge.greet(asked)
+}
+
+fn in_turn(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let codes = [NackCode::Pending, NackCode::Busy, NackCode::Origin];
+    edge.refuse(asked, codes[edge.gets as usize % codes.len()])
+}
+
+fn other_version(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let mut answers = edge.greet(asked);
+    for answer in &mut answers {
+        answer[1] = 9 << 4 | Kind::Welcome as u8;
+    }
+    answers
+}
+
+fn wider(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    edge.segment_bytes = match asked {
+        Asked::Hello(_, len_bytes) => {
+            u16::try_from(len_bytes + 1 - HELLO_HEADER_BYTES).unwrap_or(1440)
+        }
+        Asked::Get(_) => edge.segment_bytes,
+    };
+    edge.greet(asked)
+}
+
+fn altered(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let Asked::Get(get) = asked else {
+        return edge.greet(asked);
+    };
+    let mut datagrams = edge.data(get, 53);
+    for byte in datagrams
+        .iter_mut()
+        .filter_map(|one| one.get_mut(DATA_HEADER_BYTES))
+    {
+        *byte ^= 1;
+    }
+    datagrams
+}
+
+fn lengths(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let Asked::Get(get) = asked else {
+        return edge.greet(asked);
+    };
+    let Some((geometry, bytes)) = edge.chunk(get) else {
+        return Vec::new();
+    };
+    let (last, tag) = (geometry.last, get.id.tag());
+    let (length, full) = (
+        u32::try_from(bytes.len()).unwrap_or(1),
+        usize::from(edge.segment_bytes),
+    );
+    vec![
+        data(0, last, length + 1, tag, full),
+        data(0, last, u32::MAX, tag, full),
+        data(0, last, 0, tag, full),
+        data(0, last.wrapping_add(1), length, tag, full),
+        data(255, 255, length, tag, full),
+        data(0, last, length, tag, full - 1),
+        data(0, last, length, tag, 0),
+    ]
+}
+
+fn dribble(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let Asked::Get(get) = asked else {
+        return edge.greet(asked);
+    };
+    if edge.dribbled.is_some_and(|then| then.elapsed() < DRIBBLE) {
+        return Vec::new();
+    }
+    edge.dribbled = Some(clock::now());
+    edge.data(get, 1)
+}
+
+/// What came of a chunk is worth nothing when its segments change their size.
+fn restart(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
+    let Asked::Get(get) = asked else {
+        // Both short enough for any HELLO.
+        edge.segment_bytes = if edge.segment_bytes == 1100 {
+            1101
+        } else {
+            1100
+        };
+        return edge.greet(asked);
+    };
+    let mut answers = edge.data(get, 1);
+    answers.push(nack(get, NackCode::Cookie));
+    answers
+}
+
+/// All of them at once, each with a reader of its own: they wait more than they work.
+pub(super) fn run(play: &Play<'_>, attacks: &[&Malice]) -> Result<Vec<Row>> {
+    thread::scope(|scope| {
+        let each = attacks.iter().copied().zip(FIRST_PORT..);
+        let running: Vec<_> = each
+            .map(|(malice, port)| scope.spawn(move || one(play, malice, port)))
+            .collect();
+        let rows = running.into_iter().map(|row| {
+            row.join()
+                .map_err(|_panic| anyhow!("a hostile edge panicked"))?
+        });
+        rows.collect()
+    })
+}
+
+fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
+    let address = SocketAddr::new(play.edges[0].ip(), port);
+    let sockets = ground::visit(&play.stage.ground.edge, move || {
+        let open = |address| UdpSocket::bind(address).with_context(|| format!("{address}"));
+        let sockets = [open(address)?, open(SocketAddr::new(address.ip(), 0))?];
+        sockets[0].set_read_timeout(Some(TICK))?;
+        Ok(sockets)
+    })?;
+    let edge = Edge {
+        chunks: &play.chunks,
+        gets: 0,
+        cookies: 0,
+        segment_bytes: SEGMENT_BYTES_DEFAULT,
+        dribbled: None,
+        elsewhere: false,
+    };
+    let gone = AtomicBool::new(false);
+    let (fetched, sent) = thread::scope(|scope| {
+        let serving = scope.spawn(|| serve(edge, malice, &sockets, &gone));
+        let out = play.stage.folder.join(format!("out{port}"));
+        let reader = &play.stage.ground.reader;
+        let fetched = reader::fetch(reader, &play.small_object, address, &out, &mut || {});
+        gone.store(true, Ordering::Relaxed);
+        let sent = serving
+            .join()
+            .map_err(|_panic| anyhow!("a hostile edge panicked"));
+        Ok::<_, anyhow::Error>((fetched?, sent??))
+    })?;
+    let (seconds, end) = fetched;
+    let right = if malice.whole {
+        end == End::Whole
+    } else {
+        matches!(end, End::Failed(_))
+    };
+    let right = right && seconds <= f64::from(malice.within);
+    let after = format!(
+        "within {} s: after {seconds:.1} s it {}",
+        malice.within,
+        end.told()
+    );
+    Ok(Row {
+        name: malice.name,
+        does: malice.does,
+        attacker: Attacker {
+            seconds,
+            spent: sent,
+            answered: Amount::default(),
+            addresses: 1,
+        },
+        edge: None,
+        notes: Vec::new(),
+        reader: vec![Fetch {
+            cold: true,
+            attacked: true,
+            seconds,
+            end,
+        }],
+        promises: vec![(right, after)],
+    })
+}
+
+fn serve(
+    mut edge: Edge<'_>,
+    malice: &Malice,
+    sockets: &[UdpSocket; 2],
+    gone: &AtomicBool,
+) -> Result<Amount> {
+    let [socket, other] = sockets;
+    let mut sent = Amount::default();
+    let mut datagram = [0; 2048];
+    while !gone.load(Ordering::Relaxed) {
+        let Ok((length, from)) = socket.recv_from(&mut datagram) else {
+            // Nothing came in time, or an answer met a port that was left.
+            continue;
+        };
+        let Some(asked) = Asked::read(&datagram[..length]) else {
+            continue;
+        };
+        for answer in (malice.answer)(&mut edge, &asked) {
+            let by = if edge.elsewhere { other } else { socket };
+            sent.packets += 1;
+            sent.bytes += u64::try_from(by.send_to(&answer, from)?)?;
+        }
+    }
+    Ok(sent)
+}

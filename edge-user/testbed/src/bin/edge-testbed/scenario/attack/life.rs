@@ -1,0 +1,193 @@
+//! The legitimate reader beside an attack, and the clock of the whole.
+
+use std::slice;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use edge_testbed::{
+    clock,
+    cpu::CpuTime,
+    daemon::{Counts, Daemon},
+    objects::Sealed,
+};
+
+use super::Play;
+use super::reader::Fetch;
+use super::run::{Now, Phase};
+
+/// How often it is quiet, and then not.
+pub(super) const ROUNDS: usize = 2;
+/// The same where goodput is measured.
+const STEADY_ROUNDS: usize = 5;
+/// An attack is taken off after this time, so that it is seen whether a reader that still fetches
+/// is only slow. Longer than a reader that hears nothing goes on.
+const ATTACK_MAX: Duration = Duration::from_secs(12);
+
+/// What was measured while the attack went on.
+#[derive(Default)]
+pub(super) struct Measured {
+    pub(super) seconds: f64,
+    pub(super) cpu_seconds: f64,
+    pub(super) in_flight_max: u64,
+    /// Fetches that were still going on when the attack was taken off.
+    pub(super) outlasted: usize,
+    pub(super) fetches: Vec<Fetch>,
+}
+
+impl Measured {
+    /// What else is to be told, behind what was told already.
+    pub(super) fn notes(&self, mut told: Vec<String>) -> Vec<String> {
+        if self.outlasted > 0 {
+            told.push(format!(
+                "{} fetches were still going on when the attack was taken off after {} s",
+                self.outlasted,
+                ATTACK_MAX.as_secs()
+            ));
+        }
+        told
+    }
+}
+
+pub(super) struct Life<'a> {
+    play: &'a Play<'a>,
+    phase: &'a Phase,
+    edged: &'a mut Daemon,
+    /// What it fetches again and again.
+    hot_object: &'a Sealed,
+    cold_objects: slice::Iter<'a, Sealed>,
+    over_ipv6: bool,
+    measured: Measured,
+}
+
+impl<'a> Life<'a> {
+    pub(super) fn new(play: &'a Play<'a>, phase: &'a Phase, edged: &'a mut Daemon) -> Self {
+        Self {
+            play,
+            phase,
+            edged,
+            hot_object: play.hot_object,
+            cold_objects: play.cold_objects.iter(),
+            over_ipv6: false,
+            measured: Measured::default(),
+        }
+    }
+
+    /// Quiet and attack in turn.
+    pub(super) fn live(mut self) -> Result<Measured> {
+        for round in 0..ROUNDS {
+            for cold in [false, false, true] {
+                self.fetch(cold, &mut || {})?;
+            }
+            let cold_first = round % 2 == 0;
+            self.attack(&[cold_first, !cold_first])?;
+        }
+        self.fetch(false, &mut || {})?;
+        Ok(self.measured)
+    }
+
+    /// Quiet and attack in turn, for as long, with one large file that the edge has.
+    pub(super) fn live_steadily(mut self) -> Result<Measured> {
+        self.hot_object = &self.play.large_object;
+        // Now the edge has it.
+        self.fetch(false, &mut || {})?;
+        self.measured.fetches.clear();
+        for _round in 0..STEADY_ROUNDS {
+            let begin = clock::now();
+            while begin.elapsed() < self.play.slice {
+                self.fetch(false, &mut || {})?;
+            }
+            self.attack(&[])?;
+        }
+        self.fetch(false, &mut || {})?;
+        Ok(self.measured)
+    }
+
+    /// Files of these kinds (cold or not), then hot ones, while the attack goes on.
+    fn attack(&mut self, kinds: &[bool]) -> Result<()> {
+        let mut slice = Slice::begin(self.phase, self.edged.id())?;
+        let mut kinds = kinds.iter();
+        while !slice.is_over() {
+            let kind = kinds.next();
+            if kind.is_none() && slice.begin.elapsed() >= self.play.slice {
+                break;
+            }
+            let longest = ATTACK_MAX.max(self.play.slice);
+            self.fetch(kind.copied().unwrap_or(false), &mut || {
+                if slice.begin.elapsed() >= longest {
+                    slice.end();
+                }
+            })?;
+            self.measured.outlasted += usize::from(slice.is_over());
+            self.look()?;
+        }
+        let (seconds, cpu_seconds) = slice.end();
+        self.measured.seconds += seconds;
+        self.measured.cpu_seconds += cpu_seconds;
+        Ok(())
+    }
+
+    fn fetch(&mut self, cold: bool, meanwhile: &mut dyn FnMut()) -> Result<()> {
+        let object = if cold {
+            self.cold_objects.next().context("a cold object")?
+        } else {
+            self.hot_object
+        };
+        let attacked = self.phase.now() == Now::Attack;
+        let family = usize::from(self.over_ipv6);
+        self.over_ipv6 = !self.over_ipv6;
+        let (seconds, end) = self.play.fetch(object, family, meanwhile)?;
+        self.edged.runs()?;
+        self.measured.fetches.push(Fetch {
+            cold,
+            attacked,
+            seconds,
+            end,
+        });
+        Ok(())
+    }
+
+    /// How full the table of flights is.
+    fn look(&mut self) -> Result<()> {
+        let counts = Counts::read(&self.play.stage.settings.socket)?;
+        let in_flight = counts.all()["origin"]["in_flight"].as_u64().unwrap_or(0);
+        self.measured.in_flight_max = self.measured.in_flight_max.max(in_flight);
+        Ok(())
+    }
+}
+
+/// One time of attack.
+struct Slice<'a> {
+    phase: &'a Phase,
+    pid: u32,
+    begin: Instant,
+    cpu_before: f64,
+    /// Seconds, and what the edge used of the CPU.
+    took: Option<(f64, f64)>,
+}
+
+impl<'a> Slice<'a> {
+    fn begin(phase: &'a Phase, pid: u32) -> Result<Self> {
+        let cpu_before = CpuTime::of(pid)?.all();
+        phase.set(Now::Attack);
+        Ok(Self {
+            phase,
+            pid,
+            begin: clock::now(),
+            cpu_before,
+            took: None,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.took.is_some()
+    }
+
+    fn end(&mut self) -> (f64, f64) {
+        self.phase.set(Now::Rest);
+        *self.took.get_or_insert_with(|| {
+            // An edge that is gone is missed where somebody waits for it.
+            let cpu = CpuTime::of(self.pid).map_or(self.cpu_before, CpuTime::all) - self.cpu_before;
+            (self.begin.elapsed().as_secs_f64(), cpu)
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! What an attacker knows and can do on a stage where an edge serves.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use edge_ebpf::cookie::{EPOCH_SECONDS, epoch_at};
+use edge_ebpf::frame::{Address, Endpoint};
+use edge_ebpf::golden::build;
+use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
+use edge_ebpf::wire::{ChunkId, Cookie, Kind, WELCOME_HEADER_BYTES, Welcome};
+use edge_testbed::{clock, ground, process};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rustix::time::{ClockId, clock_gettime};
+use sha2::Sha256;
+
+use super::Play;
+use super::frames::{self, Frame};
+use super::line::{Line, Mac};
+use super::tally::Tally;
+use crate::scenario::dice::Dice;
+
+/// How long an edge may take to greet.
+const GREETED_WITHIN: Duration = Duration::from_secs(3);
+/// How long after an epoch began the edge knows of it.
+const EPOCH_NOTICED_WITHIN: Duration = Duration::from_secs(3);
+/// How long its answers are waited for before the greeting is said again.
+const SILENCE: Duration = Duration::from_millis(50);
+
+pub(super) struct Scene<'a> {
+    pub(super) play: &'a Play<'a>,
+    pub(super) line: Line,
+    pub(super) tally: Tally,
+    pub(super) dice: Dice,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(play: &'a Play<'a>) -> Result<Self> {
+        let reader = &play.stage.ground.reader;
+        let own = vec![reader.ipv4.parse()?, reader.ipv6.parse()?];
+        Ok(Self {
+            play,
+            line: Line::on(reader)?,
+            tally: Tally::new(play.edge_mac, own),
+            dice: Dice::new(1),
+        })
+    }
+
+    /// The service's address of the same family.
+    pub(super) fn service(&self, from: SocketAddr) -> SocketAddr {
+        self.play.edges[usize::from(from.is_ipv6())]
+    }
+
+    /// A frame to the service.
+    pub(super) fn frame(&self, from: SocketAddr, payload: Vec<u8>) -> Frame {
+        self.frame_by((self.line.mac, self.play.edge_mac), from, payload)
+    }
+
+    pub(super) fn frame_by(&self, macs: (Mac, Mac), from: SocketAddr, payload: Vec<u8>) -> Frame {
+        Frame::new(from, self.service(from), macs, payload)
+    }
+
+    /// Greets from each of these, hears what comes for them, and gives their cookies.
+    pub(super) fn greet(&mut self, clients: &[SocketAddr]) -> Result<Vec<Cookie>> {
+        let mut cookies = HashMap::new();
+        let deadline = clock::now() + GREETED_WITHIN;
+        while cookies.len() < clients.len() {
+            if clock::now() >= deadline {
+                bail!("the edge greets {} of {}", cookies.len(), clients.len());
+            }
+            for client in clients {
+                if !cookies.contains_key(client) {
+                    let hello = self.frame(*client, build::hello(1232));
+                    self.tally
+                        .sent(&hello, u64::from(self.line.send(&hello.bytes)?));
+                }
+            }
+            let Self { line, tally, .. } = self;
+            while line.wait(SILENCE)? {
+                line.drain(|front, length| {
+                    tally.hear(front, length);
+                    if let Some((client, cookie)) = cookie_in(front) {
+                        cookies.insert(client, cookie);
+                    }
+                    Ok(())
+                })?;
+            }
+        }
+        let all = clients.iter().map(|client| cookies.get(client).copied());
+        all.collect::<Option<_>>().context("a cookie is missing")
+    }
+
+    /// The cookie that the edge would have given, so many epochs ago. Made with its own secret,
+    /// because waiting for it would take minutes.
+    pub(super) fn cookie_of_age(&self, client: SocketAddr, epochs: u32) -> Result<Cookie> {
+        let epoch = epoch()? - epochs;
+        let mut keys = [CookieKey::default(); COOKIE_KEYS];
+        keys[epoch as usize % COOKIE_KEYS] = key(&self.play.secret, epoch)?;
+        let cookies = Cookies {
+            epoch,
+            reserved: 0,
+            keys,
+        };
+        let address = match client.ip() {
+            IpAddr::V4(address) => Address::v4(address.octets()),
+            IpAddr::V6(address) => Address::v6(address.octets()),
+        };
+        let port = client.port();
+        let cookie = cookies.issue(&Endpoint { address, port });
+        cookie.context("no key for this epoch")
+    }
+
+    /// Says on the edge's side which station an address is at.
+    pub(super) fn settle(&self, address: IpAddr, mac: Mac) -> Result<()> {
+        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+        let side = &self.play.stage.ground.edge;
+        let mut ip = ground::inside(side, Path::new("ip"));
+        ip.args(["neigh", "replace", &address.to_string()]);
+        ip.args(["lladdr", &mac, "nud", "permanent", "dev", side.link]);
+        process::run(&mut ip)
+    }
+}
+
+/// Sources that nobody has: the networks for benchmarks, and one of those for local use.
+pub(super) fn nobody(number: u16, v6: bool, port: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    let address: IpAddr = if v6 {
+        Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, number).into()
+    } else {
+        Ipv4Addr::new(198, 18, high, low).into()
+    };
+    SocketAddr::new(address, port)
+}
+
+/// Neighbours of the edge that nobody is: addresses that it takes to be on its own link.
+pub(super) fn silent(number: u16) -> SocketAddr {
+    let [high, low] = number.to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(198, 19, high, low), 40_000))
+}
+
+/// The first of those that nobody has, over IPv4 and IPv6.
+pub(super) fn nobodies() -> [SocketAddr; 2] {
+    [false, true].map(|v6| nobody(1, v6, 40_000))
+}
+
+/// Whom a frame greets, and the cookie in it.
+fn cookie_in(front: &[u8]) -> Option<(SocketAddr, Cookie)> {
+    let heard = frames::read(front)?;
+    let header = heard.payload.first_chunk::<WELCOME_HEADER_BYTES>()?;
+    if !frames::is(heard.payload, Kind::Welcome) {
+        return None;
+    }
+    let welcome = Welcome::decode(header).ok()?;
+    Some((heard.to, welcome.cookie))
+}
+
+/// The cookie epoch of this moment.
+pub(super) fn epoch() -> Result<u32> {
+    let now = clock_gettime(ClockId::Realtime);
+    Ok(epoch_at(u64::try_from(now.tv_sec)?))
+}
+
+/// Lets the edge notice that an epoch has just begun; it looks once a second.
+pub(super) fn wait_for_the_turn() -> Result<()> {
+    let begun = epoch()?;
+    let settled = clock::poll(EPOCH_NOTICED_WITHIN * 2, || {
+        let now = clock_gettime(ClockId::Realtime);
+        let into = u64::try_from(now.tv_sec).unwrap_or(0) % EPOCH_SECONDS;
+        (into >= EPOCH_NOTICED_WITHIN.as_secs()).then_some(())
+    });
+    settled.with_context(|| format!("epoch {begun} does not get older"))
+}
+
+/// The key of a cookie epoch (docs/WIRE.md, "Cookie").
+fn key(secret: &[u8], epoch: u32) -> Result<CookieKey> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret)?;
+    mac.update(b"edge1 cookie");
+    mac.update(&epoch.to_be_bytes());
+    let digest: [u8; 32] = mac.finalize().into_bytes().into();
+    let (words, _) = digest.as_chunks::<8>();
+    Ok(CookieKey {
+        epoch,
+        live: 1,
+        words: [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])],
+    })
+}
+
+/// Name of a chunk, from where it lies at an origin.
+pub(super) fn chunk_id(file: &Path) -> Result<ChunkId> {
+    let name = file.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{} is no chunk", file.display()))?;
+    let byte = |at: usize| u8::from_str_radix(name.get(2 * at..2 * at + 2)?, 16).ok();
+    let mut id = ChunkId([0; 32]);
+    for (at, place) in id.0.iter_mut().enumerate() {
+        *place = byte(at).with_context(|| format!("{name} is no chunk"))?;
+    }
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_that_of_the_specifications_vector() {
+        let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let key = key(&secret, 14_000_000).unwrap();
+        assert_eq!(key.words, [0x1051_c598_1363_022e, 0xb7ed_6bb5_8d9d_9482]);
+    }
+}

@@ -1,0 +1,307 @@
+//! Attacks on a reader by somebody beside the link: he sees what it asks, and forges answers that
+//! seem to come from the edge. The edge itself is honest and serves all the while.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use edge_ebpf::wire::{
+    ChunkId, Cookie, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Hello, Kind, Nack, NackCode,
+    SEGMENT_BYTES_DEFAULT, Welcome,
+};
+use edge_testbed::daemon::Counts;
+
+use super::Play;
+use super::frames::{self, Frame, data, welcome};
+use super::life::Measured;
+use super::line::{Line, Mac};
+use super::reader::End;
+use super::report::{Promise, Row};
+use super::run::{self, Now, Phase};
+use super::scene::Scene;
+
+/// His station.
+const STRANGER: Mac = [2, 0, 0, 0, 0x66, 6];
+/// Length of the reader's first HELLO.
+const HELLO_BYTES: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAULT as usize;
+/// Datagrams of noise for each GET.
+const NOISE: u8 = 200;
+
+/// One way to forge: adding a row to the table is all it takes.
+pub(super) struct Forgery {
+    pub(super) name: &'static str,
+    pub(super) does: &'static str,
+    /// What he sends when he sees a datagram of the reader's.
+    forge: fn(&Seen<'_>) -> Vec<Forged>,
+    /// Whether it must be of no use: every file comes back whole.
+    in_vain: bool,
+}
+
+#[rustfmt::skip] // one attack a line, as far as it goes
+pub(super) const ATTACKS: &[Forgery] = &[
+    Forgery { name: "side-data", does: "forged DATA for every segment the reader asks for", forge: wrong_data, in_vain: false },
+    Forgery { name: "side-data-once", does: "forged DATA for the first GET and no other", forge: wrong_data_once, in_vain: true },
+    Forgery { name: "side-nack", does: "forged NACKs that echo the reader's cookie", forge: nacks, in_vain: false },
+    Forgery { name: "side-pending", does: "PENDING for each GET, as from the edge", forge: pending, in_vain: true },
+    Forgery { name: "side-nack-guess", does: "forged NACKs of every code, with a guessed cookie", forge: guessed_nacks, in_vain: true },
+    Forgery { name: "side-lengths", does: "forged DATA whose lengths lie", forge: lengths, in_vain: true },
+    Forgery { name: "side-port", does: "forged DATA from another port, and another address", forge: elsewhere, in_vain: true },
+    Forgery { name: "side-welcome", does: "forged WELCOMEs with wild values and a guessed nonce", forge: welcomes, in_vain: true },
+    Forgery { name: "side-noise", does: "200 datagrams of DATA nobody asked for, for each GET", forge: noise, in_vain: true },
+];
+
+/// A datagram of the reader's, on its way to the edge.
+struct Seen<'a> {
+    service: SocketAddr,
+    payload: &'a [u8],
+    /// How many GETs were seen since the attack went on.
+    gets: u64,
+    /// All chunks there are: whoever has the public ticket knows their lengths.
+    chunks: &'a HashMap<ChunkId, Vec<u8>>,
+}
+
+/// A datagram, and where it seems to come from.
+type Forged = (SocketAddr, Vec<u8>);
+
+impl Seen<'_> {
+    fn get(&self) -> Option<(Get, Geometry, u32)> {
+        let bytes: &[u8; GET_BYTES] = self.payload.try_into().ok()?;
+        if !frames::is(bytes, Kind::Get) {
+            return None;
+        }
+        let get = Get::decode(bytes).ok()?;
+        let chunk_bytes = u32::try_from(self.chunks.get(&get.id)?.len()).ok()?;
+        let geometry = Geometry::new(chunk_bytes, SEGMENT_BYTES_DEFAULT)?;
+        Some((get, geometry, chunk_bytes))
+    }
+
+    fn hello(&self) -> Option<Hello> {
+        let bytes: &[u8; HELLO_HEADER_BYTES] = self.payload.first_chunk()?;
+        frames::is(bytes, Kind::Hello).then(|| Hello::decode(bytes).ok())?
+    }
+
+    /// Forgeries of the edge's own address and port.
+    fn as_edge(&self, datagrams: impl IntoIterator<Item = Vec<u8>>) -> Vec<Forged> {
+        let forged = datagrams.into_iter().map(|bytes| (self.service, bytes));
+        forged.collect()
+    }
+}
+
+/// Headers and lengths are right, the payload is not.
+fn altered(seen: &Seen<'_>) -> Vec<Vec<u8>> {
+    let Some((get, geometry, chunk_bytes)) = seen.get() else {
+        return Vec::new();
+    };
+    let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
+    let forge = |index| {
+        let (_, len) = geometry.segment(index)?;
+        Some(data(index, geometry.last, chunk_bytes, get.id.tag(), len))
+    };
+    wanted.filter_map(forge).collect()
+}
+
+fn wrong_data(seen: &Seen<'_>) -> Vec<Forged> {
+    seen.as_edge(altered(seen))
+}
+
+fn wrong_data_once(seen: &Seen<'_>) -> Vec<Forged> {
+    if seen.gets > 1 {
+        return Vec::new();
+    }
+    wrong_data(seen)
+}
+
+fn elsewhere(seen: &Seen<'_>) -> Vec<Forged> {
+    let mut port = seen.service;
+    port.set_port(port.port() + 1);
+    let mut address = seen.service;
+    address.set_ip(super::scene::nobody(7, address.is_ipv6(), 0).ip());
+    let from = [port, address];
+    let forged = altered(seen).into_iter();
+    forged
+        .flat_map(|bytes| from.map(|from| (from, bytes.clone())))
+        .collect()
+}
+
+fn nack(seen: &Seen<'_>, codes: &[NackCode], retry_ms: u32, echo: Option<[u8; 8]>) -> Vec<Forged> {
+    let Some((get, ..)) = seen.get() else {
+        return Vec::new();
+    };
+    seen.as_edge(codes.iter().map(|code| {
+        let nack = Nack {
+            code: *code,
+            retry_ms,
+            tag: get.id.tag(),
+            echo: echo.unwrap_or(get.cookie.value),
+        };
+        nack.encode().to_vec()
+    }))
+}
+
+fn nacks(seen: &Seen<'_>) -> Vec<Forged> {
+    nack(seen, &[NackCode::Absent], 0, None)
+}
+
+fn pending(seen: &Seen<'_>) -> Vec<Forged> {
+    nack(seen, &[NackCode::Pending], 250, None)
+}
+
+fn guessed_nacks(seen: &Seen<'_>) -> Vec<Forged> {
+    let codes = [
+        NackCode::Absent,
+        NackCode::Pending,
+        NackCode::Busy,
+        NackCode::Cookie,
+        NackCode::Origin,
+        NackCode::Range,
+    ];
+    nack(seen, &codes, 0, Some(*b"guessed!"))
+}
+
+fn lengths(seen: &Seen<'_>) -> Vec<Forged> {
+    let Some((get, geometry, chunk_bytes)) = seen.get() else {
+        return Vec::new();
+    };
+    let (last, tag) = (geometry.last, get.id.tag());
+    let full = usize::from(SEGMENT_BYTES_DEFAULT);
+    seen.as_edge([
+        data(0, last, chunk_bytes + 1, tag, full),
+        data(0, last, 0, tag, full),
+        data(0, last, u32::MAX, tag, full),
+        data(0, last.wrapping_add(1), chunk_bytes, tag, full),
+        data(0, 0, chunk_bytes, tag, full),
+        data(last.wrapping_add(1), last, chunk_bytes, tag, full),
+        data(255, 255, chunk_bytes, tag, full),
+        data(0, last, chunk_bytes, tag, 0),
+        data(0, last, chunk_bytes, tag, full - 1),
+        data(0, last, chunk_bytes, tag, full + 1),
+        data(last, last, chunk_bytes, tag, full + 200),
+        Vec::new(),
+        vec![0xed],
+    ])
+}
+
+fn welcomes(seen: &Seen<'_>) -> Vec<Forged> {
+    let Some(hello) = seen.hello() else {
+        return Vec::new();
+    };
+    let wild = [
+        (0, 0, 0),
+        (u16::MAX, 255, 1),
+        (1024, 1, 2),
+        (1440, 128, u16::MAX),
+    ];
+    let forged = wild.map(|(segment_bytes, max_burst, lifetime_seconds)| {
+        let mut nonce = hello.nonce;
+        nonce[7] ^= 1;
+        let wrong = Welcome {
+            segment_bytes,
+            max_burst,
+            lifetime_seconds,
+            nonce,
+            cookie: Cookie {
+                epoch: 1,
+                value: [7; 8],
+            },
+        };
+        welcome(&wrong, 1, HELLO_BYTES)
+    });
+    seen.as_edge(forged)
+}
+
+fn noise(seen: &Seen<'_>) -> Vec<Forged> {
+    if seen.get().is_none() {
+        return Vec::new();
+    }
+    let full = usize::from(SEGMENT_BYTES_DEFAULT);
+    seen.as_edge((0..NOISE).map(|tag| data(0, 107, 131_072, [tag; 8], full)))
+}
+
+pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
+    let mut edged = play.start_edge()?;
+    play.warm()?;
+    let mut scene = Scene::new(play)?;
+    let beside = Line::on(&play.stage.ground.edge)?;
+    let before = Counts::read(&play.stage.settings.socket)?;
+    let forger = |phase: &Phase| forge(&mut scene, &beside, attack, phase);
+    let measured = run::fight(play, &mut edged, false, forger)?;
+    let (counts, mut promises) = run::audit(play, edged)?;
+    promises.extend(run::fair(&measured.fetches));
+    promises.extend(in_vain(attack, &measured));
+    let reasons = counts
+        .map(|counts| run::risen(&before, &counts))
+        .unwrap_or_default();
+    let head = (attack.name, attack.does);
+    Ok(Row::fought(
+        head,
+        &scene.tally,
+        reasons,
+        Vec::new(),
+        measured,
+        promises,
+    ))
+}
+
+fn in_vain(attack: &Forgery, measured: &Measured) -> Option<Promise> {
+    let harmed = measured
+        .fetches
+        .iter()
+        .find(|fetch| fetch.end != End::Whole);
+    attack.in_vain.then(|| match harmed {
+        None => (
+            true,
+            String::from("it was of no use: every file came back whole"),
+        ),
+        Some(fetch) => (
+            false,
+            format!("it must be of no use, but: {}", fetch.end.told()),
+        ),
+    })
+}
+
+/// The attacker's thread: looks at what the reader sends, and answers in the edge's name.
+fn forge(scene: &mut Scene<'_>, beside: &Line, attack: &Forgery, phase: &Phase) -> Result<()> {
+    let chunks = &scene.play.chunks;
+    let reader_mac = scene.line.mac;
+    let mut gets = 0;
+    let mut was = Now::Rest;
+    loop {
+        let now = phase.now();
+        if now != was {
+            gets = 0;
+            was = now;
+        }
+        let mut forged: Vec<(SocketAddr, Forged)> = Vec::new();
+        // Even in an attack there is nothing to do before the reader asks.
+        let heard = scene.line.wait(now.patience().max(Now::Rest.patience()))?;
+        let Scene {
+            line, tally, play, ..
+        } = &mut *scene;
+        line.drain(|front, length| {
+            tally.hear(front, length);
+            let Some(heard) = frames::read(front) else {
+                return Ok(());
+            };
+            if now == Now::Attack && heard.from_mac == reader_mac && play.edges.contains(&heard.to)
+            {
+                gets += u64::from(frames::is(heard.payload, Kind::Get));
+                let seen = Seen {
+                    service: heard.to,
+                    payload: heard.payload,
+                    gets,
+                    chunks,
+                };
+                let all = (attack.forge)(&seen).into_iter();
+                forged.extend(all.map(|one| (heard.from, one)));
+            }
+            Ok(())
+        })?;
+        for (to, (from, payload)) in forged {
+            let frame = Frame::new(from, to, (STRANGER, reader_mac), payload);
+            tally.sent(&frame, u64::from(beside.send(&frame.bytes)?));
+        }
+        if now == Now::End && !heard {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What is looked for, and where it was met.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use edge_testbed::objects::Sealed;
+
+use super::memory::{Layout, Mapping, Memory};
+use super::runs::{self, CHUNK_BYTES, DISTINCT, DISTINCT_PLAINTEXT, Run};
+use super::search::Searcher;
+use super::secrets::{self, Form, Ticket};
+use crate::scenario::dice::Dice;
+
+/// Runs of plaintext and of ciphertext for each object.
+pub(super) const RUNS: usize = 16;
+/// Plaintext runs that are chosen first; those the edge's own program holds are left out.
+const CANDIDATES: usize = 3 * RUNS;
+/// How often memory that could not be read is tried.
+const TRIES: usize = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Key(Form),
+    Plaintext,
+    Ciphertext,
+}
+
+/// A byte string of an object.
+pub(super) struct Quarry {
+    pub(super) object: usize,
+    pub(super) what: What,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Somewhere that was searched.
+#[derive(Default)]
+pub(super) struct Place {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    /// Numbers of what was found.
+    pub(super) found: BTreeSet<usize>,
+}
+
+impl Place {
+    fn add(&mut self, part: Self) {
+        self.bytes += part.bytes;
+        self.found.extend(part.found);
+    }
+}
+
+pub(super) struct Hunt {
+    pub(super) quarries: Vec<Quarry>,
+    /// Distinct values that each plaintext run of an object has at least.
+    pub(super) distinct: Vec<usize>,
+    searcher: Searcher,
+    pub(super) places: Vec<Place>,
+    /// Memory that could not be read, by the name of its mapping.
+    pub(super) unread: BTreeMap<String, u64>,
+}
+
+impl Hunt {
+    /// Chooses what to look for. `own` are the files of the edge itself, program and libraries.
+    pub(super) fn prepare(
+        sealed: &[Sealed],
+        origin: &Path,
+        own: &[PathBuf],
+        seed: u64,
+    ) -> Result<Self> {
+        let mut quarries = Vec::new();
+        let mut distinct = Vec::new();
+        let mut dice = Dice::new(seed);
+        for (object, one) in sealed.iter().enumerate() {
+            let ticket = Ticket::read(&one.ticket)?;
+            let mut add = |what, bytes| {
+                quarries.push(Quarry {
+                    object,
+                    what,
+                    bytes,
+                });
+            };
+            for (form, bytes) in secrets::forms(&ticket.key) {
+                add(What::Key(form), bytes);
+            }
+            let (values, plaintext) = plaintext_runs(one, own, &mut dice)?;
+            distinct.push(values);
+            for run in plaintext {
+                add(What::Plaintext, run.to_vec());
+            }
+            for run in ciphertext_runs(origin, &ticket, &mut dice)? {
+                add(What::Ciphertext, run.to_vec());
+            }
+        }
+        let searcher = Searcher::new(quarries.iter().map(|quarry| quarry.bytes.clone()).collect())?;
+        Ok(Self {
+            quarries,
+            distinct,
+            searcher,
+            places: Vec::new(),
+            unread: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn search(&mut self, name: &str, source: impl Read) -> Result<()> {
+        let place = self.look(name, source)?;
+        self.places.push(place);
+        Ok(())
+    }
+
+    pub(super) fn search_files(&mut self, name: &str, files: &[PathBuf]) -> Result<()> {
+        let place = self.look_in_files(name, files)?;
+        self.places.push(place);
+        Ok(())
+    }
+
+    pub(super) fn search_memory(
+        &mut self,
+        name: &str,
+        process: u32,
+        mappings: Vec<Mapping>,
+    ) -> Result<()> {
+        let mut whole = Place {
+            name: name.to_owned(),
+            ..Place::default()
+        };
+        let mut left = mappings;
+        for _try in 0..TRIES {
+            let mut memory = Memory::open(process, left)?;
+            whole.add(self.look(name, &mut memory)?);
+            // A process at work gives memory back while it is read, and may take it again.
+            left = Layout::of(process)?.still_there(&memory.unread);
+        }
+        self.places.push(whole);
+        for mapping in left {
+            *self.unread.entry(mapping.name.clone()).or_default() += mapping.bytes();
+        }
+        Ok(())
+    }
+
+    /// As `search_files`, where secrets are at home: a search that cannot find them there proves
+    /// nothing elsewhere.
+    pub(super) fn look_in_files(&self, name: &str, files: &[PathBuf]) -> Result<Place> {
+        let mut whole = Place {
+            name: name.to_owned(),
+            ..Place::default()
+        };
+        for file in files {
+            whole.add(self.look(name, open(file)?)?);
+        }
+        Ok(whole)
+    }
+
+    fn look(&self, name: &str, source: impl Read) -> Result<Place> {
+        let mut found = BTreeSet::new();
+        let bytes = self
+            .searcher
+            .search(source, &mut found)
+            .with_context(|| format!("cannot search {name}"))?;
+        Ok(Place {
+            name: name.to_owned(),
+            bytes,
+            found,
+        })
+    }
+
+    /// The numbers of what is looked for of an object.
+    pub(super) fn of(
+        &self,
+        object: usize,
+        wanted: impl Fn(What) -> bool,
+    ) -> impl Iterator<Item = usize> {
+        let quarries = self.quarries.iter().enumerate();
+        quarries
+            .filter(move |(_, quarry)| quarry.object == object && wanted(quarry.what))
+            .map(|(number, _)| number)
+    }
+}
+
+/// Of the strictest kind of which there are enough, and how strict that is.
+fn plaintext_runs(one: &Sealed, own: &[PathBuf], dice: &mut Dice) -> Result<(usize, Vec<Run>)> {
+    let file = open(&one.object.path)?;
+    let mut best = (DISTINCT, Vec::new());
+    for distinct in DISTINCT_PLAINTEXT {
+        let candidates = runs::choose(one.object.size, CANDIDATES, distinct, dice, |at, run| {
+            Ok(file.read_exact_at(run, at)?)
+        })?;
+        let strangers = without_those_in(candidates, own)?;
+        if strangers.len() > best.1.len() {
+            best = (distinct, strangers);
+        }
+        if best.1.len() == RUNS {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn without_those_in(candidates: Vec<Run>, own: &[PathBuf]) -> Result<Vec<Run>> {
+    let searcher = Searcher::new(candidates.iter().map(|run| run.to_vec()).collect())?;
+    let mut known = BTreeSet::new();
+    for file in own {
+        searcher.search(open(file)?, &mut known)?;
+    }
+    Ok(candidates
+        .into_iter()
+        .enumerate()
+        .filter(|(number, _)| !known.contains(number))
+        .map(|(_, run)| run)
+        .take(RUNS)
+        .collect())
+}
+
+fn ciphertext_runs(origin: &Path, ticket: &Ticket, dice: &mut Dice) -> Result<Vec<Run>> {
+    let chunks = secrets::data_chunks(origin, ticket)?;
+    runs::choose(ticket.size, RUNS, DISTINCT, dice, |at, run| {
+        let chunk = &chunks[usize::try_from(at / CHUNK_BYTES)?];
+        Ok(open(chunk)?.read_exact_at(run, at % CHUNK_BYTES)?)
+    })
+}
+
+fn open(file: &Path) -> Result<File> {
+    File::open(file).with_context(|| format!("cannot open {}", file.display()))
+}

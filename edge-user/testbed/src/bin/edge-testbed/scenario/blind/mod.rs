@@ -1,0 +1,201 @@
+//! Searches an edge at work for what it must never have: keys and plaintext.
+
+/// What is looked for, and where it was met.
+mod hunt;
+/// The runs of bytes that stand for content.
+mod runs;
+/// Keys, and where an object's ciphertext lies.
+mod secrets;
+/// Many byte strings in one pass.
+mod search;
+/// The memory of a process.
+mod memory;
+/// A file of text to publish.
+mod prose;
+/// What came out.
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use edge_testbed::{
+    clock,
+    daemon::{Counts, Daemon, METRICS},
+    ground,
+    machine::Machine,
+    objects::{Sealed, files},
+    place,
+};
+use serde_json::Value;
+
+use self::hunt::Hunt;
+use self::memory::Layout;
+use self::report::Report;
+use super::http;
+use super::load::Load;
+use crate::stage::{self, Stage};
+
+/// Everything is fetched so often before the memory is searched for good: once cold, then hot.
+const ROUNDS: u64 = 3;
+/// How long the edge may take to answer a question about itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Args)]
+pub(crate) struct Blind {
+    /// What to publish; three files of this machine and one of text when none is named
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    stage: stage::Options,
+    /// Chooses the places whose bytes are looked for
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub(super) fn blind(options: &Blind) -> Result<()> {
+    stage::perform(
+        &options.stage,
+        "the scenario makes network namespaces, loads an XDP program and reads the memory of \
+         another process; it",
+        "the edge is not proven blind",
+        |machine| play(options, machine),
+    )
+}
+
+fn play(options: &Blind, machine: &mut Machine) -> Result<Report> {
+    let choose = |folder: &Path| published(&options.files, folder);
+    let stage = Stage::set(&options.stage, machine, choose)?;
+    let edged = stage.start_edge()?;
+
+    let own = Layout::of(edged.id())?.files();
+    if !own.iter().any(|file| *file == place::release("edged")) {
+        bail!("process {} is not edged: it maps {own:?}", edged.id());
+    }
+    let hunt = Hunt::prepare(&stage.sealed, &stage.settings.origin, &own, options.seed)?;
+    let search = Search { stage: &stage };
+    search.run(hunt, edged, options.seed)
+}
+
+/// The files asked for, or those of the demo and one of text.
+fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
+    let mut chosen = files::choose(asked, folder)?;
+    if asked.is_empty() {
+        let text = folder.join("text");
+        prose::write(&text)?;
+        chosen.extend(files::choose(&[text], folder)?);
+    }
+    Ok(chosen)
+}
+
+/// The time when the edge runs.
+struct Search<'a> {
+    stage: &'a Stage<'a>,
+}
+
+/// What the edge says and is told, in words.
+type Texts = BTreeMap<&'static str, Vec<u8>>;
+
+impl Search<'_> {
+    fn run(&self, mut hunt: Hunt, mut edged: Daemon, seed: u64) -> Result<Report> {
+        let begin = clock::now();
+        let load = Load::new(self.stage)?;
+        let mut texts = Texts::new();
+        let (fetches, mode) = thread::scope(|scope| {
+            let reader = scope.spawn(|| load.run());
+            let leash = load.leash();
+            let searched = self.search_at_work(&mut hunt, &mut texts, &load, &mut edged);
+            drop(leash);
+            let read = reader.join();
+            // An edge that ended is the better reason than a reader that got no answer.
+            let searched = searched?;
+            read.map_err(|_panic| anyhow!("the reader panicked"))??;
+            Ok::<_, anyhow::Error>(searched)
+        })?;
+        texts.insert("log", edged.stop()?.join("\n").into_bytes());
+        for (name, text) in &texts {
+            hunt.search(name, text.as_slice())?;
+        }
+        let plain: Vec<PathBuf> = self.each(|one| one.object.path.clone());
+        let tickets: Vec<PathBuf> = self.each(|one| one.ticket.clone());
+        Ok(Report {
+            objects: self.each(|one| one.object.clone()),
+            plain: hunt.look_in_files("files as published", &plain)?,
+            tickets: hunt.look_in_files("tickets", &tickets)?,
+            client_in: self.client_in(&texts),
+            hunt,
+            seed,
+            fetches,
+            seconds: begin.elapsed().as_secs_f64(),
+            mode,
+        })
+    }
+
+    fn each<T>(&self, of: impl Fn(&Sealed) -> T) -> Vec<T> {
+        self.stage.sealed.iter().map(of).collect()
+    }
+
+    /// While the reader reads. Returns how many objects it fetched during the searches, and the
+    /// mode in use.
+    fn search_at_work(
+        &self,
+        hunt: &mut Hunt,
+        texts: &mut Texts,
+        load: &Load<'_>,
+        edged: &mut Daemon,
+    ) -> Result<(u64, Value)> {
+        let layout = Layout::of(edged.id())?;
+        let all = [layout.arena, layout.others].concat();
+        hunt.search_memory("memory, while it fills", edged.id(), all)?;
+
+        load.wait_for_rounds(ROUNDS, edged)?;
+        let before = load.fetches();
+        // Anew: threads and buffers have come since.
+        let layout = Layout::of(edged.id())?;
+        hunt.search_memory(report::ARENA, edged.id(), layout.arena)?;
+        hunt.search_memory("memory besides the arena", edged.id(), layout.others)?;
+        hunt.search_files(report::ORIGIN, &files::under(&self.stage.settings.origin)?)?;
+        texts.insert("configuration", fs::read(&self.stage.config)?);
+        texts.insert("admin answer", self.admin_answer()?);
+        texts.insert("metrics", self.metrics()?);
+        let mode = Counts::read(&self.stage.settings.socket)?.mode().clone();
+        // The reader was at work all the time: what it had begun then has come since.
+        load.wait_for_fetches(before + 1, edged)?;
+        Ok((load.fetches() - before, mode))
+    }
+
+    fn admin_answer(&self) -> Result<Vec<u8>> {
+        let socket = &self.stage.settings.socket;
+        let stream = UnixStream::connect(socket)
+            .with_context(|| format!("cannot reach {}", socket.display()))?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        http::get(stream, "/v1/stat")
+    }
+
+    fn metrics(&self) -> Result<Vec<u8>> {
+        ground::visit(&self.stage.ground.edge, || {
+            let stream =
+                TcpStream::connect(METRICS).with_context(|| format!("cannot reach {METRICS}"))?;
+            stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+            http::get(stream, "/metrics")
+        })
+    }
+
+    /// Texts in which the reader's address stands.
+    fn client_in(&self, texts: &Texts) -> Vec<String> {
+        let client = [self.stage.ground.reader.ipv4, self.stage.ground.reader.ipv6];
+        let names = |text: &[u8]| {
+            client.iter().any(|ip| {
+                let ip = ip.as_bytes();
+                text.windows(ip.len()).any(|window| window == ip)
+            })
+        };
+        let guilty = texts.iter().filter(|(_, text)| names(text));
+        guilty.map(|(name, _)| (*name).to_owned()).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! Looks for many byte strings at once, in one pass over a stream of any length.
+//!
+//! Every string is longer than a window and a stride together, so wherever it stands, one of its
+//! windows begins at a multiple of the stride. Only those places are looked up: the search stays
+//! fast in a build without optimisation, which `cargo xtask` is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{ErrorKind, Read};
+
+use anyhow::{Result, bail};
+use edge_testbed::stop::{self, Stop};
+
+/// Bytes that are looked up at once.
+const WINDOW: usize = 8;
+/// Distance between two places that are looked up.
+const STRIDE: usize = 16;
+/// Strings shorter than this could be missed.
+const SHORTEST: usize = STRIDE + WINDOW - 1;
+/// Bytes read at once.
+const PIECE: usize = 1 << 20;
+/// Places in the filter that spares most look-ups; the hash has as many bits.
+const FILTER: usize = 1 << 16;
+
+/// A window of a string: where it is in which.
+struct Anchor {
+    pattern: usize,
+    offset: usize,
+}
+
+pub(super) struct Searcher {
+    patterns: Vec<Vec<u8>>,
+    anchors: HashMap<[u8; WINDOW], Vec<Anchor>>,
+    filter: Vec<bool>,
+    /// As much emptiness as is looked at at once. Most memory of a process that has just begun is
+    /// empty, and comparing is faster than looking up.
+    empty: Vec<u8>,
+    /// What the end of a piece must be kept for.
+    longest: usize,
+}
+
+impl Searcher {
+    pub(super) fn new(patterns: Vec<Vec<u8>>) -> Result<Self> {
+        let mut anchors: HashMap<[u8; WINDOW], Vec<Anchor>> = HashMap::new();
+        let mut filter = vec![false; FILTER];
+        for (pattern, bytes) in patterns.iter().enumerate() {
+            if bytes.len() < SHORTEST || bytes.iter().all(|byte| *byte == 0) {
+                bail!("cannot search for less than {SHORTEST} bytes, nor for zeros");
+            }
+            for (offset, window) in bytes.array_windows().take(STRIDE).enumerate() {
+                filter[place_in_filter(*window)] = true;
+                let anchor = Anchor { pattern, offset };
+                anchors.entry(*window).or_default().push(anchor);
+            }
+        }
+        let longest = patterns.iter().map(Vec::len).max().unwrap_or(SHORTEST);
+        Ok(Self {
+            patterns,
+            anchors,
+            filter,
+            empty: vec![0; longest + PIECE],
+            longest,
+        })
+    }
+
+    /// Reads to the end, adds the numbers of the strings it met, and returns how much it read.
+    pub(super) fn search(&self, mut source: impl Read, found: &mut BTreeSet<usize>) -> Result<u64> {
+        let mut buffer = vec![0; self.longest + PIECE];
+        let mut kept = 0;
+        let mut total = 0;
+        loop {
+            if stop::came() {
+                return Err(Stop::interrupted());
+            }
+            let count = match source.read(&mut buffer[kept..]) {
+                Ok(0) => return Ok(total),
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            total += u64::try_from(count)?;
+            let end = kept + count;
+            if buffer[..end] != self.empty[..end] {
+                self.look(&buffer[..end], found);
+            }
+            // A string that goes on in the next piece has at most all but one byte here.
+            kept = end.min(self.longest - 1);
+            buffer.copy_within(end - kept..end, 0);
+        }
+    }
+
+    fn look(&self, bytes: &[u8], found: &mut BTreeSet<usize>) {
+        for (number, block) in bytes.chunks(STRIDE).enumerate() {
+            let Some(window) = block.first_chunk::<WINDOW>() else {
+                continue;
+            };
+            if !self.filter[place_in_filter(*window)] {
+                continue;
+            }
+            let Some(anchors) = self.anchors.get(window) else {
+                continue;
+            };
+            for &Anchor { pattern, offset } in anchors {
+                let start = (number * STRIDE).checked_sub(offset);
+                let rest = start.and_then(|start| bytes.get(start..));
+                if rest.is_some_and(|rest| rest.starts_with(&self.patterns[pattern])) {
+                    found.insert(pattern);
+                }
+            }
+        }
+    }
+}
+
+/// The upper bits of a product, in which all bytes of the window have had a part.
+fn place_in_filter(window: [u8; WINDOW]) -> usize {
+    let mixed = u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let [.., low, high] = mixed.to_le_bytes();
+    usize::from(u16::from_le_bytes([low, high]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives its bytes in pieces of a chosen size, as pipes and memory do.
+    struct Drops<'a>(&'a [u8], usize);
+
+    impl Read for Drops<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.0.len().min(self.1).min(buffer.len());
+            let (now, later) = self.0.split_at(count);
+            buffer[..count].copy_from_slice(now);
+            self.0 = later;
+            Ok(count)
+        }
+    }
+
+    fn pattern(length: u8, first: u8) -> Vec<u8> {
+        (0..length).map(|n| first.wrapping_add(n)).collect()
+    }
+
+    fn found(searcher: &Searcher, source: impl Read) -> Vec<usize> {
+        let mut found = BTreeSet::new();
+        searcher.search(source, &mut found).unwrap();
+        found.into_iter().collect()
+    }
+
+    #[test]
+    fn a_string_is_found_at_every_place() {
+        let patterns = vec![pattern(23, 1), pattern(64, 100)];
+        let searcher = Searcher::new(patterns.clone()).unwrap();
+        for (number, planted) in patterns.iter().enumerate() {
+            for at in 0..100 {
+                let mut bytes = vec![0; 200];
+                bytes[at..at + planted.len()].copy_from_slice(planted);
+                assert_eq!(found(&searcher, bytes.as_slice()), [number], "at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_string_is_found_across_the_borders_of_pieces() {
+        let planted = pattern(64, 7);
+        let searcher = Searcher::new(vec![planted.clone()]).unwrap();
+        for at in PIECE - 70..PIECE + 140 {
+            let mut bytes = vec![0; PIECE + 300];
+            bytes[at..at + 64].copy_from_slice(&planted);
+            assert_eq!(found(&searcher, bytes.as_slice()), [0], "at {at}");
+        }
+        let mut bytes = vec![0; 300];
+        bytes[117..117 + 64].copy_from_slice(&planted);
+        for drop in 1..100 {
+            assert_eq!(
+                found(&searcher, Drops(&bytes, drop)),
+                [0],
+                "drops of {drop}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_but_one_byte_is_not_enough() {
+        let planted = pattern(40, 9);
+        let searcher = Searcher::new(vec![planted.clone()]).unwrap();
+        for wrong in 0..40 {
+            let mut bytes = planted.clone();
+            bytes[wrong] ^= 1;
+            assert_eq!(found(&searcher, bytes.as_slice()), [0; 0]);
+        }
+        assert_eq!(found(&searcher, &planted[..39]), [0; 0]);
+    }
+
+    #[test]
+    fn bytes_are_counted_once_each() {
+        let searcher = Searcher::new(vec![pattern(30, 0)]).unwrap();
+        let bytes = vec![3; 2 * PIECE + 5];
+        let count = searcher.search(bytes.as_slice(), &mut BTreeSet::new());
+        assert_eq!(count.unwrap(), 2 * (1 << 20) + 5);
+    }
+
+    #[test]
+    fn short_and_empty_strings_are_refused() {
+        assert!(Searcher::new(vec![vec![0; 64]]).is_err());
+        assert!(Searcher::new(vec![pattern(22, 0)]).is_err());
+    }
+}

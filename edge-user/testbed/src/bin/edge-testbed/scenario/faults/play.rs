@@ -1,0 +1,560 @@
+//! What every row works with: the edge, objects nobody has fetched yet, single readers, counts.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use edge_testbed::{
+    clock,
+    daemon::{self, Counts, Daemon, METRICS},
+    ground::{self, ip},
+    objects::{self, Sealed, files},
+    place,
+    process::{self, Ended},
+    stop::{self, Stop},
+};
+use rustix::process::Signal;
+
+use super::pressure::{self, RX_FRAMES};
+use super::report::in_seconds;
+use crate::scenario::http;
+use crate::scenario::load::{End, Load, fetch};
+use crate::stage::Stage;
+
+/// The promise: whatever is wrong is said, and whatever was wrong is over, within this time.
+pub(super) const WITHIN: Duration = Duration::from_secs(10);
+/// What keeps the edge from serving is named in `/ready` within this time.
+const NAMED_WITHIN: Duration = Duration::from_secs(2);
+/// A program that takes so long hangs.
+const HANGS_AFTER: Duration = Duration::from_mins(1);
+/// A link that carried nothing for so long rests; how often that is looked at.
+const REST: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 20;
+/// How often a reader may be too fast to be stopped in the middle.
+const TRIES: u32 = 5;
+/// An object of three data chunks and an index.
+const SMALL_BYTES: u64 = 300_000;
+/// As root but for the right to read what nobody may read, so that a file's mode counts.
+const WITHOUT_OVERRIDE: [&str; 2] = ["--bounding-set", "-dac_override,-dac_read_search"];
+
+/// An object and the files of its chunks at the origin.
+pub(super) struct Fresh {
+    pub(super) sealed: Sealed,
+    pub(super) chunks: Vec<PathBuf>,
+}
+
+impl Fresh {
+    /// Whether what a reader made of it is the very same; the file then goes.
+    pub(super) fn is_whole(&self) -> Result<()> {
+        let out = self.out();
+        if files::sha256(&out)? != self.sealed.object.sha256 {
+            bail!("{} came back altered", out.display());
+        }
+        Ok(fs::remove_file(&out)?)
+    }
+
+    /// Removes what readers made of it.
+    fn forget(&self) -> Result<()> {
+        let folder = self.out().parent().context("a folder of ours")?.to_owned();
+        for path in half_files(&folder)? {
+            fs::remove_file(path)?;
+        }
+        match fs::remove_file(self.out()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The largest is a full data chunk, not the short last one.
+    pub(super) fn data_chunk(&self) -> Result<&Path> {
+        let size = |chunk: &&PathBuf| chunk.metadata().map_or(0, |meta| meta.len());
+        let largest = self.chunks.iter().max_by_key(size);
+        Ok(largest.context("an object has chunks")?)
+    }
+
+    pub(super) fn out(&self) -> PathBuf {
+        self.sealed.object.path.with_extension("out")
+    }
+}
+
+pub(super) struct Play<'a> {
+    pub(super) stage: &'a Stage<'a>,
+    edged: Option<Daemon>,
+    /// Objects published so far.
+    published: u32,
+    /// How long the service took to be good again.
+    pub(super) seconds: Option<f64>,
+}
+
+impl<'a> Play<'a> {
+    pub(super) fn begin(stage: &'a Stage<'a>) -> Result<Self> {
+        let mut play = Self {
+            stage,
+            edged: None,
+            published: 0,
+            seconds: None,
+        };
+        play.start(&[])?;
+        Ok(play)
+    }
+
+    // --- the edge
+
+    /// Starts the edge with the stage's settings and these variables.
+    pub(super) fn start(&mut self, variables: &[(&str, &Path)]) -> Result<()> {
+        daemon::write_config(&self.stage.settings, &self.stage.config)?;
+        let mut command = self.edged_command();
+        command.envs(variables.iter().copied());
+        self.edged = Some(Daemon::start(&mut command)?);
+        Ok(())
+    }
+
+    /// Starts the edge anew, with its log going elsewhere.
+    pub(super) fn restart_with_log(&mut self, log: Stdio) -> Result<()> {
+        self.take_edged()?.stop()?;
+        let socket = &self.stage.settings.socket;
+        self.edged = Some(Daemon::start_with_log(
+            &mut self.edged_command(),
+            log,
+            socket,
+        )?);
+        Ok(())
+    }
+
+    fn edged_command(&self) -> Command {
+        let mut command = ground::inside(&self.stage.ground.edge, Path::new("setpriv"));
+        command
+            .args(WITHOUT_OVERRIDE)
+            .arg(place::release("edged"))
+            .arg("--config")
+            .arg(&self.stage.config);
+        command
+    }
+
+    pub(super) fn edged(&mut self) -> Result<&mut Daemon> {
+        self.edged.as_mut().context("edged does not run")
+    }
+
+    /// The edge, to be ended; there is none from here on.
+    pub(super) fn take_edged(&mut self) -> Result<Daemon> {
+        self.edged.take().context("edged does not run")
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.edged()?.signal(signal)
+    }
+
+    /// Stops the edge, and waits until every thread of it stands still.
+    pub(super) fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let threads = format!("/proc/{}/task", self.edged()?.id());
+        let stands = |folder: &Path| {
+            let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        };
+        let all_stand = || {
+            let mut folders = fs::read_dir(&threads).ok()?;
+            let all = folders.all(|folder| folder.is_ok_and(|folder| stands(&folder.path())));
+            all.then_some(())
+        };
+        clock::poll(WITHIN, all_stand).context("edged does not stand still after SIGSTOP")
+    }
+
+    /// Waits until nothing comes in by the edge's interface any more.
+    pub(super) fn link_rests(&self) -> Result<()> {
+        let received = || -> Result<u64> {
+            let edge = &self.stage.ground.edge;
+            let mut command = ip();
+            command.args(["-n", &edge.namespace, "-stats", "-json"]);
+            command.args(["link", "show", "dev", edge.link]);
+            let links: serde_json::Value = serde_json::from_str(&process::output(&mut command)?)?;
+            let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+            packets.context("`ip` does not tell how many packets came")
+        };
+        let mut last = received()?;
+        for _look in 0..LOOKS {
+            wait(REST);
+            let now = received()?;
+            if now == last {
+                return Ok(());
+            }
+            last = now;
+        }
+        bail!("packets come in and come in")
+    }
+
+    /// Another `edged` with these variables, which must refuse with this exit code and words.
+    pub(super) fn refused(
+        &self,
+        words: &[&str],
+        more: &[&str],
+        variables: &[(&str, &str)],
+        code: i32,
+    ) -> Result<String> {
+        let mut command = self.edged_command();
+        command.args(more).envs(variables.iter().copied());
+        refuses(&mut command, words, code)
+    }
+
+    /// Another `edged` in this control group, which must refuse likewise.
+    pub(super) fn refused_in(&self, group: &Path, words: &[&str], code: i32) -> Result<String> {
+        let edged = self.edged_command();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ >\"$0\" && exec \"$@\""])
+            .arg(group.join("cgroup.procs"))
+            .arg(edged.get_program())
+            .args(edged.get_args());
+        refuses(&mut command, words, code)
+    }
+
+    /// Waits until the edge says a line with these words, in what it says from now on.
+    pub(super) fn hear(&mut self, from: usize, words: &str) -> Result<String> {
+        let edged = self.edged()?;
+        let heard = clock::poll(WITHIN, || {
+            let line = edged
+                .said()
+                .iter()
+                .skip(from)
+                .find(|line| line.contains(words));
+            line.map(|line| sentence(line))
+        });
+        heard.with_context(|| format!("edged does not say \"{words}\" within 10 s"))
+    }
+
+    /// How many lines the edge has said.
+    pub(super) fn lines(&mut self) -> Result<usize> {
+        Ok(self.edged()?.said().len())
+    }
+
+    /// Whether an XDP program is on the edge's interface.
+    pub(super) fn attached(&self) -> Result<bool> {
+        let edge = &self.stage.ground.edge;
+        let mut command = ip();
+        command.args(["-n", &edge.namespace, "link", "show", "dev", edge.link]);
+        Ok(process::output(&mut command)?.contains("xdp"))
+    }
+
+    /// `ip` on the edge's side.
+    pub(super) fn ip(&self, words: &[&str]) -> Result<()> {
+        let namespace = &self.stage.ground.edge.namespace;
+        process::run(ip().args(["-n", namespace]).args(words))
+    }
+
+    /// What `/ready` answers.
+    fn ready(&self) -> Result<String> {
+        let answer = ground::visit(&self.stage.ground.edge, || {
+            let stream = TcpStream::connect(METRICS)?;
+            stream.set_read_timeout(Some(NAMED_WITHIN))?;
+            http::ask(stream, "/ready")
+        })?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// Waits until `/ready` says no with these words, and returns the line.
+    pub(super) fn is_not_ready(&self, words: &str) -> Result<String> {
+        let named = clock::poll(NAMED_WITHIN, || {
+            let answer = self.ready().ok()?;
+            let line = answer.lines().find(|line| line.contains(words))?;
+            answer.starts_with("HTTP/1.1 503 ").then(|| line.to_owned())
+        });
+        named.with_context(|| {
+            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
+            format!("/ready does not say \"{words}\" within 2 s, but: {answer}")
+        })
+    }
+
+    /// Waits until `/ready` says yes.
+    pub(super) fn is_ready(&self) -> Result<()> {
+        let ready = clock::poll(NAMED_WITHIN, || {
+            let answer = self.ready().ok()?;
+            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        });
+        ready.with_context(|| {
+            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
+            format!("/ready does not say yes within 2 s, but: {answer}")
+        })
+    }
+
+    // --- what it counts
+
+    /// `edge stat`, as an operator types it.
+    pub(super) fn stat(&self) -> Result<Ended> {
+        let mut stat = Command::new(place::release("edge"));
+        stat.args(["stat", "--socket"])
+            .arg(&self.stage.settings.socket);
+        run_within(&mut stat, WITHIN)
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts> {
+        Counts::read(&self.stage.settings.socket)
+    }
+
+    /// A number of its counts, by its place.
+    pub(super) fn count(&self, pointer: &str) -> Result<u64> {
+        let counts = self.counts()?;
+        let value = counts.all().pointer(pointer);
+        Ok(value.and_then(serde_json::Value::as_u64).unwrap_or(0))
+    }
+
+    /// Everything adds up, nothing is under way, and nobody panicked.
+    pub(super) fn audit(&mut self) -> Result<()> {
+        let socket = &self.stage.settings.socket;
+        let at_rest = clock::poll(WITHIN, || {
+            self.count("/origin/in_flight")
+                .is_ok_and(|count| count == 0)
+                .then_some(())
+        });
+        if at_rest.is_none() {
+            bail!("fetches from the origin are still under way");
+        }
+        Counts::audited(socket).context("the audit")?;
+        let said = self.edged()?.said();
+        if let Some(line) = said.iter().find(|line| line.contains("panicked")) {
+            bail!("edged panicked: {line}");
+        }
+        let parts: Vec<PathBuf> = half_files(&self.stage.folder)?;
+        if !parts.is_empty() {
+            bail!("readers left {parts:?}");
+        }
+        Ok(())
+    }
+
+    // --- readers
+
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        Ok(objects::addresses(self.stage.ground)?[0])
+    }
+
+    /// Until the reader in the background has fetched so often, and the edge runs.
+    pub(super) fn while_read(&mut self, load: &Load<'_>, fetches: u64) -> Result<()> {
+        load.wait_for_fetches(fetches, self.edged()?)
+    }
+
+    /// A small object that no reader has asked for.
+    pub(super) fn fresh(&mut self) -> Result<Fresh> {
+        self.publish(SMALL_BYTES)
+    }
+
+    pub(super) fn publish(&mut self, bytes: u64) -> Result<Fresh> {
+        self.published += 1;
+        let folder = self.stage.folder.join(format!("object-{}", self.published));
+        fs::create_dir(&folder)?;
+        let path = folder.join("plain");
+        write_random(&path, bytes)?;
+        let origin = &self.stage.settings.origin;
+        let chunks = origin.join("chunks");
+        let before: BTreeSet<PathBuf> = files::under(&chunks)?.into_iter().collect();
+        let mut sealed = objects::seal(files::choose(&[path], &folder)?, &folder, origin)?;
+        let mut new = files::under(&chunks)?;
+        new.retain(|chunk| !before.contains(chunk));
+        let sealed = sealed.pop().context("one object was sealed")?;
+        Ok(Fresh {
+            sealed,
+            chunks: new,
+        })
+    }
+
+    /// One reader, to its end; how it ended and how long that took.
+    pub(super) fn read(&self, fresh: &Fresh) -> Result<(End, Duration)> {
+        let begin = clock::now();
+        let hangs = || begin.elapsed() > HANGS_AFTER;
+        let out = fresh.out();
+        match fetch(self.stage, &fresh.sealed, self.address()?, &out, hangs)? {
+            Some(end) => Ok((end, begin.elapsed())),
+            None if stop::came() => Err(Stop::interrupted()),
+            None => bail!("a reader hangs"),
+        }
+    }
+
+    pub(super) fn reads_whole(&self, fresh: &Fresh) -> Result<Duration> {
+        match self.read(fresh)? {
+            (End::Whole, time) => Ok(time),
+            (End::Failed { code, said }, _) => bail!("the reader failed with {code:?}: {said}"),
+        }
+    }
+
+    /// A reader that must fail with this exit code and these words.
+    pub(super) fn reads_not(&self, fresh: &Fresh, code: i32, words: &str) -> Result<String> {
+        match self.read(fresh)? {
+            (End::Failed { code: got, said }, time)
+                if got == Some(code) && said.contains(words) =>
+            {
+                let time = in_seconds(time.as_secs_f64());
+                Ok(format!(
+                    "the reader gave up after {time} with exit code {code}: {said}"
+                ))
+            }
+            (End::Failed { code, said }, _) => bail!("the reader failed with {code:?}: {said}"),
+            (End::Whole, _) => bail!("the reader finished"),
+        }
+    }
+
+    /// A reader that was stopped in the middle of an object.
+    pub(super) fn reader_in_the_middle(&self, fresh: &Fresh) -> Result<Child> {
+        let reader = &self.stage.ground.reader;
+        let half = fresh.sealed.object.size / 2;
+        let mut get = objects::get(reader, &fresh.sealed.ticket, self.address()?, &fresh.out());
+        get.stdout(Stdio::null()).stderr(Stdio::piped());
+        for _try in 0..TRIES {
+            let mut child = process::spawn(&mut get)?;
+            let begun = clock::poll(WITHIN, || match child.try_wait() {
+                Ok(None) => (written(child.id()) > 1 << 20).then_some(true),
+                Ok(Some(_)) | Err(_) => Some(false),
+            });
+            if begun == Some(true) {
+                process::signal(&child, Signal::STOP)?;
+                if written(child.id()) < half {
+                    return Ok(child);
+                }
+                process::signal(&child, Signal::KILL)?;
+            }
+            let ended = process::watch(child, || begun.is_none())?;
+            let ended = ended.context("the reader does not begin")?;
+            match ended.code {
+                // Too fast for us: once more.
+                None | Some(0) => fresh.forget()?,
+                Some(code) => bail!("the reader failed with {code}: {}", ended.said),
+            }
+        }
+        bail!("no reader could be stopped in the middle")
+    }
+
+    /// From `since` on the fault is over: asks for an object nobody has asked for until it comes.
+    pub(super) fn good_again(&mut self, since: Instant) -> Result<()> {
+        let fresh = self.fresh()?;
+        self.comes(&fresh, since)
+    }
+
+    /// As `good_again`, with an object of the row's own.
+    pub(super) fn comes(&mut self, fresh: &Fresh, since: Instant) -> Result<()> {
+        loop {
+            match self.read(fresh)? {
+                (End::Whole, _) => return self.good_since(since),
+                (End::Failed { said, .. }, _) if since.elapsed() > WITHIN => {
+                    bail!("not good again within 10 s: {said}")
+                }
+                (End::Failed { .. }, _) => {}
+            }
+        }
+    }
+
+    /// The service is good again now.
+    pub(super) fn good_since(&mut self, since: Instant) -> Result<()> {
+        if since.elapsed() > WITHIN {
+            bail!("good again only after {:.1?}", since.elapsed());
+        }
+        let seconds = since.elapsed().as_secs_f64();
+        self.seconds = Some(self.seconds.unwrap_or(0.0).max(seconds));
+        Ok(())
+    }
+
+    // --- the end
+
+    /// After a row that went wrong: a new link and a new edge.
+    pub(super) fn start_over(&mut self) -> Result<()> {
+        if let Some(edged) = self.edged.take() {
+            // A stopped process would not hear that it is to end.
+            edged.signal(Signal::CONT)?;
+            drop(edged);
+        }
+        let ground = self.stage.ground;
+        let link = [
+            "-n",
+            &ground.reader.namespace,
+            "link",
+            "delete",
+            ground.reader.link,
+        ];
+        if let Err(error) = process::run(ip().args(link)) {
+            eprintln!("the link was gone already: {error:#}");
+        }
+        ground.link(&place::xdp().join("edge-pass"))?;
+        self.start(&[])
+    }
+
+    /// Stops the edge; what is not as it should be then.
+    pub(super) fn end(&mut self) -> Result<Vec<String>> {
+        let mut wrong = Vec::new();
+        let frames = pressure::frames_left(self)?;
+        if frames != RX_FRAMES {
+            wrong.push(format!(
+                "of {RX_FRAMES} frames the kernel has {frames} left (I2)"
+            ));
+        }
+        if let Err(error) = self.take_edged()?.stop() {
+            wrong.push(format!("{error:#}"));
+        }
+        if self.attached()? {
+            wrong.push("a program is left on the interface".to_owned());
+        }
+        if self.stage.settings.socket.exists() {
+            wrong.push("the admin socket is left behind".to_owned());
+        }
+        Ok(wrong)
+    }
+}
+
+/// An `edged` that must refuse with this exit code and words, in its last line.
+fn refuses(command: &mut Command, words: &[&str], code: i32) -> Result<String> {
+    let ended = run_within(command, WITHIN)?;
+    let said = ended.said.lines().last().unwrap_or_default().to_owned();
+    let as_expected = ended.code == Some(code) && words.iter().all(|word| said.contains(word));
+    if !as_expected {
+        bail!("edged ended with {:?} and said: {}", ended.code, ended.said);
+    }
+    Ok(sentence(&said))
+}
+
+/// Runs a program that is to end by itself within this time, whatever way.
+pub(super) fn run_within(command: &mut Command, within: Duration) -> Result<Ended> {
+    let begin = clock::now();
+    let child = process::spawn(command.stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    match process::watch(child, || begin.elapsed() > within)? {
+        Some(ended) => Ok(ended),
+        None if stop::came() => Err(Stop::interrupted()),
+        None => bail!("does not end within {within:?}: {}", process::line(command)),
+    }
+}
+
+/// Lets time pass, unless the command is to end.
+pub(super) fn wait(time: Duration) {
+    clock::poll(time, || stop::came().then_some(()));
+}
+
+pub(super) fn write_random(path: &Path, bytes: u64) -> Result<()> {
+    let mut random = File::open("/dev/urandom")?.take(bytes);
+    let mut file =
+        File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    io::copy(&mut random, &mut file)?;
+    Ok(())
+}
+
+/// Files that readers had not finished.
+pub(super) fn half_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = files::under(folder)?;
+    found.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "part")
+    });
+    Ok(found)
+}
+
+/// What a log line says, without time and level.
+pub(super) fn sentence(line: &str) -> String {
+    let words = line.split_once(": ").map_or(line, |(_, words)| words);
+    words.to_owned()
+}
+
+/// Bytes a process has written so far.
+fn written(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
+    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,295 @@
+//! More than rings, memory and the operator's door hold.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use edge_testbed::clock;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{SendFlags, connect, send, socket_with};
+use rustix::process::Signal;
+
+use super::flood::Flood;
+use super::play::{Play, WITHIN};
+use super::{Fault, NOTHING, UNREACHABLE};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "rx-ring-starved",
+        done: "edged stopped while 4000 GETs for a resident chunk come in",
+        expected: "the frames run out: the socket counts what it lost (rx_dropped) and an empty \
+                   fill ring; then it serves, and no frame is missing",
+        excuses: UNREACHABLE,
+        play: rx_ring_starved,
+    },
+    Fault {
+        name: "umem-exhausted",
+        done: "edged stopped while 2000 GETs for whole chunks come in, then all to be answered at \
+               once",
+        expected: "by xsk the frames to send from run out and are waited for, and what is lost all \
+                   the same is counted (would_block with send_queue_full or served_partly); by gso \
+                   there are none, and the kernel takes what it can; then it serves, and no frame \
+                   is missing",
+        excuses: UNREACHABLE,
+        play: umem_exhausted,
+    },
+    Fault {
+        name: "admin-flood",
+        done: "connections to the admin socket until the kernel takes no more, half of them \
+               silent, half with noise",
+        expected: "64 at a time, the oldest makes room: `edge stat` gets its answer or says why not; nobody's \
+                   reader notices; then it answers",
+        excuses: NOTHING,
+        play: admin_flood,
+    },
+    Fault {
+        name: "hugepages-withheld",
+        done: "edged started in a control group that may have 32 MiB of hugepages, fewer than its \
+               arena",
+        expected: "it refuses with exit code 78 and names the limit, and does not die when it \
+                   touches the memory; outside the group it serves",
+        excuses: UNREACHABLE,
+        play: hugepages_withheld,
+    },
+];
+
+/// What a queue has (docs/ARCHITECTURE.md, "Memory").
+pub(super) const RX_FRAMES: u64 = 2048;
+const STARVING: u64 = 4000;
+const EXHAUSTING: u64 = 2000;
+const CONNECTIONS: usize = 5000;
+const CONTROLLER: &str = "hugetlb";
+const FEW_HUGEPAGES_BYTES: u64 = 32 << 20;
+
+fn rx_ring_starved(play: &mut Play<'_>) -> Result<String> {
+    let means = prepare(play)?;
+    let before = Rings::read(play)?;
+    stalled(play, &means, 1, STARVING)?;
+    play.good_again(clock::now())?;
+    let after = Rings::read(play)?;
+    let dropped = after.dropped - before.dropped;
+    let empty = after.fill_empty - before.fill_empty;
+    if dropped == 0 || empty == 0 {
+        bail!("rx_dropped rose by {dropped}, rx_fill_ring_empty by {empty}");
+    }
+    Ok(format!(
+        "rx_dropped +{dropped}, rx_fill_ring_empty +{empty}"
+    ))
+}
+
+fn umem_exhausted(play: &mut Play<'_>) -> Result<String> {
+    let means = prepare(play)?;
+    let before = Rings::read(play)?;
+    stalled(play, &means, u128::MAX, EXHAUSTING)?;
+    play.good_again(clock::now())?;
+    let after = Rings::read(play)?;
+    let blocked = after.would_block - before.would_block;
+    let full = after.queue_full - before.queue_full;
+    let sent = after.datagrams - before.datagrams;
+    let by_frames = play.stage.settings.sender == "xsk";
+    if by_frames && (blocked == 0) != (full == 0) {
+        bail!("would_block rose by {blocked}, requests that found no frame by {full}");
+    }
+    Ok(format!(
+        "{sent} datagrams sent, would_block +{blocked}, requests that found no frame +{full}"
+    ))
+}
+
+/// A socket with a cookie, and a whole resident chunk.
+fn prepare(play: &mut Play<'_>) -> Result<(Flood, PathBuf)> {
+    let resident = play.fresh()?;
+    play.reads_whole(&resident)?;
+    let flood = Flood::greet(&play.stage.ground.reader, play.address()?)?;
+    Ok((flood, resident.data_chunk()?.to_owned()))
+}
+
+/// The edge stands still while so many GETs for these segments of a chunk come in, and goes on.
+fn stalled(
+    play: &mut Play<'_>,
+    (flood, chunk): &(Flood, PathBuf),
+    want: u128,
+    gets: u64,
+) -> Result<()> {
+    play.stop()?;
+    let poured = flood.pour(chunk, want, gets);
+    let poured = poured.and_then(|()| play.link_rests());
+    play.signal(Signal::CONT)?;
+    poured
+}
+
+/// What the kernel gives a worker that stood still while more came than there are frames: every
+/// frame there is, or some were lost on the way here (I2).
+pub(super) fn frames_left(play: &mut Play<'_>) -> Result<u64> {
+    let means = prepare(play)?;
+    play.audit()?;
+    let before = Rings::read(play)?;
+    stalled(play, &means, 1, STARVING)?;
+    play.audit()?;
+    let after = Rings::read(play)?;
+    if after.dropped == before.dropped {
+        bail!("the frames were not exhausted");
+    }
+    Ok(after.received - before.received)
+}
+
+/// What the first queue counted.
+struct Rings {
+    received: u64,
+    dropped: u64,
+    fill_empty: u64,
+    would_block: u64,
+    queue_full: u64,
+    datagrams: u64,
+}
+
+impl Rings {
+    fn read(play: &Play<'_>) -> Result<Self> {
+        let counts = play.counts()?;
+        let worker = &counts.all()["workers"][0];
+        let number = |pointer: &str| {
+            let value = worker.pointer(pointer);
+            value.and_then(serde_json::Value::as_u64).unwrap_or(0)
+        };
+        Ok(Self {
+            received: number("/received"),
+            dropped: number("/xsk/rx_dropped"),
+            fill_empty: number("/xsk/rx_fill_ring_empty"),
+            would_block: number("/sends/would_block"),
+            queue_full: number("/reasons/send_queue_full/packets")
+                + number("/reasons/served_partly/packets"),
+            datagrams: number("/sends/datagrams"),
+        })
+    }
+}
+
+fn admin_flood(play: &mut Play<'_>) -> Result<String> {
+    let mut held = Vec::new();
+    while held.len() < CONNECTIONS
+        && let Some(socket) = connected(&play.stage.settings.socket)?
+    {
+        if held.len() % 2 == 1 {
+            send(&socket, &[0xff; 512], SendFlags::NOSIGNAL)?;
+        }
+        held.push(socket);
+    }
+    let stat = play.stat()?;
+    let answers = match stat.code {
+        Some(0) => true,
+        Some(1) => stat.said.contains("no answer in 5 seconds"),
+        Some(75) => stat.said.contains("too many ask at once"),
+        Some(_) | None => false,
+    };
+    if !answers {
+        bail!("`edge stat` ended with {:?}: {}", stat.code, stat.said);
+    }
+    let count = held.len();
+    let over = clock::now();
+    drop(held);
+    let answers = clock::poll(WITHIN, || play.counts().ok());
+    answers.context("`edge stat` gets no answer 10 s after the flood")?;
+    play.good_again(over)?;
+    let said = if stat.said.is_empty() {
+        "got its answer"
+    } else {
+        &stat.said
+    };
+    Ok(format!(
+        "{count} connections; during them `edge stat`: {said}"
+    ))
+}
+
+/// A connection, unless there is no place for one just now.
+fn connected(path: &Path) -> Result<Option<OwnedFd>> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(Some(socket)),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error).context("the admin socket cannot be reached"),
+    }
+}
+
+/// A control group that may have so many bytes of hugepages.
+struct Group {
+    folder: PathBuf,
+    /// The file and the word that undo what was switched on for it.
+    enabled: Option<(PathBuf, &'static str)>,
+}
+
+impl Group {
+    /// None where the kernel has no such groups.
+    fn new(bytes: u64) -> Result<Option<Self>> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let found = mounts.lines().find_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (&folder, &kind, &options) = (words.get(1)?, words.get(2)?, words.get(3)?);
+            let folder = PathBuf::from(folder);
+            match kind {
+                "cgroup2" => listed(&folder.join("cgroup.controllers")).then_some((folder, true)),
+                "cgroup" => {
+                    let ours = options.split(',').any(|option| option == CONTROLLER);
+                    ours.then_some((folder, false))
+                }
+                _ => None,
+            }
+        });
+        let Some((parent, unified)) = found else {
+            return Ok(None);
+        };
+        let control = parent.join("cgroup.subtree_control");
+        let enabled = (unified && !listed(&control)).then_some((control, "-hugetlb"));
+        if let Some((control, _)) = &enabled {
+            fs::write(control, "+hugetlb").context("cannot limit hugepages")?;
+        }
+        let group = Self {
+            folder: parent.join(format!("sealedge-{}", std::process::id())),
+            enabled,
+        };
+        fs::create_dir(&group.folder).context("cannot make a control group")?;
+        let limit = if unified {
+            "hugetlb.2MB.max"
+        } else {
+            "hugetlb.2MB.limit_in_bytes"
+        };
+        fs::write(group.folder.join(limit), bytes.to_string())?;
+        Ok(Some(group))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The process that was in it may take a moment to leave.
+        let gone = clock::poll(WITHIN, || fs::remove_dir(&self.folder).ok());
+        if gone.is_none() {
+            eprintln!("the control group {} stays", self.folder.display());
+        }
+        if let Some((control, word)) = &self.enabled
+            && let Err(error) = fs::write(control, word)
+        {
+            eprintln!("{}: cannot write {word}: {error}", control.display());
+        }
+    }
+}
+
+/// Whether a file of a version 2 group lists the controller of hugepages.
+fn listed(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.split_whitespace().any(|word| word == CONTROLLER)
+}
+
+fn hugepages_withheld(play: &mut Play<'_>) -> Result<String> {
+    let Some(group) = Group::new(FEW_HUGEPAGES_BYTES)? else {
+        play.good_again(clock::now())?;
+        return Ok("not played: this kernel has no control groups for hugepages".into());
+    };
+    play.take_edged()?.stop()?;
+    let words = ["the arena", "hugetlb limit", "/sealedge-"];
+    let refused = play.refused_in(&group.folder, &words, 78);
+    drop(group);
+    let over = clock::now();
+    play.start(&[])?;
+    play.good_again(over)?;
+    refused
+}

@@ -1,0 +1,157 @@
+//! What happens to the reader.
+
+use std::path::Path;
+use std::process::{Child, Command};
+
+use anyhow::{Context as _, Result, bail};
+use edge_testbed::{
+    clock, ground, objects,
+    process::{self, Ended},
+};
+use rustix::process::Signal;
+
+use super::play::{Fresh, Play, WITHIN, half_files, run_within};
+use super::{Fault, NOTHING};
+
+pub(super) const FAULTS: &[Fault] = &[
+    Fault {
+        name: "disk-full",
+        done: "the output on a tmpfs of 128 KiB, which is then made larger",
+        expected: "the reader says so, exit code 1, and leaves nothing; with room it finishes",
+        excuses: NOTHING,
+        play: disk_full,
+    },
+    Fault {
+        name: "output-unwritable",
+        done: "the output on a file system that is read-only, which is then made writable",
+        expected: "the reader says so, exit code 1, and leaves nothing; then it finishes",
+        excuses: NOTHING,
+        play: output_unwritable,
+    },
+    Fault {
+        name: "reader-killed",
+        done: "SIGKILL to a reader in the middle of an object, and the same command again",
+        expected: "no file under the object's name; at most one hidden .part file beside it; run \
+                   again the reader finishes",
+        excuses: NOTHING,
+        play: reader_killed,
+    },
+];
+
+const LARGE_BYTES: u64 = 64 << 20;
+
+/// A process whose file systems are its own, on the reader's side: what is mounted there is seen
+/// nowhere else and goes with it.
+struct Mounts(Child);
+
+impl Mounts {
+    fn new(play: &Play<'_>) -> Result<Self> {
+        let mut sleeper = ground::inside(&play.stage.ground.reader, Path::new("sleep"));
+        let mounts = Self(process::spawn(sleeper.arg("600"))?);
+        // `ip netns exec` makes the file systems its own before it becomes the sleeper.
+        let comm = format!("/proc/{}/comm", mounts.0.id());
+        let sleeps = || std::fs::read_to_string(&comm).is_ok_and(|name| name.trim() == "sleep");
+        clock::poll(WITHIN, || sleeps().then_some(())).context("the sleeper does not come")?;
+        Ok(mounts)
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--net", "--target", &self.0.id().to_string()]);
+        command.arg(program);
+        command
+    }
+
+    fn mount(&self, options: &str, folder: &Path) -> Result<()> {
+        let mut mount = self.inside("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder);
+        process::run(&mut mount)
+    }
+
+    /// The reader's call, among these file systems.
+    fn get(&self, play: &Play<'_>, fresh: &Fresh, out: &Path) -> Result<Ended> {
+        let reader = &play.stage.ground.reader;
+        let get = objects::get(reader, &fresh.sealed.ticket, play.address()?, out);
+        // Behind `ip netns exec NAMESPACE` stand program and arguments.
+        let mut inside = self.inside("env");
+        inside.args(get.get_args().skip(3));
+        run_within(&mut inside, WITHIN)
+    }
+
+    fn lists(&self, folder: &Path) -> Result<String> {
+        process::output(self.inside("ls").arg("-A").arg(folder))
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        process::end(&mut self.0);
+    }
+}
+
+fn disk_full(play: &mut Play<'_>) -> Result<String> {
+    refused_output(play, "size=128k", "remount,size=64m", "no room for")
+}
+
+fn output_unwritable(play: &mut Play<'_>) -> Result<String> {
+    refused_output(play, "ro", "remount,rw", "Read-only file system")
+}
+
+fn refused_output(play: &mut Play<'_>, bad: &str, good: &str, words: &str) -> Result<String> {
+    let fresh = play.fresh()?;
+    let mounts = Mounts::new(play)?;
+    let folder = play.stage.folder.join("small");
+    std::fs::create_dir_all(&folder)?;
+    let out = folder.join("out");
+    mounts.mount(bad, &folder)?;
+    let failed = mounts.get(play, &fresh, &out)?;
+    let left = mounts.lists(&folder)?;
+    if failed.code != Some(1) || !failed.said.contains(words) || !left.is_empty() {
+        bail!(
+            "the reader ended with {:?}, left {left:?}: {}",
+            failed.code,
+            failed.said
+        );
+    }
+    let over = clock::now();
+    mounts.mount(good, &folder)?;
+    let finished = mounts.get(play, &fresh, &out)?;
+    let sum = process::output(mounts.inside("sha256sum").arg(&out))?;
+    if finished.code != Some(0) || !sum.starts_with(&fresh.sealed.object.sha256) {
+        bail!(
+            "the reader ended with {:?}: {}",
+            finished.code,
+            finished.said
+        );
+    }
+    play.good_again(over)?;
+    Ok(format!("exit code 1: {}", failed.said))
+}
+
+fn reader_killed(play: &mut Play<'_>) -> Result<String> {
+    let large = play.publish(LARGE_BYTES)?;
+    let mut child = play.reader_in_the_middle(&large)?;
+    let over = clock::now();
+    process::signal(&child, Signal::KILL)?;
+    child.wait()?;
+    let folder = large
+        .sealed
+        .object
+        .path
+        .parent()
+        .context("a folder of ours")?;
+    let left = half_files(folder)?;
+    if left.len() > 1 || large.out().exists() {
+        bail!("the killed reader left {left:?}");
+    }
+    for half in &left {
+        std::fs::remove_file(half)?;
+    }
+    play.comes(&large, over)?;
+    Ok(format!(
+        "no file under the object's name, {} .part file left; run again it finished",
+        left.len()
+    ))
+}

@@ -1,0 +1,139 @@
+//! Hugepages: how many there are, and how to have some more for a while.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::clock;
+use crate::ledger::{self, Ledger};
+
+const COUNT: &str = "/proc/sys/vm/nr_hugepages";
+/// Written to, they have the kernel drop clean file pages, and join free memory into larger pieces.
+const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
+const COMPACT: &str = "/proc/sys/vm/compact_memory";
+/// How often the kernel is asked for what it did not give at once.
+const ATTEMPTS: u32 = 5;
+
+/// What `/proc/meminfo` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meminfo {
+    pub page_bytes: u64,
+    pub total: u64,
+    pub free: u64,
+    pub available_bytes: u64,
+}
+
+pub fn meminfo() -> Result<Meminfo> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    Ok(parse(&text))
+}
+
+fn parse(text: &str) -> Meminfo {
+    let field = |name: &str| -> u64 {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        number.and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    Meminfo {
+        page_bytes: field("Hugepagesize") * 1024,
+        total: field("HugePages_Total"),
+        free: field("HugePages_Free"),
+        available_bytes: field("MemAvailable") * 1024,
+    }
+}
+
+/// Adds pages for so many bytes, after writing down that it will.
+pub fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
+    let before = meminfo()?;
+    if before.page_bytes == 0 {
+        bail!("this kernel has no hugepages (CONFIG_HUGETLBFS)");
+    }
+    let pages = bytes.div_ceil(before.page_bytes);
+    if pages * before.page_bytes > before.available_bytes {
+        bail!(
+            "{} MiB of hugepages are needed and only {} MiB of memory are available",
+            bytes >> 20,
+            before.available_bytes >> 20
+        );
+    }
+    let _lock = ledger::lock()?;
+    let old = count()?;
+    ledger.note(|record| record.hugepages_added += pages)?;
+    let mut got = old;
+    for _ in 0..ATTEMPTS {
+        set(old + pages)?;
+        got = count()?;
+        if got >= old + pages {
+            break;
+        }
+        for path in [DROP_CACHES, COMPACT] {
+            fs::write(path, "1").with_context(|| format!("cannot write {path}"))?;
+        }
+    }
+    if got < old + pages {
+        ledger.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
+        bail!(
+            "asked the kernel for {pages} more hugepages and got {}: memory is fragmented; \
+             end other programs, or restart the machine",
+            got.saturating_sub(old)
+        );
+    }
+    Ok(())
+}
+
+/// Takes away what `reserve` added. The last user may be gone only a moment: the kernel gives its
+/// pages back a little later.
+pub fn give_back(ledger: &mut Ledger) -> Result<()> {
+    take_away(ledger.record.hugepages_added)?;
+    ledger.note(|record| record.hugepages_added = 0)
+}
+
+/// Takes pages away that an earlier run added.
+pub fn take_away(pages: u64) -> Result<()> {
+    if pages == 0 {
+        return Ok(());
+    }
+    let _lock = ledger::lock()?;
+    let wanted = count()?.saturating_sub(pages);
+    set(wanted)?;
+    let gone = clock::poll(Duration::from_secs(5), || {
+        meminfo().is_ok_and(|now| now.total <= wanted).then_some(())
+    });
+    if gone.is_none() {
+        bail!("somebody still uses hugepages that are not reserved any more (see {COUNT})");
+    }
+    Ok(())
+}
+
+pub fn count() -> Result<u64> {
+    let text = fs::read_to_string(COUNT).with_context(|| format!("cannot read {COUNT}"))?;
+    text.trim()
+        .parse()
+        .with_context(|| format!("{COUNT} is no number"))
+}
+
+fn set(pages: u64) -> Result<()> {
+    eprintln!("+ sysctl vm.nr_hugepages={pages}");
+    fs::write(COUNT, pages.to_string()).with_context(|| format!("cannot write {COUNT}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn meminfo_is_read_by_name() {
+        let text = "MemAvailable:   2048 kB\nHugePages_Total:       3\nHugePages_Free:        1\n\
+                    Hugepagesize:       2048 kB\n";
+        let expected = Meminfo {
+            page_bytes: 2 << 20,
+            total: 3,
+            free: 1,
+            available_bytes: 2 << 20,
+        };
+        assert_eq!(parse(text), expected);
+    }
+}

@@ -1,0 +1,149 @@
+//! What this run changed on the machine, written down before it is changed, so that the next run
+//! can put it back when this one is killed.
+//!
+//! One record per running command in `/run/sealedge-xtask`, named by process id. A record whose
+//! process is gone belongs to a killed run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::place;
+
+/// Changes of one run that outlive its process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Pages added to `vm.nr_hugepages`. A difference, not the old value: two runs may overlap.
+    pub hugepages_added: u64,
+    /// Folder of temporary files.
+    pub folder: Option<PathBuf>,
+    /// Whether `ip netns` made its mount for this run.
+    pub netns_mounted: bool,
+}
+
+/// This run's record; gone from the disk when `close` finds nothing left to put back.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    pub record: Record,
+}
+
+impl Ledger {
+    pub fn open() -> Result<Self> {
+        let folder = Path::new(place::RECORDS);
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join(format!("{}.json", std::process::id()));
+        let ledger = Self {
+            path,
+            record: Record::default(),
+        };
+        ledger.write()?;
+        Ok(ledger)
+    }
+
+    /// Writes down a change that is about to be made, or one that was undone.
+    pub fn note(&mut self, change: impl FnOnce(&mut Record)) -> Result<()> {
+        change(&mut self.record);
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
+        let half = self.path.with_extension("new");
+        fs::write(&half, to_json(&self.record).to_string())
+            .and_then(|()| fs::rename(&half, &self.path))
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    pub fn close(self) -> Result<()> {
+        fs::remove_file(&self.path)
+            .with_context(|| format!("cannot remove {}", self.path.display()))
+    }
+}
+
+/// Held while the machine's settings are read and changed, so that two runs do not count the
+/// same page twice.
+pub fn lock() -> Result<File> {
+    fs::create_dir_all(place::RECORDS)?;
+    let path = Path::new(place::RECORDS).join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
+}
+
+/// Records of runs that were killed.
+pub fn orphans() -> Vec<(PathBuf, Record)> {
+    records()
+        .into_iter()
+        .filter(|(pid, _, _)| !alive(*pid))
+        .map(|(_, path, r)| (path, r))
+        .collect()
+}
+
+/// Whether another run is under way.
+pub fn others_run() -> bool {
+    records()
+        .iter()
+        .any(|(pid, _, _)| *pid != std::process::id() && alive(*pid))
+}
+
+pub fn alive(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
+fn records() -> Vec<(u32, PathBuf, Record)> {
+    let Ok(entries) = fs::read_dir(place::RECORDS) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let pid = path
+                .file_name()?
+                .to_str()?
+                .strip_suffix(".json")?
+                .parse()
+                .ok()?;
+            let text = fs::read_to_string(&path).ok()?;
+            Some((pid, path, from_json(&serde_json::from_str(&text).ok()?)))
+        })
+        .collect()
+}
+
+fn to_json(record: &Record) -> Value {
+    json!({
+        "hugepages_added": record.hugepages_added,
+        "folder": record.folder.as_ref().map(|folder| folder.display().to_string()),
+        "netns_mounted": record.netns_mounted,
+    })
+}
+
+fn from_json(value: &Value) -> Record {
+    Record {
+        hugepages_added: value["hugepages_added"].as_u64().unwrap_or(0),
+        folder: value["folder"].as_str().map(PathBuf::from),
+        netns_mounted: value["netns_mounted"].as_bool().unwrap_or(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_the_disk() {
+        let record = Record {
+            hugepages_added: 7,
+            folder: Some("/tmp/sealedge-1".into()),
+            netns_mounted: true,
+        };
+        assert_eq!(from_json(&to_json(&record)), record);
+    }
+
+    #[test]
+    fn this_process_is_alive() {
+        assert!(alive(std::process::id()));
+    }
+}

@@ -1,0 +1,34 @@
+//! Where Sealedge is tried: two namespaces and a link, hugepages, a daemon, and what they change
+//! on the machine, put back whatever happens. `cargo xtask`, the scenarios and the tests use it.
+#![expect(
+    clippy::print_stderr,
+    reason = "shows people what it does to the machine"
+)]
+
+/// Files, sealed and fetched.
+pub mod objects;
+/// One running `edged`.
+pub mod daemon;
+/// What a run borrows from the machine and gives back.
+pub mod machine;
+/// Two namespaces and the link between them.
+pub mod ground;
+/// Memory in large pages.
+pub mod hugepages;
+/// What was changed, on disk, in case this process is killed.
+pub mod ledger;
+/// Puts back what killed runs left.
+pub mod sweep;
+
+/// Child processes.
+pub mod process;
+/// The user's rights.
+pub mod rights;
+/// Why and how a command ends early.
+pub mod stop;
+/// Waiting.
+pub mod clock;
+/// Processor time.
+pub mod cpu;
+/// Where things are.
+pub mod place;

@@ -1,0 +1,149 @@
+//! What a run borrows from the machine, and gives back whatever happens.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ground::{self, Ground};
+use crate::hugepages;
+use crate::ledger::Ledger;
+use crate::sweep;
+
+/// Borrowed things. `give_back` returns them and checks; dropping returns them too, so that a
+/// failure or Ctrl-C on any line of a command leaves nothing behind.
+pub struct Machine {
+    /// Taken when everything is back.
+    ledger: Option<Ledger>,
+    ground: Option<Ground>,
+    before: Before,
+}
+
+/// What must be the same afterwards.
+struct Before {
+    hugepages: u64,
+    netns_mounted: bool,
+}
+
+impl Machine {
+    /// Sweeps first, so that what is noted as "before" is the machine's own state.
+    pub fn borrow() -> Result<Self> {
+        sweep::sweep()?;
+        let before = Before {
+            hugepages: hugepages::count()?,
+            netns_mounted: ground::netns_mounted()?,
+        };
+        Ok(Self {
+            ledger: Some(Ledger::open()?),
+            ground: None,
+            before,
+        })
+    }
+
+    pub fn hugepages(&mut self, bytes: u64) -> Result<()> {
+        hugepages::reserve(self.ledger()?, bytes)
+    }
+
+    /// A folder of temporary files only root can read: tickets, which hold keys, lie in it.
+    pub fn folder(&mut self) -> Result<PathBuf> {
+        let folder = std::env::temp_dir().join(format!("sealedge-{}", std::process::id()));
+        let folder = std::path::absolute(folder)?;
+        self.ledger()?
+            .note(|record| record.folder = Some(folder.clone()))?;
+        // `create` fails on a folder that is there: somebody else's is not taken over, nor removed.
+        if let Err(error) = fs::DirBuilder::new().mode(0o700).create(&folder) {
+            self.ledger()?.note(|record| record.folder = None)?;
+            return Err(error).with_context(|| format!("cannot make {}", folder.display()));
+        }
+        Ok(folder)
+    }
+
+    /// Namespaces and the link between them.
+    pub fn ground(&mut self, pass: &Path) -> Result<&Ground> {
+        let ledger = self
+            .ledger
+            .as_mut()
+            .context("everything was given back already")?;
+        let ground = self.ground.insert(Ground::named_after_this_process());
+        ground.make(ledger, pass)?;
+        Ok(ground)
+    }
+
+    /// The commands that make namespaces themselves (tests) may leave the mount of `ip netns`.
+    pub fn expect_namespaces(&mut self) -> Result<()> {
+        if !self.before.netns_mounted {
+            self.ledger()?.note(|record| record.netns_mounted = true)?;
+        }
+        Ok(())
+    }
+
+    /// Gives everything back and makes sure of it.
+    pub fn give_back(mut self) -> Result<()> {
+        self.undo()?;
+        let ours = ground::ours();
+        if !ours.is_empty() {
+            bail!(
+                "not as it was before: namespaces {} are left",
+                ours.join(", ")
+            );
+        }
+        // What we added is gone, or `undo` had failed: a difference is somebody else's.
+        let now = hugepages::count()?;
+        if now != self.before.hugepages {
+            let before = self.before.hugepages;
+            eprintln!("somebody else changed vm.nr_hugepages meanwhile: {now}, was {before}");
+        }
+        if ground::netns_mounted()? && !self.before.netns_mounted {
+            eprintln!("somebody else made namespaces meanwhile: /run/netns stays mounted");
+        }
+        eprintln!("links, namespaces, programs, mounts and hugepages were put back");
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        let Some(mut ledger) = self.ledger.take() else {
+            return Ok(());
+        };
+        let mut problems = Vec::new();
+        let mut step = |result: Result<()>| {
+            if let Err(error) = result {
+                problems.push(format!("{error:#}"));
+            }
+        };
+        if let Some(ground) = self.ground.take() {
+            step(ground.remove());
+        }
+        // Also those of test processes that were ended before they could clean up.
+        for name in ground::ours().into_iter().chain(ground::leftovers()) {
+            ground::end_inhabitants(&name);
+            step(ground::remove_namespace(&name));
+        }
+        if ledger.record.netns_mounted {
+            step(ground::unmount_names());
+        }
+        if let Some(folder) = ledger.record.folder.clone() {
+            step(sweep::remove_folder(&folder));
+        }
+        step(hugepages::give_back(&mut ledger));
+        if problems.is_empty() {
+            return ledger.close();
+        }
+        // The record stays: the next run tries again.
+        bail!("could not put everything back: {}", problems.join("; "))
+    }
+
+    fn ledger(&mut self) -> Result<&mut Ledger> {
+        self.ledger
+            .as_mut()
+            .context("everything was given back already")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            eprintln!("{error:#}");
+        }
+    }
+}

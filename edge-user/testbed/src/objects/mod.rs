@@ -1,0 +1,72 @@
+//! Real files on their way through an edge: sealed into an origin, served, fetched.
+
+/// Which files, and their hashes.
+pub mod files;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use self::files::Object;
+use crate::daemon::PORT;
+use crate::ground::{self, Ground, Side};
+use crate::place;
+use crate::process;
+
+/// Room for one chunk with its packet headers, rounded up.
+const SLOT_BYTES: u64 = 136 << 10;
+
+/// A file and the ticket to it.
+pub struct Sealed {
+    pub object: Object,
+    pub ticket: PathBuf,
+}
+
+/// Seals each file into the origin; the tickets lie in the folder.
+pub fn seal(objects: Vec<Object>, folder: &Path, origin: &Path) -> Result<Vec<Sealed>> {
+    let seal_one = |(number, object): (usize, Object)| {
+        let ticket = folder.join(format!("{number}.ticket"));
+        let mut command = Command::new(place::release("edge"));
+        command
+            .arg("seal")
+            .arg(&object.path)
+            .arg("--origin")
+            .arg(origin);
+        command.arg("--ticket-out").arg(&ticket).arg("--json");
+        process::run(&mut command)?;
+        Ok(Sealed { object, ticket })
+    };
+    objects.into_iter().enumerate().map(seal_one).collect()
+}
+
+/// Every chunk has a slot, and some are to spare: a hot run must not depend on eviction.
+pub fn arena_bytes(distinct_chunks: u64) -> u64 {
+    let bytes = (distinct_chunks + distinct_chunks / 10 + 64) * SLOT_BYTES;
+    bytes.next_multiple_of(64 << 20).max(512 << 20)
+}
+
+/// Where the edge serves on a ground.
+pub fn addresses(ground: &Ground) -> Result<[SocketAddr; 2]> {
+    let parse = |ip: &str| -> Result<SocketAddr> {
+        Ok(SocketAddr::new(
+            ip.parse().context("an address of ours")?,
+            PORT,
+        ))
+    };
+    Ok([parse(ground.edge.ipv4)?, parse(ground.edge.ipv6)?])
+}
+
+/// The call that fetches an object on the reader's side.
+pub fn get(reader: &Side, ticket: &Path, edge: SocketAddr, out: &Path) -> Command {
+    let mut at_ticket = OsString::from("@");
+    at_ticket.push(ticket);
+    let mut get = ground::inside(reader, &place::release("edge"));
+    get.arg("get")
+        .arg(at_ticket)
+        .args(["--edge", &edge.to_string()]);
+    get.arg("-o").arg(out).arg("--json");
+    get
+}

@@ -1,0 +1,56 @@
+//! Where things are: the workspace, its target folder, the cache, the record of changes.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process;
+
+/// Records of what running commands changed on this machine; gone after a restart, as are the
+/// changes.
+pub const RECORDS: &str = "/run/sealedge-xtask";
+
+/// The workspace: the folder with the lock file, above the package that cargo runs.
+pub fn root() -> PathBuf {
+    let here = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let locked = |folder: &&Path| folder.join("Cargo.lock").exists();
+    here.ancestors().find(locked).unwrap_or(&here).to_owned()
+}
+
+/// The target folder, by the same rule as `edge-user/build.rs`.
+pub fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |folder| root().join(folder))
+}
+
+/// Where the server's build looks for the XDP program, and `demo` for the client's.
+pub fn xdp() -> PathBuf {
+    target().join("xdp")
+}
+
+/// A program of the release build.
+pub fn release(program: &str) -> PathBuf {
+    target().join("release").join(program)
+}
+
+/// Debian's Python, whatever other comes first in the path: the tests' modules are made for it.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+/// The toolchain that builds for the host, asked for its sysroot.
+pub fn host_sysroot() -> Result<PathBuf> {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let answer = process::output(rustc.args(["--print", "sysroot"]))
+        .context("the Rust compiler does not tell its sysroot")?;
+    Ok(answer.trim_end().into())
+}
+
+pub fn cache() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
+        return Ok(PathBuf::from(folder).join("sealedge"));
+    }
+    let home = env::home_dir().context("no home folder: set XDG_CACHE_HOME or HOME")?;
+    Ok(home.join(".cache/sealedge"))
+}

@@ -1,0 +1,51 @@
+//! Finds what killed earlier runs left behind, and puts it back.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::ground;
+use crate::hugepages;
+use crate::ledger::{self, Record};
+
+/// Leftovers first: they hold addresses, names and memory that this run may need.
+pub fn sweep() -> Result<()> {
+    for name in ground::leftovers() {
+        eprintln!("found namespace {name} of a killed run: removing it");
+        ground::end_inhabitants(&name);
+        ground::remove_namespace(&name)?;
+    }
+    for (path, record) in ledger::orphans() {
+        eprintln!(
+            "found the record of a killed run, {}: putting back",
+            path.display()
+        );
+        put_back(&record)?;
+        fs::remove_file(&path)?;
+    }
+    Ok(())
+}
+
+fn put_back(record: &Record) -> Result<()> {
+    if let Some(folder) = &record.folder {
+        remove_folder(folder)?;
+    }
+    if record.netns_mounted && !ledger::others_run() {
+        ground::unmount_names()?;
+    }
+    hugepages::take_away(record.hugepages_added)
+}
+
+/// Removes a run's folder of temporary files, and refuses anything that is not called like one.
+pub fn remove_folder(folder: &Path) -> Result<()> {
+    let ours = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("sealedge-"));
+    if ours && folder.is_dir() {
+        eprintln!("+ rm -r {}", folder.display());
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(())
+}
