@@ -86,7 +86,7 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     let greeted = wait::until(ANSWER_TIME_MAX, || (welcomes() > before).then_some(()));
     assert!(greeted.is_some(), "{}", edged.log());
 
-    let script = include_str!("../../../xtask/src/scenario/faults/detach.py");
+    let script = include_str!("../../testbed/src/bin/edge-testbed/scenario/faults/detach.py");
     let mut detach = Command::new("python3");
     detach.args(["-c", script, &ground.program_number().to_string()]);
     assert!(detach.status().unwrap().success());
