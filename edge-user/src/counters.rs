@@ -96,26 +96,33 @@ pub struct Snapshot {
     pub commit: String,
     pub uptime_seconds: u64,
     pub mode: Mode,
-    /// Interface name, and how many RX queues it has.
-    pub interface: String,
-    pub queues: u32,
-    /// Whether it is there and carries packets.
-    pub interface_up: bool,
     pub listen: Vec<String>,
     /// What keeps it from serving as it should, as of the last look a second ago.
     pub faults: Vec<Fault>,
-    /// How often the running program was told that the host had changed.
+    /// How often the running program was updated because the host had changed.
     pub host_changes_total: u64,
     /// Lines of the log that found no room or could not be written.
     pub log_lines_dropped: u64,
-    /// Turns of the loop of each serving thread; an idle thread has some every second too.
-    pub turns: BTreeMap<String, u64>,
-    /// Counted by the XDP program, by queue; frame bytes. Empty when XDP is off.
-    pub xdp: BTreeMap<u32, ReasonCounts>,
-    pub workers: Vec<WorkerCounts>,
+    /// In the order of the configuration.
+    pub interfaces: Vec<InterfaceCounts>,
     pub socket: SocketCounts,
     pub store: StoreCounts,
     pub origin: OriginCounts,
+}
+
+/// What is counted for one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceCounts {
+    /// As it was at the start.
+    pub name: String,
+    /// Whether it is there and carries packets.
+    pub up: bool,
+    /// RX queues with a worker.
+    pub queues: u32,
+    /// Counted by the XDP program, by queue; frame bytes. Empty when XDP is off.
+    pub xdp: BTreeMap<u32, ReasonCounts>,
+    /// By queue. Empty when XDP is off.
+    pub workers: Vec<WorkerCounts>,
 }
 
 /// Kinds of faults, in metrics the label `cause`.
@@ -126,10 +133,12 @@ pub enum Cause {
     ThreadStalled,
     /// The interface carries no packets.
     LinkDown,
+    /// The interface was removed.
+    InterfaceRemoved,
     /// The XDP program is no longer on the interface.
     ProgramDetached,
-    /// The XDP program could not be told of a change of the host.
-    ProgramNotTold,
+    /// The XDP program could not be updated after a change of the host.
+    ProgramNotUpdated,
     /// An address of the service is gone.
     AddressRemoved,
     /// Full datagrams no longer fit the interface.
@@ -139,11 +148,12 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ThreadStalled,
         Self::LinkDown,
+        Self::InterfaceRemoved,
         Self::ProgramDetached,
-        Self::ProgramNotTold,
+        Self::ProgramNotUpdated,
         Self::AddressRemoved,
         Self::MtuTooSmall,
         Self::QueuesAdded,
@@ -153,8 +163,9 @@ impl Cause {
         match self {
             Self::ThreadStalled => "thread_stalled",
             Self::LinkDown => "link_down",
+            Self::InterfaceRemoved => "interface_removed",
             Self::ProgramDetached => "program_detached",
-            Self::ProgramNotTold => "program_not_told",
+            Self::ProgramNotUpdated => "program_not_updated",
             Self::AddressRemoved => "address_removed",
             Self::MtuTooSmall => "mtu_too_small",
             Self::QueuesAdded => "queues_added",
@@ -164,9 +175,14 @@ impl Cause {
     /// Whether a restart is the remedy: then the service manager's watchdog is not fed.
     pub const fn wants_restart(self) -> bool {
         match self {
-            Self::ThreadStalled | Self::ProgramDetached | Self::ProgramNotTold => true,
-            // The host mends these, or the edge serves on until it does.
-            Self::LinkDown | Self::AddressRemoved | Self::MtuTooSmall | Self::QueuesAdded => false,
+            Self::ThreadStalled | Self::ProgramDetached | Self::ProgramNotUpdated => true,
+            // The host mends these, or the edge serves on until it does. Without one of its
+            // interfaces it would not start.
+            Self::LinkDown
+            | Self::InterfaceRemoved
+            | Self::AddressRemoved
+            | Self::MtuTooSmall
+            | Self::QueuesAdded => false,
         }
     }
 }
@@ -176,6 +192,8 @@ impl Cause {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fault {
     pub cause: Cause,
+    /// The interface that does not serve as it should; nothing if the whole edge does not.
+    pub interface: Option<String>,
     /// The thread, address or interface it is about.
     pub subject: String,
     /// One line for the log and `/ready`: what is wrong, what follows from it, the remedy.
@@ -192,11 +210,17 @@ impl Fault {
 impl Snapshot {
     /// The XDP program's count of one reason, summed over queues.
     pub fn xdp_packets(&self, reason: Reason) -> u64 {
-        self.xdp
-            .values()
-            .filter_map(|reasons| reasons.get(reason.label()))
-            .map(|count| count.packets)
+        self.interfaces
+            .iter()
+            .map(|interface| interface.xdp_packets(reason))
             .sum()
+    }
+
+    /// The workers of all interfaces.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerCounts> {
+        self.interfaces
+            .iter()
+            .flat_map(|interface| &interface.workers)
     }
 
     /// What does not add up (I2, I10). Datagrams on their way are counted at one stage and not yet
@@ -208,30 +232,35 @@ impl Snapshot {
                 found.push(format!("{what}: {left} and {right}"));
             }
         };
-        let mut from_rings = 0;
         let mut bounced = 0;
-        for worker in &self.workers {
-            let queue = worker.queue;
+        for interface in &self.interfaces {
+            let name = &interface.name;
+            let mut from_rings = 0;
+            for worker in &interface.workers {
+                let queue = worker.queue;
+                equal(
+                    &format!("received by the worker of queue {queue} of {name}, and its reasons"),
+                    worker.received,
+                    sum(&worker.reasons),
+                );
+                equal(
+                    &format!("frames missing from the umem of queue {queue} of {name}, and none"),
+                    worker.frames_missing,
+                    0,
+                );
+                let xsk = &worker.xsk;
+                from_rings +=
+                    worker.received + xsk.rx_dropped + xsk.rx_ring_full + xsk.rx_invalid_descs;
+                bounced += packets(&worker.reasons, Reason::Bounced);
+            }
             equal(
-                &format!("received by the worker of queue {queue}, and its reasons"),
-                worker.received,
-                sum(&worker.reasons),
+                &format!(
+                    "steered on {name}, and received by its workers or dropped at their rings"
+                ),
+                interface.xdp_packets(Reason::Steered),
+                from_rings,
             );
-            equal(
-                &format!("frames missing from the umem of queue {queue}, and none"),
-                worker.frames_missing,
-                0,
-            );
-            let xsk = &worker.xsk;
-            from_rings +=
-                worker.received + xsk.rx_dropped + xsk.rx_ring_full + xsk.rx_invalid_descs;
-            bounced += packets(&worker.reasons, Reason::Bounced);
         }
-        equal(
-            "steered, and received by workers or dropped at their rings",
-            self.xdp_packets(Reason::Steered),
-            from_rings,
-        );
         let socket = &self.socket;
         equal(
             "received by the socket, and its reasons",
@@ -255,6 +284,14 @@ impl Snapshot {
             store.resident + store.free + store.withdrawn,
         );
         found
+    }
+}
+
+impl InterfaceCounts {
+    /// The XDP program's count of one reason, summed over queues.
+    pub fn xdp_packets(&self, reason: Reason) -> u64 {
+        let queues = self.xdp.values();
+        queues.map(|reasons| packets(reasons, reason)).sum()
     }
 }
 
@@ -291,6 +328,9 @@ pub struct Count {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerCounts {
     pub queue: u32,
+    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    pub thread: String,
+    pub turns: u64,
     /// Frames taken from the RX ring; the reasons sum to it.
     pub received: u64,
     /// Frames of the umem that neither kernel nor worker has; always 0.
@@ -311,6 +351,9 @@ pub struct XskCounts {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketCounts {
+    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    pub thread: String,
+    pub turns: u64,
     /// Datagrams received from the kernel; the reasons sum to it.
     pub received: u64,
     /// Datagrams the kernel dropped before they could be received.
@@ -401,11 +444,15 @@ mod tests {
     /// One GET that was steered, bounced, and answered by the miss path.
     fn balanced() -> Snapshot {
         Snapshot {
-            xdp: BTreeMap::from([(0, one_of(Reason::Steered))]),
-            workers: vec![WorkerCounts {
-                received: 1,
-                reasons: one_of(Reason::Bounced),
-                ..WorkerCounts::default()
+            interfaces: vec![InterfaceCounts {
+                name: "eth0".to_owned(),
+                xdp: BTreeMap::from([(0, one_of(Reason::Steered))]),
+                workers: vec![WorkerCounts {
+                    received: 1,
+                    reasons: one_of(Reason::Bounced),
+                    ..WorkerCounts::default()
+                }],
+                ..InterfaceCounts::default()
             }],
             socket: SocketCounts {
                 bounced: 1,
@@ -419,12 +466,27 @@ mod tests {
     #[test]
     fn a_datagram_that_is_lost_between_two_counts_is_found() {
         assert_eq!(balanced().unbalanced(), [""; 0]);
-        let losses: [(&str, Loss); 7] = [
-            ("steered", |seen| seen.workers[0].xsk.rx_dropped = 1),
-            ("received by the worker of queue 0", |seen| {
-                seen.workers[0].reasons.clear();
+        let losses: [(&str, Loss); 8] = [
+            ("steered on eth0", |seen| {
+                seen.interfaces[0].workers[0].xsk.rx_dropped = 1;
             }),
-            ("frames missing", |seen| seen.workers[0].frames_missing = 1),
+            ("steered on eth1", |seen| {
+                // The sum over both interfaces still adds up.
+                let name = "eth1".to_owned();
+                let moved = std::mem::take(&mut seen.interfaces[0].xdp);
+                let other = InterfaceCounts {
+                    name,
+                    xdp: moved,
+                    ..InterfaceCounts::default()
+                };
+                seen.interfaces.push(other);
+            }),
+            ("received by the worker of queue 0 of eth0", |seen| {
+                seen.interfaces[0].workers[0].reasons.clear();
+            }),
+            ("frames missing", |seen| {
+                seen.interfaces[0].workers[0].frames_missing = 1;
+            }),
             ("received by the socket", |seen| seen.socket.received = 1),
             ("bounced by workers", |seen| seen.socket.bounced = 2),
             ("taken by the miss path", |seen| {

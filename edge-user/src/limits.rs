@@ -9,6 +9,11 @@ use edge_ebpf::wire::{
 use crate::sys::send::{INLINE_BYTES_MAX, SPANS_MAX};
 use crate::sys::xsk::XskSizes;
 
+// --- interfaces -----------------------------------------------------------------------------
+
+/// Interfaces of one edge.
+pub const INTERFACES_MAX: usize = edge_ebpf::maps::INTERFACES_MAX as usize;
+
 // --- AF_XDP, for each queue -----------------------------------------------------------------
 
 /// Packets a worker takes from its ring at once.

@@ -380,7 +380,7 @@ fn it_says_ready_answers_operators_and_stops_when_told() {
         assert!(tcp("/metrics").contains("\nsealedge_build_info{version="));
         let snapshot = stat(&site.socket());
         assert_eq!(snapshot.mode.xdp, "off");
-        assert_eq!(snapshot.interface, "lo");
+        assert_eq!(snapshot.interfaces[0].name, "lo");
 
         edged.signal(signal);
         let (code, rest) = edged.end();
@@ -445,7 +445,7 @@ fn what_another_process_holds_is_exit_code_75() {
         .unwrap();
     assert_refused(&output, 75, &[&site.port.to_string()]);
     assert_eq!(
-        stat(&site.socket()).interface,
+        stat(&site.socket()).interfaces[0].name,
         "lo",
         "the first one still answers"
     );

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use super::page::{Label, Page, Series};
 use super::results::{RESULTS, result_of};
-use crate::counters::{Cause, ReasonCounts, SendCounts, Snapshot};
+use crate::counters::{Cause, InterfaceCounts, ReasonCounts, SendCounts, Snapshot, WorkerCounts};
 
 /// The whole text of one scrape.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
@@ -30,6 +30,7 @@ impl Collector for Scrape {
         let mut page = Page(encoder);
         let snapshot = &self.0;
         describe(&mut page, snapshot)?;
+        describe_interfaces(&mut page, snapshot)?;
         count_threads(&mut page, snapshot)?;
         count_xdp(&mut page, snapshot)?;
         count_paths(&mut page, snapshot)?;
@@ -57,7 +58,6 @@ fn describe(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> 
         &build,
     )?;
     let mode = [
-        ("interface", snapshot.interface.clone()),
         ("xdp", snapshot.mode.xdp.clone()),
         ("bind", snapshot.mode.bind.clone()),
         ("hugepages", snapshot.mode.hugepages.to_string()),
@@ -66,22 +66,65 @@ fn describe(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> 
     page.info("mode", "The mode that really is in use.", &mode)
 }
 
+fn describe_interfaces(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
+    let each = |value: fn(&InterfaceCounts) -> u64| {
+        let interfaces = snapshot.interfaces.iter();
+        interfaces.map(move |found| (vec![("interface", found.name.clone())], value(found)))
+    };
+    page.gauges(
+        "interface_up",
+        "Whether the interface carries packets.",
+        each(|interface| interface.up.into()),
+    )?;
+    page.gauges(
+        "queues",
+        "Receive queues with a worker.",
+        each(|interface| interface.queues.into()),
+    )
+}
+
+fn of_queue(interface: &InterfaceCounts, queue: u32) -> Vec<Label> {
+    vec![
+        ("interface", interface.name.clone()),
+        ("queue", queue.to_string()),
+    ]
+}
+
+/// All workers, with their labels.
+fn workers(snapshot: &Snapshot) -> impl Iterator<Item = (Vec<Label>, &WorkerCounts)> {
+    snapshot.interfaces.iter().flat_map(|interface| {
+        let workers = interface.workers.iter();
+        workers.map(move |worker| (of_queue(interface, worker.queue), worker))
+    })
+}
+
 fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
-    let turns =
-        (snapshot.turns.iter()).map(|(thread, turns)| (vec![("thread", thread.clone())], *turns));
+    let workers = workers(snapshot).map(|(mut labels, worker)| {
+        labels.insert(0, ("thread", worker.thread.clone()));
+        (labels, worker.turns)
+    });
+    let socket = &snapshot.socket;
+    let socket = (vec![("thread", socket.thread.clone())], socket.turns);
     page.counter(
         "thread_turns",
         "Turns of a serving thread's loop; an idle thread has some every second too.",
-        turns,
+        workers.chain([socket]),
     )?;
-    let faults = Cause::ALL.map(|cause| {
-        let lasting = snapshot.faults.iter().filter(|fault| fault.cause == cause);
-        let labels = vec![("cause", cause.label().to_owned())];
-        (labels, lasting.count() as u64)
-    });
+    // Those of the whole edge have no interface.
+    let interfaces = snapshot.interfaces.iter().map(|found| Some(&found.name));
+    let mut faults = Vec::new();
+    for interface in [None].into_iter().chain(interfaces) {
+        for cause in Cause::ALL {
+            let lasting = (snapshot.faults.iter())
+                .filter(|fault| fault.cause == cause && fault.interface.as_ref() == interface);
+            let mut labels = vec![("cause", cause.label().to_owned())];
+            labels.extend(interface.map(|name| ("interface", name.clone())));
+            faults.push((labels, lasting.count() as u64));
+        }
+    }
     page.gauges(
         "faults",
-        "What keeps the edge from being ready; /ready gives the reasons.",
+        "What keeps the edge, or one interface, from serving; /ready gives the reasons.",
         faults,
     )
 }
@@ -98,13 +141,11 @@ fn count_hung_reads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt:
 
 fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
     let (mut packets, mut bytes) = (Vec::new(), Vec::new());
-    for (queue, reasons) in &snapshot.xdp {
-        push_reasons(
-            &mut packets,
-            &mut bytes,
-            &[("queue", queue.to_string())],
-            reasons,
-        );
+    for interface in &snapshot.interfaces {
+        for (queue, reasons) in &interface.xdp {
+            let labels = of_queue(interface, *queue);
+            push_reasons(&mut packets, &mut bytes, &labels, reasons);
+        }
     }
     page.counter(
         "xdp_packets",
@@ -113,7 +154,7 @@ fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error>
     )?;
     page.counter("xdp_bytes", "Bytes of those frames.", bytes)?;
     let mut drops = Vec::new();
-    for worker in &snapshot.workers {
+    for (labels, worker) in workers(snapshot) {
         let causes = [
             ("rx_dropped", worker.xsk.rx_dropped),
             ("rx_ring_full", worker.xsk.rx_ring_full),
@@ -121,10 +162,8 @@ fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error>
             ("rx_fill_ring_empty", worker.xsk.rx_fill_ring_empty),
         ];
         for (cause, count) in causes {
-            let labels = vec![
-                ("queue", worker.queue.to_string()),
-                ("cause", cause.to_owned()),
-            ];
+            let mut labels = labels.clone();
+            labels.push(("cause", cause.to_owned()));
             drops.push((labels, count));
         }
     }
@@ -136,22 +175,22 @@ fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error>
 }
 
 fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
-    let received = snapshot
-        .workers
-        .iter()
-        .map(|worker| (vec![("queue", worker.queue.to_string())], worker.received));
+    let received = workers(snapshot).map(|(labels, worker)| (labels, worker.received));
     page.counter(
         "worker_received",
         "Frames workers took from their RX ring.",
         received,
     )?;
+    let missing = workers(snapshot).map(|(labels, worker)| (labels, worker.frames_missing));
+    page.gauges(
+        "umem_frames_missing",
+        "Frames of the umem that nobody has; always 0.",
+        missing,
+    )?;
 
     let (mut packets, mut bytes) = (Vec::new(), Vec::new());
-    for worker in &snapshot.workers {
-        let labels = [
-            ("path", "xdp".to_owned()),
-            ("queue", worker.queue.to_string()),
-        ];
+    for (mut labels, worker) in workers(snapshot) {
+        labels.insert(0, ("path", "xdp".to_owned()));
         push_reasons(&mut packets, &mut bytes, &labels, &worker.reasons);
     }
     let labels = [("path", "socket".to_owned())];
@@ -193,11 +232,7 @@ fn push_reasons(
 }
 
 fn count_requests(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
-    let workers: Vec<_> = snapshot
-        .workers
-        .iter()
-        .map(|worker| &worker.reasons)
-        .collect();
+    let workers: Vec<_> = snapshot.workers().map(|worker| &worker.reasons).collect();
     let mut series = Vec::new();
     for (path, tables) in [("xdp", workers), ("socket", vec![&snapshot.socket.reasons])] {
         for result in RESULTS {
@@ -218,11 +253,11 @@ fn count_requests(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::E
 }
 
 fn count_sends(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
-    let worker_labels = |queue: u32| vec![("path", "xdp".to_owned()), ("queue", queue.to_string())];
-    let senders: Vec<(Vec<Label>, SendCounts)> = snapshot
-        .workers
-        .iter()
-        .map(|worker| (worker_labels(worker.queue), worker.sends))
+    let workers = workers(snapshot).map(|(mut labels, worker)| {
+        labels.insert(0, ("path", "xdp".to_owned()));
+        (labels, worker.sends)
+    });
+    let senders: Vec<(Vec<Label>, SendCounts)> = workers
         .chain([(vec![("path", "socket".to_owned())], snapshot.socket.sends)])
         .collect();
     let each = |count: fn(&SendCounts) -> u64| {
@@ -263,8 +298,6 @@ type Plain = (&'static str, &'static str, fn(&Snapshot) -> u64);
 #[rustfmt::skip]
 const GAUGES: &[Plain] = &[
     ("uptime_seconds", "Time since the start.", |all| all.uptime_seconds),
-    ("queues", "Receive queues of the interface.", |all| u64::from(all.queues)),
-    ("interface_up", "Whether the interface carries packets.", |all| u64::from(all.interface_up)),
     ("segment_bytes", "Payload of a full DATA datagram.", |all| u64::from(all.store.segment_bytes)),
     ("store_arena_bytes", "Size of the arena.", |all| all.store.arena_bytes),
     ("store_slot_bytes", "Size of a slot, room for one chunk.", |all| all.store.slot_bytes),
@@ -272,15 +305,12 @@ const GAUGES: &[Plain] = &[
     ("store_resident_slots", "Slots whose chunk is served.", |all| all.store.resident),
     ("store_free_slots", "Slots that can be written.", |all| all.store.free),
     ("store_withdrawn_slots", "Slots no longer served, maybe still read.", |all| all.store.withdrawn),
-    ("umem_frames_missing", "Frames of the umems that nobody has; always 0.", |all| {
-        all.workers.iter().map(|worker| worker.frames_missing).sum()
-    }),
     ("origin_in_flight", "Fetches under way.", |all| all.origin.in_flight),
 ];
 
 #[rustfmt::skip]
 const COUNTERS: &[Plain] = &[
-    ("host_changes", "Changes of the host that the running XDP program was told of.", |all| all.host_changes_total),
+    ("host_changes", "Changes of the host that the running XDP program was updated for.", |all| all.host_changes_total),
     ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
     ("socket_dropped", "Datagrams the kernel dropped at the service's sockets.", |all| all.socket.dropped),
@@ -302,7 +332,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::counters::{Count, Fault, Mode, SocketCounts, WorkerCounts, XskCounts};
+    use crate::counters::{Count, Fault, Mode, SocketCounts, XskCounts};
 
     fn reasons(counts: &[(Reason, u64)]) -> ReasonCounts {
         let count = |packets| Count {
@@ -326,18 +356,46 @@ mod tests {
         }
     }
 
+    /// The first with the worker of queue 0, the second with that of queue 1.
+    fn interfaces() -> Vec<InterfaceCounts> {
+        let mut workers = (0..2).map(|queue| WorkerCounts {
+            queue,
+            thread: format!("worker-{queue}"),
+            turns: 4,
+            received: 5,
+            frames_missing: 0,
+            reasons: reasons(&[(Reason::Served, 4), (Reason::Bounced, 1)]),
+            sends: sends(100),
+            xsk: XskCounts {
+                rx_ring_full: 3,
+                ..XskCounts::default()
+            },
+        });
+        let interface = |name: &str, workers| InterfaceCounts {
+            name: name.to_owned(),
+            up: name == "eth0",
+            queues: 2,
+            xdp: BTreeMap::from([
+                (0, reasons(&[(Reason::Steered, 5), (Reason::NackCookie, 3)])),
+                (1, reasons(&[(Reason::Steered, 7)])),
+            ]),
+            workers,
+        };
+        vec![
+            interface("eth0", workers.next().into_iter().collect()),
+            interface("eth1", workers.collect()),
+        ]
+    }
+
     fn snapshot() -> Snapshot {
         let mut snapshot = Snapshot {
             version: "0.1.0".to_owned(),
             commit: "a\"b\\c".to_owned(),
             uptime_seconds: 61,
-            interface: "eth0".to_owned(),
-            queues: 2,
-            interface_up: true,
             log_lines_dropped: 3,
-            turns: BTreeMap::from([("filler".to_owned(), 12)]),
             faults: vec![Fault {
                 cause: Cause::ThreadStalled,
+                interface: None,
                 subject: "filler".to_owned(),
                 text: "it stands still".to_owned(),
             }],
@@ -347,11 +405,9 @@ mod tests {
                 hugepages: true,
                 sender: "gso".to_owned(),
             },
-            xdp: BTreeMap::from([
-                (0, reasons(&[(Reason::Steered, 5), (Reason::NackCookie, 3)])),
-                (1, reasons(&[(Reason::Steered, 7)])),
-            ]),
             socket: SocketCounts {
+                thread: "filler".to_owned(),
+                turns: 12,
                 received: 21,
                 dropped: 34,
                 reasons: reasons(&[
@@ -367,19 +423,13 @@ mod tests {
             },
             ..Snapshot::default()
         };
-        for queue in 0..2 {
-            snapshot.workers.push(WorkerCounts {
-                queue,
-                received: 5,
-                frames_missing: 0,
-                reasons: reasons(&[(Reason::Served, 4), (Reason::Bounced, 1)]),
-                sends: sends(100),
-                xsk: XskCounts {
-                    rx_ring_full: 3,
-                    ..XskCounts::default()
-                },
-            });
-        }
+        snapshot.interfaces = interfaces();
+        snapshot.faults.push(Fault {
+            cause: Cause::LinkDown,
+            interface: Some("eth1".to_owned()),
+            subject: "eth1".to_owned(),
+            text: "it is down".to_owned(),
+        });
         snapshot.store.slots = 124;
         snapshot.store.evicted_total = 17;
         snapshot.origin.fetches_total = 1;
@@ -393,29 +443,33 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         for expected in [
             r#"sealedge_build_info{version="0.1.0",commit="a\"b\\c"} 1"#,
-            r#"sealedge_mode_info{interface="eth0",xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
+            r#"sealedge_mode_info{xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
             "sealedge_uptime_seconds 61",
             r#"sealedge_thread_turns_total{thread="filler"} 12"#,
+            r#"sealedge_thread_turns_total{thread="worker-1",interface="eth1",queue="1"} 4"#,
             r#"sealedge_faults{cause="thread_stalled"} 1"#,
-            "sealedge_queues 2",
-            "sealedge_interface_up 1",
-            r#"sealedge_xdp_packets_total{queue="0",reason="nack_cookie"} 3"#,
-            r#"sealedge_xdp_packets_total{queue="1",reason="steered"} 7"#,
-            r#"sealedge_xdp_bytes_total{queue="0",reason="steered"} 500"#,
-            r#"sealedge_xsk_drops_total{queue="1",cause="rx_ring_full"} 3"#,
-            r#"sealedge_worker_received_total{queue="0"} 5"#,
+            r#"sealedge_faults{cause="link_down",interface="eth1"} 1"#,
+            r#"sealedge_faults{cause="link_down",interface="eth0"} 0"#,
+            r#"sealedge_queues{interface="eth1"} 2"#,
+            r#"sealedge_interface_up{interface="eth0"} 1"#,
+            r#"sealedge_interface_up{interface="eth1"} 0"#,
+            r#"sealedge_xdp_packets_total{interface="eth0",queue="0",reason="nack_cookie"} 3"#,
+            r#"sealedge_xdp_packets_total{interface="eth1",queue="1",reason="steered"} 7"#,
+            r#"sealedge_xdp_bytes_total{interface="eth0",queue="0",reason="steered"} 500"#,
+            r#"sealedge_xsk_drops_total{interface="eth1",queue="1",cause="rx_ring_full"} 3"#,
+            r#"sealedge_worker_received_total{interface="eth0",queue="0"} 5"#,
             "sealedge_socket_received_total 21",
             "sealedge_socket_dropped_total 34",
-            r#"sealedge_packets_total{path="xdp",queue="1",reason="bounced"} 1"#,
+            r#"sealedge_packets_total{path="xdp",interface="eth1",queue="1",reason="bounced"} 1"#,
             r#"sealedge_packets_total{path="socket",reason="bad_magic"} 8"#,
             r#"sealedge_packet_bytes_total{path="socket",reason="bad_magic"} 800"#,
             "sealedge_bounces_received_total 2",
             r#"sealedge_bounces_total{reason="served"} 2"#,
-            r#"sealedge_sent_datagrams_total{path="xdp",queue="0"} 100"#,
+            r#"sealedge_sent_datagrams_total{path="xdp",interface="eth0",queue="0"} 100"#,
             r#"sealedge_sent_bytes_total{path="socket"} 11088"#,
             r#"sealedge_send_failures_total{path="socket",cause="failed"} 2"#,
             r#"sealedge_send_failures_total{path="socket",cause="unreached"} 3"#,
-            "sealedge_umem_frames_missing 0",
+            r#"sealedge_umem_frames_missing{interface="eth0",queue="0"} 0"#,
             "sealedge_store_slots 124",
             "sealedge_store_evicted_total 17",
             "sealedge_origin_fetches_total 1",

@@ -15,18 +15,30 @@ pub struct Health(Arc<Mutex<Checked>>);
 
 #[derive(Debug)]
 struct Checked {
+    interfaces: Vec<String>,
     faults: Vec<Fault>,
     at: Instant,
 }
 
-impl Default for Health {
-    fn default() -> Self {
-        let (faults, at) = (Vec::new(), clock::now());
-        Self(Arc::new(Mutex::new(Checked { faults, at })))
-    }
+/// What `/ready` says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Readiness {
+    pub ready: bool,
+    /// What is wrong, a line each. Not empty when it is not ready; when it is, an interface fails
+    /// and another serves.
+    pub reasons: Vec<String>,
 }
 
 impl Health {
+    /// Of an edge that serves these interfaces.
+    pub fn of(interfaces: Vec<String>) -> Self {
+        Self(Arc::new(Mutex::new(Checked {
+            interfaces,
+            faults: Vec::new(),
+            at: clock::now(),
+        })))
+    }
+
     fn judged(&self) -> MutexGuard<'_, Checked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,15 +63,24 @@ impl Health {
         self.judged().faults.clone()
     }
 
-    /// Why the edge is not ready, a line each; none when it is. A look-after loop that stands
-    /// still is a reason too, because faults go unnoticed then.
-    pub fn not_ready(&self, now: Instant) -> Vec<String> {
+    /// The edge is ready as long as one interface serves and nothing fails that all need. A loop of
+    /// the main thread that stands still is a reason too, because faults go unnoticed then.
+    pub fn readiness(&self, now: Instant) -> Readiness {
         let judged = self.judged();
         let age = now.saturating_duration_since(judged.at);
         let unwatched = (age > STALLED_AFTER)
             .then(|| format!("the main thread has stood still for {} s", age.as_secs()));
-        let texts = judged.faults.iter().map(|fault| fault.text.clone());
-        texts.chain(unwatched).collect()
+        let serves = |name: &String| {
+            let faults = &judged.faults;
+            !(faults.iter()).any(|fault| fault.interface.as_ref().is_none_or(|on| on == name))
+        };
+        let all_well = judged.faults.is_empty();
+        Readiness {
+            ready: unwatched.is_none() && (all_well || judged.interfaces.iter().any(serves)),
+            reasons: (judged.faults.iter().map(|fault| fault.text.clone()))
+                .chain(unwatched)
+                .collect(),
+        }
     }
 
     /// No fault that a restart would remedy: what the service manager's watchdog asks.
@@ -82,29 +103,63 @@ mod tests {
     fn fault(subject: &str) -> Fault {
         Fault {
             cause: Cause::ThreadStalled,
+            interface: None,
             subject: subject.to_owned(),
             text: format!("{subject} stands still"),
         }
     }
 
+    fn now_ready(health: &Health) -> Readiness {
+        health.readiness(clock::now())
+    }
+
     #[test]
     fn a_fault_lasts_until_a_look_no_longer_finds_it() {
-        let health = Health::default();
-        assert!(health.not_ready(clock::now()).is_empty() && health.is_alive());
+        let health = Health::of(vec!["eth0".to_owned()]);
+        let well = Readiness {
+            ready: true,
+            reasons: Vec::new(),
+        };
+        assert!(now_ready(&health) == well && health.is_alive());
         health.judge(vec![fault("worker-0"), fault("filler")]);
         health.judge(vec![fault("filler")]);
-        assert_eq!(health.not_ready(clock::now()), ["filler stands still"]);
+        let found = now_ready(&health);
+        assert!(!found.ready && found.reasons == ["filler stands still"]);
         assert!(!health.is_alive());
         health.judge(Vec::new());
-        assert!(health.not_ready(clock::now()).is_empty() && health.is_alive());
+        assert!(now_ready(&health) == well && health.is_alive());
+    }
+
+    #[test]
+    fn an_edge_is_ready_as_long_as_one_interface_serves_and_nothing_fails_that_all_need() {
+        let health = Health::of(vec!["eth0".to_owned(), "eth1".to_owned()]);
+        let on = |name: &str| Fault {
+            cause: Cause::LinkDown,
+            interface: Some(name.to_owned()),
+            subject: name.to_owned(),
+            text: format!("{name} is down"),
+        };
+        health.judge(vec![on("eth1")]);
+        let found = now_ready(&health);
+        assert!(
+            found.ready && found.reasons == ["eth1 is down"],
+            "{found:?}"
+        );
+        health.judge(vec![on("eth0"), on("eth1")]);
+        assert!(!now_ready(&health).ready);
+        health.judge(vec![on("eth1"), fault("filler")]);
+        assert!(!now_ready(&health).ready);
     }
 
     #[test]
     fn an_edge_that_nobody_looks_after_is_not_ready() {
-        let health = Health::default();
+        let health = Health::of(vec!["eth0".to_owned()]);
         health.judge(Vec::new());
         let later = clock::now() + STALLED_AFTER + Duration::from_secs(2);
-        let reasons = health.not_ready(later);
-        assert!(reasons[0].contains("main thread"), "{reasons:?}");
+        let found = health.readiness(later);
+        assert!(
+            !found.ready && found.reasons[0].contains("main thread"),
+            "{found:?}"
+        );
     }
 }

@@ -11,6 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::exposition;
+use super::health::Readiness;
 use super::state::State;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,12 +42,12 @@ async fn metrics(From(state): From<State>) -> Response {
 }
 
 async fn ready(From(state): From<State>) -> (StatusCode, String) {
-    let reasons = state.not_ready();
-    if reasons.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
-    }
-    let lines = reasons
-        .iter()
-        .map(|reason| format!("not ready: {reason}\n"));
-    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+    let Readiness { ready, reasons } = state.readiness();
+    let (status, first, prefix) = if ready {
+        (StatusCode::OK, "ready\n", "degraded")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "", "not ready")
+    };
+    let lines = reasons.iter().map(|reason| format!("{prefix}: {reason}\n"));
+    (status, first.to_owned() + &lines.collect::<String>())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use super::health::Health;
+use super::health::{Health, Readiness};
 use crate::clock;
 use crate::counters::Snapshot;
 
@@ -22,12 +22,15 @@ impl State {
         self.plane.get().map(|(source, _)| source())
     }
 
-    /// Why not, a line each; none when it is ready.
-    pub(super) fn not_ready(&self) -> Vec<String> {
+    pub(super) fn readiness(&self) -> Readiness {
+        let not_ready = |reason: &str| Readiness {
+            ready: false,
+            reasons: vec![reason.to_owned()],
+        };
         match self.plane.get() {
-            None => vec!["starting".to_owned()],
-            Some(_) if self.closing.get().is_some() => vec!["stopping".to_owned()],
-            Some((_, health)) => health.not_ready(clock::now()),
+            None => not_ready("starting"),
+            Some(_) if self.closing.get().is_some() => not_ready("stopping"),
+            Some((_, health)) => health.readiness(clock::now()),
         }
     }
 }
@@ -36,7 +39,7 @@ impl fmt::Debug for State {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("State")
-            .field("not_ready", &self.not_ready())
+            .field("readiness", &self.readiness())
             .finish_non_exhaustive()
     }
 }

@@ -75,7 +75,7 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     assert!(tcp("/metrics").starts_with("HTTP/1.1 503"));
     assert!(unix("/v1/stat").starts_with("HTTP/1.1 503"));
 
-    let health = Health::default();
+    let health = Health::of(vec!["eth0".to_owned()]);
     front.ready(some_source(), health.clone());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
     let metrics = tcp("/metrics");
@@ -97,6 +97,7 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
 
     health.judge(vec![Fault {
         cause: Cause::ThreadStalled,
+        interface: None,
         subject: "worker-0".to_owned(),
         text: "worker-0 stands still".to_owned(),
     }]);
@@ -181,7 +182,7 @@ const IDLE: usize = 2 * bounded::CONNECTION_COUNT_MAX;
 fn idle_connections_keep_no_question_waiting() {
     let place = place();
     let front = place.open().unwrap();
-    front.ready(some_source(), Health::default());
+    front.ready(some_source(), Health::of(vec!["eth0".to_owned()]));
     let address = front.metrics_address().unwrap();
     let tcp = || TcpStream::connect(address).unwrap();
     let unix = || UnixStream::connect(place.socket()).unwrap();

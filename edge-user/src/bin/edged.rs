@@ -208,11 +208,14 @@ fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
 /// What runs, which need not be word for word what was asked (`auto`, `prefer`).
 fn describe(snapshot: &Snapshot) -> String {
     let mode = &snapshot.mode;
+    let interfaces = snapshot.interfaces.iter();
+    let interfaces: Vec<_> = interfaces
+        .map(|found| format!("{} ({} queues)", found.name, found.queues))
+        .collect();
     format!(
-        "{} on {}, {} queues, xdp {}, bind {}, sender {}, hugepages {}",
+        "{} on {}, xdp {}, bind {}, sender {}, hugepages {}",
         snapshot.listen.join(" "),
-        snapshot.interface,
-        snapshot.queues,
+        interfaces.join(" "),
         mode.xdp,
         mode.bind,
         mode.sender,

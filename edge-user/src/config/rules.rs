@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use super::schema::{Config, LISTEN_COUNT_MAX};
 use super::source::ConfigError;
 use super::value::{Sender, XdpMode};
-use crate::limits::ORIGINS_MAX;
+use crate::limits::{INTERFACES_MAX, ORIGINS_MAX};
 
 /// `IFNAMSIZ`, less its final zero.
 const INTERFACE_NAME_BYTES_MAX: usize = 15;
@@ -43,20 +43,31 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 
 fn check_interfaces(config: &Config) -> Result<(), ConfigError> {
     let names = &config.service.interfaces;
-    let [name] = names.as_slice() else {
-        let message = if names.is_empty() {
-            "missing; name the interface to serve on: [\"eth0\"]"
-        } else {
-            "this version serves on exactly one interface; several come later"
-        };
+    if names.is_empty() {
+        let message = "missing; name the interfaces to serve on: [\"eth0\"]";
         return Err(config.error("service.interfaces", message));
-    };
-    // The name becomes a path in /sys.
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-    let special = matches!(name.as_str(), "" | "." | "..");
-    if special || name.len() > INTERFACE_NAME_BYTES_MAX || !name.bytes().all(plain) {
-        let message = format!("\"{name}\" is not an interface name; see `ip link`");
-        return Err(config.error("service.interfaces[0]", &message));
+    }
+    if names.len() > INTERFACES_MAX {
+        let message = format!(
+            "{} interfaces are too many; serve {INTERFACES_MAX} at most",
+            names.len()
+        );
+        return Err(config.error("service.interfaces", &message));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, name) in names.iter().enumerate() {
+        // The name becomes a path in /sys.
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        let special = matches!(name.as_str(), "" | "." | "..");
+        let wrong = if special || name.len() > INTERFACE_NAME_BYTES_MAX || !name.bytes().all(plain)
+        {
+            format!("\"{name}\" is not an interface name; see `ip link`")
+        } else if !seen.insert(name) {
+            format!("\"{name}\" is there twice; remove one")
+        } else {
+            continue;
+        };
+        return Err(config.error(&format!("service.interfaces[{index}]"), &wrong));
     }
     Ok(())
 }

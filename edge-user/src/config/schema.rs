@@ -34,7 +34,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Service {
-    /// Exactly one in this version.
+    /// Not empty, none twice.
     pub interfaces: Vec<String>,
     /// Not empty, all on one port, no wildcard.
     #[serde(deserialize_with = "value::listen")]

@@ -51,7 +51,9 @@ fn the_example_is_the_defaults() {
 #[rustfmt::skip]
 const BAD_VALUES: &[(&str, &str, &str, &str)] = &[
     ("interfaces", "interfaces = []", "service.interfaces", "name the interface"),
-    ("interfaces", "interfaces = ['a', 'b']", "service.interfaces", "several come later"),
+    ("interfaces", "interfaces = ['a', 'b', 'a']", "service.interfaces[2]", "there twice"),
+    ("interfaces", "interfaces = ['a', '']", "service.interfaces[1]", "ip link"),
+    ("interfaces", "interfaces = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']", "service.interfaces", "serve 8 at most"),
     ("interfaces", "interfaces = ['../x']", "service.interfaces[0]", "ip link"),
     ("interfaces", "interfaces = ['sixteen-bytes-xx']", "service.interfaces", "ip link"),
     ("interfaces", "interfaces = 'eth0'", "service.interfaces", "sequence"),

@@ -8,9 +8,10 @@ use edge_ebpf::maps::Settings;
 
 use super::error::{StartError, refused, system};
 use super::host;
-use super::link::{Link, Wanted, Watch};
 use super::memory::memory;
-use super::observe::Observer;
+use super::monitor::Monitor;
+use super::nic::Nic;
+use super::observe::{NicObserver, Observer, WorkerObserver, XskObserver};
 use super::remedy::Operation;
 use crate::admin::health::Health;
 use crate::cache::layout::Layout;
@@ -42,31 +43,26 @@ use crate::sys::socket::ServiceSocket;
 
 pub(super) struct Components {
     pub(super) program: Option<Program>,
-    /// What the program is told once everything runs.
-    pub(super) wanted: Wanted,
-    pub(super) watch: Watch,
-    pub(super) workers: Vec<Worker>,
+    pub(super) monitor: Monitor,
+    pub(super) nics: Vec<Nic>,
     pub(super) miss_path: EventLoop,
+    /// Ends the miss path, and its sleep.
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) wakes: Vec<Wake>,
+    pub(super) wake: Wake,
     pub(super) observer: Observer,
 }
 
 /// What several components share.
-struct Wiring<'a> {
+struct SharedParts<'a> {
     config: &'a Config,
-    interface: &'a str,
     sockets: Arc<[ServiceSocket]>,
     view: Arc<CacheView>,
     /// How many workers there are: their readers have the numbers below.
     workers: usize,
-    services: Listeners,
     bounce_queue: Arc<BounceQueue>,
     stop: Arc<AtomicBool>,
     /// Wakes the miss path.
     wake: Wake,
-    /// Wakes every worker, once: when it is time to stop.
-    stop_wake: Wake,
 }
 
 impl Components {
@@ -81,51 +77,49 @@ impl Components {
         });
         let origins = origins.collect::<Result<_, _>>()?;
         let network = system("a look at interfaces", Network::open())?;
-        let served = host::interface(&network, &config.service.interfaces[0])?;
-        let interface = served.name.as_str();
-        host::check_mtu(config, &served)?;
+        let interfaces = host::interfaces(&network, config)?;
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
         let arena = memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
-        let sockets = host::listen(&config.service.listen, &network, &served)?;
-        let (mut program, maps) = attached(config, &served)?;
-        let queues = match program {
-            None => 0,
-            Some(_) => host::queue_count(&network, &served)?,
+        let sockets = host::listen(&config.service.listen, &network, &interfaces)?;
+        let (mut program, maps) = attached(config, &interfaces)?;
+        let queue_count = |interface| match program {
+            None => Ok(0),
+            Some(_) => host::queue_count(&network, interface),
         };
+        let queues = interfaces.iter().map(queue_count);
+        let queues = queues.collect::<Result<Vec<_>, _>>()?;
+        let workers = queues.iter().sum::<u32>() as usize;
         // The workers, and the socket path.
-        let readers = queues as usize + 1;
+        let readers = workers + 1;
         let layout = Layout::new(config.service.segment_bytes);
         let (view, blocks) = divide(arena, config.store.size_bytes, layout, readers)?;
         let wake = system("a wake-up", Wake::new())?;
-        let wiring = Wiring {
+        let parts = SharedParts {
             config,
-            interface,
-            services: Listeners::new(&config.service.listen, served.index),
             sockets,
             view,
-            workers: queues as usize,
+            workers,
             bounce_queue: Arc::new(BounceQueue::new(BOUNCE_QUEUE, wake.clone())),
             stop: Arc::new(AtomicBool::new(false)),
             wake,
-            stop_wake: system("a wake-up", Wake::new())?,
         };
-        let settings = host::settings(config, &served)?;
+        let settings = host::settings(config);
         let number = program.as_mut().map(Program::number).transpose()?;
-        let watch = Watch::new(config, &settings, served.index, queues, number);
-        let watch = system("a look at addresses", watch)?;
+        let monitor = system("a look at addresses", Monitor::new(config, number))?;
 
-        let mut workers = Vec::new();
-        let mut observed = Vec::new();
-        for queue in 0..queues {
-            let worker = wiring.worker(queue)?;
-            hugepages &= worker.state.xsk.hugepages();
-            let socket = worker.state.xsk.share_fd();
-            if let Some(program) = &mut program {
-                program.set_socket(0, queue, Arc::clone(&socket))?;
+        let mut nics: Vec<Nic> = Vec::new();
+        let mut workers_before = 0;
+        for (interface, queues) in interfaces.into_iter().zip(queues) {
+            let nic = parts.nic(interface, &settings, queues, workers_before)?;
+            workers_before += queues as usize;
+            for (worker, queue) in nic.workers.iter().zip(0..) {
+                hugepages &= worker.state.xsk.hugepages();
+                if let Some(program) = &mut program {
+                    program.set_socket(nics.len(), queue, worker.state.xsk.share_fd())?;
+                }
             }
-            observed.push((Arc::clone(&worker.state.cells), socket));
-            workers.push(worker);
+            nics.push(nic);
         }
         let miss = Arc::new(MissCells::default());
         let (publisher, keys, counters) = match maps {
@@ -138,57 +132,94 @@ impl Components {
         };
         let cookies = CookieKeys::new(config.read_secret()?, keys);
         let cookies = system("memory for the cookie secret", cookies)?;
-        let store = Store::new(Arc::clone(&wiring.view), blocks, publisher);
-        let miss_path = wiring.miss_path(&settings, store, cookies, origins, &miss)?;
+        let store = Store::new(Arc::clone(&parts.view), blocks, publisher);
+        let miss_path = parts.miss_path(&settings, store, cookies, origins, &miss)?;
         Ok(Self {
             program,
-            wanted: watch.wanted(&served),
-            watch,
-            workers,
+            monitor,
             miss_path,
             observer: Observer {
                 started: clock::now(),
                 mode: mode(config, hugepages),
-                interface: interface.to_owned(),
-                link: Link::new(served.index, network),
-                queues,
+                network,
+                nics: nics.iter().map(|nic| Arc::clone(&nic.observer)).collect(),
                 listen: (config.service.listen.iter())
                     .map(ToString::to_string)
                     .collect(),
                 program: counters,
-                workers: observed,
                 miss,
-                sockets: wiring.sockets,
-                health: Health::default(),
+                sockets: parts.sockets,
+                health: Health::of(nics.iter().map(|nic| nic.name.clone()).collect()),
                 host_changes: Cell::default(),
             },
-            stop: wiring.stop,
-            wakes: vec![wiring.wake, wiring.stop_wake],
+            nics,
+            stop: parts.stop,
+            wake: parts.wake,
         })
     }
 }
 
-impl Wiring<'_> {
-    fn worker(&self, queue: u32) -> Result<Worker, StartError> {
-        let cells = Arc::new(WorkerCells::default());
-        let mut reader = self.view.reader(queue as usize);
-        Ok(Worker {
-            cpu: host::worker_cpu(queue),
-            busy_poll: self.config.xdp.busy_poll,
-            state: WorkerState {
-                xsk: host::xsk(self.config, self.interface, queue)?,
-                view: Arc::clone(&self.view),
-                max_burst: self.config.service.max_burst,
-                listeners: self.services.clone(),
-                out: self.out(&mut reader, &cells.sends)?,
-                reader,
-                bounce_queue: Arc::clone(&self.bounce_queue),
-                cells,
-                batch: Vec::with_capacity(BATCH as usize),
-                classified: Vec::with_capacity(BATCH as usize),
+impl SharedParts<'_> {
+    /// An interface with its workers. They are numbered over all interfaces.
+    fn nic(
+        &self,
+        interface: Interface,
+        settings: &Settings,
+        queues: u32,
+        workers_before: usize,
+    ) -> Result<Nic, StartError> {
+        let Interface {
+            index, name, mac, ..
+        } = interface;
+        let listeners = Listeners::new(&self.config.service.listen, index);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stop_wake = system("a wake-up", Wake::new())?;
+        let (mut workers, mut observed) = (Vec::new(), Vec::new());
+        for (queue, number) in (0..queues).zip(workers_before..) {
+            let cells = Arc::new(WorkerCells::default());
+            let mut reader = self.view.reader(number);
+            let xsk = host::xsk(self.config, &name, queue)?;
+            observed.push(WorkerObserver {
+                thread: format!("worker-{number}"),
+                cells: Arc::clone(&cells),
+                xsk: Mutex::new(XskObserver::Open(xsk.share_fd())),
+            });
+            workers.push(Worker {
+                cpu: host::worker_cpu(number),
+                busy_poll: self.config.xdp.busy_poll,
+                state: WorkerState {
+                    xsk,
+                    view: Arc::clone(&self.view),
+                    max_burst: self.config.service.max_burst,
+                    listeners: listeners.clone(),
+                    out: self.out(&mut reader, &cells.sends)?,
+                    reader,
+                    bounce_queue: Arc::clone(&self.bounce_queue),
+                    cells,
+                    batch: Vec::with_capacity(BATCH as usize),
+                    classified: Vec::with_capacity(BATCH as usize),
+                },
+                stop: Arc::clone(&stop),
+                stop_wake: stop_wake.clone(),
+            });
+        }
+        Ok(Nic {
+            index,
+            settings: Settings {
+                mac: mac.unwrap_or_default(),
+                ..*settings
             },
-            stop: Arc::clone(&self.stop),
-            stop_wake: self.stop_wake.clone(),
+            observer: Arc::new(NicObserver {
+                index,
+                name: name.clone(),
+                workers: observed,
+            }),
+            name,
+            workers,
+            threads: Vec::new(),
+            stop,
+            stop_wake,
+            gone: false,
         })
     }
 
@@ -200,7 +231,7 @@ impl Wiring<'_> {
         origins: Vec<Directory>,
         cells: &Arc<MissCells>,
     ) -> Result<EventLoop, StartError> {
-        // The program needs keys before it is told to serve.
+        // The program needs keys before it serves.
         cookies
             .turn_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
@@ -254,20 +285,23 @@ impl Wiring<'_> {
     }
 }
 
-/// The program on the interface, in the mode that was asked for, unless that is off.
+/// The program on all interfaces, in the mode that was asked for, unless that is off.
 fn attached(
     config: &Config,
-    interface: &Interface,
+    interfaces: &[Interface],
 ) -> Result<(Option<Program>, Option<Maps>), StartError> {
     if config.xdp.mode == XdpMode::Off {
         return Ok((None, None));
     }
     let layout = Layout::new(config.service.segment_bytes);
     let slots = config.store.size_bytes / layout.slot_bytes() as u64;
+    let indexes: Vec<u32> = interfaces.iter().map(|interface| interface.index).collect();
     let slots = u32::try_from(slots).unwrap_or(u32::MAX);
-    let (mut program, mut maps) = Program::load(slots, &[interface.index])?;
+    let (mut program, mut maps) = Program::load(slots, &indexes)?;
     program.check_abi(&mut maps.counters)?;
-    program.attach(&interface.name, interface.index, config.xdp.mode)?;
+    for Interface { name, index, .. } in interfaces {
+        program.attach(name, *index, config.xdp.mode)?;
+    }
     Ok((Some(program), Some(maps)))
 }
 

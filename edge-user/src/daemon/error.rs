@@ -37,6 +37,23 @@ pub enum StartError {
          dadfailed`); give it to one host only"
     )]
     Duplicate { address: SocketAddr },
+    #[error(
+        "service.interfaces: {first} and {second} are names of one interface, {name}; remove one"
+    )]
+    SameInterface {
+        first: String,
+        second: String,
+        name: String,
+    },
+    #[error(
+        "{address} is an address of both {first} and {second}, and a link-local service address is \
+         that of one interface; give each another, or serve one of them only"
+    )]
+    LinkLocal {
+        address: SocketAddr,
+        first: String,
+        second: String,
+    },
     #[error("interface {interface}: {error}; `ip link` lists those there are")]
     Interface { interface: String, error: io::Error },
     #[error(
@@ -65,7 +82,11 @@ impl StartError {
             }
             Self::Attach(AttachError::NotPermitted(_)) => 77,
             Self::Tentative { .. } | Self::Duplicate { .. } => 75,
-            Self::Config(_) | Self::TooSmall(_) | Self::Mtu { .. } => 78,
+            Self::Config(_)
+            | Self::TooSmall(_)
+            | Self::Mtu { .. }
+            | Self::SameInterface { .. }
+            | Self::LinkLocal { .. } => 78,
             Self::Attach(_) | Self::Origin(_) | Self::Interface { .. } => 1,
         }
     }
@@ -77,10 +98,20 @@ pub enum Broken {
     #[error("a thread of the data plane ended by itself; the lines above say why")]
     Thread,
     #[error(
-        "the interface {interface} was removed while it was served; start edged again when it is \
-         back (`ip link`)"
+        "{}; start edged again (`ip link` lists the interfaces there are)",
+        removed(interfaces)
     )]
-    InterfaceGone { interface: String },
+    InterfacesRemoved { interfaces: Vec<String> },
+}
+
+fn removed(interfaces: &[String]) -> String {
+    match interfaces {
+        [one] => format!("the interface {one} was removed while it was served"),
+        all => format!(
+            "the interfaces {} were removed while they were served",
+            all.join(", ")
+        ),
+    }
 }
 
 /// The same result, with what the kernel refused.

@@ -1,5 +1,5 @@
-//! What the program is told about the host: under which VLAN tags the service is asked, and which
-//! addresses nobody else can have.
+//! What the program must know about the host: under which VLAN tags of an interface requests for
+//! the service come, and which addresses no client can have.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,18 +14,22 @@ use crate::serve::peer::endpoint;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Facts {
     tags: BTreeSet<Tags>,
+    /// Link-local addresses of the service that are those of another interface.
+    elsewhere: Vec<Address>,
     /// Those of the service first, for when they are too many.
     pub(super) locals: Vec<Address>,
 }
 
 impl Facts {
+    /// Those of one of the interfaces that are served.
     pub(super) fn of(
         served: &Interface,
+        others: &[Interface],
         vlans: &[Interface],
         addresses: &[LocalAddress],
         config: &Config,
     ) -> Self {
-        let mut facts = Self::from(served, vlans, addresses, &config.service.listen);
+        let mut facts = Self::from(served, others, vlans, addresses, &config.service.listen);
         if !config.xdp.vlans.is_empty() {
             facts.tags = config.xdp.vlans.iter().copied().collect();
         }
@@ -34,27 +38,49 @@ impl Facts {
 
     fn from(
         served: &Interface,
+        others: &[Interface],
         vlans: &[Interface],
         addresses: &[LocalAddress],
         listen: &[SocketAddr],
     ) -> Self {
-        let tags = listen
-            .iter()
-            .flat_map(|listen| tags_of(listen.ip(), served, vlans, addresses))
-            .collect();
+        let on = |address, interface| tags_on(address, interface, vlans, addresses);
+        let (mut tags, mut elsewhere) = (BTreeSet::new(), Vec::new());
+        let mut takes_all = false;
+        for address in listen.iter().map(SocketAddr::ip) {
+            let here = on(address, served);
+            if !here.is_empty() {
+                tags.extend(here);
+            } else if !others.iter().any(|other| !on(address, other).is_empty()) {
+                // As on `lo`: all interfaces can bring it, under all tags.
+                takes_all = true;
+            } else if is_link_local(address) {
+                elsewhere.push(address_of(address));
+            }
+        }
+        if takes_all || tags.is_empty() {
+            let base = |index| is_base(index, served);
+            tags.insert(Tags::UNTAGGED);
+            tags.extend((vlans.iter()).filter_map(|vlan| tags_to(vlan.index, &base, vlans)));
+        }
         let service = listen.iter().map(|listen| endpoint(listen).0.address);
         let others = addresses.iter().flat_map(unlike_a_source).map(address_of);
         let mut seen = BTreeSet::new();
         let locals = service.chain(others).filter(|local| seen.insert(*local));
         Self {
             tags,
+            elsewhere,
             locals: locals.take(LOCALS_MAX as usize).collect(),
         }
     }
 
-    /// These settings, on this host.
-    pub(super) fn complete(&self, settings: &Settings) -> Settings {
+    /// These settings, on this host; without the addresses that `removed` holds.
+    pub(super) fn complete(&self, settings: &Settings, removed: &[Address]) -> Settings {
         let mut settings = *settings;
+        let all = settings.addresses;
+        let mut served = all
+            .into_iter()
+            .filter(|address| !removed.contains(address) && !self.elsewhere.contains(address));
+        (settings.addresses).fill_with(|| served.next().unwrap_or(Address::UNSPECIFIED));
         settings.tags = [Tags::NONE; TAGS_MAX];
         for (place, tags) in settings.tags.iter_mut().zip(&self.tags) {
             *place = *tags;
@@ -66,44 +92,48 @@ impl Facts {
         settings
     }
 
-    /// What of it the program has no room for.
-    pub(super) fn left_out(&self) -> Option<String> {
+    /// What of it the program has no room for, a line each; `name` is the interface's.
+    pub(super) fn left_out(&self, name: &str) -> Vec<String> {
         let (tags, locals) = (self.tags.len(), self.locals.len());
+        let mut lines = Vec::new();
         if tags > TAGS_MAX {
-            return Some(format!(
-                "the service can be asked under {tags} VLANs and the program knows {TAGS_MAX}: \
-                 requests under the others take the kernel's path; choose with xdp.vlans"
+            lines.push(format!(
+                "requests for the service can come under {tags} VLANs of {name}, and the program \
+                 has room for {TAGS_MAX}: those under the others take the kernel's path; choose \
+                 with xdp.vlans"
             ));
         }
-        (locals >= LOCALS_MAX as usize).then(|| {
-            format!(
-                "the host has {locals} addresses or more, and the program knows that many: a \
+        if locals >= LOCALS_MAX as usize {
+            lines.push(format!(
+                "the host has {locals} addresses or more, and the program has room for that many: a \
                  request that claims to come from another of them is answered"
-            )
-        })
+            ));
+        }
+        lines
     }
 }
 
-/// The tags of frames that bring this address: those of the interfaces that have it. An address
-/// elsewhere, as on `lo`, can be brought by all of them.
-fn tags_of(
+fn is_base(index: u32, served: &Interface) -> bool {
+    index == served.index || Some(index) == served.master
+}
+
+/// The tags under which frames to this address come in by an interface: those of the VLANs above it
+/// that have the address, and none if it has the address itself.
+pub(super) fn tags_on(
     address: IpAddr,
-    served: &Interface,
+    interface: &Interface,
     vlans: &[Interface],
     addresses: &[LocalAddress],
 ) -> Vec<Tags> {
-    let base = |index| index == served.index || Some(index) == served.master;
+    let base = |index| is_base(index, interface);
     let having = addresses.iter().filter(|local| local.address == address);
-    let on: Vec<Tags> = having
+    having
         .filter_map(|local| tags_to(local.interface, &base, vlans))
-        .collect();
-    if !on.is_empty() {
-        return on;
-    }
-    let all = vlans
-        .iter()
-        .filter_map(|vlan| tags_to(vlan.index, &base, vlans));
-    [Tags::UNTAGGED].into_iter().chain(all).collect()
+        .collect()
+}
+
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The tags between the served interface and this one, if it lies above.
@@ -139,7 +169,7 @@ fn unlike_a_source(local: &LocalAddress) -> Vec<IpAddr> {
     all
 }
 
-fn address_of(address: IpAddr) -> Address {
+pub(super) fn address_of(address: IpAddr) -> Address {
     endpoint(&(address, 0).into()).0.address
 }
 
@@ -150,11 +180,20 @@ mod tests {
 
     const SERVED: u32 = 2;
     const BOND: u32 = 9;
+    const OTHER: u32 = 12;
 
     fn served() -> Interface {
         Interface {
             index: SERVED,
             master: Some(BOND),
+            ..Interface::default()
+        }
+    }
+
+    /// Another interface that is served.
+    fn other() -> Interface {
+        Interface {
+            index: OTHER,
             ..Interface::default()
         }
     }
@@ -182,15 +221,22 @@ mod tests {
     }
 
     fn tags(addresses: &[LocalAddress]) -> Vec<Tags> {
+        tags_of(1, addresses)
+    }
+
+    /// For the first addresses of the service.
+    fn tags_of(listened: usize, addresses: &[LocalAddress]) -> Vec<Tags> {
         let vlans = [
             vlan(3, SERVED, false, 100),
             vlan(4, BOND, true, 7),
             vlan(5, 4, false, 8),
             vlan(6, 5, false, 9),
             vlan(7, 77, false, 100),
+            vlan(8, OTHER, false, 300),
         ];
-        let listen = ["192.0.2.10:7347".parse().unwrap()];
-        let facts = Facts::from(&served(), &vlans, addresses, &listen);
+        let listen = ["192.0.2.10:7347", "192.0.2.20:7347"].map(|text| text.parse().unwrap());
+        let listen = &listen[..listened];
+        let facts = Facts::from(&served(), &[other()], &vlans, addresses, listen);
         facts.tags.into_iter().collect()
     }
 
@@ -211,6 +257,30 @@ mod tests {
         for elsewhere in [1, 7, 6] {
             assert_eq!(tags(&[at(elsewhere), other]), all);
         }
+        // What another of the served interfaces has adds none, unless there is nothing else.
+        for on_other in [OTHER, 8] {
+            let second = on(on_other, "192.0.2.20", 24);
+            assert_eq!(tags_of(2, &[at(3), second]), [hundred]);
+            assert_eq!(tags(&[at(on_other)]), all);
+        }
+    }
+
+    #[test]
+    fn a_link_local_address_of_the_service_is_served_on_its_own_interface_only() {
+        let listen = ["[fe80::10]:7347", "192.0.2.10:7347"].map(|text| text.parse().unwrap());
+        let addresses = [on(OTHER, "fe80::10", 64), on(OTHER, "192.0.2.10", 24)];
+        let mut settings = Settings::NONE;
+        for (place, listen) in settings.addresses.iter_mut().zip(&listen) {
+            *place = endpoint(listen).0.address;
+        }
+        let served = |here: Interface, there| {
+            let facts = Facts::from(&here, &[there], &[], &addresses, &listen);
+            facts.complete(&settings, &[]).addresses
+        };
+        assert_eq!(served(other(), self::served()), settings.addresses);
+        let elsewhere = served(self::served(), other());
+        assert_eq!(elsewhere[0], settings.addresses[1]);
+        assert_eq!(elsewhere[1], Address::UNSPECIFIED);
     }
 
     #[test]
@@ -222,7 +292,7 @@ mod tests {
             on(3, "198.51.100.1", 31),
             on(3, "fe80::1", 64),
         ];
-        let facts = Facts::from(&served(), &[], &addresses, &listen);
+        let facts = Facts::from(&served(), &[], &[], &addresses, &listen);
         let expected = [
             "192.0.2.10",
             "192.0.2.255",
@@ -235,27 +305,27 @@ mod tests {
         ];
         let expected = expected.map(|address| address_of(address.parse().unwrap()));
         assert_eq!(facts.locals, expected);
-        let settings = facts.complete(&Settings::NONE);
+        let settings = facts.complete(&Settings::NONE, &[]);
         assert!(expected.iter().all(|local| settings.locals.may_hold(local)));
     }
 
     #[test]
-    fn what_the_program_has_no_room_for_is_told() {
+    fn what_the_program_has_no_room_for_is_named() {
         let listen = ["192.0.2.10:7347".parse().unwrap()];
-        let few = Facts::from(&served(), &[], &[], &listen);
-        assert_eq!(few.left_out(), None);
+        let few = Facts::from(&served(), &[], &[], &[], &listen);
+        assert_eq!(few.left_out("eth0"), [""; 0]);
         let vlans: Vec<_> = (0..17)
             .map(|number| vlan(100 + number, SERVED, false, 100))
             .zip(0..)
             .map(|(link, id)| vlan(link.index, SERVED, false, id))
             .collect();
-        let many = Facts::from(&served(), &vlans, &[], &listen);
-        assert!(many.left_out().unwrap().contains("VLANs"));
+        let many = Facts::from(&served(), &[], &vlans, &[], &listen);
+        assert!(many.left_out("eth0")[0].contains("VLANs of eth0"));
         let addresses: Vec<_> = (0..2000_u32)
             .map(|number| on(1, &Ipv4Addr::from(0x0a00_0000 + number).to_string(), 32))
             .collect();
-        let many = Facts::from(&served(), &[], &addresses, &listen);
+        let many = Facts::from(&served(), &[], &[], &addresses, &listen);
         assert_eq!(many.locals.len(), LOCALS_MAX as usize);
-        assert!(many.left_out().unwrap().contains("addresses"));
+        assert!(many.left_out("eth0")[0].contains("addresses"));
     }
 }

@@ -3,39 +3,37 @@
 
 use std::time::Instant;
 
+use super::observe::Heartbeat;
 use crate::counters::{Cause, Fault};
 use crate::limits::{STALLED_AFTER, STALLED_LOOKS};
 
 /// One thread's turns, and when they were first seen to be as many.
-#[derive(Debug)]
 struct Seen {
-    name: String,
-    turns: u64,
+    heartbeat: Heartbeat,
     since: Instant,
     looks: u32,
 }
 
 /// The threads as of the last look.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Heartbeats(Vec<Seen>);
 
 impl Heartbeats {
-    /// The threads, by name and number of turns, that have stood still for too long. Looks count
-    /// beside time: when the whole process was stopped, its threads get the chance to go on.
-    pub(super) fn stalled(
-        &mut self,
-        threads: impl Iterator<Item = (String, u64)>,
-        now: Instant,
-    ) -> Vec<Fault> {
+    /// The threads that have stood still for too long. Looks count beside time: when the whole
+    /// process was stopped, its threads get the chance to go on.
+    pub(super) fn stalled(&mut self, threads: Vec<Heartbeat>, now: Instant) -> Vec<Fault> {
         let before = std::mem::take(&mut self.0);
         self.0 = threads
-            .map(|(name, turns)| {
-                let same = |seen: &&Seen| seen.name == name && seen.turns == turns;
+            .into_iter()
+            .map(|heartbeat| {
+                let same = |seen: &&Seen| {
+                    seen.heartbeat.thread == heartbeat.thread
+                        && seen.heartbeat.turns == heartbeat.turns
+                };
                 let (since, looks) = (before.iter().find(same))
                     .map_or((now, 0), |seen| (seen.since, seen.looks + 1));
                 Seen {
-                    name,
-                    turns,
+                    heartbeat,
                     since,
                     looks,
                 }
@@ -50,13 +48,17 @@ impl Heartbeats {
 }
 
 fn fault(seen: &Seen) -> Fault {
-    let name = &seen.name;
+    let Heartbeat { thread, queue, .. } = &seen.heartbeat;
+    let serves = (queue.as_ref())
+        .map(|(interface, queue)| format!(" (queue {queue} of {interface})"))
+        .unwrap_or_default();
     Fault {
         cause: Cause::ThreadStalled,
-        subject: name.clone(),
+        interface: queue.as_ref().map(|(interface, _)| interface.clone()),
+        subject: thread.clone(),
         text: format!(
-            "the thread {name} stands still: /proc/PID/task/*/{{comm,wchan,stack}} show where; \
-             restart edged unless it goes on by itself"
+            "the thread {thread} stands still{serves}: /proc/PID/task/*/{{comm,wchan,stack}} show \
+             where; restart edged unless it goes on by itself"
         ),
     }
 }
@@ -70,17 +72,22 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks once for each number of turns, a second apart; says who is stalled after the last.
+    fn heartbeat(thread: &str, turns: u64) -> Heartbeat {
+        Heartbeat {
+            thread: thread.to_owned(),
+            queue: None,
+            turns,
+        }
+    }
+
+    /// Looks once for each number of turns, a second apart; the threads stalled after the last.
     fn stalled_after(turns: &[[u64; 2]]) -> Vec<String> {
         let mut heartbeats = Heartbeats::default();
         let mut now = clock::now();
         let mut found = Vec::new();
         for [worker, filler] in turns {
-            let threads = [
-                ("worker-0".to_owned(), *worker),
-                ("filler".to_owned(), *filler),
-            ];
-            found = heartbeats.stalled(threads.into_iter(), now);
+            let threads = vec![heartbeat("worker-0", *worker), heartbeat("filler", *filler)];
+            found = heartbeats.stalled(threads, now);
             now += SECOND;
         }
         found.into_iter().map(|fault| fault.subject).collect()
@@ -100,7 +107,7 @@ mod tests {
     #[test]
     fn a_process_that_was_stopped_as_a_whole_has_no_stalled_thread() {
         let mut heartbeats = Heartbeats::default();
-        let thread = || [("filler".to_owned(), 7)].into_iter();
+        let thread = || vec![heartbeat("filler", 7)];
         let now = clock::now();
         assert!(heartbeats.stalled(thread(), now).is_empty());
         assert!(heartbeats.stalled(thread(), now + 60 * SECOND).is_empty());

@@ -1,4 +1,4 @@
-//! What the host gives: sockets, and facts about the interface.
+//! What the host gives: sockets, and facts about the interfaces.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,7 @@ use edge_ebpf::wire::DATA_HEADER_BYTES;
 use rustix::thread::{CpuSet, sched_getaffinity};
 
 use super::error::{StartError, refused, system};
+use super::facts::{is_link_local, tags_on};
 use super::memory::memory;
 use super::remedy::Operation;
 use crate::clock;
@@ -24,12 +25,12 @@ use crate::sys::xsk::Xsk;
 pub(super) fn listen(
     addresses: &[SocketAddr],
     network: &Network,
-    interface: &Interface,
+    interfaces: &[Interface],
 ) -> Result<Arc<[ServiceSocket]>, StartError> {
     let bind = |address: &SocketAddr| {
         await_detection(*address, network)?;
-        let bound = scoped(*address, network, interface).and_then(ServiceSocket::bind);
-        refused(Operation::Listen, address, bound)
+        let scoped = scoped(*address, network, interfaces)?;
+        refused(Operation::Listen, address, ServiceSocket::bind(scoped))
     };
     addresses.iter().map(bind).collect()
 }
@@ -62,64 +63,87 @@ fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartEr
     }
 }
 
-/// A link-local address with the interface that it is meant on: the one that is served, unless only
-/// another has it, as a VLAN above.
-fn scoped(address: SocketAddr, network: &Network, interface: &Interface) -> io::Result<SocketAddr> {
-    let SocketAddr::V6(mut address) = address else {
+/// A link-local address with the interface that it is meant on: that of the served ones which has
+/// it, by itself or by a VLAN above; else another that has it, else the first.
+fn scoped(
+    address: SocketAddr,
+    network: &Network,
+    interfaces: &[Interface],
+) -> Result<SocketAddr, StartError> {
+    let SocketAddr::V6(mut scoped) = address else {
         return Ok(address);
     };
-    if !address.ip().is_unicast_link_local() || address.scope_id() != 0 {
-        return Ok(address.into());
+    if !is_link_local(address.ip()) || scoped.scope_id() != 0 {
+        return Ok(address);
     }
-    let all = network.addresses()?;
-    let owners = all.iter().filter(|local| local.address == *address.ip());
+    let vlans = system("a look at interfaces", network.vlans())?;
+    let all = system("a look at addresses", network.addresses())?;
+    let having =
+        |interface: &&Interface| !tags_on(address.ip(), interface, &vlans, &all).is_empty();
+    let mut served = interfaces.iter().filter(having);
+    let first = served.next();
+    if let (Some(first), Some(second)) = (first, served.next()) {
+        return Err(StartError::LinkLocal {
+            address,
+            first: first.name.clone(),
+            second: second.name.clone(),
+        });
+    }
+    let index = first.unwrap_or(&interfaces[0]).index;
+    let owners = all.iter().filter(|local| local.address == address.ip());
     let mut owners = owners.map(|local| local.interface);
-    let place = match owners.next() {
-        Some(first) if !owners.any(|index| index == interface.index) => first,
-        _ => interface.index,
-    };
-    address.set_scope_id(place);
-    Ok(address.into())
+    scoped.set_scope_id(match owners.next() {
+        Some(owner) if owner != index && !owners.any(|owner| owner == index) => owner,
+        _ => index,
+    });
+    Ok(scoped.into())
 }
 
-/// What the program must know to tell whose packet it has, but for the facts of the host.
-pub(super) fn settings(config: &Config, interface: &Interface) -> Result<Settings, StartError> {
-    let mac = match interface.mac {
-        Some(mac) => mac,
-        // Only the program looks at it.
-        None if config.xdp.mode == XdpMode::Off => [0; 6],
-        None => {
-            return Err(StartError::Interface {
-                interface: interface.name.clone(),
-                error: io::Error::other("it has no Ethernet address"),
-            });
-        }
-    };
+/// What the program must know to recognise packets for the service, but for the facts of the host.
+pub(super) fn settings(config: &Config) -> Settings {
     let mut addresses = [Address::UNSPECIFIED; ADDRESSES_MAX];
     let listen = &config.service.listen;
     for (place, address) in addresses.iter_mut().zip(listen) {
         *place = endpoint(address).0.address;
     }
-    Ok(Settings {
+    Settings {
         abi_version: ABI_VERSION,
         port: listen[0].port(),
         segment_bytes: config.service.segment_bytes,
-        mac,
         max_burst: config.service.max_burst,
         coalesced: u8::from(config.xdp.mode == XdpMode::Generic),
         addresses,
         ..Settings::NONE
-    })
+    }
 }
 
-/// The interface that is served.
-pub(super) fn interface(network: &Network, name: &str) -> Result<Interface, StartError> {
-    let unknown = |error| StartError::Interface {
-        interface: name.to_owned(),
-        error,
-    };
-    let found = network.interface(name).map_err(unknown)?;
-    found.ok_or_else(|| unknown(io::Error::from_raw_os_error(libc::ENODEV)))
+/// The interfaces that are served, in the order of the configuration.
+pub(super) fn interfaces(network: &Network, config: &Config) -> Result<Vec<Interface>, StartError> {
+    let names = &config.service.interfaces;
+    let mut all: Vec<Interface> = Vec::new();
+    for name in names {
+        let unfit = |error| StartError::Interface {
+            interface: name.clone(),
+            error,
+        };
+        let found = network.interface(name).map_err(unfit)?;
+        let found = found.ok_or_else(|| unfit(io::Error::from_raw_os_error(libc::ENODEV)))?;
+        // Interfaces may have several names.
+        if let Some(place) = all.iter().position(|other| other.index == found.index) {
+            return Err(StartError::SameInterface {
+                first: names[place].clone(),
+                second: name.clone(),
+                name: found.name,
+            });
+        }
+        // Only the program needs it.
+        if found.mac.is_none() && config.xdp.mode != XdpMode::Off {
+            return Err(unfit(io::Error::other("it has no Ethernet address")));
+        }
+        check_mtu(config, &found)?;
+        all.push(found);
+    }
+    Ok(all)
 }
 
 /// How many of its RX queues are served; drivers may change their number when a program is
@@ -142,7 +166,7 @@ pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u3
 }
 
 /// A full DATA datagram must fit the interface: it is never fragmented.
-pub(super) fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
+fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
     let mtu_bytes = interface.mtu_bytes;
     let needed_bytes = packet_bytes_max(config);
     if needed_bytes <= mtu_bytes {
@@ -167,15 +191,13 @@ pub(super) fn packet_bytes_max(config: &Config) -> u32 {
     u32::from(config.service.segment_bytes) + u32::try_from(header_bytes).unwrap_or(u32::MAX)
 }
 
-/// Workers go round the CPUs this process may use.
-pub(super) fn worker_cpu(queue: u32) -> usize {
+/// Workers of all interfaces go round the CPUs this process may use.
+pub(super) fn worker_cpu(number: usize) -> usize {
     let allowed = sched_getaffinity(None).ok();
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
         .filter(|cpu| allowed.as_ref().is_some_and(|allowed| allowed.is_set(*cpu)))
         .collect();
-    cpus.get(queue as usize % cpus.len().max(1))
-        .copied()
-        .unwrap_or(0)
+    cpus.get(number % cpus.len().max(1)).copied().unwrap_or(0)
 }
 
 /// An AF_XDP socket on a queue, with a umem of its own; it can send if the sender wants it to.
@@ -184,7 +206,7 @@ pub(super) fn xsk(config: &Config, interface: &str, queue: u32) -> Result<Xsk, S
         Sender::Gso => XSK,
         Sender::Xsk => XSK_SENDING,
     };
-    let what = format!("the umem of queue {queue}");
+    let what = format!("the umem of queue {queue} of {interface}");
     let umem = memory(&what, sizes.umem_bytes(), config)?;
     let bound = Xsk::new(umem, sizes).and_then(|xsk| {
         xsk.bind(interface, queue)?;

@@ -1,17 +1,17 @@
 //! Puts the daemon together, and takes it apart.
 //!
-//! The order matters in both directions. Up: memory, sockets, the program on the interface (the
+//! The order matters in both directions. Up: memory, sockets, the program on the interfaces (the
 //! number of queues may change with it), a worker for each queue, the miss path, and last the
 //! settings, from which on the program steers. Down: the settings first, so that what comes from
 //! then on goes to the kernel; then the threads; then the program.
 
-/// One interface: its program, queues and sockets.
+/// One interface that is served: its queues, sockets and workers.
 pub mod nic;
 /// Why it does not start.
 mod error;
 /// What error numbers mean, and what to do about them.
 mod remedy;
-/// What the program is told about the host.
+/// What the program must know about the host.
 mod facts;
 /// Whether the serving threads go on.
 mod heartbeat;
@@ -21,8 +21,8 @@ mod host;
 mod memory;
 /// Limits set to this process.
 mod cgroup;
-/// Looks after the interface.
-mod link;
+/// Watches the interfaces and addresses of the host.
+mod monitor;
 /// What is made from it.
 mod components;
 /// Reads all counters.
@@ -39,10 +39,11 @@ pub use self::memory::Shortage;
 pub use self::remedy::{Operation, Refused};
 
 use self::components::Components;
-use self::error::refused;
+use self::error::{refused, system};
 use self::heartbeat::Heartbeats;
-use self::link::{Look, Wanted, Watch, changes};
-use self::observe::{FILLER, Observer, worker_name};
+use self::monitor::{Link, Monitor, ProgramState, Served, changes};
+use self::nic::Nic;
+use self::observe::{FILLER, Observer};
 use crate::admin::health::Health;
 use crate::clock;
 use crate::config::Config;
@@ -53,16 +54,15 @@ use crate::sys::receive::Wake;
 /// A daemon that serves.
 pub struct Edge {
     program: Option<Program>,
-    workers: Vec<JoinHandle<()>>,
+    nics: Vec<Nic>,
     miss_path: JoinHandle<io::Result<()>>,
     stop: Arc<AtomicBool>,
-    wakes: Vec<Wake>,
+    wake: Wake,
     observer: Arc<Observer>,
     heartbeats: Heartbeats,
-    watch: Watch,
-    /// What the program was told, and the interface's name then.
-    told: Wanted,
-    name: String,
+    monitor: Monitor,
+    /// What the program was given last.
+    program_state: ProgramState,
 }
 
 impl Edge {
@@ -70,48 +70,48 @@ impl Edge {
         // Every part is made before the first thread starts: an error leaves nothing behind.
         let Components {
             program,
-            wanted,
-            watch,
-            workers,
+            monitor,
+            nics,
             miss_path,
             stop,
-            wakes,
+            wake,
             observer,
         } = Components::make(config)?;
-        let spawn = |name: String| thread::Builder::new().name(name);
-        let filler = spawn(FILLER.to_owned()).spawn(move || miss_path.run());
+        let filler = thread::Builder::new().name(FILLER.to_owned());
+        let filler = filler.spawn(move || miss_path.run());
         let mut edge = Self {
             program,
-            workers: Vec::new(),
+            program_state: monitor.program_state(&[]),
+            nics,
             miss_path: refused(Operation::Thread, "the miss path", filler)?,
             stop,
-            wakes,
+            wake,
             heartbeats: Heartbeats::default(),
-            watch,
-            told: wanted,
-            name: observer.interface.clone(),
+            monitor,
             observer: Arc::new(observer),
         };
-        for (worker, queue) in workers.into_iter().zip(0..) {
-            let spawned = spawn(worker_name(queue)).spawn(move || worker.run());
-            match refused(Operation::Thread, "a worker", spawned) {
-                Ok(handle) => edge.workers.push(handle),
-                Err(error) => {
-                    edge.stop();
-                    return Err(error);
-                }
-            }
-        }
-        if let Some(left_out) = &edge.told.left_out {
-            tracing::warn!("{left_out}");
-        }
-        if let Some(program) = &mut edge.program
-            && let Err(error) = program.serve(&[edge.told.settings], &edge.told.locals)
-        {
+        if let Err(error) = edge.begin() {
             edge.stop();
-            return Err(error.into());
+            return Err(error);
         }
         Ok(edge)
+    }
+
+    /// Starts the workers, and then has the program steer to them.
+    fn begin(&mut self) -> Result<(), StartError> {
+        for nic in &mut self.nics {
+            nic.start_workers()?;
+        }
+        let links = system("a look at interfaces", self.links())?;
+        let state = self.wanted_state(links);
+        for line in &state.left_out {
+            tracing::warn!("{line}");
+        }
+        if let Some(program) = &mut self.program {
+            program.serve(&state.settings, &state.locals)?;
+        }
+        self.program_state = state;
+        Ok(())
     }
 
     /// Reads all counters, from any thread.
@@ -126,83 +126,114 @@ impl Edge {
     }
 
     /// Finds faults, which go to the log and to [`Self::health`], and changes of the host, which the
-    /// program is told. An error is what there is no going on with: a thread that ended, or a program whose interface
-    /// is gone.
+    /// program gets. An error means that the edge cannot go on: a thread ended, or a program whose
+    /// interfaces are all gone.
     pub fn check_health(&mut self) -> Result<(), Broken> {
-        if self.miss_path.is_finished() || self.workers.iter().any(JoinHandle::is_finished) {
+        if self.miss_path.is_finished() || self.nics.iter().any(Nic::has_failed) {
             return Err(Broken::Thread);
         }
-        let mut faults = (self.heartbeats).stalled(self.observer.turns(), clock::now());
-        match self.watch.look() {
-            Ok(Some(look)) => {
-                faults.extend(self.watch.faults(&look));
-                faults.extend(self.follow(&look));
-            }
-            // Without a program the sockets go on by whatever interface has their addresses.
-            Ok(None) if self.program.is_none() => {}
-            Ok(None) => {
-                let interface = self.observer.interface.clone();
-                return Err(Broken::InterfaceGone { interface });
-            }
+        let there = self.nics.iter().filter(|nic| !nic.gone);
+        let there: Vec<_> = there.map(|nic| &*nic.observer).collect();
+        let heartbeats = self.observer.heartbeats(&there);
+        let mut faults = self.heartbeats.stalled(heartbeats, clock::now());
+        match self.monitor.refresh().and_then(|()| self.links()) {
+            Ok(links) => faults.extend(self.check_links(links)),
             Err(error) => {
-                tracing::warn!(%error, "the kernel does not answer questions about the interface");
+                tracing::warn!(%error, "the kernel does not answer questions about interfaces");
             }
+        }
+        if self.nics.iter().all(|nic| nic.gone) {
+            let interfaces = self.nics.iter().map(|nic| nic.label().to_owned());
+            return Err(Broken::InterfacesRemoved {
+                interfaces: interfaces.collect(),
+            });
         }
         self.observer.health.judge(faults);
         Ok(())
     }
 
-    /// Tells log and program what changed; a fault if the program cannot be told.
-    fn follow(&mut self, look: &Look) -> Option<Fault> {
-        let now = &look.interface.name;
-        if *now != self.name {
-            tracing::warn!(
-                "the interface {} is now called {now}; it is served on, but the next start will \
-                 look for {}",
-                self.name,
-                self.observer.interface
-            );
-            self.name.clone_from(now);
+    /// The interfaces as they are now, nothing for those that were removed.
+    fn links(&self) -> io::Result<Vec<Option<Link>>> {
+        let links = self.nics.iter().map(|nic| self.monitor.link(nic.index));
+        links.collect()
+    }
+
+    fn wanted_state(&self, links: Vec<Option<Link>>) -> ProgramState {
+        let interfaces = links
+            .into_iter()
+            .map(|link| link.map(|link| link.interface));
+        let settings = self.nics.iter().map(|nic| &nic.settings);
+        let served: Vec<_> = settings.zip(interfaces).collect();
+        self.monitor.program_state(&served)
+    }
+
+    fn check_links(&mut self, links: Vec<Option<Link>>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for (nic, link) in self.nics.iter_mut().zip(&links) {
+            match link {
+                Some(link) => {
+                    nic.follow_name(&link.interface.name);
+                    faults.extend(self.monitor.link_faults(&nic.served(), link));
+                }
+                // Without a program the sockets go on by whatever interface has their addresses.
+                None if self.program.is_none() => {}
+                None => {
+                    nic.remove();
+                    faults.push(nic.served().removed());
+                }
+            }
         }
+        let served: Vec<Served<'_>> = self.nics.iter().map(Nic::served).collect();
+        faults.extend(self.monitor.address_faults(&served));
+        faults.extend(self.update_program(links));
+        faults
+    }
+
+    /// Gives the program what changed, and writes it to the log; a fault if the kernel refuses.
+    fn update_program(&mut self, links: Vec<Option<Link>>) -> Option<Fault> {
+        let wanted = self.wanted_state(links);
         let program = self.program.as_mut()?;
-        let wanted = self.watch.wanted(&look.interface);
-        if wanted == self.told {
+        if wanted == self.program_state {
             return None;
         }
-        if let Err(error) = program.serve(&[wanted.settings], &wanted.locals) {
+        if let Err(error) = program.serve(&wanted.settings, &wanted.locals) {
             return Some(Fault {
-                cause: Cause::ProgramNotTold,
+                cause: Cause::ProgramNotUpdated,
+                interface: None,
                 subject: String::new(),
                 text: format!(
-                    "the XDP program cannot be told what changed on this host: {error}; trying \
+                    "the XDP program cannot be updated after a change of this host: {error}; trying \
                      again, else restart edged"
                 ),
             });
         }
-        for line in changes(now, &self.told, &wanted) {
+        let before = &self.program_state;
+        let settings = before.settings.iter().zip(&wanted.settings);
+        for (nic, (before, now)) in self.nics.iter().zip(settings) {
+            for line in changes(&nic.name, before, now) {
+                tracing::warn!("{line}");
+            }
+        }
+        let is_new = |line: &&String| !before.left_out.contains(line);
+        for line in wanted.left_out.iter().filter(is_new) {
             tracing::warn!("{line}");
         }
         self.observer.host_changes.add(1);
-        self.told = wanted;
+        self.program_state = wanted;
         None
     }
 
-    /// Stops serving, and leaves nothing on the interface.
+    /// Stops serving, and leaves nothing on the interfaces.
     pub fn stop(mut self) {
         if let Some(program) = &mut self.program
             && let Err(error) = program.withdraw()
         {
-            tracing::warn!(%error, "the program goes on steering until it is taken off");
+            tracing::warn!(%error, "the program goes on steering until it is detached");
         }
         self.stop.store(true, Ordering::Release);
-        for wake in &self.wakes {
-            wake.wake();
-        }
-        for worker in self.workers {
-            if worker.join().is_err() {
-                tracing::error!("a worker had failed");
-            }
-        }
+        self.wake.wake();
+        self.nics.iter().for_each(Nic::stop_workers);
+        self.nics.iter_mut().for_each(Nic::join_workers);
         match self.miss_path.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the miss path had failed"),

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use edge_ebpf::maps::QUEUES_MAX;
 
-use super::link::Link;
 use crate::admin::health::Health;
 use crate::clock;
-use crate::counters::{Cell, Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts};
+use crate::counters::{
+    Cell, InterfaceCounts, Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts,
+};
 use crate::daemon::nic::program::ProgramCounters;
 use crate::log;
+use crate::network::Network;
 use crate::serve::socket::handler::MissCells;
 use crate::serve::xdp::worker::WorkerCells;
 use crate::sys::socket::ServiceSocket;
@@ -21,58 +23,141 @@ use crate::sys::xsk::statistics;
 pub(super) struct Observer {
     pub(super) started: Instant,
     pub(super) mode: Mode,
-    pub(super) interface: String,
-    pub(super) link: Link,
-    pub(super) queues: u32,
+    pub(super) network: Network,
+    pub(super) nics: Vec<Arc<NicObserver>>,
     pub(super) listen: Vec<String>,
     pub(super) program: Option<Mutex<ProgramCounters>>,
-    pub(super) workers: Vec<(Arc<WorkerCells>, Arc<OwnedFd>)>,
     pub(super) miss: Arc<MissCells>,
     pub(super) sockets: Arc<[ServiceSocket]>,
     pub(super) health: Health,
     pub(super) host_changes: Cell,
 }
 
+/// What the counters of one interface are read from.
+pub(super) struct NicObserver {
+    pub(super) index: u32,
+    /// As it was at the start: what is counted later is of the same interface.
+    pub(super) name: String,
+    /// One for each queue, in order.
+    pub(super) workers: Vec<WorkerObserver>,
+}
+
+pub(super) struct WorkerObserver {
+    pub(super) thread: String,
+    pub(super) cells: Arc<WorkerCells>,
+    pub(super) xsk: Mutex<XskObserver>,
+}
+
+/// The kernel's counters of an AF_XDP socket, or what they were when it was closed.
+pub(super) enum XskObserver {
+    Open(Arc<OwnedFd>),
+    Closed(XskCounts),
+}
+
+/// A serving thread: the interface and queue it serves, if it is a worker, and its turns.
+pub(super) struct Heartbeat {
+    pub(super) thread: String,
+    pub(super) queue: Option<(String, u32)>,
+    pub(super) turns: u64,
+}
+
 /// The thread of the miss path.
 pub(super) const FILLER: &str = "filler";
 
-pub(super) fn worker_name(queue: u32) -> String {
-    format!("worker-{queue}")
+impl XskObserver {
+    fn counts(&self) -> XskCounts {
+        match self {
+            Self::Open(socket) => {
+                let counted = statistics(socket.as_fd()).unwrap_or_default();
+                XskCounts {
+                    rx_dropped: counted.rx_dropped,
+                    rx_ring_full: counted.rx_ring_full,
+                    rx_invalid_descs: counted.rx_invalid_descs,
+                    rx_fill_ring_empty: counted.rx_fill_ring_empty,
+                }
+            }
+            Self::Closed(counts) => *counts,
+        }
+    }
 }
 
-impl Observer {
-    /// Turns of each serving thread's loop, by the thread's name.
-    pub(super) fn turns(&self) -> impl Iterator<Item = (String, u64)> {
-        let workers = self.workers.iter().zip(0..);
-        let workers = workers.map(|((cells, _), queue)| (worker_name(queue), cells.turns.get()));
-        workers.chain([(FILLER.to_owned(), self.miss.turns.get())])
+impl NicObserver {
+    pub(super) fn queues(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let xdp = self.program.as_ref().map(|program| {
-            let program = program.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Lets the sockets go, and with them the memory that the kernel holds for them.
+    pub(super) fn close_sockets(&self) {
+        for worker in &self.workers {
+            let mut xsk = worker.xsk.lock().unwrap_or_else(PoisonError::into_inner);
+            *xsk = XskObserver::Closed(xsk.counts());
+        }
+    }
+
+    fn counts(
+        &self,
+        network: &Network,
+        program: Option<(&ProgramCounters, u32)>,
+    ) -> InterfaceCounts {
+        let xdp = program.map(|(program, place)| {
             // All rows: queues may have been added since the start.
             (0..QUEUES_MAX)
-                .map(|queue| (queue, program.of_queue(0, queue)))
+                .map(|queue| (queue, program.of_queue(place, queue)))
                 .filter(|(_, reasons)| !reasons.is_empty())
                 .collect()
         });
-        let workers = self.workers.iter().zip(0..).map(|((cells, xsk), queue)| {
-            let xsk = statistics(xsk.as_fd()).unwrap_or_default();
+        let found = network.interface_by_index(self.index);
+        let workers = self.workers.iter().zip(0..).map(|(worker, queue)| {
+            let cells = &worker.cells;
+            let xsk = worker.xsk.lock().unwrap_or_else(PoisonError::into_inner);
             WorkerCounts {
                 queue,
+                thread: worker.thread.clone(),
+                turns: cells.turns.get(),
                 received: cells.received.get(),
                 frames_missing: cells.frames_missing.get(),
                 reasons: cells.reasons.snapshot(),
                 sends: cells.sends.snapshot(),
-                xsk: XskCounts {
-                    rx_dropped: xsk.rx_dropped,
-                    rx_ring_full: xsk.rx_ring_full,
-                    rx_invalid_descs: xsk.rx_invalid_descs,
-                    rx_fill_ring_empty: xsk.rx_fill_ring_empty,
-                },
+                xsk: xsk.counts(),
             }
         });
+        InterfaceCounts {
+            name: self.name.clone(),
+            up: found.is_ok_and(|found| found.is_some_and(|interface| interface.up)),
+            queues: self.queues(),
+            xdp: xdp.unwrap_or_default(),
+            workers: workers.collect(),
+        }
+    }
+}
+
+impl Observer {
+    /// The miss path, and the workers of these interfaces.
+    pub(super) fn heartbeats(&self, nics: &[&NicObserver]) -> Vec<Heartbeat> {
+        let workers = nics.iter().flat_map(|nic| {
+            let workers = nic.workers.iter().zip(0..);
+            workers.map(|(worker, queue)| Heartbeat {
+                thread: worker.thread.clone(),
+                queue: Some((nic.name.clone(), queue)),
+                turns: worker.cells.turns.get(),
+            })
+        });
+        let miss_path = Heartbeat {
+            thread: FILLER.to_owned(),
+            queue: None,
+            turns: self.miss.turns.get(),
+        };
+        workers.chain([miss_path]).collect()
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let program = self.program.as_ref();
+        let program = program.map(|program| program.lock().unwrap_or_else(PoisonError::into_inner));
+        let interfaces = self.nics.iter().zip(0..).map(|(nic, place)| {
+            let program = program.as_deref().map(|program| (program, place));
+            nic.counts(&self.network, program)
+        });
+        let interfaces = interfaces.collect();
         let miss = &self.miss;
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -81,17 +166,14 @@ impl Observer {
                 .saturating_duration_since(self.started)
                 .as_secs(),
             mode: self.mode.clone(),
-            interface: self.interface.clone(),
-            interface_up: self.link.is_up(),
-            queues: self.queues,
             listen: self.listen.clone(),
             host_changes_total: self.host_changes.get(),
             faults: self.health.faults(),
             log_lines_dropped: log::dropped_lines(),
-            turns: self.turns().collect(),
-            xdp: xdp.unwrap_or_default(),
-            workers: workers.collect(),
+            interfaces,
             socket: SocketCounts {
+                thread: FILLER.to_owned(),
+                turns: miss.turns.get(),
                 received: miss.received.get(),
                 dropped: (self.sockets.iter())
                     .filter_map(|socket| socket.dropped().ok())

@@ -253,13 +253,12 @@ impl Counts {
         self.0["origin"]["fetches_total"].as_u64().unwrap_or(0)
     }
 
-    /// Packets the XDP program ended for one of these reasons, on all queues.
+    /// Packets the XDP program ended for one of these reasons, on all queues of all interfaces.
     pub fn xdp_packets(&self, reasons: &[&str]) -> u64 {
-        let Some(queues) = self.0["xdp"].as_object() else {
-            return 0;
-        };
-        queues
-            .values()
+        let interfaces = self.0["interfaces"].as_array().into_iter().flatten();
+        interfaces
+            .filter_map(|interface| interface["xdp"].as_object())
+            .flat_map(|queues| queues.values())
             .flat_map(|queue| reasons.iter().map(|reason| &queue[*reason]["packets"]))
             .filter_map(Value::as_u64)
             .sum()
@@ -332,10 +331,10 @@ mod tests {
 
     #[test]
     fn packets_are_summed_over_queues_and_reasons() {
-        let counts = Counts(serde_json::json!({"xdp": {
+        let counts = Counts(serde_json::json!({"interfaces": [{"xdp": {
             "0": {"miss": {"packets": 2, "bytes": 9}, "steered": {"packets": 40, "bytes": 1}},
             "1": {"miss": {"packets": 3, "bytes": 9}, "no_socket": {"packets": 1, "bytes": 1}},
-        }}));
+        }}]}));
         assert_eq!(counts.xdp_packets(&["steered"]), 40);
         assert_eq!(counts.xdp_packets(&["miss", "no_socket", "no_metadata"]), 6);
     }

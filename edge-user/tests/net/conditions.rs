@@ -43,7 +43,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         &["32768 pages", "sysctl -w vm.nr_hugepages"],
     );
     let missing = Setup {
-        interface: "nowhere0".to_owned(),
+        interfaces: vec!["edge0".to_owned(), "nowhere0".to_owned()],
         ..good()
     };
     refused(
@@ -76,7 +76,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         ],
     );
     let loopback = Setup {
-        interface: "lo".to_owned(),
+        interfaces: vec!["lo".to_owned()],
         ..good()
     };
     refused(

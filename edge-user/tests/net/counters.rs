@@ -38,7 +38,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
     object.fetch_by_many(&ground, 2);
 
     let end = at_rest(&edged);
-    let seen = |snapshot: &Snapshot| -> u64 { snapshot.xdp.values().map(sum).sum() };
+    let seen = |snapshot: &Snapshot| -> u64 { snapshot.interfaces[0].xdp.values().map(sum).sum() };
     let by_program = seen(&end.0) - seen(&start.0);
     assert_eq!(
         by_program,
@@ -84,7 +84,7 @@ fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
     for _ in 0..4 {
         object.fetch(&ground, ground.service_v4());
     }
-    let reasons = &edged.settled().workers[0].reasons;
+    let reasons = &edged.settled().interfaces[0].workers[0].reasons;
     let dropped = [Reason::SendQueueFull, Reason::ServedPartly].map(|why| packets(reasons, why));
     let served = packets(reasons, Reason::Served);
     assert!(

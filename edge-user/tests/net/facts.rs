@@ -41,8 +41,11 @@ fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
     let edged = Edged::start_command(&ground, &setup, command);
     object.fetch(&ground, ground.service_v4());
     let stat = edged.settled();
-    assert_eq!((stat.queues, stat.mode.xdp.as_str()), (2, "native"));
-    assert!(stat.interface_up);
+    assert_eq!(
+        (stat.interfaces[0].queues, stat.mode.xdp.as_str()),
+        (2, "native")
+    );
+    assert!(stat.interfaces[0].up);
     edged.stop();
 }
 

@@ -73,7 +73,11 @@ fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str
 }
 
 fn counts(snapshot: &Snapshot) -> ReasonCounts {
-    snapshot.xdp.get(&0).cloned().unwrap_or_default()
+    snapshot.interfaces[0]
+        .xdp
+        .get(&0)
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// The golden cookies are of an epoch long past, so here nobody's is good.

@@ -44,6 +44,12 @@ pub(crate) struct Ground {
     folder: TempDir,
 }
 
+/// Another link of the edge's host; dropped before its ground.
+pub(crate) struct SecondLink {
+    pub(crate) edge: Side,
+    pub(crate) reader: Side,
+}
+
 /// Carries the longest HELLO there is over IPv6, and two short ones in one frame.
 pub(crate) const FULL_MTU_BYTES: u32 = 2500;
 
@@ -116,70 +122,34 @@ impl Ground {
             reader,
             folder,
         };
-        ground.make(plan);
+        add_namespace(&ground.edge.namespace);
+        connect(&ground.edge, &ground.reader, plan);
+        if plan.golden {
+            // The golden edge's host has two more addresses, elsewhere.
+            let on_lo = ["-n", &ground.edge.namespace, "address", "add", "dev", "lo"];
+            for address in ["192.0.2.12/32", "2001:db8::12/128"] {
+                ip(&[&on_lo[..], &[address]].concat());
+            }
+        }
         Some(ground)
     }
 
-    fn make(&self, plan: &Plan) {
-        let (edge, reader) = (&self.edge, &self.reader);
-        {
-            let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-            ip(&["netns", "add", &edge.namespace]);
-            ip(&["netns", "add", &reader.namespace]);
-        }
-        let (queues, mtu) = (plan.queues.to_string(), plan.mtu_bytes.to_string());
-        let (edge_mac, reader_mac) = (station(edge.mac), station(reader.mac));
-        let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
-        let edge_end = [
-            "-n",
-            &edge.namespace,
-            "link",
-            "add",
-            edge.link,
-            "address",
-            &edge_mac,
-        ];
-        let reader_end = [
-            "type",
-            "veth",
-            "peer",
-            "name",
-            reader.link,
-            "address",
-            &reader_mac,
-        ];
-        let there = ["netns", &reader.namespace];
-        ip(&[&edge_end[..], &queues, &reader_end, &queues, &there].concat());
-        edge.set_up(&mtu);
-        reader.set_up(&mtu);
-        if plan.golden {
-            // The golden edge's host has two more addresses, elsewhere.
-            for address in ["192.0.2.12/32", "2001:db8::12/128"] {
-                ip(&[
-                    "-n",
-                    &edge.namespace,
-                    "address",
-                    "add",
-                    address,
-                    "dev",
-                    "lo",
-                ]);
-            }
-        }
-        // Without a program on this end, what the edge's program answers on the spot is lost.
-        let pass = bpf_object("edge-pass").display().to_string();
-        let on_link = ["-n", &reader.namespace, "link", "set", "dev", reader.link];
-        ip(&[&on_link[..], &["xdpdrv", "obj", &pass, "sec", "xdp"]].concat());
-        for side in [edge, reader] {
-            wait::until(Duration::from_secs(5), || {
-                let state = ip(&["-brief", "-n", &side.namespace, "link", "show", side.link]);
-                state
-                    .split_whitespace()
-                    .any(|word| word == "UP")
-                    .then_some(())
-            })
-            .unwrap_or_else(|| panic!("{} does not come up", side.link));
-        }
+    /// A second interface of the edge, with a reader of its own behind it.
+    pub(crate) fn add_link(&self) -> SecondLink {
+        let side = |namespace: &str, link, last: u8| Side {
+            namespace: namespace.to_owned(),
+            link,
+            mac: [2, 0, 0, 0, 1, last],
+            ipv4: [10, 72, 0, last].into(),
+            ipv6: [0xfd72, 0, 0, 0, 0, 0, 0, u16::from(last)].into(),
+            speaks: true,
+        };
+        let second = SecondLink {
+            edge: side(&self.edge.namespace, "edge1", 1),
+            reader: side(&format!("{}-1", self.reader.namespace), "reader1", 2),
+        };
+        connect(&second.edge, &second.reader, &Plan::default());
+        second
     }
 
     /// A frame of the reader's to the service, made by hand.
@@ -272,32 +242,90 @@ impl Ground {
     }
 }
 
+fn add_namespace(name: &str) {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    ip(&["netns", "add", name]);
+}
+
+/// A link from the edge's namespace to a new one of the reader's.
+fn connect(edge: &Side, reader: &Side, plan: &Plan) {
+    add_namespace(&reader.namespace);
+    let (queues, mtu) = (plan.queues.to_string(), plan.mtu_bytes.to_string());
+    let (edge_mac, reader_mac) = (station(edge.mac), station(reader.mac));
+    let queues = ["numrxqueues", &queues, "numtxqueues", &queues];
+    let edge_end = [
+        "-n",
+        &edge.namespace,
+        "link",
+        "add",
+        edge.link,
+        "address",
+        &edge_mac,
+    ];
+    let reader_end = [
+        "type",
+        "veth",
+        "peer",
+        "name",
+        reader.link,
+        "address",
+        &reader_mac,
+    ];
+    let there = ["netns", &reader.namespace];
+    ip(&[&edge_end[..], &queues, &reader_end, &queues, &there].concat());
+    edge.set_up(&mtu);
+    reader.set_up(&mtu);
+    // Without a program on this end, what the edge's program answers on the spot is lost.
+    let pass = bpf_object("edge-pass").display().to_string();
+    let on_link = ["-n", &reader.namespace, "link", "set", "dev", reader.link];
+    ip(&[&on_link[..], &["xdpdrv", "obj", &pass, "sec", "xdp"]].concat());
+    for side in [edge, reader] {
+        wait::until(Duration::from_secs(5), || {
+            let state = ip(&["-brief", "-n", &side.namespace, "link", "show", side.link]);
+            state
+                .split_whitespace()
+                .any(|word| word == "UP")
+                .then_some(())
+        })
+        .unwrap_or_else(|| panic!("{} does not come up", side.link));
+    }
+}
+
+impl Drop for SecondLink {
+    fn drop(&mut self) {
+        remove(&self.reader.namespace);
+    }
+}
+
 impl Drop for Ground {
     fn drop(&mut self) {
-        for side in [&self.edge, &self.reader] {
-            let name = &side.namespace;
-            let inhabitants = inhabitants(name);
-            if thread::panicking() {
-                // What a failed test left running; nobody else has a way in here.
-                for pid in inhabitants {
-                    if let Err(error) = kill_process(pid, Signal::KILL) {
-                        eprintln!("{pid:?} in {name} cannot be ended: {error}");
-                    }
-                }
-                drop(Command::new("ip").args(["netns", "delete", name]).status());
-                continue;
-            }
-            ip(&["netns", "delete", name]);
-            assert!(
-                inhabitants.is_empty(),
-                "{inhabitants:?} still run in {name}"
-            );
-            assert!(
-                !Path::new("/run/netns").join(name).exists(),
-                "{name} is still there"
-            );
-        }
+        remove(&self.edge.namespace);
+        remove(&self.reader.namespace);
     }
+}
+
+/// Removes a namespace, which must be without inhabitants unless a test failed.
+fn remove(name: &str) {
+    let inhabitants = inhabitants(name);
+    if thread::panicking() {
+        // What a failed test left running; nobody else has a way in here.
+        for pid in inhabitants {
+            if let Err(error) = kill_process(pid, Signal::KILL) {
+                eprintln!("{pid:?} in {name} cannot be ended: {error}");
+            }
+        }
+        drop(Command::new("ip").args(["netns", "delete", name]).status());
+        return;
+    }
+    ip(&["netns", "delete", name]);
+    assert!(
+        inhabitants.is_empty(),
+        "{inhabitants:?} still run in {name}"
+    );
+    assert!(
+        !Path::new("/run/netns").join(name).exists(),
+        "{name} is still there"
+    );
 }
 
 /// Processes in a namespace.

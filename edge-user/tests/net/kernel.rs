@@ -62,7 +62,12 @@ fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
         );
     }
     let stat = edged.settled();
-    assert_eq!(stat.xdp_packets(Reason::Coalesced), 4, "{:?}", stat.xdp);
+    assert_eq!(
+        stat.xdp_packets(Reason::Coalesced),
+        4,
+        "{:?}",
+        stat.interfaces
+    );
     edged.stop();
 }
 

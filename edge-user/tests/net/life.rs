@@ -197,11 +197,11 @@ fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: 
     link(&["set", "dev", "edge0", "name", "other0"]);
     told(&edged, "edge0 is now called other0");
     object.fetch(&ground, ground.service_v4());
-    assert!(edged.settled().interface_up);
+    assert!(edged.settled().interfaces[0].up);
 
     link(&["set", "dev", "other0", "down"]);
     told(&edged, "other0 is down");
-    assert!(!edged.stat().interface_up);
+    assert!(!edged.stat().interfaces[0].up);
     link(&["set", "dev", "other0", "up"]);
     told(&edged, "over: the interface other0 is down");
     object.fetch(&ground, ground.service_v4());

@@ -36,6 +36,8 @@ mod golden;
 /// Start, idle, end.
 mod kernel;
 mod life;
+/// Several interfaces: each with workers of its own, and one that goes on without another.
+mod interfaces;
 /// The command to size machines with, against an edge that is one.
 mod capacity;
 /// What is wrong with a machine or a command is said in one line.

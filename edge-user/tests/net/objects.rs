@@ -10,7 +10,7 @@ use std::time::Duration;
 use edge_ebpf::wire::ChunkId;
 use sha2::{Digest, Sha256};
 
-use crate::ground::{Ground, program};
+use crate::ground::{Ground, Side, program};
 use crate::wait;
 
 /// A file of this size is fetched within this time, or something is wrong.
@@ -52,9 +52,14 @@ impl Object {
 
     /// `edge get` on the reader's side; `copy` tells several at a time apart.
     pub(crate) fn get(&self, ground: &Ground, edge: SocketAddr, copy: u32) -> Command {
+        self.get_by(&ground.reader, ground, edge, copy)
+    }
+
+    /// The same by a reader elsewhere.
+    fn get_by(&self, reader: &Side, ground: &Ground, edge: SocketAddr, copy: u32) -> Command {
         let mut ticket = std::ffi::OsString::from("@");
         ticket.push(&self.ticket);
-        let mut command = ground.reader.inside(program("edge"));
+        let mut command = reader.inside(program("edge"));
         command
             .arg("get")
             .arg(ticket)
@@ -70,6 +75,12 @@ impl Object {
     /// Fetches the object and compares it with the file that was sealed.
     pub(crate) fn fetch(&self, ground: &Ground, edge: SocketAddr) {
         let output = wait::ended(self.get(ground, edge, 0), FETCH_TIME_MAX);
+        self.check(ground, 0, &output);
+    }
+
+    /// The same by a reader elsewhere.
+    pub(crate) fn fetch_by(&self, reader: &Side, ground: &Ground, edge: SocketAddr) {
+        let output = wait::ended(self.get_by(reader, ground, edge, 0), FETCH_TIME_MAX);
         self.check(ground, 0, &output);
     }
 

@@ -27,7 +27,7 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static s
     };
     let object = Object::seal(&ground, "wanted", 12_000_000);
     let edged = Edged::start(&ground, &Setup::of(&ground, sender));
-    assert_eq!(edged.stat().queues, 2);
+    assert_eq!(edged.stat().interfaces[0].queues, 2);
     object.fetch_by_many(&ground, 8);
     let counts = edged.settled();
     assert_eq!(counts.origin.fetches_total, object.chunks.len() as u64);
@@ -127,7 +127,7 @@ fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'
         "nothing was fetched again"
     );
     // I2: frames came back on either way, or there would be none left.
-    let received = |snapshot: &Snapshot| snapshot.workers[0].received;
+    let received = |snapshot: &Snapshot| snapshot.interfaces[0].workers[0].received;
     let frames = u64::from(XSK.rx_frames);
     assert!(
         received(&middle) - received(&start) > frames,
@@ -139,7 +139,7 @@ fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'
 }
 
 fn assert_all_bounced(before: &Snapshot, now: &Snapshot, least: u64) {
-    let [was, is] = [before, now].map(|snapshot| snapshot.workers[0].clone());
+    let [was, is] = [before, now].map(|snapshot| snapshot.interfaces[0].workers[0].clone());
     let bounced = packets(&is.reasons, Reason::Bounced) - packets(&was.reasons, Reason::Bounced);
     assert!(bounced >= least, "{bounced} of {least} chunks bounced");
     assert_eq!(

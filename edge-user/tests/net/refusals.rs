@@ -109,7 +109,10 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
     let end = edged.settled();
     let risen =
         |reason| packets(&end.socket.reasons, reason) - packets(&start.socket.reasons, reason);
-    assert_eq!(packets(&end.workers[0].reasons, Reason::NackRange), 2);
+    assert_eq!(
+        packets(&end.interfaces[0].workers[0].reasons, Reason::NackRange),
+        2
+    );
     assert_eq!(risen(Reason::FetchStarted), 2);
     assert_eq!(risen(Reason::Negative), 1);
     assert_eq!(risen(Reason::OriginFailed), 1);

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use edge_ebpf::wire::{ChunkId, NackCode};
-use edge_user::counters::Snapshot;
+use edge_user::counters::{InterfaceCounts, Snapshot};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
@@ -556,7 +556,10 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
     let output = place.edge(&["stat", "--socket", "none.sock"]);
     assert!(refusal(&output, 1).contains("none.sock"));
     let snapshot = Snapshot {
-        interface: "eth7".to_owned(),
+        interfaces: vec![InterfaceCounts {
+            name: "eth7".to_owned(),
+            ..InterfaceCounts::default()
+        }],
         ..Snapshot::default()
     };
     answer_with(&place, &snapshot);

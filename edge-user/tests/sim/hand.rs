@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::reason::Reason;
-use edge_user::counters::{Reasons, Snapshot, WorkerCounts, XskCounts};
+use edge_user::counters::{InterfaceCounts, Reasons, Snapshot, WorkerCounts, XskCounts};
 use edge_user::serve::xdp::worker::WorkerState;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::ring::{Consuming, Producing, Ring};
@@ -228,6 +228,7 @@ impl Hand {
                 rx_dropped: self.kernel.lost,
                 ..XskCounts::default()
             },
+            ..WorkerCounts::default()
         }
     }
 
@@ -260,7 +261,10 @@ pub(crate) fn total(reasons: &Reasons) -> u64 {
 pub(crate) fn snapshot(hands: &[Hand]) -> Snapshot {
     let workers = hands.iter().enumerate();
     Snapshot {
-        workers: workers.map(|(queue, hand)| hand.counts(queue)).collect(),
+        interfaces: vec![InterfaceCounts {
+            workers: workers.map(|(queue, hand)| hand.counts(queue)).collect(),
+            ..InterfaceCounts::default()
+        }],
         ..Snapshot::default()
     }
 }

@@ -757,7 +757,7 @@ impl World {
         let steered = ReasonCounts::from([(Reason::Steered.label().to_owned(), steered)]);
         let cells = &self.turn.handler.cells;
         let mut snapshot = hand::snapshot(&self.hands);
-        snapshot.xdp.insert(0, steered);
+        snapshot.interfaces[0].xdp.insert(0, steered);
         snapshot.socket = SocketCounts {
             received: cells.received.get(),
             dropped: 0,
@@ -765,6 +765,7 @@ impl World {
             bounced: cells.bounced.get(),
             bounce_reasons: cells.bounce_reasons.snapshot(),
             sends: cells.sends.snapshot(),
+            ..SocketCounts::default()
         };
         snapshot.store = self.turn.handler.store.counts();
         assert_eq!(snapshot.unbalanced(), [""; 0], "I10");

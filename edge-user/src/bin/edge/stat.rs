@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use edge_user::client::stat::snapshot;
-use edge_user::counters::{ReasonCounts, SendCounts, Snapshot};
+use edge_user::counters::{InterfaceCounts, ReasonCounts, SendCounts, Snapshot};
 use tokio::runtime;
 use tokio::time::interval;
 
@@ -107,20 +107,14 @@ fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         if mode.hugepages { "yes" } else { "no" },
         mode.sender
     )?;
-    writeln!(
-        out,
-        "service   {} on {} ({} queues{})",
-        snapshot.listen.join(" "),
-        snapshot.interface,
-        snapshot.queues,
-        if snapshot.interface_up {
-            ""
-        } else {
-            ", link down"
-        },
-    )?;
+    writeln!(out, "service   {}", snapshot.listen.join(" "))?;
+    for interface in &snapshot.interfaces {
+        let link = if interface.up { "up" } else { "link down" };
+        let (name, queues) = (&interface.name, interface.queues);
+        writeln!(out, "interface {name}: {link}, {queues} queues")?;
+    }
     for fault in &snapshot.faults {
-        writeln!(out, "not ready {}", fault.text)?;
+        writeln!(out, "fault     {}", fault.text)?;
     }
     if snapshot.log_lines_dropped > 0 {
         writeln!(
@@ -133,34 +127,8 @@ fn service(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn datagrams(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
-    let xdp: Vec<_> = snapshot
-        .xdp
-        .iter()
-        .map(|(queue, reasons)| (*queue, reasons))
-        .collect();
-    by_queue(out, "xdp", &xdp)?;
-    let workers: Vec<_> = snapshot
-        .workers
-        .iter()
-        .map(|worker| (worker.queue, &worker.reasons))
-        .collect();
-    by_queue(out, "workers", &workers)?;
-    for worker in &snapshot.workers {
-        let drops = &worker.xsk;
-        let lost = drops.rx_dropped + drops.rx_ring_full + drops.rx_invalid_descs;
-        writeln!(
-            out,
-            "  queue {:<3} received {}, dropped by its socket {lost} (fill ring empty {})",
-            worker.queue, worker.received, drops.rx_fill_ring_empty
-        )?;
-        if worker.frames_missing > 0 {
-            writeln!(
-                out,
-                "  {} frames of its umem are lost",
-                worker.frames_missing
-            )?;
-        }
-        sends(out, &worker.sends)?;
+    for interface in &snapshot.interfaces {
+        on_interface(out, interface)?;
     }
     let socket = &snapshot.socket;
     reasons(
@@ -177,6 +145,36 @@ fn datagrams(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
         &socket.bounce_reasons,
     )?;
     sends(out, &socket.sends)
+}
+
+fn on_interface(out: &mut impl Write, interface: &InterfaceCounts) -> fmt::Result {
+    let name = &interface.name;
+    let xdp = interface.xdp.iter();
+    let xdp: Vec<_> = xdp.map(|(queue, reasons)| (*queue, reasons)).collect();
+    by_queue(out, &format!("xdp {name}"), &xdp)?;
+    let workers = interface.workers.iter();
+    let workers: Vec<_> = workers
+        .map(|worker| (worker.queue, &worker.reasons))
+        .collect();
+    by_queue(out, &format!("workers {name}"), &workers)?;
+    for worker in &interface.workers {
+        let drops = &worker.xsk;
+        let lost = drops.rx_dropped + drops.rx_ring_full + drops.rx_invalid_descs;
+        writeln!(
+            out,
+            "  {name} queue {:<3} received {}, dropped by its socket {lost} (fill ring empty {})",
+            worker.queue, worker.received, drops.rx_fill_ring_empty
+        )?;
+        if worker.frames_missing > 0 {
+            writeln!(
+                out,
+                "  {} frames of its umem are lost",
+                worker.frames_missing
+            )?;
+        }
+        sends(out, &worker.sends)?;
+    }
+    Ok(())
 }
 
 fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
@@ -237,13 +235,14 @@ fn by_queue(out: &mut impl Write, title: &str, queues: &[(u32, &ReasonCounts)]) 
     if lines.is_empty() {
         return Ok(());
     }
-    write!(out, "{title:<18}")?;
+    // An interface's name has 15 bytes at most.
+    write!(out, "{title:<24}")?;
     for number in &numbers {
         write!(out, "{:>14}", format!("queue {number}"))?;
     }
     writeln!(out, "{:>14}", "all")?;
     for (label, counts) in lines {
-        write!(out, "  {label:<16}")?;
+        write!(out, "  {label:<22}")?;
         for number in &numbers {
             write!(out, "{:>14}", counts.get(number).copied().unwrap_or(0))?;
         }
@@ -285,26 +284,35 @@ fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use edge_user::counters::{Count, WorkerCounts};
+    use edge_user::counters::Count;
 
     use super::*;
 
     #[test]
-    fn the_table_shows_reasons_by_queue_and_their_sum() {
+    fn the_table_shows_reasons_by_interface_and_queue_and_their_sum() {
         let steered =
             |packets| ReasonCounts::from([("steered".to_owned(), Count { packets, bytes: 1 })]);
+        let on = |name: &str, first, second| InterfaceCounts {
+            name: name.to_owned(),
+            up: name == "eth0",
+            queues: 2,
+            xdp: BTreeMap::from([(0, steered(first)), (1, steered(second))]),
+            ..InterfaceCounts::default()
+        };
         let snapshot = Snapshot {
-            xdp: BTreeMap::from([(0, steered(7)), (1, steered(35))]),
-            workers: vec![WorkerCounts {
-                received: 7,
-                ..WorkerCounts::default()
-            }],
+            interfaces: vec![on("eth0", 7, 35), on("eth1", 1, 2)],
             ..Snapshot::default()
         };
         let mut text = String::new();
         table(&mut text, &snapshot).unwrap();
-        let line = text.lines().find(|line| line.contains("steered")).unwrap();
-        let figures: Vec<_> = line.split_whitespace().skip(1).collect();
-        assert_eq!(figures, ["7", "35", "42"], "{text}");
+        let lines = text.lines().filter(|line| line.contains("steered"));
+        let figures: Vec<Vec<_>> = lines
+            .map(|line| line.split_whitespace().skip(1).collect())
+            .collect();
+        assert_eq!(figures, [["7", "35", "42"], ["1", "2", "3"]], "{text}");
+        assert!(
+            text.contains("interface eth1: link down, 2 queues"),
+            "{text}"
+        );
     }
 }

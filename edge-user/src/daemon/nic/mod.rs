@@ -1,4 +1,104 @@
-//! One interface: its program, queues and sockets.
+//! One interface that is served: its queues, their AF_XDP sockets and workers. The program on it is
+//! that of all interfaces.
 
-/// Puts the program on the interface, and hands out its maps.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use edge_ebpf::maps::Settings;
+
+use super::error::{StartError, refused};
+use super::monitor::Served;
+use super::observe::NicObserver;
+use super::remedy::Operation;
+use crate::serve::xdp::worker::Worker;
+use crate::sys::receive::Wake;
+
+/// Loads the program, attaches it, and hands out its maps.
 pub mod program;
+
+/// One interface that is served.
+pub(super) struct Nic {
+    /// The kernel's index of it, the same as long as it exists.
+    pub(super) index: u32,
+    /// Its name now. Counters and faults keep the name that it had at the start.
+    pub(super) name: String,
+    /// What the program must know of it, but for the facts of the host.
+    pub(super) settings: Settings,
+    pub(super) observer: Arc<NicObserver>,
+    /// Workers that do not run yet, and those that do.
+    pub(super) workers: Vec<Worker>,
+    pub(super) threads: Vec<JoinHandle<()>>,
+    /// Ends the workers, and their sleep.
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) stop_wake: Wake,
+    /// Whether it was removed while it was served.
+    pub(super) gone: bool,
+}
+
+impl Nic {
+    /// The name that it had at the start.
+    pub(super) fn label(&self) -> &str {
+        &self.observer.name
+    }
+
+    pub(super) fn served(&self) -> Served<'_> {
+        Served {
+            index: self.index,
+            label: self.label(),
+            queues: self.observer.queues(),
+        }
+    }
+
+    /// Notes that it may have another name now.
+    pub(super) fn follow_name(&mut self, now: &str) {
+        if now != self.name {
+            tracing::warn!(
+                "the interface {} is now called {now}; it is served on, but the next start will \
+                 look for {}",
+                self.name,
+                self.label()
+            );
+            now.clone_into(&mut self.name);
+        }
+    }
+
+    pub(super) fn start_workers(&mut self) -> Result<(), StartError> {
+        for (worker, observed) in self.workers.drain(..).zip(&self.observer.workers) {
+            let thread = thread::Builder::new().name(observed.thread.clone());
+            let started = thread.spawn(move || worker.run());
+            self.threads
+                .push(refused(Operation::Thread, "a worker", started)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a worker ended though nobody stopped it.
+    pub(super) fn has_failed(&self) -> bool {
+        !self.gone && self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    pub(super) fn stop_workers(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.stop_wake.wake();
+    }
+
+    /// The interface is not there any more: its workers end, and once they have, its sockets are
+    /// closed. Called until then.
+    pub(super) fn remove(&mut self) {
+        self.gone = true;
+        self.stop_workers();
+        if self.threads.iter().all(JoinHandle::is_finished) {
+            self.join_workers();
+            self.observer.close_sockets();
+        }
+    }
+
+    pub(super) fn join_workers(&mut self) {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had failed");
+            }
+        }
+    }
+}

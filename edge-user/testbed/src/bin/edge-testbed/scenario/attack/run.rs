@@ -358,8 +358,9 @@ pub(super) fn risen(before: &Counts, after: &Counts) -> BTreeMap<String, u64> {
 
 fn by_stage(counts: &Counts) -> BTreeMap<String, u64> {
     let all = counts.all();
-    let queues = all["xdp"].as_object().into_iter().flatten();
-    let workers = all["workers"].as_array().into_iter().flatten();
+    let interface = &all["interfaces"][0];
+    let queues = interface["xdp"].as_object().into_iter().flatten();
+    let workers = interface["workers"].as_array().into_iter().flatten();
     let stages = queues
         .map(|(_, reasons)| ("xdp", reasons))
         .chain(workers.map(|worker| ("worker", &worker["reasons"])))
@@ -374,7 +375,7 @@ fn by_stage(counts: &Counts) -> BTreeMap<String, u64> {
             *sums.entry(format!("{stage} {reason}")).or_insert(0) += packets;
         }
     }
-    let workers = all["workers"].as_array().into_iter().flatten();
+    let workers = interface["workers"].as_array().into_iter().flatten();
     let lost = workers.flat_map(|worker| {
         let lost = ["rx_dropped", "rx_ring_full"].map(|cause| worker["xsk"][cause].as_u64());
         lost.into_iter().flatten()

@@ -83,7 +83,7 @@ fn link_down(play: &mut Play<'_>) -> Result<String> {
     let from = play.lines()?;
     play.ip(&["link", "set", "dev", edge.link, "down"])?;
     let heard = play.hear(from, "is down")?;
-    if play.count("/interface_up")? != 0 {
+    if play.counts()?.all().pointer("/interfaces/0/up") != Some(&false.into()) {
         bail!("`edge stat` does not tell that the interface is down");
     }
     wait(DOWN_FOR);

@@ -147,7 +147,7 @@ struct Rings {
 impl Rings {
     fn read(play: &Play<'_>) -> Result<Self> {
         let counts = play.counts()?;
-        let worker = &counts.all()["workers"][0];
+        let worker = &counts.all()["interfaces"][0]["workers"][0];
         let number = |pointer: &str| {
             let value = worker.pointer(pointer);
             value.and_then(serde_json::Value::as_u64).unwrap_or(0)
