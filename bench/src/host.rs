@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use edge_testbed::process;
 use nix::ifaddrs::getifaddrs;
 use serde_json::{Value, json};
 
@@ -22,9 +23,6 @@ const OFFLOADS: &[&str] = &[
     "generic-receive-offload",
     "tx-udp-segmentation",
 ];
-/// Where Debian has ethtool, which is not in everybody's PATH.
-const SYSTEM_FOLDERS: &[&str] = &["/usr/sbin", "/sbin"];
-
 /// Tells what a report says of a host, as one JSON object.
 #[derive(Args)]
 pub struct Host {
@@ -50,7 +48,7 @@ pub fn facts(interface: &str) -> Result<model::Host> {
         .lines()
         .filter(|line| line.starts_with("processor"))
         .count();
-    let ethtool = ethtool();
+    let ethtool = process::find("ethtool");
     let mut other = BTreeMap::from([
         ("interface".to_owned(), json!(interface)),
         (
@@ -107,13 +105,6 @@ pub fn interface_to(target: SocketAddr) -> Result<String> {
     });
     let found = found.with_context(|| format!("no interface has our address {own}"))?;
     Ok(found.interface_name)
-}
-
-fn ethtool() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(SYSTEM_FOLDERS.iter().map(PathBuf::from));
-    let mut candidates = folders.map(|folder| folder.join("ethtool"));
-    candidates.find(|candidate| candidate.is_file())
 }
 
 /// What a program says, if it succeeds.

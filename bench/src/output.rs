@@ -19,18 +19,6 @@ pub(crate) fn apart(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Before minutes of measuring: the place can be written to, and if they come to nothing, no result
-/// of an earlier time stands there.
-pub(crate) fn clear(path: &Path) -> Result<()> {
-    write(path, "")?;
-    // A link, as /dev/stdout, and a device stay what they are.
-    if fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
-        // In a folder that is not ours the file stays, and is empty.
-        let (Ok(()) | Err(_)) = fs::remove_file(path);
-    }
-    Ok(())
-}
-
 pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -87,8 +87,8 @@ fn numbered(steps: Vec<&Step>) -> Vec<Run> {
 
 fn run(pair: u32, step: &Step) -> Run {
     let client = Cpu {
-        user_seconds: step.cpu.user_seconds,
-        system_seconds: step.cpu.system_seconds,
+        user_seconds: step.cpu.user,
+        system_seconds: step.cpu.system,
         softirq_seconds: 0.0,
     };
     Run {

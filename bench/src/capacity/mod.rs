@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use edge_testbed::place;
 use edge_user::clock;
 use edge_user::seal::ticket::PublicTicket;
 use serde_json::{Value, json};
@@ -174,7 +175,7 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     let tickets = catalogue::tickets(&options.tickets)?;
     for file in options.output.iter().chain(&options.page) {
         output::apart(&options.tickets, file)?;
-        output::clear(file)?;
+        place::clear(file)?;
     }
     let mut host = host::facts(&host::interface_to(options.target)?)?;
     host.other.insert("host_of".into(), json!("the generator"));

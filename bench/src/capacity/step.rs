@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
+use edge_testbed::cpu::CpuTime;
 
 use super::own;
 use crate::load::Meter;
@@ -13,7 +14,7 @@ use crate::load::bulk::Bulk;
 use crate::load::catalogue::Chunk;
 use crate::load::mix::{Mix, Picker};
 use crate::load::pace::Pace;
-use crate::load::tally::{CpuTime, Tally};
+use crate::load::tally::Tally;
 use crate::report::figure::float;
 
 /// Of what fell due, this share may be left unasked: beyond it the 99th percentile would leave out

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_ebpf::frame::{Address, Endpoint};
+use edge_testbed::cpu::CpuTime;
 use edge_user::clock;
 use serde_json::Value;
 
@@ -35,7 +36,7 @@ use self::catalogue::Chunk;
 use self::frames::{Answers, Frames, Nuisance, Way};
 use self::mix::{Mix, Picker};
 use self::pace::Pace;
-use self::tally::{CpuTime, Tally};
+use self::tally::Tally;
 use crate::ceiling::GROUP_CHUNKS;
 use crate::output;
 
@@ -121,7 +122,7 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn start() -> Result<Self> {
         Ok(Self {
-            cpu: CpuTime::of_this_process()?,
+            cpu: CpuTime::of(std::process::id())?,
             begin: clock::now(),
         })
     }
@@ -129,7 +130,7 @@ impl Meter {
     /// Seconds of the clock and of this process.
     pub(crate) fn read(&self) -> Result<(f64, CpuTime)> {
         let seconds = self.begin.elapsed().as_secs_f64();
-        Ok((seconds, CpuTime::of_this_process()?.since(self.cpu)))
+        Ok((seconds, CpuTime::of(std::process::id())?.since(self.cpu)))
     }
 
     fn tell(&self, tally: &Tally) -> Result<Value> {

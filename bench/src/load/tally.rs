@@ -1,9 +1,9 @@
 //! What a generator counted.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use edge_testbed::cpu::CpuTime;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
@@ -126,47 +126,10 @@ impl Tally {
                 "p99": self.percentile_ns(99.0),
                 "p999": self.percentile_ns(99.9),
             },
-            "cpu": {"user_seconds": cpu.user_seconds, "system_seconds": cpu.system_seconds},
+            "cpu": {"user_seconds": cpu.user, "system_seconds": cpu.system},
         }))
     }
 }
-
-/// What this process has used of its CPUs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CpuTime {
-    pub user_seconds: f64,
-    pub system_seconds: f64,
-}
-
-impl CpuTime {
-    pub fn of_this_process() -> Result<Self> {
-        let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
-        // The name in brackets may hold blanks; user and system time are fields 14 and 15.
-        let (_, fields) = stat
-            .rsplit_once(')')
-            .context("/proc/self/stat has no name")?;
-        let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u32>);
-        let mut next = || -> Result<f64> {
-            let ticks = ticks.next().context("/proc/self/stat is short")??;
-            Ok(f64::from(ticks) / TICKS_A_SECOND)
-        };
-        Ok(Self {
-            user_seconds: next()?,
-            system_seconds: next()?,
-        })
-    }
-
-    #[must_use]
-    pub fn since(self, before: Self) -> Self {
-        Self {
-            user_seconds: self.user_seconds - before.user_seconds,
-            system_seconds: self.system_seconds - before.system_seconds,
-        }
-    }
-}
-
-/// `USER_HZ`, which Linux fixes at 100 for everybody who asks.
-const TICKS_A_SECOND: f64 = 100.0;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 pub const TICKS_A_SECOND: f64 = 100.0;
 
 /// What all threads of a process, and its children that have ended, used; in seconds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CpuTime {
     pub user: f64,
     pub system: f64,
@@ -28,6 +28,14 @@ impl CpuTime {
             user: seconds(11)? + seconds(13)?,
             system: seconds(12)? + seconds(14)?,
         })
+    }
+
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            user: self.user - before.user,
+            system: self.system - before.system,
+        }
     }
 
     pub fn all(self) -> f64 {

@@ -1,6 +1,7 @@
 //! Where things are: the workspace, its target folder, the cache, the record of changes.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,4 +54,16 @@ pub fn cache() -> Result<PathBuf> {
     }
     let home = env::home_dir().context("no home folder: set XDG_CACHE_HOME or HOME")?;
     Ok(home.join(".cache/sealedge"))
+}
+
+/// Before minutes of measuring: this place can be written to, and if they come to nothing, no
+/// earlier result stands there.
+pub fn clear(file: &Path) -> Result<()> {
+    fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
+    // A link, as /dev/stdout, and a device stay what they are.
+    if fs::symlink_metadata(file).is_ok_and(|found| found.is_file()) {
+        // In a folder that is not ours the file stays, and is empty.
+        let (Ok(()) | Err(_)) = fs::remove_file(file);
+    }
+    Ok(())
 }

@@ -100,7 +100,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
     if let Some(file) = &options.json {
-        clear(file)?;
+        place::clear(file)?;
     }
     build::build()?;
     build::release("edge-bench")?;
@@ -109,17 +109,6 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     let runs = measure(options, plan, &chosen, &mut machine)?;
     machine.give_back()?;
     report(options, &runs)
-}
-
-/// As `edge-bench capacity` does it, of which xtask is no part.
-fn clear(file: &Path) -> Result<()> {
-    fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
-    // A link, as /dev/stdout, and a device stay what they are.
-    if fs::symlink_metadata(file).is_ok_and(|found| found.is_file()) {
-        // In a folder that is not ours the file stays, and is empty.
-        let (Ok(()) | Err(_)) = fs::remove_file(file);
-    }
-    Ok(())
 }
 
 fn row_names() -> PossibleValuesParser {
