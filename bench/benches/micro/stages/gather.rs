@@ -1,4 +1,4 @@
-//! From a want set to the parts of sends: all that is done for a reply before the kernel is asked.
+//! From the segments of a reply to the parts of its sends.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, Geometry, SEGMENT_BYTES_DEFAULT};
 use edge_user::cache::layout::Layout;
-use edge_user::serve::plan::plan;
+use edge_user::serve::plan::{Runs, plan};
 use edge_user::serve::socket::gather::Gather;
 
 use super::Meter;
@@ -25,27 +25,30 @@ const CASES: [(&str, u128, usize); 4] = [
 
 struct Wanted {
     gather: Gather,
-    want: u128,
+    geometry: Geometry,
+    runs: Runs,
 }
 
 impl Wanted {
     fn new(want: u128) -> Self {
+        let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+        let geometry = layout.geometry(CHUNK_BYTES_MAX);
+        let geometry = geometry.expect("a whole chunk has one");
         Self {
-            gather: Gather::new(Layout::new(SEGMENT_BYTES_DEFAULT)),
-            want,
+            gather: Gather::new(layout),
+            geometry,
+            runs: plan(want, &geometry, 128).expect("a segment is wanted"),
         }
     }
 
-    /// Hands every part to `each`, as a sender does.
+    /// Hands every part to `each`, as a transmitter does.
     fn gather(&self, mut each: impl FnMut(&Range<usize>)) {
-        let geometry = Geometry::new(black_box(CHUNK_BYTES_MAX), SEGMENT_BYTES_DEFAULT);
-        let geometry = geometry.expect("a whole chunk has one");
-        let runs = plan(black_box(self.want), &geometry, 128).expect("a segment is wanted");
         let send = |parts: &[Range<usize>]| {
             parts.iter().for_each(&mut each);
             Ok::<(), Infallible>(())
         };
-        let Ok(()) = self.gather.sends(&geometry, runs, send);
+        let (geometry, runs) = (black_box(&self.geometry), black_box(&self.runs));
+        let Ok(()) = self.gather.sends(geometry, runs.clone(), send);
     }
 }
 
