@@ -281,7 +281,7 @@ impl Snapshot {
         equal(
             "slots, and those resident, free, withdrawn or being filled",
             store.slots,
-            store.resident + store.free + store.withdrawn,
+            store.resident + store.free + store.withdrawn + store.filling,
         );
         found
     }
@@ -398,6 +398,8 @@ pub struct StoreCounts {
     pub slots: u64,
     pub resident: u64,
     pub free: u64,
+    /// Being filled.
+    pub filling: u64,
     /// Withdrawn, and waiting until nobody reads them any more.
     pub withdrawn: u64,
     pub published_total: u64,

@@ -142,8 +142,9 @@ pub const WAITER_DEADLINE: Duration = Duration::from_secs(5);
 pub const ORIGINS_MAX: usize = 8;
 /// Threads that wait for the disk of one origin; further fetches wait their turn.
 pub const ORIGIN_THREADS: usize = 16;
-/// Chunks of one origin that are read, or were and wait for a slot.
-pub const ORIGIN_BUFFERS: usize = 32;
+/// Slots that the chunks of one origin are read into, at most; all origins together have a quarter
+/// of a small store.
+pub const ORIGIN_SLOTS: usize = 32;
 /// How long one fetch may take, over all origins.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
 /// Fetched chunks and failures that are settled, and bounced requests that are answered, before

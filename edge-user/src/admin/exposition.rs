@@ -304,6 +304,7 @@ const GAUGES: &[Plain] = &[
     ("store_slots", "Slots in the arena.", |all| all.store.slots),
     ("store_resident_slots", "Slots whose chunk is served.", |all| all.store.resident),
     ("store_free_slots", "Slots that can be written.", |all| all.store.free),
+    ("store_filling_slots", "Slots that chunks are read into.", |all| all.store.filling),
     ("store_withdrawn_slots", "Slots no longer served, maybe still read.", |all| all.store.withdrawn),
     ("origin_in_flight", "Fetches under way.", |all| all.origin.in_flight),
 ];

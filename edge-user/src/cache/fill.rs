@@ -1,5 +1,7 @@
 //! Into a slot: packetise, then verify. There is no way to publish bytes that nobody checked.
 
+use std::io::IoSliceMut;
+
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry};
 use sha2::{Digest, Sha256};
 
@@ -11,7 +13,7 @@ use crate::sys::slab::Block;
 #[must_use = "an unused slot is put back"]
 pub struct FreeSlot(Block);
 
-/// A slot with the datagrams of a chunk, not yet compared with its name.
+/// A slot with the headers of a chunk's datagrams, and bytes that were not compared with its name.
 #[derive(Debug)]
 pub struct Written {
     block: Block,
@@ -38,27 +40,28 @@ impl FreeSlot {
         self.0
     }
 
-    /// Writes the chunk as the datagrams it will be sent as. Gives the slot back if these cannot
-    /// be the bytes of a chunk.
-    pub fn write(mut self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
-        let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    /// Makes room for a chunk, with the headers of its datagrams. Gives the slot back if no chunk has
+    /// this length.
+    pub fn open(
+        mut self,
+        view: &CacheView,
+        id: ChunkId,
+        chunk_bytes: u32,
+    ) -> Result<Written, Self> {
         let layout = view.layout;
         let Some(geometry) = layout.geometry(chunk_bytes) else {
             return Err(self);
         };
         let slot = view.epochs.slab().bytes_mut(&mut self.0);
-        let segments = bytes.chunks(usize::from(layout.segment_bytes()));
         let places = slot.chunks_mut(layout.stride_bytes());
-        for ((place, payload), index) in places.zip(segments).zip(0_u8..) {
-            let (header, room) = place.split_at_mut(DATA_HEADER_BYTES);
+        for (place, index) in places.zip(0..=geometry.last) {
             let data = DataHeader {
                 index,
                 last: geometry.last,
                 chunk_bytes,
                 tag: id.tag(),
             };
-            header.copy_from_slice(&data.encode());
-            room[..payload.len()].copy_from_slice(payload);
+            place[..DATA_HEADER_BYTES].copy_from_slice(&data.encode());
         }
         Ok(Written {
             block: self.0,
@@ -67,9 +70,41 @@ impl FreeSlot {
             geometry,
         })
     }
+
+    /// The same, with these bytes.
+    pub fn write(self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
+        let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let mut written = self.open(view, id, chunk_bytes)?;
+        let mut rest = bytes;
+        for mut segment in written.segments(view) {
+            let (segment_bytes, behind) = rest.split_at(segment.len());
+            segment.copy_from_slice(segment_bytes);
+            rest = behind;
+        }
+        Ok(written)
+    }
 }
 
 impl Written {
+    /// The places of the chunk's segments, in order, to read it into.
+    pub fn segments<'a>(&'a mut self, view: &'a CacheView) -> Vec<IoSliceMut<'a>> {
+        let slot = view.epochs.slab().bytes_mut(&mut self.block);
+        let places = slot.chunks_mut(view.layout.stride_bytes());
+        let segments = places
+            .zip(0..=self.geometry.last)
+            .filter_map(|(place, index)| {
+                let (_, len_bytes) = self.geometry.segment(index)?;
+                let place = place.get_mut(DATA_HEADER_BYTES..DATA_HEADER_BYTES + len_bytes)?;
+                Some(IoSliceMut::new(place))
+            });
+        segments.collect()
+    }
+
+    /// The slot, for another chunk.
+    pub fn discard(self) -> FreeSlot {
+        FreeSlot(self.block)
+    }
+
     /// Compares what lies in the slot with the name it is to have, so that a fault on the way
     /// there is found as well as a lie of the origin.
     pub fn verify(self, view: &CacheView) -> Result<Verified, FreeSlot> {
@@ -89,6 +124,15 @@ impl Written {
 }
 
 impl Verified {
+    pub const fn chunk_bytes(&self) -> u32 {
+        self.0.chunk_bytes
+    }
+
+    /// The slot, for another chunk.
+    pub fn discard(self) -> FreeSlot {
+        self.0.discard()
+    }
+
     pub(super) fn into_parts(self) -> (Block, ChunkId, u32) {
         (self.0.block, self.0.id, self.0.chunk_bytes)
     }

@@ -55,6 +55,10 @@ impl CacheView {
         self.layout
     }
 
+    pub fn slot_count(&self) -> usize {
+        self.epochs.slab().block_count() as usize
+    }
+
     /// The right to ask for leases; each thread has its own. The numbers are those below what the
     /// cache was made for, and each is in use once at a time.
     pub fn reader(&self, number: usize) -> Reader {

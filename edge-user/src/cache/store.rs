@@ -29,6 +29,8 @@ pub struct Store {
     withdrawn: VecDeque<Withdrawn>,
     /// Withdrawn too, and nothing but an owned lease keeps them from being free.
     owned: Vec<Withdrawn>,
+    /// Slots that are being filled.
+    taken: usize,
     /// How many slots are to be free ahead of need.
     ahead: usize,
     published: u64,
@@ -77,6 +79,7 @@ impl Store {
             order: VecDeque::with_capacity(slots),
             withdrawn: VecDeque::with_capacity(slots),
             owned: Vec::new(),
+            taken: 0,
             ahead: (slots / 16).clamp(1, SLOTS_AHEAD),
             published: 0,
             evicted: 0,
@@ -106,17 +109,21 @@ impl Store {
         if self.free.is_empty() {
             self.reclaim();
         }
-        self.free.pop().map(FreeSlot::new)
+        let slot = self.free.pop().map(FreeSlot::new);
+        self.taken += usize::from(slot.is_some());
+        slot
     }
 
     /// Puts an unused slot back.
     pub fn put_back(&mut self, slot: FreeSlot) {
+        self.taken -= 1;
         self.free.push(slot.into_piece());
     }
 
     /// From here on the chunk is found, and the program may steer to it (I4).
     pub fn publish(&mut self, verified: Verified) {
         let (block, id, chunk_bytes) = verified.into_parts();
+        self.taken -= 1;
         if self.is_resident(&id) {
             // I8 makes this impossible for fetches; a second copy would only waste a slot.
             self.free.push(block);
@@ -191,6 +198,7 @@ impl Store {
             slots,
             resident: self.order.len() as u64,
             free: self.free.len() as u64,
+            filling: self.taken as u64,
             withdrawn: (self.withdrawn.len() + self.owned.len()) as u64,
             published_total: self.published,
             evicted_total: self.evicted,

@@ -235,7 +235,7 @@ impl SharedParts<'_> {
         cookies
             .turn_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
-        let origin = pool::start(origins, &self.wake);
+        let origin = pool::start(origins, &self.view, &self.wake);
         let mut reader = self.view.reader(self.workers);
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
@@ -251,7 +251,6 @@ impl SharedParts<'_> {
                     sender: self.sender(&mut reader, &cells.sends)?,
                     reader,
                     cells: Arc::clone(cells),
-                    parked: None,
                     log_limiter: LogLimiter::default(),
                 },
                 Arc::clone(&self.bounce_queue),

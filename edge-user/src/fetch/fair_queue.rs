@@ -8,19 +8,23 @@ use hashbrown::HashMap;
 use super::source::Source;
 
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct FairQueue {
     waiting: HashMap<Source, VecDeque<ChunkId>>,
     /// Each source with a chunk that waits, once; whose turn it is comes first.
     order: VecDeque<Source>,
 }
 
-impl Turns {
+impl FairQueue {
     pub(super) fn push(&mut self, source: Source, id: ChunkId) {
         let chunks = self.waiting.entry(source).or_default();
         if chunks.is_empty() {
             self.order.push_back(source);
         }
         chunks.push_back(id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.values().map(VecDeque::len).sum()
     }
 
     /// The oldest chunk of the source whose turn it is.
@@ -55,20 +59,20 @@ mod tests {
     #[test]
     fn a_source_with_many_chunks_delays_nobody_but_itself() {
         let (many, one) = (Source::V4([192, 0, 2, 1]), Source::V4([192, 0, 2, 2]));
-        let mut turns = Turns::default();
+        let mut queue = FairQueue::default();
         for number in 0..100 {
-            turns.push(many, ChunkId([number; 32]));
+            queue.push(many, ChunkId([number; 32]));
         }
-        turns.push(one, ChunkId([200; 32]));
-        turns.remove(many, &ChunkId([1; 32]));
-        let order: Vec<u8> = std::iter::from_fn(|| turns.pop())
+        queue.push(one, ChunkId([200; 32]));
+        queue.remove(many, &ChunkId([1; 32]));
+        let order: Vec<u8> = std::iter::from_fn(|| queue.pop())
             .map(|id| id.0[0])
             .collect();
         assert_eq!(order[..4], [0, 200, 2, 3]);
         assert_eq!(order.len(), 100);
-        turns.push(one, ChunkId([7; 32]));
-        turns.remove(one, &ChunkId([7; 32]));
-        assert_eq!(turns.pop(), None);
-        assert!(turns.waiting.is_empty() && turns.order.is_empty());
+        queue.push(one, ChunkId([7; 32]));
+        queue.remove(one, &ChunkId([7; 32]));
+        assert_eq!(queue.pop(), None);
+        assert!(queue.waiting.is_empty() && queue.order.is_empty());
     }
 }

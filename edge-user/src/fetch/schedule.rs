@@ -9,34 +9,33 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
-use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
 use hashbrown::HashMap;
 
-use super::fair_queue::Turns;
-use super::origin::pool::{Buffer, Ended, Found, Read, Spare};
+use super::fair_queue::FairQueue;
+use super::origin::error::FetchError;
+use super::origin::slots::Slots;
 use super::source::Source;
+use crate::cache::fill::Verified;
+use crate::cache::lease::CacheView;
+use crate::cache::store::Store;
 use crate::limits::FETCH_DEADLINE;
 
 /// What came of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
     pub id: ChunkId,
-    pub result: FetchResult,
+    pub result: Result<Verified, FetchError>,
 }
 
+/// A read that ended.
 #[derive(Debug)]
-pub enum FetchResult {
-    /// Bytes that call themselves this chunk; the fill compares them, where they come to lie.
-    Bytes(Bytes),
-    Absent,
-    /// Could not be asked or read in time; says why.
-    Failed(String),
-    /// Bytes that are not this chunk.
-    Altered,
-    /// Is there, and cannot be a chunk: this many bytes.
-    WrongSize(u64),
+pub struct Ended {
+    /// Index of the origin.
+    pub origin: usize,
+    pub id: ChunkId,
+    pub result: Result<Verified, FetchError>,
 }
 
 /// A chunk on its way.
@@ -49,25 +48,28 @@ struct Fetch {
     until: Instant,
     deadline: Instant,
     /// Why an origin could not help though it may have the chunk, and which one.
-    trouble: Option<(usize, FetchResult)>,
+    trouble: Option<(usize, FetchError)>,
 }
 
 /// One origin, as far as it is busy.
 #[derive(Debug)]
-struct Line {
-    reads: SyncSender<Read>,
+struct OriginQueue {
+    reads: SyncSender<ChunkId>,
     threads: usize,
     /// Reads that have not ended, and whether they were given up.
     under_way: HashMap<ChunkId, bool>,
     /// How many of them were given up.
     hung: usize,
-    waiting: Turns,
-    /// Seen to be there when no buffer was free; read when one is.
+    waiting: FairQueue,
+    /// Seen to be there when no slot was free; read when one is.
     present: VecDeque<ChunkId>,
-    spare: Spare,
+    slots: Slots,
+    /// Slots of the store that are here or with a read, and how many there may be.
+    lent: usize,
+    lent_max: usize,
 }
 
-impl Line {
+impl OriginQueue {
     /// Every thread hangs: there is nothing to wait for.
     fn is_stuck(&self) -> bool {
         self.hung == self.threads
@@ -96,25 +98,39 @@ impl Line {
         self.present.pop_front().or_else(|| self.waiting.pop())
     }
 
-    /// Starts as many reads as there are threads. Without a buffer a thread can still find out that
-    /// a chunk is not there.
-    fn begin(&mut self, is_last: bool) {
+    /// Starts as many reads as there are threads. Without a slot a thread can still find out that a
+    /// chunk is not there.
+    fn begin(&mut self) {
         while self.under_way.len() < self.threads {
-            let buffer = self.spare.pop();
-            let next = (buffer.as_ref())
-                .and_then(|_| self.present.pop_front())
-                .or_else(|| self.waiting.pop());
-            let buffer = buffer.map(|bytes| Buffer::new(bytes, &self.spare));
-            let Some(id) = next else { return };
-            self.under_way.insert(id, false);
-            let read = Read {
-                id,
-                buffer,
-                compare: !is_last,
+            let present = if self.slots.is_empty() {
+                None
+            } else {
+                self.present.pop_front()
             };
+            let Some(id) = present.or_else(|| self.waiting.pop()) else {
+                return;
+            };
+            self.under_way.insert(id, false);
             // There is room: no more are under way than threads. If these are gone, the read is
             // one that does not end.
-            let (Ok(()) | Err(_)) = self.reads.try_send(read);
+            let (Ok(()) | Err(_)) = self.reads.try_send(id);
+        }
+    }
+
+    /// Slots for the reads there are; those for which there is none go back.
+    fn supply(&mut self, store: &mut Store) {
+        let reads = self.under_way.len() - self.hung;
+        let demand = reads + self.present.len() + self.waiting.len();
+        while self.slots.len() < demand && self.lent < self.lent_max {
+            let Some(slot) = store.take_free() else { break };
+            self.slots.put(slot);
+            self.lent += 1;
+        }
+        while self.slots.len() > demand
+            && let Some(slot) = self.slots.take_back()
+        {
+            store.put_back(slot);
+            self.lent -= 1;
         }
     }
 }
@@ -122,35 +138,44 @@ impl Line {
 /// Every fetch, and every read.
 #[derive(Debug)]
 pub struct Fetches {
-    lines: Vec<Line>,
+    origins: Vec<OriginQueue>,
     ended: Arc<ArrayQueue<Ended>>,
     on_the_way: HashMap<ChunkId, Fetch>,
-    landed: VecDeque<Fetched>,
+    /// What came of fetches, and the origin whose slot it is.
+    landed: VecDeque<(Option<usize>, Fetched)>,
 }
 
-/// The threads' ends: for each origin what to read, and where what was found goes.
-pub type Ends = (Vec<Receiver<Read>>, Arc<ArrayQueue<Ended>>);
+/// The threads' ends: for each origin what to read and slots for it, and where all results go.
+pub type Ends = (Vec<(Receiver<ChunkId>, Slots)>, Arc<ArrayQueue<Ended>>);
 
 impl Fetches {
-    /// For so many origins, with so many threads each, and so many chunks of each in memory.
-    pub fn new(origins: usize, threads: usize, buffers: usize) -> (Self, Ends) {
-        let line = || {
+    /// For so many origins, with so many threads and slots for each.
+    pub fn new(
+        origins: usize,
+        threads: usize,
+        slots: usize,
+        view: &Arc<CacheView>,
+    ) -> (Self, Ends) {
+        let queue = || {
             let (reads, wanted) = sync_channel(threads);
-            let line = Line {
+            let slots_here = Slots::new(Arc::clone(view), slots);
+            let queue = OriginQueue {
                 reads,
                 threads,
                 under_way: HashMap::new(),
                 hung: 0,
-                waiting: Turns::default(),
+                waiting: FairQueue::default(),
                 present: VecDeque::new(),
-                spare: Buffer::spare(buffers),
+                slots: slots_here.clone(),
+                lent: 0,
+                lent_max: slots,
             };
-            (line, wanted)
+            (queue, (wanted, slots_here))
         };
-        let (lines, wanted) = (0..origins).map(|_| line()).unzip();
+        let (queues, wanted) = (0..origins).map(|_| queue()).unzip();
         let ended = Arc::new(ArrayQueue::new((origins * threads).max(1)));
         let fetches = Self {
-            lines,
+            origins: queues,
             ended: Arc::clone(&ended),
             on_the_way: HashMap::new(),
             landed: VecDeque::new(),
@@ -158,7 +183,7 @@ impl Fetches {
         (fetches, (wanted, ended))
     }
 
-    /// Begins to fetch a chunk that is not on its way.
+    /// Queues a fetch of a chunk that is not on its way, which [`Self::begin`] begins.
     pub fn ask(&mut self, id: ChunkId, source: Source, now: Instant) {
         let fetch = Fetch {
             source,
@@ -169,7 +194,6 @@ impl Fetches {
         };
         self.on_the_way.insert(id, fetch);
         self.go_on(&id, now);
-        self.begin();
     }
 
     /// Takes in what the threads have found.
@@ -177,7 +201,6 @@ impl Fetches {
         while let Some(ended) = self.ended.pop() {
             self.end(ended, now);
         }
-        self.begin();
     }
 
     /// Gives up what has had its time.
@@ -193,39 +216,42 @@ impl Fetches {
             let Some(fetch) = self.on_the_way.get_mut(&id) else {
                 continue;
             };
-            if let Some(line) = self.lines.get_mut(fetch.at) {
-                line.give_up(&id, fetch.source);
+            if let Some(queue) = self.origins.get_mut(fetch.at) {
+                queue.give_up(&id, fetch.source);
                 fetch.trouble = Some((fetch.at, late()));
                 fetch.at += 1;
             }
             self.go_on(&id, now);
         }
-        for origin in 0..self.lines.len() {
-            while let Some(id) = self.lines.get_mut(origin).and_then(Line::turn_away) {
+        for origin in 0..self.origins.len() {
+            while let Some(id) = self
+                .origins
+                .get_mut(origin)
+                .and_then(OriginQueue::turn_away)
+            {
                 self.go_on(&id, now);
             }
         }
-        self.begin();
     }
 
     /// What came of the fetch that ended first.
     pub fn take(&mut self) -> Option<Fetched> {
-        self.landed.pop_front()
+        let (origin, fetched) = self.landed.pop_front()?;
+        if let Some(queue) = origin.and_then(|origin| self.origins.get_mut(origin)) {
+            queue.lent -= 1;
+        }
+        Some(fetched)
     }
 
-    /// The same, among those that need no slot.
-    pub fn take_without_bytes(&mut self) -> Option<Fetched> {
-        let needs_none = |fetched: &Fetched| !matches!(fetched.result, FetchResult::Bytes(_));
-        let at = self.landed.iter().position(needs_none)?;
-        self.landed.remove(at)
+    /// How many fetches `take` has something of.
+    pub fn landed(&self) -> usize {
+        self.landed.len()
     }
 
-    /// Whether `take`, or with no slot free `take_without_bytes`, has something to give.
-    pub fn has_landed(&self, slot: bool) -> bool {
-        let needs_none = |fetched: &Fetched| !matches!(fetched.result, FetchResult::Bytes(_));
-        self.landed
-            .iter()
-            .any(|fetched| slot || needs_none(fetched))
+    /// Whether a chunk is only waiting for a slot.
+    pub fn wants_slot(&self) -> bool {
+        let wants = |queue: &OriginQueue| !queue.present.is_empty() && queue.slots.is_empty();
+        self.origins.iter().any(wants)
     }
 
     /// Chunks that were asked for and have not been taken by `take`.
@@ -235,35 +261,35 @@ impl Fetches {
 
     /// For each origin, reads that were given up and have not ended.
     pub fn hung(&self) -> impl Iterator<Item = usize> {
-        self.lines.iter().map(|line| line.hung)
+        self.origins.iter().map(|queue| queue.hung)
     }
 
-    /// Starts what there are threads and buffers for.
-    pub fn begin(&mut self) {
-        let count = self.lines.len();
-        for (line, number) in self.lines.iter_mut().zip(1..) {
-            line.begin(number == count);
+    /// Starts what there are threads for, and has slots there for what is read.
+    pub fn begin(&mut self, store: &mut Store) {
+        for queue in &mut self.origins {
+            queue.supply(store);
+            queue.begin();
         }
     }
 
     /// Has the chunk wait at the next origin that can be asked, or ends its fetch.
     fn go_on(&mut self, id: &ChunkId, now: Instant) {
-        let count = self.lines.len();
+        let count = self.origins.len();
         let Some(fetch) = self.on_the_way.get_mut(id) else {
             return;
         };
-        while let Some(line) = self.lines.get_mut(fetch.at) {
-            if line.under_way.contains_key(id) {
+        while let Some(queue) = self.origins.get_mut(fetch.at) {
+            if queue.under_way.contains_key(id) {
                 // Begun for an earlier fetch and given up: the others first.
-            } else if line.is_stuck() {
-                let reason = format!("all {} reads of this origin hang", line.threads);
-                fetch.trouble = Some((fetch.at, FetchResult::Failed(reason)));
+            } else if queue.is_stuck() {
+                let reason = format!("all {} reads of this origin hang", queue.threads);
+                fetch.trouble = Some((fetch.at, FetchError::Transient(reason)));
             } else if fetch.deadline <= now {
                 fetch.trouble = Some((fetch.at, late()));
             } else {
                 let share = FETCH_DEADLINE / u32::try_from(count).unwrap_or(u32::MAX);
                 fetch.until = fetch.deadline.min(now + share);
-                line.waiting.push(fetch.source, *id);
+                queue.waiting.push(fetch.source, *id);
                 return;
             }
             fetch.at += 1;
@@ -276,29 +302,33 @@ impl Fetches {
     }
 
     fn is_read(&self, id: &ChunkId) -> bool {
-        self.lines
+        self.origins
             .iter()
-            .any(|line| line.under_way.contains_key(id))
+            .any(|queue| queue.under_way.contains_key(id))
     }
 
     fn end(&mut self, ended: Ended, now: Instant) {
-        let Ended { origin, id, found } = ended;
-        let line = &mut self.lines[origin];
-        if line.under_way.remove(&id) == Some(true) {
-            line.hung -= 1;
-        }
-        let Some(fetch) = self.on_the_way.get_mut(&id) else {
+        let Ended { origin, id, result } = ended;
+        let Some(queue) = self.origins.get_mut(origin) else {
             return;
         };
-        let trouble = match found {
-            // Right, or there is no other origin to ask; also from one that was given up.
-            Found::Bytes(bytes) => return self.land(id, Some(bytes)),
-            Found::NoBuffer if fetch.at == origin => return line.present.push_back(id),
-            Found::NoBuffer => Some(late()),
-            Found::Absent => None,
-            Found::Failed(reason) => Some(FetchResult::Failed(reason)),
-            Found::Altered => Some(FetchResult::Altered),
-            Found::WrongSize(size_bytes) => Some(FetchResult::WrongSize(size_bytes)),
+        if queue.under_way.remove(&id) == Some(true) {
+            queue.hung -= 1;
+        }
+        let Some(fetch) = self.on_the_way.get_mut(&id) else {
+            // Nobody waits for it any more.
+            if let Ok(verified) = result {
+                queue.slots.put(verified.discard());
+            }
+            return;
+        };
+        let trouble = match result {
+            // Also from an origin that was given up.
+            Ok(verified) => return self.land(id, Some((origin, verified))),
+            Err(FetchError::NoSlot) if fetch.at == origin => return queue.present.push_back(id),
+            Err(FetchError::NoSlot) => Some(late()),
+            Err(FetchError::Absent) => None,
+            Err(error) => Some(error),
         };
         match trouble {
             Some(trouble) => fetch.trouble = Some((origin, trouble)),
@@ -311,49 +341,56 @@ impl Fetches {
         if fetch.at == origin {
             fetch.at += 1;
             self.go_on(&id, now);
-        } else if fetch.at == self.lines.len() && !self.is_read(&id) {
+        } else if fetch.at == self.origins.len() && !self.is_read(&id) {
             self.land(id, None);
         }
     }
 
     /// Ends a fetch.
-    fn land(&mut self, id: ChunkId, bytes: Option<Bytes>) {
+    fn land(&mut self, id: ChunkId, found: Option<(usize, Verified)>) {
         let Some(fetch) = self.on_the_way.remove(&id) else {
             return;
         };
         let hangs = self.is_read(&id);
-        for line in &mut self.lines {
-            line.give_up(&id, fetch.source);
+        for queue in &mut self.origins {
+            queue.give_up(&id, fetch.source);
         }
-        let result = match bytes {
-            Some(bytes) => FetchResult::Bytes(bytes),
-            None if hangs => late(),
-            None => fetch
-                .trouble
-                .map_or(FetchResult::Absent, |(_, trouble)| trouble),
+        let origin = found.as_ref().map(|(origin, _)| *origin);
+        let result = match (found, fetch.trouble) {
+            (Some((_, verified)), _) => Ok(verified),
+            (None, _) if hangs => Err(late()),
+            (None, Some((_, trouble))) => Err(trouble),
+            (None, None) => Err(FetchError::Absent),
         };
-        self.landed.push_back(Fetched { id, result });
+        self.landed.push_back((origin, Fetched { id, result }));
     }
 }
 
-fn late() -> FetchResult {
+fn late() -> FetchError {
     let seconds = FETCH_DEADLINE.as_secs();
-    FetchResult::Failed(format!("no answer within {seconds} s"))
+    FetchError::Transient(format!("no answer within {seconds} s"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::layout::Layout;
+    use crate::cache::store::holding;
     use crate::clock;
+    use crate::fetch::origin::slots::Filling;
+    use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
+    use sha2::{Digest as _, Sha256};
     use std::time::Duration;
 
     const SOURCE: Source = Source::V4([192, 0, 2, 7]);
     const THREADS: usize = 4;
+    const SLOTS: usize = 8;
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Fetches, with the threads' ends in the test's hands.
     struct Bench {
         fetches: Fetches,
+        store: Store,
         ends: Ends,
         now: Instant,
     }
@@ -363,32 +400,53 @@ mod tests {
     }
 
     fn bench(origins: usize) -> Bench {
-        let (fetches, ends) = Fetches::new(origins, THREADS, 8);
-        let now = clock::now();
-        Bench { fetches, ends, now }
+        let (store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
+        let (fetches, ends) = Fetches::new(origins, THREADS, SLOTS, store.view());
+        Bench {
+            fetches,
+            store,
+            ends,
+            now: clock::now(),
+        }
     }
 
     impl Bench {
         fn ask(&mut self, number: u8) {
             self.fetches.ask(id(number), SOURCE, self.now);
+            self.fetches.begin(&mut self.store);
         }
 
         /// What threads of an origin were given to read since the last look.
         fn begun(&self, origin: usize) -> Vec<u8> {
-            let reads = self.ends.0[origin].try_iter();
-            reads.map(|read| read.id.0[0]).collect()
+            let reads = self.ends.0[origin].0.try_iter();
+            reads.map(|id| id.0[0]).collect()
         }
 
-        fn end(&mut self, origin: usize, number: u8, found: Found) {
+        fn end(&mut self, origin: usize, number: u8, result: Result<Verified, FetchError>) {
             let id = id(number);
-            let ended = Ended { origin, id, found };
+            let ended = Ended { origin, id, result };
             self.ends.1.push(ended).unwrap();
             self.fetches.hear(self.now);
+            self.fetches.begin(&mut self.store);
+        }
+
+        /// A thread of the origin takes a slot.
+        fn open(&self, origin: usize) -> Filling {
+            // It is another chunk's name, which nobody looks at here.
+            let chunk = ChunkId(Sha256::digest([7]).into());
+            self.ends.0[origin].1.take(chunk, 1).unwrap()
+        }
+
+        /// The read finds a chunk.
+        fn end_well(&mut self, origin: usize, number: u8, mut filling: Filling) {
+            filling.segments()[0].fill(7);
+            self.end(origin, number, filling.verify());
         }
 
         fn wait(&mut self, time: Duration) {
             self.now += time;
             self.fetches.expire(self.now);
+            self.fetches.begin(&mut self.store);
         }
 
         fn hung(&self) -> Vec<usize> {
@@ -397,17 +455,20 @@ mod tests {
 
         /// What has landed: which chunks, and a word for each.
         fn landed(&mut self) -> Vec<(u8, String)> {
-            let landed = std::iter::from_fn(|| self.fetches.take());
-            let word = |result: FetchResult| match result {
-                FetchResult::Bytes(_) => "bytes".to_owned(),
-                FetchResult::Absent => "absent".to_owned(),
-                FetchResult::Failed(reason) => reason,
-                FetchResult::Altered => "altered".to_owned(),
-                FetchResult::WrongSize(_) => "wrong size".to_owned(),
+            let mut word = |result: Result<Verified, FetchError>| match result {
+                Ok(verified) => {
+                    self.store.put_back(verified.discard());
+                    "chunk".to_owned()
+                }
+                Err(FetchError::Absent) => "absent".to_owned(),
+                Err(FetchError::Transient(reason) | FetchError::Corrupt(reason)) => reason,
+                Err(FetchError::NoSlot) => unreachable!("a fetch does not end so"),
             };
-            landed
-                .map(|fetched| (fetched.id.0[0], word(fetched.result)))
-                .collect()
+            let mut list = Vec::new();
+            while let Some(fetched) = self.fetches.take() {
+                list.push((fetched.id.0[0], word(fetched.result)));
+            }
+            list
         }
     }
 
@@ -436,7 +497,7 @@ mod tests {
         }
         assert_eq!((bench.begun(0), bench.hung()), (vec![], vec![1]));
         bench.ask(1);
-        bench.end(0, 1, Found::Failed("a disk error".to_owned()));
+        bench.end(0, 1, Err(FetchError::Transient("a disk error".to_owned())));
         assert_eq!(bench.landed(), words(&[(1, "a disk error")]));
         assert_eq!(bench.hung(), [0]);
         bench.ask(1);
@@ -447,18 +508,21 @@ mod tests {
     fn what_comes_late_is_for_those_that_ask_again() {
         let mut bench = bench(1);
         bench.ask(1);
+        let filling = bench.open(0);
         bench.wait(FETCH_DEADLINE);
         bench.landed();
         bench.ask(1);
-        bench.end(0, 1, Found::Bytes(Bytes::from_static(b"chunk")));
-        assert_eq!(bench.landed(), words(&[(1, "bytes")]));
+        bench.end_well(0, 1, filling);
+        assert_eq!(bench.landed(), words(&[(1, "chunk")]));
         // And for nobody, when nobody asks.
         bench.ask(2);
+        let filling = bench.open(0);
         bench.wait(FETCH_DEADLINE);
         bench.landed();
-        bench.end(0, 2, Found::Bytes(Bytes::from_static(b"chunk")));
+        bench.end_well(0, 2, filling);
         assert_eq!(bench.landed(), []);
         assert_eq!((bench.hung(), bench.fetches.under_way()), (vec![0], 0));
+        assert_eq!(bench.store.counts().filling, 0);
     }
 
     #[test]
@@ -477,18 +541,19 @@ mod tests {
         assert_eq!(bench.hung(), [THREADS, 0]);
         for _ in 0..2 {
             for number in bench.begun(1) {
-                bench.end(1, number, Found::Bytes(Bytes::from_static(b"chunk")));
+                let filling = bench.open(1);
+                bench.end_well(1, number, filling);
             }
         }
         assert_eq!(bench.landed().len(), 6);
         // From now on the second is asked at once.
         bench.ask(100);
         assert_eq!(bench.begun(1), [100]);
-        bench.end(1, 100, Found::Absent);
+        bench.end(1, 100, Err(FetchError::Absent));
         let stuck = "all 4 reads of this origin hang";
         assert_eq!(bench.landed(), words(&[(100, stuck)]));
         // As soon as one ends, the first is asked again.
-        bench.end(0, 0, Found::Absent);
+        bench.end(0, 0, Err(FetchError::Absent));
         bench.ask(101);
         assert_eq!(bench.begun(0), [101]);
         assert_eq!(bench.hung(), [THREADS - 1, 0]);
@@ -500,16 +565,17 @@ mod tests {
         bench.ask(1);
         bench.wait(FETCH_DEADLINE / 2);
         assert_eq!(bench.begun(1), [1]);
-        bench.end(1, 1, Found::Bytes(Bytes::from_static(b"chunk")));
-        assert_eq!(bench.landed(), words(&[(1, "bytes")]));
+        let filling = bench.open(1);
+        bench.end_well(1, 1, filling);
+        assert_eq!(bench.landed(), words(&[(1, "chunk")]));
         bench.begun(0);
         // It was evicted, say.
         bench.ask(1);
         assert_eq!((bench.begun(0), bench.begun(1)), (vec![], vec![1]));
         // Not there, and the first may have it: wait for that, and no longer than for any.
-        bench.end(1, 1, Found::Absent);
+        bench.end(1, 1, Err(FetchError::Absent));
         assert_eq!(bench.landed(), []);
-        bench.end(0, 1, Found::Absent);
+        bench.end(0, 1, Err(FetchError::Absent));
         assert_eq!(bench.landed(), words(&[(1, "absent")]));
     }
 
@@ -530,5 +596,31 @@ mod tests {
         assert_eq!(bench.fetches.under_way(), 0);
         let begun: usize = (0..3).map(|origin| bench.begun(origin).len()).sum();
         assert_eq!(begun, 3 * THREADS);
+    }
+
+    #[test]
+    fn slots_are_lent_in_a_bounded_number_and_come_back() {
+        // I9
+        let mut bench = bench(2);
+        let free = bench.store.counts().free;
+        for number in 0..100 {
+            bench.ask(number);
+        }
+        let lent = bench.store.counts().filling;
+        assert_eq!(lent, SLOTS as u64, "all wait at the first origin");
+        // One that hangs keeps what it has, and one that finds no slot is read again.
+        let begun = bench.begun(0);
+        let hanging = bench.open(0);
+        bench.end(0, begun[1], Err(FetchError::NoSlot));
+        assert!(bench.begun(0).contains(&begun[1]));
+        for _ in 0..10 {
+            bench.wait(SECOND);
+        }
+        assert_eq!(bench.landed().len(), 100);
+        assert_eq!(bench.store.counts().filling, 1);
+        drop(hanging);
+        bench.wait(SECOND);
+        let counts = bench.store.counts();
+        assert_eq!((counts.filling, counts.free), (0, free));
     }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Conditions {
     /// Each with so many threads, and buffers for so many chunks.
     pub(crate) origins: usize,
     pub(crate) origin_threads: usize,
-    pub(crate) origin_buffers: usize,
+    pub(crate) origin_slots: usize,
 
     /// A send ends after the flush that handed it over, and how long after.
     pub(crate) late: u64,
@@ -109,7 +109,7 @@ impl Conditions {
             bounce_queue: chance.one_of(&[1, 4, 64, 64]),
             origins: chance.one_of(&[1, 1, 2, 3]),
             origin_threads: chance.one_of(&[1, 4, 16, 16]),
-            origin_buffers: chance.one_of(&[1, 4, 32, 32]),
+            origin_slots: chance.one_of(&[1, 4, 32, 32]),
             late: chance.one_of(&[0, 100, 500, 900]),
             late_by: chance.one_of(&[MS / 10, MS * 5, MS * 100]),
             send_fails: chance.one_of(&[0, 0, 0, 50]),
@@ -147,7 +147,7 @@ impl Conditions {
             || self.sends < 64
             || self.bounce_queue < 64
             || self.origin_threads < 16
-            || self.origin_buffers < 32
+            || self.origin_slots < 32
             || self.late_by > MS * 5
             || self.clock_steps > 0
     }

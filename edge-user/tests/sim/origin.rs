@@ -8,20 +8,30 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
-use edge_user::fetch::origin::pool::{Ended, Found, Read};
-use edge_user::fetch::schedule::Ends;
+use edge_user::cache::fill::Verified;
+use edge_user::fetch::origin::error::FetchError;
+use edge_user::fetch::origin::slots::{Filling, Slots};
+use edge_user::fetch::schedule::{Ended, Ends};
 use edge_user::sys::receive::Wake;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
 use super::conditions::Conditions;
 
+/// A read under way.
+struct Read {
+    ends: Duration,
+    origin: usize,
+    id: ChunkId,
+    /// The slot it is read into, or what it comes to.
+    found: Result<(Filling, Vec<u8>), FetchError>,
+}
+
 pub(crate) struct Origins {
-    wanted: Vec<Receiver<Read>>,
+    wanted: Vec<(Receiver<ChunkId>, Slots)>,
     ended: Arc<ArrayQueue<Ended>>,
     wake: Wake,
-    /// When it ends, at which origin.
-    reads: Vec<(Duration, usize, Read)>,
+    reads: Vec<Read>,
     chance: Chance,
     conditions: Conditions,
     /// Chunks that one of them once did not have, and those it once failed to give.
@@ -46,77 +56,88 @@ impl Origins {
 
     /// Begins what was asked for.
     pub(crate) fn hear(&mut self, now: Duration) {
-        let with = &self.conditions;
-        for (origin, wanted) in self.wanted.iter().enumerate() {
-            for read in wanted.try_iter() {
-                let here = self.reads.iter().filter(|(_, other, _)| *other == origin);
-                let ids: Vec<ChunkId> = here.map(|(.., read)| read.id).collect();
+        for origin in 0..self.wanted.len() {
+            while let Ok(id) = self.wanted[origin].0.try_recv() {
+                let here = self.reads.iter().filter(|read| read.origin == origin);
+                let ids: Vec<ChunkId> = here.map(|read| read.id).collect();
+                let with = &self.conditions;
                 assert!(
                     ids.len() < with.origin_threads,
                     "I9: a thread for each read"
                 );
-                assert!(
-                    !ids.contains(&read.id),
-                    "I8: one read of a chunk at an origin"
-                );
+                assert!(!ids.contains(&id), "I8: one read of a chunk at an origin");
                 let hangs = self.chance.permille(with.origin_hangs);
                 let wait = if hangs {
-                    self.failed.insert(read.id);
+                    self.failed.insert(id);
                     with.hang
                 } else {
                     self.chance.time(with.origin_delay)
                 };
-                self.reads.push((now + wait, origin, read));
+                let found = self.open(origin, id);
+                let ends = now + wait;
+                self.reads.push(Read {
+                    ends,
+                    origin,
+                    id,
+                    found,
+                });
             }
         }
     }
 
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.reads.iter().map(|(at, ..)| *at).min()
+        self.reads.iter().map(|read| read.ends).min()
     }
 
     /// Ends what is due.
     pub(crate) fn act(&mut self, now: Duration) {
-        while let Some(at) = self.reads.iter().position(|(at, ..)| *at <= now) {
-            let (_, origin, read) = self.reads.swap_remove(at);
-            let (id, found) = (read.id, self.found(read));
-            let pushed = self.ended.push(Ended { origin, id, found });
+        while let Some(at) = self.reads.iter().position(|read| read.ends <= now) {
+            let Read {
+                origin, id, found, ..
+            } = self.reads.swap_remove(at);
+            let result = found.and_then(|(filling, bytes)| fill(filling, &bytes));
+            let pushed = self.ended.push(Ended { origin, id, result });
             assert!(pushed.is_ok(), "I9: there is room for every read");
             self.wake.wake();
         }
     }
 
-    fn found(&mut self, read: Read) -> Found {
+    /// What the origin has, and a slot for it.
+    fn open(&mut self, origin: usize, id: ChunkId) -> Result<(Filling, Vec<u8>), FetchError> {
         let with = &self.conditions;
-        let id = read.id;
         let chunk = CATALOG.chunk(&id);
         let Some(chunk) = chunk.filter(|_| !self.chance.permille(with.origin_absent)) else {
             self.absent.insert(id);
-            return Found::Absent;
+            return Err(FetchError::Absent);
         };
         if self.chance.permille(with.origin_fails) {
             self.failed.insert(id);
-            return Found::Failed("as it was told to".to_owned());
+            return Err(FetchError::Transient("as it was asked to".to_owned()));
         }
-        let Some(buffer) = read.buffer else {
-            return Found::NoBuffer;
-        };
         let mut bytes = chunk.to_vec();
         if self.chance.permille(with.origin_alters) {
             self.failed.insert(id);
             match self.chance.below(4) {
                 0 => bytes.push(0),
                 1 => bytes.truncate(bytes.len() - 1),
-                2 => return Found::WrongSize(200_000),
+                2 => bytes.resize(200_000, 0),
                 _ => {
                     let at = self.chance.index(bytes.len());
                     bytes[at] ^= 1;
                 }
             }
-            if read.compare {
-                return Found::Altered;
-            }
         }
-        Found::Bytes(buffer.read(&*bytes).expect("bytes can be read"))
+        let filling = self.wanted[origin].1.take(id, bytes.len() as u64)?;
+        Ok((filling, bytes))
     }
+}
+
+fn fill(mut filling: Filling, bytes: &[u8]) -> Result<Verified, FetchError> {
+    let mut rest = bytes;
+    for mut segment in filling.segments() {
+        let (here, behind) = rest.split_at(segment.len());
+        segment.copy_from_slice(here);
+        rest = behind;
+    }
+    filling.verify()
 }

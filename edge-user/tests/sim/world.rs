@@ -195,7 +195,8 @@ impl World {
                 Box::new(program.shared.clone());
             (Publisher::to(program.shared.clone()), Some(map))
         };
-        let (fetches, ends) = Fetches::new(with.origins, with.origin_threads, with.origin_buffers);
+        let (fetches, ends) =
+            Fetches::new(with.origins, with.origin_threads, with.origin_slots, &view);
         let cells = Arc::new(MissCells::default());
         let mut secret = Undumped::new(32).unwrap();
         secret.fill(7);
@@ -209,7 +210,6 @@ impl World {
             sender: sender(0, &mut reader, Arc::clone(&cells.sends)),
             reader,
             cells,
-            parked: None,
             log_limiter: LogLimiter::default(),
         };
 
@@ -271,9 +271,7 @@ impl World {
     fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             #[expect(clippy::print_stderr, reason = "this is what the trace is for")]
-            {
-                eprintln!("{:>12?}  {}", self.now, what());
-            }
+            {}
         }
     }
 
@@ -621,12 +619,12 @@ impl World {
         }
         self.turn.end(now);
         let sleep = self.turn.begin(now, self.unix_seconds + self.now.as_secs());
+        let waits = self.turn.handler.origin.wants_slot();
         self.origin.hear(self.now);
         self.filler_next = self.now + sleep.max(US);
-        let parked = self.turn.handler.parked.is_some();
-        self.say(|| format!("filler: sleeps {sleep:?}, parked {parked}"));
+        self.say(|| format!("filler: sleeps {sleep:?}, a chunk waits for a slot {waits}"));
         // Every wait has a bound (I9).
-        assert!(sleep <= if parked { SOON } else { TICK }, "slept {sleep:?}");
+        assert!(sleep <= if waits { SOON } else { TICK }, "slept {sleep:?}");
         if !self.socket.is_empty() {
             self.wake_filler();
         }
@@ -653,14 +651,14 @@ impl World {
         let handler = &self.turn.handler;
         assert_eq!(
             handler.flights.in_flight(),
-            handler.origin.under_way() + usize::from(handler.parked.is_some()),
+            handler.origin.under_way(),
             "I8: a flight for each fetch, and a fetch for each flight"
         );
     }
 
     fn check_store(&mut self) {
         let counts = self.turn.handler.store.counts();
-        let slots = counts.resident + counts.free + counts.withdrawn;
+        let slots = counts.resident + counts.free + counts.withdrawn + counts.filling;
         assert_eq!(slots, counts.slots, "a slot is in one state");
         let cells = &self.turn.handler.cells;
         let fills = counts.published_total + cells.corrupt.get();
@@ -699,6 +697,8 @@ impl World {
             && self.flying.is_empty()
             && self.socket.is_empty()
             && self.kernel().under_way() == 0
+            // Reads that hung have ended, and their slots are back.
+            && self.turn.handler.store.counts().filling == 0
     }
 
     /// Everything has come back to where it belongs.
@@ -718,7 +718,6 @@ impl World {
             0,
             "I8: a flight was left behind"
         );
-        assert!(handler.parked.is_none(), "a fetched chunk was left behind");
         assert_eq!(handler.sender.in_flight(), 0, "a send was left behind");
         // Nobody reads any more.
         handler.reader.offline();

@@ -181,10 +181,11 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let store = &snapshot.store;
     writeln!(
         out,
-        "store     {} of {} slots resident, {} free, {} withdrawn; {} in slots of {} bytes",
+        "store     {} of {} slots resident, {} free, {} being filled, {} withdrawn; {} in slots of {} bytes",
         store.resident,
         store.slots,
         store.free,
+        store.filling,
         store.withdrawn,
         progress::human(store.arena_bytes),
         store.slot_bytes,

@@ -5,17 +5,18 @@
 //! pipe can be to wait for ever, and to open a device can have effects.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use edge_ebpf::wire::ChunkId;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
-use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
+use rustix::io::{Errno, preadv};
 
-use super::pool::{Found, Read};
-use crate::limits::CHUNK_BYTES;
+use super::Origin;
+use super::error::FetchError;
+use super::slots::Slots;
+use crate::cache::fill::Verified;
 use crate::object::key::chunk_path;
 
 /// A directory cannot be used as an origin.
@@ -52,17 +53,8 @@ impl Directory {
         }
     }
 
-    /// Reads a chunk.
-    pub(super) fn read(&self, read: Read) -> Found {
-        match self.find(&read.id) {
-            Ok(Some((file, size_bytes))) => self.take(&file, size_bytes, read),
-            Ok(None) => Found::Absent,
-            Err(reason) => self.failed(&reason),
-        }
-    }
-
-    fn failed(&self, reason: &str) -> Found {
-        Found::Failed(format!("{reason} (origin {})", self.path.display()))
+    fn transient(&self, reason: &str) -> FetchError {
+        FetchError::Transient(format!("{reason} (origin {})", self.path.display()))
     }
 
     fn root(&self) -> Result<OwnedFd, Errno> {
@@ -86,26 +78,39 @@ impl Directory {
         }
         Ok(Some((file, meta.st_size.unsigned_abs())))
     }
+}
 
-    fn take(&self, file: &OwnedFd, size_bytes: u64, read: Read) -> Found {
-        // Before a byte is read: what grew is not to fill our memory.
-        if size_bytes == 0 || size_bytes > CHUNK_BYTES as u64 {
-            return Found::WrongSize(size_bytes);
-        }
-        let Some(buffer) = read.buffer else {
-            return Found::NoBuffer;
-        };
+impl Origin for Directory {
+    fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, FetchError> {
+        let (file, size_bytes) = (self.find(&id))
+            .map_err(|reason| self.transient(&reason))?
+            .ok_or(FetchError::Absent)?;
+        // By the size before a byte is read: what grew is not to fill our memory.
+        let mut filling = slots.take(id, size_bytes)?;
         // The very file that was looked at, whatever its name leads to by now. It may take its time:
         // a lease on it, or a network file system.
-        let bytes = match reopen(file).and_then(|file| buffer.read(file)) {
-            Ok(bytes) => bytes,
-            Err(error) => return self.failed(&error.to_string()),
-        };
-        if read.compare && Sha256::digest(&bytes).as_slice() != read.id.0 {
-            return Found::Altered;
-        }
-        Found::Bytes(bytes)
+        reopen(&file)
+            .and_then(|file| read_into(&file, &mut filling.segments()))
+            .map_err(|error| self.transient(&error.to_string()))?;
+        filling.verify()
     }
+}
+
+/// Until the parts are full, or the file ends.
+fn read_into(file: &File, mut parts: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+    let mut offset = 0;
+    while !parts.is_empty() {
+        match preadv(file, parts, offset) {
+            Ok(0) => break,
+            Ok(read) => {
+                IoSliceMut::advance_slices(&mut parts, read);
+                offset += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// A name below a directory, looked up and not opened. Links count as long as they stay below.
@@ -146,11 +151,16 @@ fn reason(error: Errno) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fetch::origin::pool::Buffer;
+    use crate::cache::layout::Layout;
+    use crate::cache::store::holding;
+    use crate::limits::CHUNK_BYTES;
+    use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
     use rustix::fs::{makedev, mkfifoat, mknodat};
+    use sha2::{Digest as _, Sha256};
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
+    use std::sync::Arc;
     use tempfile::TempDir;
 
     const GOOD: &[u8] = b"the bytes that the name is of";
@@ -166,31 +176,24 @@ mod tests {
         path
     }
 
-    fn read_id(directory: &Directory, id: ChunkId, compare: bool) -> Found {
-        let spare = Buffer::spare(1);
-        let buffer = Some(Buffer::new(spare.pop().unwrap(), &spare));
-        directory.read(Read {
-            id,
-            buffer,
-            compare,
-        })
+    fn fetch(directory: &Directory) -> Result<Verified, FetchError> {
+        let (mut store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
+        let slots = Slots::new(Arc::clone(store.view()), 1);
+        slots.put(store.take_free().unwrap());
+        let result = directory.fetch(id(), &slots);
+        assert_eq!(slots.len(), usize::from(result.is_err()), "no slot is lost");
+        result
     }
 
-    fn read(directory: &Directory) -> Found {
-        read_id(directory, id(), false)
+    fn assert_good(result: &Result<Verified, FetchError>) {
+        let verified = result.as_ref().unwrap();
+        assert_eq!(verified.chunk_bytes() as usize, GOOD.len());
     }
 
-    fn assert_good(found: &Found) {
+    fn assert_failed(result: &Result<Verified, FetchError>, why: &str) {
         assert!(
-            matches!(found, Found::Bytes(bytes) if *bytes == GOOD),
-            "{found:?}"
-        );
-    }
-
-    fn assert_failed(found: &Found, why: &str) {
-        assert!(
-            matches!(found, Found::Failed(reason) if reason.contains(why)),
-            "{found:?}"
+            matches!(result, Err(FetchError::Transient(reason)) if reason.contains(why)),
+            "{result:?}"
         );
     }
 
@@ -210,26 +213,26 @@ mod tests {
         let current = folder.path().join("current");
         symlink(&beside, &current).unwrap();
         let directory = Directory::new(current.clone()).unwrap();
-        assert!(matches!(read(&directory), Found::Absent));
+        assert!(matches!(fetch(&directory), Err(FetchError::Absent)));
         fs::write(place(&root), GOOD).unwrap();
         let switched = folder.path().join("switched");
         symlink(&root, &switched).unwrap();
         fs::rename(switched, &current).unwrap();
-        assert_good(&read(&directory));
+        assert_good(&fetch(&directory));
     }
 
     #[test]
     fn an_origin_that_is_gone_has_failed_and_does_not_say_that_a_chunk_is_absent() {
         let (folder, root, directory, _) = ground();
-        assert!(matches!(read(&directory), Found::Absent));
+        assert!(matches!(fetch(&directory), Err(FetchError::Absent)));
         fs::rename(&root, folder.path().join("moved")).unwrap();
-        assert_failed(&read(&directory), "No such file or directory");
-        assert_failed(&read(&directory), root.to_str().unwrap());
+        assert_failed(&fetch(&directory), "No such file or directory");
+        assert_failed(&fetch(&directory), root.to_str().unwrap());
         fs::write(&root, "a file").unwrap();
-        assert_failed(&read(&directory), "Not a directory");
+        assert_failed(&fetch(&directory), "Not a directory");
         fs::remove_file(&root).unwrap();
         fs::rename(folder.path().join("moved"), &root).unwrap();
-        assert!(matches!(read(&directory), Found::Absent));
+        assert!(matches!(fetch(&directory), Err(FetchError::Absent)));
     }
 
     #[test]
@@ -241,18 +244,18 @@ mod tests {
         // What the chunk's name leads to, at its end or on the way there.
         for target in [outside.clone(), PathBuf::from("../../../../beside/secret")] {
             symlink(target, &file).unwrap();
-            assert_failed(&read(&directory), "leads outside the origin");
+            assert_failed(&fetch(&directory), "leads outside the origin");
             fs::remove_file(&file).unwrap();
         }
         let chunks = root.join("chunks");
         fs::remove_dir_all(&chunks).unwrap();
         fs::write(place(&beside), GOOD).unwrap();
         symlink(beside.join("chunks"), &chunks).unwrap();
-        assert_failed(&read(&directory), "leads outside the origin");
+        assert_failed(&fetch(&directory), "leads outside the origin");
         fs::remove_file(&chunks).unwrap();
         fs::rename(beside.join("chunks"), root.join("elsewhere")).unwrap();
         symlink("elsewhere", &chunks).unwrap();
-        assert_good(&read(&directory));
+        assert_good(&fetch(&directory));
     }
 
     #[test]
@@ -261,19 +264,19 @@ mod tests {
         let file = place(&root);
         // To open it would wait for a writer.
         mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).unwrap();
-        assert_failed(&read(&directory), "is not a file");
+        assert_failed(&fetch(&directory), "is not a file");
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
-        assert_failed(&read(&directory), "is not a file");
+        assert_failed(&fetch(&directory), "is not a file");
         fs::remove_dir(&file).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
         fs::rename(root.join("socket"), &file).unwrap();
-        assert_failed(&read(&directory), "is not a file");
+        assert_failed(&fetch(&directory), "is not a file");
         fs::remove_file(&file).unwrap();
         // Making a device takes a right that this process may not have.
         let null = makedev(1, 3);
         if mknodat(CWD, &file, FileType::CharacterDevice, Mode::RUSR, null).is_ok() {
-            assert_failed(&read(&directory), "is not a file");
+            assert_failed(&fetch(&directory), "is not a file");
         }
     }
 
@@ -283,15 +286,31 @@ mod tests {
         let file = place(&root);
         for size in [0, CHUNK_BYTES as u64 + 1, 1 << 40] {
             File::create(&file).unwrap().set_len(size).unwrap();
-            let found = read(&directory);
+            let result = fetch(&directory);
+            let why = format!("has {size} bytes");
             assert!(
-                matches!(found, Found::WrongSize(of) if of == size),
-                "{found:?}"
+                matches!(&result, Err(FetchError::Corrupt(reason)) if reason.contains(&why)),
+                "{result:?}"
             );
         }
-        fs::write(&file, b"other").unwrap();
-        assert!(matches!(read(&directory), Found::Bytes(_)));
-        assert!(matches!(read_id(&directory, id(), true), Found::Altered));
+        for bytes in [&b"other"[..], &GOOD[1..], &[GOOD, b"more"].concat()] {
+            fs::write(&file, bytes).unwrap();
+            assert!(matches!(fetch(&directory), Err(FetchError::Corrupt(_))));
+        }
+        fs::write(&file, GOOD).unwrap();
+        assert_good(&fetch(&directory));
+    }
+
+    #[test]
+    fn a_chunk_is_found_out_to_be_there_without_a_slot() {
+        let (_folder, root, directory, _) = ground();
+        let (store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
+        let slots = Slots::new(Arc::clone(store.view()), 1);
+        let absent = directory.fetch(id(), &slots);
+        assert!(matches!(absent, Err(FetchError::Absent)));
+        fs::write(place(&root), GOOD).unwrap();
+        let present = directory.fetch(id(), &slots);
+        assert!(matches!(present, Err(FetchError::NoSlot)));
     }
 
     #[test]

@@ -1,126 +1,51 @@
-//! The threads that read origins: each origin has its own, and they wait for its disk so that nobody
-//! else does.
+//! The threads that ask origins: each origin has its own, and they wait so that nobody else does.
 
-use std::io::{self, Read as _};
-use std::mem;
+use std::io;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use bytes::Bytes;
-use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
 
-use super::local::Directory;
-use crate::fetch::schedule::Fetches;
-use crate::limits::{CHUNK_BYTES, ORIGIN_BUFFERS, ORIGIN_THREADS};
+use super::Origin;
+use crate::cache::lease::CacheView;
+use crate::fetch::schedule::{Ended, Fetches};
+use crate::limits::{ORIGIN_SLOTS, ORIGIN_THREADS};
 use crate::spawn::refused;
 use crate::sys::receive::Wake;
 
-/// A chunk to read at one origin.
-#[derive(Debug)]
-pub struct Read {
-    pub id: ChunkId,
-    /// What to read it into. Without one only whether it is there can be found out.
-    pub buffer: Option<Buffer>,
-    /// Whether to compare it with its id: another origin may have the right bytes.
-    pub compare: bool,
-}
-
-/// A read that ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// Index of the origin.
-    pub origin: usize,
-    pub id: ChunkId,
-    pub found: Found,
-}
-
-/// What a read came to.
-#[derive(Debug)]
-pub enum Found {
-    Bytes(Bytes),
-    Absent,
-    /// Is there, and had no buffer to be read into.
-    NoBuffer,
-    Failed(String),
-    Altered,
-    WrongSize(u64),
-}
-
-/// Memory that chunks are read into, and into again. What one thread allocates and another frees
-/// would stay with the first one's heap.
-pub type Spare = Arc<ArrayQueue<Vec<u8>>>;
-
-/// Memory for one chunk, which comes back when nobody needs its bytes any more.
-#[derive(Debug)]
-pub struct Buffer {
-    bytes: Vec<u8>,
-    spare: Spare,
-}
-
-impl Buffer {
-    /// For so many chunks; each takes memory when it is first read into.
-    pub fn spare(count: usize) -> Spare {
-        let spare = ArrayQueue::new(count);
-        while spare.push(Vec::new()).is_ok() {}
-        Arc::new(spare)
-    }
-
-    pub fn new(bytes: Vec<u8>, spare: &Spare) -> Self {
-        Self {
-            bytes,
-            spare: Arc::clone(spare),
-        }
-    }
-
-    pub fn read(mut self, file: impl io::Read) -> io::Result<Bytes> {
-        self.bytes.reserve_exact(CHUNK_BYTES);
-        file.take(CHUNK_BYTES as u64).read_to_end(&mut self.bytes)?;
-        Ok(Bytes::from_owner(self))
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.bytes.clear();
-        let pushed = self.spare.push(mem::take(&mut self.bytes));
-        debug_assert!(pushed.is_ok(), "it came from there");
-    }
-}
-
 /// Starts the threads of these origins, which are asked in this order. They end when what is returned
 /// is gone, or, where a read hangs, with the process.
-pub fn start(origins: Vec<Directory>, wake: &Wake) -> io::Result<Fetches> {
-    start_with(origins, wake, ORIGIN_THREADS, Directory::read)
+pub fn start<O: Origin>(
+    origins: Vec<O>,
+    view: &Arc<CacheView>,
+    wake: &Wake,
+) -> io::Result<Fetches> {
+    start_with(origins, view, wake, ORIGIN_THREADS)
 }
 
-/// The same with another way to read an origin.
-fn start_with<Origin: Send + Sync + 'static>(
-    origins: Vec<Origin>,
+fn start_with<O: Origin>(
+    origins: Vec<O>,
+    view: &Arc<CacheView>,
     wake: &Wake,
     threads: usize,
-    read: fn(&Origin, Read) -> Found,
 ) -> io::Result<Fetches> {
-    let (fetches, (wanted, ended)) = Fetches::new(origins.len(), threads, ORIGIN_BUFFERS);
-    for (number, (origin, wanted)) in origins.into_iter().zip(wanted).enumerate() {
+    // However many reads hang, most of a small store stays in use.
+    let share = view.slot_count() / 4 / origins.len().max(1);
+    let slots = share.clamp(1, ORIGIN_SLOTS);
+    let (fetches, (wanted, ended)) = Fetches::new(origins.len(), threads, slots, view);
+    for (number, (origin, (wanted, slots))) in origins.into_iter().zip(wanted).enumerate() {
         let shared = Arc::new((origin, Mutex::new(wanted)));
         for _ in 0..threads {
             let (shared, ended, wake) = (Arc::clone(&shared), Arc::clone(&ended), wake.clone());
+            let slots = slots.clone();
             let run = move || {
                 let (origin, wanted) = &*shared;
-                while let Some(wanted) = next(wanted) {
-                    let id = wanted.id;
-                    let found = read(origin, wanted);
+                while let Some(id) = next(wanted) {
+                    let result = origin.fetch(id, &slots);
                     let origin = number;
                     // A read counts as under way until it is taken from there.
-                    let pushed = ended.push(Ended { origin, id, found });
+                    let pushed = ended.push(Ended { origin, id, result });
                     assert!(pushed.is_ok(), "there is room for every read under way");
                     wake.wake();
                 }
@@ -135,7 +60,7 @@ fn start_with<Origin: Send + Sync + 'static>(
 }
 
 /// One thread waits for a read, the others for their turn to.
-fn next(wanted: &Mutex<Receiver<Read>>) -> Option<Read> {
+fn next(wanted: &Mutex<Receiver<ChunkId>>) -> Option<ChunkId> {
     let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
     wanted.recv().ok()
 }
@@ -143,11 +68,18 @@ fn next(wanted: &Mutex<Receiver<Read>>) -> Option<Read> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::fill::Verified;
+    use crate::cache::layout::Layout;
+    use crate::cache::store::{Store, holding};
     use crate::clock;
-    use crate::fetch::schedule::{FetchResult, Fetched};
+    use crate::fetch::origin::error::FetchError;
+    use crate::fetch::origin::local::Directory;
+    use crate::fetch::origin::slots::Slots;
+    use crate::fetch::schedule::Fetched;
     use crate::fetch::source::Source;
+    use crate::limits::CHUNK_BYTES;
     use crate::object::key::chunk_path;
-    use edge_ebpf::wire::ChunkId;
+    use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
     use sha2::{Digest as _, Sha256};
     use std::fs;
     use std::path::Path;
@@ -157,9 +89,14 @@ mod tests {
     const SOURCE: Source = Source::V4([192, 0, 2, 7]);
     const SOON: Duration = Duration::from_secs(5);
 
-    fn next(fetches: &mut Fetches, within: Duration) -> Option<Fetched> {
+    fn store() -> Store {
+        holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0).0
+    }
+
+    fn next(fetches: &mut Fetches, store: &mut Store, within: Duration) -> Option<Fetched> {
         let begin = clock::now();
         while begin.elapsed() < within {
+            fetches.begin(store);
             fetches.hear(clock::now());
             if let Some(landed) = fetches.take() {
                 return Some(landed);
@@ -176,7 +113,7 @@ mod tests {
     }
 
     /// Two origins; what stands in each as the chunk, if anything.
-    fn ask(contents: [Option<&[u8]>; 2], id: ChunkId) -> FetchResult {
+    fn ask(contents: [Option<&[u8]>; 2], id: ChunkId) -> Result<Verified, FetchError> {
         let folders = contents.map(|bytes| {
             let folder = tempfile::tempdir().unwrap();
             if let Some(bytes) = bytes {
@@ -187,9 +124,10 @@ mod tests {
         let origins = folders
             .each_ref()
             .map(|folder| Directory::new(folder.path().to_owned()).unwrap());
-        let mut fetches = start(origins.into(), &Wake::new().unwrap()).unwrap();
+        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let mut fetches = start(origins.into(), store.view(), &wake).unwrap();
         fetches.ask(id, SOURCE, clock::now());
-        let landed = next(&mut fetches, SOON).unwrap();
+        let landed = next(&mut fetches, &mut store, SOON).unwrap();
         assert_eq!(landed.id, id);
         landed.result
     }
@@ -200,50 +138,64 @@ mod tests {
         let id = ChunkId(Sha256::digest(good).into());
         let large = vec![0; CHUNK_BYTES + 1];
         for first in [None, Some(b"other".as_slice()), Some(b""), Some(&large)] {
-            let result = ask([first, Some(good)], id);
-            assert!(matches!(result, FetchResult::Bytes(bytes) if bytes == good));
+            let verified = ask([first, Some(good)], id).unwrap();
+            assert_eq!(verified.chunk_bytes() as usize, good.len());
         }
-        assert!(matches!(ask([None, None], id), FetchResult::Absent));
-        let size_bytes = large.len() as u64;
-        assert!(matches!(
-            ask([Some(&large), None], id),
-            FetchResult::WrongSize(size) if size == size_bytes
-        ));
-        let lie = ask([Some(b"other"), None], id);
-        assert!(matches!(lie, FetchResult::Altered));
-        // The last one's lie is handed on: the fill compares.
-        let lie = ask([None, Some(b"other")], id);
-        assert!(matches!(lie, FetchResult::Bytes(bytes) if *bytes == b"other"[..]));
+        assert!(matches!(ask([None, None], id), Err(FetchError::Absent)));
+        for bytes in [&large, &b"other"[..]] {
+            for contents in [[Some(bytes), None], [None, Some(bytes)]] {
+                assert!(matches!(ask(contents, id), Err(FetchError::Corrupt(_))));
+            }
+        }
     }
 
     #[test]
     fn no_more_is_read_than_can_be_stored_and_what_is_absent_is_found_out_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
-        let numbers = 0..=u8::try_from(ORIGIN_BUFFERS).unwrap();
-        let ids: Vec<ChunkId> = numbers.map(|number| ChunkId([number; 32])).collect();
-        for id in &ids {
-            put(folder.path(), id, &id.0);
-        }
+        let ids: Vec<ChunkId> = (0..17_u8)
+            .map(|number| {
+                let bytes = [number; 32];
+                let id = ChunkId(Sha256::digest(bytes).into());
+                put(folder.path(), &id, &bytes);
+                id
+            })
+            .collect();
         let origin = Directory::new(folder.path().to_owned()).unwrap();
-        let mut fetches = start(vec![origin], &Wake::new().unwrap()).unwrap();
+        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let mut fetches = start(vec![origin], store.view(), &wake).unwrap();
         for id in &ids {
             fetches.ask(*id, SOURCE, clock::now());
         }
-        let mut read: Vec<Fetched> = (0..ORIGIN_BUFFERS)
-            .map(|_| next(&mut fetches, SOON).unwrap())
-            .collect();
-        let early = next(&mut fetches, Duration::from_millis(100));
-        assert!(early.is_none(), "{early:?}");
+        // A quarter of the store: results that nobody has taken hold their slots.
+        let begin = clock::now();
+        while fetches.landed() < 16 {
+            fetches.begin(&mut store);
+            fetches.hear(clock::now());
+            assert!(begin.elapsed() < SOON);
+            thread::yield_now();
+        }
         let absent = ChunkId([0xee; 32]);
         fetches.ask(absent, SOURCE, clock::now());
-        let found = next(&mut fetches, SOON).unwrap();
-        assert!(found.id == absent && matches!(found.result, FetchResult::Absent));
-        read.pop();
-        read.push(next(&mut fetches, SOON).unwrap());
-        for Fetched { id, result } in &read {
-            assert!(matches!(result, FetchResult::Bytes(bytes) if bytes == &id.0[..]));
+        while fetches.landed() < 17 {
+            fetches.begin(&mut store);
+            fetches.hear(clock::now());
+            assert!(begin.elapsed() < SOON);
+            thread::yield_now();
         }
-        assert_eq!(fetches.under_way(), 0);
+        assert_eq!(store.counts().filling, 16);
+        let mut found = 0;
+        for _ in 0..18 {
+            let Fetched { id, result } = next(&mut fetches, &mut store, SOON).unwrap();
+            match result {
+                Ok(verified) => {
+                    assert!(ids.contains(&id));
+                    store.publish(verified);
+                    found += 1;
+                }
+                Err(_) => assert_eq!(id, absent),
+            }
+        }
+        assert_eq!((found, fetches.under_way()), (17, 0));
     }
 
     /// An origin whose reads end when they are let.
@@ -253,11 +205,11 @@ mod tests {
         opened: Condvar,
     }
 
-    impl Gate {
-        fn read(self: &Arc<Self>, _read: Read) -> Found {
+    impl Origin for Arc<Gate> {
+        fn fetch(&self, _id: ChunkId, _slots: &Slots) -> Result<Verified, FetchError> {
             let open = self.open.lock().unwrap();
             drop(self.opened.wait_while(open, |open| !*open).unwrap());
-            Found::Absent
+            Err(FetchError::Absent)
         }
     }
 
@@ -265,11 +217,12 @@ mod tests {
     fn reads_that_hang_keep_nobody_from_ending() {
         let gate = Arc::new(Gate::default());
         let origins = vec![Arc::clone(&gate)];
-        let mut fetches = start_with(origins, &Wake::new().unwrap(), 2, Gate::read).unwrap();
+        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let mut fetches = start_with(origins, store.view(), &wake, 2).unwrap();
         for number in 0..3 {
             fetches.ask(ChunkId([number; 32]), SOURCE, clock::now());
         }
-        assert!(next(&mut fetches, Duration::from_millis(50)).is_none());
+        assert!(next(&mut fetches, &mut store, Duration::from_millis(50)).is_none());
         // Whoever ends, ends now; and the threads do when they can.
         drop(fetches);
         *gate.open.lock().unwrap() = true;

@@ -74,7 +74,7 @@ impl<Q: SendQueue> Turn<Q> {
         self.handler.reader.offline();
         if self.more_bounced || self.handler.has_more() {
             Duration::ZERO
-        } else if self.handler.parked.is_some() {
+        } else if self.handler.origin.wants_slot() {
             SLOT_WAIT
         } else {
             TICK

@@ -11,7 +11,8 @@ use edge_ebpf::wire::{ChunkId, NackCode};
 use crate::cache::store::Store;
 use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
 use crate::fetch::flights::{Failure, Flights, Outcome};
-use crate::fetch::schedule::{FetchResult, Fetched, Fetches};
+use crate::fetch::origin::error::FetchError;
+use crate::fetch::schedule::{Fetched, Fetches};
 use crate::fetch::source::Source;
 use crate::limits::{
     ABSENT_FOR, FAILED_FOR, FAILED_MS, LOG_LINES_PER_WINDOW, LOG_WINDOW, ORIGINS_MAX,
@@ -70,8 +71,6 @@ impl MissCells {
     }
 }
 
-const ALTERED: &str = "is not what its name says: altered or cut";
-
 /// The miss path's state, all but the ring it sleeps on.
 #[derive(Debug)]
 pub struct Handler<Q = SendRing> {
@@ -84,8 +83,6 @@ pub struct Handler<Q = SendRing> {
     /// Of the store's view: this thread sends too.
     pub reader: Reader,
     pub cells: Arc<MissCells>,
-    /// A fetched chunk that waits for a slot. Others wait behind it; what needs no slot passes.
-    pub parked: Option<Fetched>,
     pub log_limiter: LogLimiter,
 }
 
@@ -212,84 +209,63 @@ impl<Q: SendQueue> Handler<Q> {
         Some(sent.map_or_else(Unsent::reason, |()| reason))
     }
 
-    /// Stores what was fetched and answers those that wait for it; a few at a time, since datagrams
-    /// wait meanwhile.
+    /// Publishes what was fetched and answers those that wait for it; a few at a time, since
+    /// datagrams wait meanwhile.
     pub fn settle(&mut self, now: Instant) {
         self.origin.hear(now);
-        let mut parked = self.parked.take();
         for _ in 0..RESULTS_PER_ROUND {
-            let next = parked.take().or_else(|| {
-                if self.parked.is_none() {
-                    self.origin.take()
-                } else {
-                    self.origin.take_without_bytes()
-                }
-            });
-            let Some(fetched) = next else { break };
+            let Some(fetched) = self.origin.take() else {
+                break;
+            };
             self.finish(fetched, now);
         }
-        // For what waited for a buffer.
-        self.origin.begin();
+        if self.origin.under_way() > 0 {
+            // Slots that were withdrawn come free when this thread too is quiescent.
+            if self.sender.in_flight() > 0 {
+                self.sender.flush();
+            }
+            self.reader.quiescent();
+        }
+        self.origin.begin(&mut self.store);
     }
 
-    /// Whether `settle` has more to do, and need not wait for a slot to do it.
+    /// Whether `settle` has more to do.
     pub fn has_more(&self) -> bool {
-        self.origin.has_landed(self.parked.is_none())
+        self.origin.landed() > 0
     }
 
     fn finish(&mut self, fetched: Fetched, now: Instant) {
         let id = fetched.id;
-        match &fetched.result {
-            FetchResult::Bytes(bytes) => {
-                if self.sender.in_flight() > 0 {
-                    self.sender.flush();
-                }
-                self.reader.quiescent();
-                let Some(slot) = self.store.take_free() else {
-                    self.parked = Some(fetched);
-                    return;
-                };
-                self.cells.fetched_bytes.add(bytes.len() as u64);
-                let view = Arc::clone(self.store.view());
-                let verified = slot
-                    .write(&view, id, bytes)
-                    .and_then(|written| written.verify(&view));
-                match verified {
-                    Ok(verified) => {
-                        self.store.publish(verified);
-                        for request in self.flights.land(&id) {
-                            // The request itself was counted when it began to wait.
-                            let answer = self.answer_resident(&request);
-                            if let None | Some(Reason::SendQueueFull | Reason::Unreached) = answer {
-                                self.cells.unanswered_waiters.add(1);
-                            }
-                        }
-                    }
-                    Err(slot) => {
-                        self.store.put_back(slot);
-                        self.corrupt(id, ALTERED, now);
+        match fetched.result {
+            Ok(verified) => {
+                self.cells.fetched_bytes.add(verified.chunk_bytes().into());
+                self.store.publish(verified);
+                for request in self.flights.land(&id) {
+                    // The request itself was counted when it began to wait.
+                    let answer = self.answer_resident(&request);
+                    if let None | Some(Reason::SendQueueFull | Reason::Unreached) = answer {
+                        self.cells.unanswered_waiters.add(1);
                     }
                 }
             }
-            FetchResult::Altered => self.corrupt(id, ALTERED, now),
-            FetchResult::WrongSize(size_bytes) => {
-                let reason = format!("has {size_bytes} bytes, which no chunk has");
-                self.corrupt(id, &reason, now);
-            }
-            FetchResult::Absent => {
+            Err(FetchError::Absent) => {
                 self.cells.absent.add(1);
                 self.land(id, Failure::Absent, ABSENT_FOR, now);
             }
-            FetchResult::Failed(reason) => {
+            Err(FetchError::Corrupt(reason)) => {
+                self.cells.corrupt.add(1);
+                self.refuse(id, &reason, now);
+            }
+            Err(FetchError::Transient(reason)) => {
                 self.cells.failed.add(1);
-                self.refuse(id, reason, now);
+                self.refuse(id, &reason, now);
+            }
+            // It waits for one, as long as its time is not over.
+            Err(FetchError::NoSlot) => {
+                self.cells.failed.add(1);
+                self.refuse(id, "no slot was free", now);
             }
         }
-    }
-
-    fn corrupt(&mut self, id: ChunkId, reason: &str, now: Instant) {
-        self.cells.corrupt.add(1);
-        self.refuse(id, reason, now);
     }
 
     fn refuse(&mut self, id: ChunkId, reason: &str, now: Instant) {
@@ -344,16 +320,15 @@ impl<Q: SendQueue> Handler<Q> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::fill::Verified;
     use crate::cache::layout::Layout;
     use crate::cache::publish::Publisher;
     use crate::cache::store::divide;
     use crate::clock;
-    use crate::fetch::origin::pool::{Ended, Found};
-    use crate::fetch::schedule::Ends;
+    use crate::fetch::schedule::{Ended, Ends};
     use crate::sys::epochs::Loan;
     use crate::sys::mapping::Mapping;
     use crate::sys::send::{Full, Lane, SendEnd, Sent};
-    use bytes::Bytes;
     use edge_ebpf::wire::{Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
     use sha2::{Digest as _, Sha256};
     use std::cell::RefCell;
@@ -425,7 +400,7 @@ mod tests {
         let arena = Mapping::anonymous(arena_bytes, false).unwrap();
         let (view, blocks) = divide(arena, arena_bytes as u64, layout, workers + 1).unwrap();
         let cells = Arc::new(MissCells::default());
-        let (origin, ends) = Fetches::new(1, SLOTS, SLOTS);
+        let (origin, ends) = Fetches::new(1, SLOTS, SLOTS, &view);
         let sends = Arc::clone(&cells.sends);
         let nacks = Nacks::default();
         let handler = Handler {
@@ -437,7 +412,6 @@ mod tests {
             origin,
             sender: GsoTransmitter::new(nacks.clone(), layout, sends),
             cells,
-            parked: None,
             log_limiter: LogLimiter::default(),
         };
         (handler, ends, nacks)
@@ -447,8 +421,8 @@ mod tests {
         ([192, 0, 2, number], 4000).into()
     }
 
-    fn chunk(number: u8) -> (ChunkId, Bytes) {
-        let bytes = Bytes::from(vec![number; 100]);
+    fn chunk(number: u8) -> (ChunkId, Vec<u8>) {
+        let bytes = vec![number; 100];
         (ChunkId(Sha256::digest(&bytes).into()), bytes)
     }
 
@@ -466,9 +440,21 @@ mod tests {
         handler.bounced(&Request { peer, get }, now);
     }
 
-    fn end((_, ended): &Ends, number: u8, found: Found) {
+    fn end((_, ended): &Ends, number: u8, result: Result<Verified, FetchError>) {
         let (origin, id) = (0, chunk(number).0);
-        ended.push(Ended { origin, id, found }).unwrap();
+        let pushed = ended.push(Ended { origin, id, result });
+        assert!(pushed.is_ok());
+    }
+
+    /// An origin's thread reads the chunk of this number.
+    fn read(ends: &Ends, number: u8) {
+        let (id, bytes) = chunk(number);
+        let (_, slots) = &ends.0[0];
+        let result = slots.take(id, bytes.len() as u64).and_then(|mut filling| {
+            filling.segments()[0].copy_from_slice(&bytes);
+            filling.verify()
+        });
+        end(ends, number, result);
     }
 
     #[test]
@@ -479,29 +465,36 @@ mod tests {
         let mut reader = handler.store.view().reader(0);
         reader.quiescent();
         let mut filled = 0;
-        while handler.parked.is_none() {
+        while !handler.origin.wants_slot() {
             ask(&mut handler, filled, now);
-            end(&ends, filled, Found::Bytes(chunk(filled).1));
+            handler.settle(now);
+            read(&ends, filled);
             handler.settle(now);
             filled += 1;
         }
-        ask(&mut handler, 201, now);
-        ask(&mut handler, 202, now);
-        ask(&mut handler, 203, now);
-        end(&ends, 201, Found::Bytes(chunk(201).1));
-        end(&ends, 202, Found::Absent);
-        end(&ends, 203, Found::Failed("a disk error".to_owned()));
+        for number in [201, 202, 203] {
+            ask(&mut handler, number, now);
+        }
+        handler.settle(now);
+        read(&ends, 201);
+        end(&ends, 202, Err(FetchError::Absent));
+        let failed = FetchError::Transient("a disk error".to_owned());
+        end(&ends, 203, Err(failed));
         handler.settle(now);
         assert!(nacks.0.borrow().ends_with(&[
             (client(202), NackCode::Absent),
             (client(203), NackCode::Origin)
         ]));
         assert!(
-            handler.parked.is_some() && !handler.has_more(),
+            handler.origin.wants_slot() && !handler.has_more(),
             "it waits for the slot"
         );
         // Nothing was lost on the way.
         reader.quiescent();
+        handler.settle(now);
+        for number in [filled - 1, 201] {
+            read(&ends, number);
+        }
         handler.settle(now);
         assert_eq!(handler.flights.in_flight(), 0);
         assert!(handler.store.is_resident(&chunk(201).0));
@@ -513,7 +506,7 @@ mod tests {
         let now = clock::now();
         for number in 0..60 {
             ask(&mut handler, number, now);
-            end(&ends, number, Found::Absent);
+            end(&ends, number, Err(FetchError::Absent));
         }
         for round in 1..=7 {
             handler.settle(now);

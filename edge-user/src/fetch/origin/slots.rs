@@ -1,0 +1,103 @@
+//! Slots that the chunks of one origin are read into: a bounded number, however long reads hang.
+
+use std::io::IoSliceMut;
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use edge_ebpf::wire::ChunkId;
+
+use super::error::FetchError;
+use crate::cache::fill::{FreeSlot, Verified, Written};
+use crate::cache::lease::CacheView;
+
+/// How a chunk is called that has other bytes than its name says.
+const ALTERED: &str = "is not what its name says: altered or cut";
+
+#[derive(Clone, Debug)]
+pub struct Slots {
+    view: Arc<CacheView>,
+    free: Arc<ArrayQueue<FreeSlot>>,
+}
+
+/// A slot for one chunk. Dropped, it can be taken again.
+#[derive(Debug)]
+pub struct Filling {
+    slots: Slots,
+    written: Option<Written>,
+}
+
+impl Slots {
+    /// Room for so many; none yet.
+    pub fn new(view: Arc<CacheView>, most: usize) -> Self {
+        Self {
+            view,
+            free: Arc::new(ArrayQueue::new(most)),
+        }
+    }
+
+    /// A slot for a chunk of this length.
+    pub fn take(&self, id: ChunkId, chunk_bytes: u64) -> Result<Filling, FetchError> {
+        let len = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
+        if self.view.layout().geometry(len).is_none() {
+            let reason = format!("has {chunk_bytes} bytes, which no chunk has");
+            return Err(FetchError::Corrupt(reason));
+        }
+        let slot = self.free.pop().ok_or(FetchError::NoSlot)?;
+        match slot.open(&self.view, id, len) {
+            Ok(written) => Ok(Filling {
+                slots: self.clone(),
+                written: Some(written),
+            }),
+            Err(slot) => {
+                self.put(slot);
+                Err(FetchError::NoSlot)
+            }
+        }
+    }
+
+    /// Slots that nobody has taken.
+    pub(crate) fn len(&self) -> usize {
+        self.free.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(crate) fn put(&self, slot: FreeSlot) {
+        let pushed = self.free.push(slot);
+        debug_assert!(pushed.is_ok(), "there is room for every slot that is here");
+    }
+
+    pub(crate) fn take_back(&self) -> Option<FreeSlot> {
+        self.free.pop()
+    }
+}
+
+impl Filling {
+    /// The places of the chunk's segments, in order.
+    pub fn segments(&mut self) -> Vec<IoSliceMut<'_>> {
+        let view = &self.slots.view;
+        let written = self.written.as_mut();
+        written.map_or_else(Vec::new, |written| written.segments(view))
+    }
+
+    /// Compares what lies in the slot with the chunk's name, so that a fault on the way there is
+    /// found as well as a lie of the origin.
+    pub fn verify(mut self) -> Result<Verified, FetchError> {
+        let corrupt = || FetchError::Corrupt(ALTERED.to_owned());
+        let written = self.written.take().ok_or_else(corrupt)?;
+        written.verify(&self.slots.view).map_err(|slot| {
+            self.slots.put(slot);
+            corrupt()
+        })
+    }
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        if let Some(written) = self.written.take() {
+            self.slots.put(written.discard());
+        }
+    }
+}
