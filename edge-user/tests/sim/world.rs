@@ -271,7 +271,9 @@ impl World {
     fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             #[expect(clippy::print_stderr, reason = "this is what the trace is for")]
-            {}
+            {
+                eprintln!("{:>12?}  {}", self.now, what());
+            }
         }
     }
 
