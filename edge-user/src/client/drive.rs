@@ -4,7 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use super::greeting::DATAGRAM_BYTES_MAX;
 use super::line::Line;
 use super::reach::{Reached, reach};
 use super::socket::{Bell, Inbox};
+use super::stop::Stop;
 use super::transfer::{Action, Complete, Cost, Transfer};
 use super::walk::Wanted;
 use crate::object::tree::Verified;
@@ -35,34 +36,6 @@ pub trait Sink: Send {
 
     /// Uses the data chunk with this index; gives its memory back.
     fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>>;
-}
-
-/// Ends a running transfer from another thread.
-pub struct Stop {
-    asked: AtomicBool,
-    bell: Bell,
-}
-
-impl Stop {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            asked: AtomicBool::new(false),
-            bell: Bell::new()?,
-        })
-    }
-
-    pub fn stop(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        self.bell.ring();
-    }
-
-    pub fn asked(&self) -> &AtomicBool {
-        &self.asked
-    }
-
-    pub(super) fn bell(&self) -> &Bell {
-        &self.bell
-    }
 }
 
 /// The only clock of a transfer.
@@ -113,7 +86,9 @@ pub fn fetch(
         let (tasks_in, tasks) = channel();
         let (to_transfer, checked) = channel();
         thread::Builder::new()
-            .spawn_scoped(scope, move || check(&tasks, &to_transfer, sink, &stop.bell))
+            .spawn_scoped(scope, move || {
+                check(&tasks, &to_transfer, sink, stop.bell());
+            })
             .map_err(|error| Failure::Thread(spawn::refused(error)))?;
         let Reached {
             edge,
@@ -181,7 +156,7 @@ impl Driver<'_> {
         let mut out = [0; DATAGRAM_BYTES_MAX];
         let mut inbox = Inbox::default();
         loop {
-            if self.stop.asked.load(Ordering::Relaxed) {
+            if self.stop.asked().load(Ordering::Relaxed) {
                 return Err(Failure::Interrupted);
             }
             self.take_back()?;
@@ -240,7 +215,7 @@ impl Driver<'_> {
 
     fn wait(&mut self, until: Duration, inbox: &mut Inbox) {
         let most = until.saturating_sub(self.clock.now());
-        self.line.wait(&self.stop.bell, most);
+        self.line.wait(self.stop.bell(), most);
         for _ in 0..RECEIVES_MAX {
             let (now, transfer) = (self.clock.now(), &mut self.transfer);
             if !self

@@ -26,6 +26,8 @@ mod stray;
 pub mod reach;
 /// Socket, clock and threads around a transfer.
 pub mod drive;
+/// The end of a transfer, from another thread.
+pub mod stop;
 /// Round trips, measured by greeting.
 pub mod ping;
 /// Asks a running `edged` what it has counted.

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::drive::Stop;
 use super::failure::Failure;
 use super::greeting::Session;
 use super::reach::reach;
+use super::stop::Stop;
 
 /// What one greeting gave.
 pub struct Pong {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::drive::Stop;
 use super::failure::Failure;
 use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step};
 use super::line::Line;
 use super::socket::Inbox;
+use super::stop::Stop;
 
 /// The next address is greeted when the one before has not answered for this long.
 const APART: Duration = Duration::from_millis(250);

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::memory::Shortage;
 use super::remedy::{Operation, Refused};
+use super::shortage::Shortage;
 use crate::cache::store::TooSmall;
 use crate::daemon::nic::program::AttachError;
 use crate::fetch::origin::local::OriginError;

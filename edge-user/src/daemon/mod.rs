@@ -17,8 +17,10 @@ mod facts;
 mod heartbeat;
 /// What the host gives.
 mod host;
-/// Memory, and why there is none.
+/// Memory, in hugepages or not.
 mod memory;
+/// Why there is not enough of it.
+mod shortage;
 /// Limits set to this process.
 mod cgroup;
 /// Watches the interfaces and addresses of the host.
@@ -35,8 +37,8 @@ use std::thread::{self, JoinHandle};
 
 pub use self::cgroup::Limit;
 pub use self::error::{Broken, StartError};
-pub use self::memory::Shortage;
 pub use self::remedy::{Operation, Refused};
+pub use self::shortage::Shortage;
 
 use self::components::Components;
 use self::error::{refused, system};

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use edge_user::client::drive::{Sink, Stop, fetch};
+use edge_user::client::drive::{Sink, fetch};
 use edge_user::client::failure::{Failure, Strange};
 use edge_user::client::ping::ping;
+use edge_user::client::stop::Stop;
 use edge_user::object::tree::Verified;
 
 use crate::edge::{Edge, Manners};

@@ -5,6 +5,7 @@ mod files;
 /// Rust text without comments, strings or tests.
 mod rust;
 /// Where `unsafe` may be, and who may name whom.
+mod circles;
 mod layering;
 /// Invariants are written down, kept by code and watched by a test.
 mod invariants;
@@ -92,6 +93,7 @@ pub(crate) fn fix() -> Result<()> {
 pub(crate) fn source() -> Result<()> {
     let files = files::all()?;
     let mut faults = layering::check(&files);
+    faults.extend(circles::check(&files));
     faults.extend(invariants::check(&files));
     faults.extend(reasons::check(&files));
     faults.extend(foreign::check(&files));

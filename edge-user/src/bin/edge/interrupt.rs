@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use edge_user::client::drive::Stop;
+use edge_user::client::stop::Stop;
 use edge_user::seal::unfinished;
 use edge_user::spawn;
 use nix::sys::signal::{SigSet, Signal};

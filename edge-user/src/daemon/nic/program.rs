@@ -21,7 +21,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::counters::{Count, ReasonCounts};
-use crate::daemon::{Operation, Refused};
+use crate::daemon::remedy::{Operation, Refused};
 use crate::limits::PROGRAM_RUN_MAX;
 use crate::sys::bpf::{
     AddressKey, ChunkIdKey, CookiesValue, InterfaceSettingsValue, ResidentValue, TallyValue,
