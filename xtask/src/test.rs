@@ -29,7 +29,7 @@ const SERVER_ALONE: &str = "--package edge-user --no-default-features --features
 
 /// Searches by chance or by enumeration, which find more the longer they run.
 const SEARCHES: &str = "--package edge-user --package edge-ebpf --package edge-orders --lib \
-                        --test sim --test reader --test orders";
+                        --test sim --test orders";
 const LONG: [(&str, &str); 3] = [
     ("SEALEDGE_SIM_SEEDS", "100000"),
     ("PROPTEST_CASES", "10000"),
