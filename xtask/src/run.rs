@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::{
+    bed::PORT,
     clock,
     daemon::{self, Daemon, SENDERS, Settings},
     machine::Machine,
@@ -40,9 +41,6 @@ pub(crate) struct Run {
     arena_mib: u64,
 }
 
-/// The port of the service where none is named.
-const PORT: u16 = 7347;
-
 /// `192.0.2.10`, `192.0.2.10:7347`, `2001:db8::10` or `[2001:db8::10]:7347`.
 fn service(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -72,19 +70,18 @@ pub(crate) fn run(options: &Run) -> Result<()> {
     let mut machine = Machine::borrow()?;
     let folder = machine.folder()?;
     let settings = Settings {
-        interface: options.interface.clone(),
-        queues: queues(&link),
+        interfaces: vec![options.interface.clone()],
         listen: options.listen.clone(),
-        origin,
-        socket: folder.join("admin.sock"),
+        origins: vec![origin],
         arena_bytes: options.arena_mib << 20,
         sender: options.sender.clone(),
         xdp: options.xdp.clone(),
         bind: options.bind.clone(),
+        ..Settings::in_folder(&folder)
     };
-    machine.hugepages(settings.hugepage_bytes())?;
+    machine.hugepages(daemon::hugepage_bytes(settings.arena_bytes, queues(&link)))?;
     let config = folder.join("edged.toml");
-    daemon::write_config(&settings, &config)?;
+    settings.write(&config)?;
     let mut edged = Daemon::start(
         Command::new(place::release("edged"))
             .arg("--config")

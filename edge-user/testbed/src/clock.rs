@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Short enough that nobody notices the wait, long enough that waiting costs nothing.
-const STEP: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(5);
 
 #[expect(
     clippy::disallowed_methods,

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
+use crate::bed::Bed;
 use crate::clock;
 use crate::place;
 use crate::process;
 use crate::stop::{self, Stop};
 
-/// The service's port.
-pub const PORT: u16 = 7347;
 /// Metrics and health.
 pub const METRICS: &str = "127.0.0.1:9347";
 /// How long a start may take: loading the program through the verifier and clearing the arena's
@@ -36,46 +36,91 @@ pub const SENDERS: [&str; 2] = ["gso", "xsk"];
 /// What of the daemon's settings a run chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub interface: String,
-    /// Receive queues of the interface; each has a worker.
-    pub queues: u64,
+    pub interfaces: Vec<String>,
     pub listen: Vec<SocketAddr>,
-    pub origin: PathBuf,
+    /// Folders; the second is asked when the first cannot help.
+    pub origins: Vec<PathBuf>,
     pub socket: PathBuf,
+    pub metrics: &'static str,
     pub arena_bytes: u64,
+    pub hugepages: &'static str,
     pub sender: String,
     pub xdp: String,
     pub bind: String,
+    pub vlans: &'static [&'static str],
 }
 
 impl Settings {
-    /// What to reserve so that the daemon finds its hugepages.
-    pub fn hugepage_bytes(&self) -> u64 {
-        self.arena_bytes + self.queues * QUEUE_BYTES + BESIDE_ARENA_BYTES
+    /// An edge on its side of a bed, over IPv4 and IPv6, with its files in this folder.
+    pub fn on(bed: &Bed, folder: &Path) -> Self {
+        Self {
+            interfaces: vec![bed.edge.link.into()],
+            listen: bed.services().to_vec(),
+            ..Self::in_folder(folder)
+        }
+    }
+
+    /// Native XDP, and files in this folder; where it serves is yet to be named.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self {
+            interfaces: Vec::new(),
+            listen: Vec::new(),
+            origins: vec![folder.join("origin")],
+            socket: folder.join("admin.sock"),
+            metrics: METRICS,
+            arena_bytes: 64 << 20,
+            hugepages: "require",
+            sender: "gso".into(),
+            xdp: "native".into(),
+            bind: "copy".into(),
+            vlans: &[],
+        }
+    }
+
+    pub fn origin(&self) -> &Path {
+        &self.origins[0]
     }
 
     pub fn to_toml(&self) -> String {
-        let listen: Vec<String> = self
-            .listen
-            .iter()
-            .map(|address| quote(&address.to_string()))
-            .collect();
-        format!(
-            "[service]\ninterfaces = [{}]\nlisten = [{}]\nsender = {}\n\n\
-             [xdp]\nmode = {}\nbind = {}\n\n\
-             [store]\narena = \"memory\"\nsize = \"{}MiB\"\nhugepages = \"require\"\n\n\
-             [[origin]]\nurl = {}\n\n\
-             [admin]\nsocket = {}\nmetrics = \"{METRICS}\"\n",
-            quote(&self.interface),
-            listen.join(", "),
-            quote(&self.sender),
-            quote(&self.xdp),
-            quote(&self.bind),
-            self.arena_bytes >> 20,
-            quote(&format!("file://{}", self.origin.display())),
-            quote(&self.socket.display().to_string()),
-        )
+        let url = |origin: &PathBuf| json!({"url": format!("file://{}", origin.display())});
+        let origins: Vec<Value> = self.origins.iter().map(url).collect();
+        let file = json!({
+            "service": {
+                "interfaces": self.interfaces,
+                "listen": self.listen,
+                "sender": self.sender,
+            },
+            "xdp": {"mode": self.xdp, "bind": self.bind, "vlans": self.vlans},
+            "store": {
+                "arena": "memory",
+                "size": format!("{}KiB", self.arena_bytes >> 10),
+                "hugepages": self.hugepages,
+            },
+            "origin": origins,
+            "admin": {"socket": self.socket, "metrics": self.metrics},
+        });
+        toml::to_string(&file).expect("a tree of tables and texts")
     }
+
+    /// Writes the settings where the daemon will read them.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let written = fs::write(file, self.to_toml());
+        written.with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// `edged` with these settings in this file, on the edge's side of a bed.
+    pub fn command(&self, bed: &Bed, file: &Path) -> Result<Command> {
+        self.write(file)?;
+        let mut command = bed.edge.inside(place::release("edged"));
+        command.arg("--config").arg(file);
+        Ok(command)
+    }
+}
+
+/// What to reserve so that a daemon with such an arena and so many receive queues finds its
+/// hugepages.
+pub fn hugepage_bytes(arena_bytes: u64, queues: u64) -> u64 {
+    arena_bytes + queues * QUEUE_BYTES + BESIDE_ARENA_BYTES
 }
 
 /// A running daemon. Let go of without `stop`, it is ended all the same.
@@ -183,8 +228,8 @@ impl Daemon {
         process::signal(&self.child, signal)
     }
 
-    /// Waits for an end nobody asks for, and hands over how it ended and all it said.
-    pub fn ended(mut self, within: Duration) -> Result<(ExitStatus, Vec<String>)> {
+    /// Waits for an end nobody asks for, and hears the last of what it says.
+    pub fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
         let status = clock::poll(within, || child.try_wait().transpose());
         let Some(status) = status else {
@@ -194,7 +239,7 @@ impl Daemon {
         while let Ok(line) = self.stderr.recv_timeout(LAST_WORDS_WITHIN) {
             self.hear(line);
         }
-        Ok((status?, std::mem::take(&mut self.said)))
+        Ok(status?)
     }
 
     /// Asks it to stop, insists on a clean end, and hands over all it said.
@@ -220,27 +265,26 @@ impl Drop for Daemon {
     }
 }
 
+/// What `edge stat --json` tells of a daemon.
+pub fn stat<T: DeserializeOwned>(socket: &Path, more: &[&str]) -> Result<T> {
+    let mut command = Command::new(place::release("edge"));
+    command.args(["stat", "--json", "--socket"]).arg(socket);
+    let text = process::output(command.args(more))?;
+    serde_json::from_str(&text).context("`edge stat --json` wrote something else")
+}
+
 /// What the daemon counted so far, as `edge stat --json` tells it.
 #[derive(Clone, Debug)]
 pub struct Counts(Value);
 
 impl Counts {
     pub fn read(socket: &Path) -> Result<Self> {
-        Self::ask(socket, &[])
-    }
-
-    fn ask(socket: &Path, more: &[&str]) -> Result<Self> {
-        let mut command = Command::new(place::release("edge"));
-        command.args(["stat", "--json", "--socket"]).arg(socket);
-        command.args(more);
-        let text = process::output(&mut command)?;
-        let value = serde_json::from_str(&text).context("`edge stat --json` wrote no JSON")?;
-        Ok(Self(value))
+        stat(socket, &[]).map(Self)
     }
 
     /// The counts of an edge at rest, which must add up (I2, I10).
     pub fn audited(socket: &Path) -> Result<Self> {
-        Self::ask(socket, &["--check"])
+        stat(socket, &["--check"]).map(Self)
     }
 
     /// All of it, as the edge tells it.
@@ -270,11 +314,6 @@ impl Counts {
     }
 }
 
-/// Writes the settings where the daemon will read them.
-pub fn write_config(settings: &Settings, file: &Path) -> Result<()> {
-    fs::write(file, settings.to_toml()).with_context(|| format!("cannot write {}", file.display()))
-}
-
 fn is_ready(line: &str) -> bool {
     line.split(|letter: char| !letter.is_ascii_alphanumeric())
         .any(|word| word == "ready")
@@ -289,38 +328,25 @@ fn quoted(said: &[String]) -> String {
     format!("\nit said:\n  {}", said[last..].join("\n  "))
 }
 
-/// JSON's strings are TOML's basic strings.
-fn quote(text: &str) -> String {
-    Value::from(text).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bed::Plan;
 
     #[test]
     fn the_settings_are_toml() {
+        let bed = Bed::new(0, Plan::default());
         let settings = Settings {
-            interface: "edge0".into(),
-            queues: 1,
-            listen: vec![
-                "10.71.0.1:7347".parse().unwrap(),
-                "[fd71::1]:7347".parse().unwrap(),
-            ],
-            origin: "/tmp/a b".into(),
-            socket: "/run/x.sock".into(),
             arena_bytes: 512 << 20,
-            sender: "gso".into(),
-            xdp: "native".into(),
-            bind: "copy".into(),
+            ..Settings::on(&bed, Path::new("/tmp/a b"))
         };
         let toml = settings.to_toml();
         assert!(
             toml.contains("listen = [\"10.71.0.1:7347\", \"[fd71::1]:7347\"]"),
             "{toml}"
         );
-        assert!(toml.contains("url = \"file:///tmp/a b\""), "{toml}");
-        assert!(toml.contains("size = \"512MiB\""), "{toml}");
+        assert!(toml.contains("url = \"file:///tmp/a b/origin\""), "{toml}");
+        assert!(toml.contains("size = \"524288KiB\""), "{toml}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod daemon;
 /// What a run borrows from the machine and gives back.
 pub mod machine;
 /// Two namespaces and the link between them.
-pub mod ground;
+pub mod bed;
 /// Memory in large pages.
 pub mod hugepages;
 /// What was changed, on disk, in case this process is killed.

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::ground::{self, Ground};
+use crate::bed::{self, Bed, Plan};
 use crate::hugepages;
 use crate::ledger::Ledger;
 use crate::sweep;
@@ -16,7 +16,7 @@ use crate::sweep;
 pub struct Machine {
     /// Taken when everything is back.
     ledger: Option<Ledger>,
-    ground: Option<Ground>,
+    bed: Option<Bed>,
     before: Before,
 }
 
@@ -32,11 +32,11 @@ impl Machine {
         sweep::sweep()?;
         let before = Before {
             hugepages: hugepages::count()?,
-            netns_mounted: ground::netns_mounted()?,
+            netns_mounted: bed::netns_mounted()?,
         };
         Ok(Self {
             ledger: Some(Ledger::open()?),
-            ground: None,
+            bed: None,
             before,
         })
     }
@@ -60,14 +60,11 @@ impl Machine {
     }
 
     /// Namespaces and the link between them.
-    pub fn ground(&mut self, pass: &Path) -> Result<&Ground> {
-        let ledger = self
-            .ledger
-            .as_mut()
-            .context("everything was given back already")?;
-        let ground = self.ground.insert(Ground::named_after_this_process());
-        ground.make(ledger, pass)?;
-        Ok(ground)
+    pub fn bed(&mut self) -> Result<&Bed> {
+        self.expect_namespaces()?;
+        let bed = self.bed.insert(Bed::new(0, Plan::default()));
+        bed.make()?;
+        Ok(bed)
     }
 
     /// The commands that make namespaces themselves (tests) may leave the mount of `ip netns`.
@@ -81,7 +78,7 @@ impl Machine {
     /// Gives everything back and makes sure of it.
     pub fn give_back(mut self) -> Result<()> {
         self.undo()?;
-        let ours = ground::ours();
+        let ours = bed::ours();
         if !ours.is_empty() {
             bail!(
                 "not as it was before: namespaces {} are left",
@@ -94,7 +91,7 @@ impl Machine {
             let before = self.before.hugepages;
             eprintln!("somebody else changed vm.nr_hugepages meanwhile: {now}, was {before}");
         }
-        if ground::netns_mounted()? && !self.before.netns_mounted {
+        if bed::netns_mounted()? && !self.before.netns_mounted {
             eprintln!("somebody else made namespaces meanwhile: /run/netns stays mounted");
         }
         eprintln!("links, namespaces, programs, mounts and hugepages were put back");
@@ -111,16 +108,16 @@ impl Machine {
                 problems.push(format!("{error:#}"));
             }
         };
-        if let Some(ground) = self.ground.take() {
-            step(ground.remove());
+        if let Some(bed) = self.bed.take() {
+            step(bed.remove());
         }
         // Also those of test processes that were ended before they could clean up.
-        for name in ground::ours().into_iter().chain(ground::leftovers()) {
-            ground::end_inhabitants(&name);
-            step(ground::remove_namespace(&name));
+        for name in bed::ours().into_iter().chain(bed::leftovers()) {
+            bed::end_inhabitants(&name);
+            step(bed::remove_namespace(&name));
         }
         if ledger.record.netns_mounted {
-            step(ground::unmount_names());
+            step(bed::unmount_names());
         }
         if let Some(folder) = ledger.record.folder.clone() {
             step(sweep::remove_folder(&folder));

@@ -32,9 +32,11 @@ pub fn xdp() -> PathBuf {
     target().join("xdp")
 }
 
-/// A program of the release build.
+/// A program of the release build, or of the folder that tests are to try.
 pub fn release(program: &str) -> PathBuf {
-    target().join("release").join(program)
+    env::var_os("SEALEDGE_BIN_DIR")
+        .map_or_else(|| target().join("release"), PathBuf::from)
+        .join(program)
 }
 
 /// Debian's Python, whatever other comes first in the path: the tests' modules are made for it.

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::ground;
+use crate::bed;
 use crate::hugepages;
 use crate::ledger::{self, Record};
 
 /// Leftovers first: they hold addresses, names and memory that this run may need.
 pub fn sweep() -> Result<()> {
-    for name in ground::leftovers() {
+    for name in bed::leftovers() {
         eprintln!("found namespace {name} of a killed run: removing it");
-        ground::end_inhabitants(&name);
-        ground::remove_namespace(&name)?;
+        bed::end_inhabitants(&name);
+        bed::remove_namespace(&name)?;
     }
     for (path, record) in ledger::orphans() {
         eprintln!(
@@ -32,7 +32,7 @@ fn put_back(record: &Record) -> Result<()> {
         remove_folder(folder)?;
     }
     if record.netns_mounted && !ledger::others_run() {
-        ground::unmount_names()?;
+        bed::unmount_names()?;
     }
     hugepages::take_away(record.hugepages_added)
 }

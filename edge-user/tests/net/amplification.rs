@@ -7,8 +7,8 @@ use std::time::Duration;
 use edge_ebpf::golden::build;
 use edge_ebpf::wire::{Cookie, WELCOME_HEADER_BYTES, Welcome};
 
-use crate::daemon::{Edged, Setup};
-use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
+use crate::daemon::{Edged, Settings, settings};
+use crate::ground::{FULL_MTU_BYTES, Ground, Plan, offload};
 use crate::objects::Object;
 use crate::tap::{self, Heard, Tap, ip_bytes};
 use crate::trace::{Answer, Bait, Row, WORDS, Wrapping, rows};
@@ -35,7 +35,7 @@ fn forged_sources_get_no_more_than_they_sent_without_a_program() {
 }
 
 fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static str) {
-    let Some(ground) = Ground::with(&Plan {
+    let Some(ground) = Ground::with(Plan {
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
     }) else {
@@ -44,13 +44,13 @@ fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static
     let object = Object::seal(&ground, "bait", 1_000_000);
     let edged = Edged::start(
         &ground,
-        &Setup {
-            xdp,
-            ..Setup::of(&ground, sender)
+        &Settings {
+            xdp: xdp.to_owned(),
+            ..settings(&ground, sender)
         },
     );
     // Else what the kernel sends has checksums only in part, and we want to look at them.
-    ground.edge.offload("off");
+    offload(&ground.edge, "off");
     // The chunks are there: whoever was believed would get a hundred times what he sends.
     object.fetch(&ground, ground.service_v4());
     let bait = Bait {
@@ -82,7 +82,8 @@ fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static
 pub(crate) fn cookie(ground: &Ground) -> Cookie {
     let socket = ground
         .reader
-        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap())
+        .unwrap();
     socket
         .set_read_timeout(Some(Duration::from_secs(2)))
         .unwrap();

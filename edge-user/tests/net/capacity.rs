@@ -9,7 +9,7 @@ use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
 use serde_json::{Value, json};
 
-use crate::daemon::{Edged, Setup, gets};
+use crate::daemon::{Edged, gets, settings};
 use crate::ground::{Ground, program};
 use crate::wait;
 
@@ -28,10 +28,10 @@ struct Site<'a> {
 
 impl<'a> Site<'a> {
     fn of(ground: &'a Ground, sender: &'static str) -> Self {
-        let setup = Setup::of(ground, sender);
+        let setup = settings(ground, sender);
         let tickets = ground.folder().join("tickets");
         let mut seed = Command::new(program("edge-bench"));
-        seed.arg("seed").arg("--origin").arg(&setup.origin);
+        seed.arg("seed").arg("--origin").arg(setup.origin());
         seed.args(["--bytes", CONTENT_BYTES, "--object-bytes", CONTENT_BYTES]);
         seed.arg("--tickets").arg(&tickets);
         assert_code(&wait::ended(seed, SEARCH_TIME_MAX), 0);

@@ -15,13 +15,13 @@ use edge_user::sys::mapping::Mapping;
 use edge_user::sys::socket::ServiceSocket;
 use edge_user::sys::xsk::Xsk;
 
-use crate::daemon::{Edged, Setup, command_with};
+use crate::daemon::{Edged, Settings, command, command_with, settings};
 use crate::ground::{Ground, bpf_object, ip, program};
 use crate::objects::Object;
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended, pause};
 
-fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
-    let output = ended(setup.command(ground), ANSWER_TIME_MAX);
+fn refused(ground: &Ground, setup: &Settings, code: i32, words: &[&str]) {
+    let output = ended(command(ground, setup), ANSWER_TIME_MAX);
     assert_refused(&output, code, words);
     assert!(!setup.socket.exists(), "the admin socket is left behind");
 }
@@ -29,10 +29,10 @@ fn refused(ground: &Ground, setup: &Setup, code: i32, words: &[&str]) {
 #[test]
 fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
     let Some(ground) = Ground::new() else { return };
-    let good = || Setup::of(&ground, "gso");
+    let good = || settings(&ground, "gso");
 
-    let large = Setup {
-        size: "64GiB",
+    let large = Settings {
+        arena_bytes: 64 << 30,
         hugepages: "require",
         ..good()
     };
@@ -42,7 +42,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         78,
         &["32768 pages", "sysctl -w vm.nr_hugepages"],
     );
-    let missing = Setup {
+    let missing = Settings {
         interfaces: vec!["edge0".to_owned(), "nowhere0".to_owned()],
         ..good()
     };
@@ -52,8 +52,8 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         78,
         &["no interface \"nowhere0\"", "ip link"],
     );
-    let no_origin = Setup {
-        origin: ground.folder().join("missing"),
+    let no_origin = Settings {
+        origins: vec![ground.folder().join("missing")],
         ..good()
     };
     refused(
@@ -62,7 +62,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         78,
         &["origin[0].url", "missing", "make it"],
     );
-    let elsewhere = Setup {
+    let elsewhere = Settings {
         listen: vec!["10.71.0.99:7347".parse().unwrap()],
         ..good()
     };
@@ -75,7 +75,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
             "ip address add",
         ],
     );
-    let loopback = Setup {
+    let loopback = Settings {
         interfaces: vec!["lo".to_owned()],
         ..good()
     };
@@ -85,15 +85,17 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         78,
         &["lo has no native XDP", "\"generic\""],
     );
-    let small = Setup {
-        size: "1MiB",
+    let small = Settings {
+        arena_bytes: 1 << 20,
         ..good()
     };
     refused(&ground, &small, 78, &["store.size"]);
 
-    let misspelt = good().text().replace("mode", "mdoe");
+    let misspelt = good().to_toml().replace("mode", "mdoe");
     let output = ended(command_with(&ground, &misspelt), ANSWER_TIME_MAX);
-    assert_refused(&output, 78, &["edged.toml:2: xdp.mdoe", "`mode`"]);
+    let lines = misspelt.lines().take_while(|line| !line.contains("mdoe"));
+    let place = format!("edged.toml:{}: xdp.mdoe", lines.count() + 1);
+    assert_refused(&output, 78, &[&place, "`mode`"]);
     assert!(!ground.has_program());
 }
 
@@ -127,10 +129,10 @@ fn an_mtu_too_large_for_native_xdp_is_named() {
         "ip link set edge0 mtu 3000",
         "\"generic\"",
     ];
-    refused(&ground, &Setup::of(&ground, "gso"), 78, &words);
-    let generic = Setup {
-        xdp: "generic",
-        ..Setup::of(&ground, "gso")
+    refused(&ground, &settings(&ground, "gso"), 78, &words);
+    let generic = Settings {
+        xdp: "generic".into(),
+        ..settings(&ground, "gso")
     };
     Edged::start(&ground, &generic).stop();
 }
@@ -138,8 +140,8 @@ fn an_mtu_too_large_for_native_xdp_is_named() {
 #[test]
 fn too_few_descriptors_are_named_with_their_limit() {
     let Some(ground) = Ground::new() else { return };
-    let setup = Setup::of(&ground, "gso");
-    let command = setup.command(&ground);
+    let setup = settings(&ground, "gso");
+    let command = command(&ground, &setup);
     let mut few = Command::new("prlimit");
     few.arg("--nofile=24")
         .arg(command.get_program())
@@ -154,9 +156,9 @@ fn too_few_descriptors_are_named_with_their_limit() {
 fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
     let Some(ground) = Ground::new() else { return };
     let in_edge = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace], words].concat());
-    let at = |address: &str| Setup {
+    let at = |address: &str| Settings {
         listen: vec![format!("[{address}]:7347").parse().unwrap()],
-        ..Setup::of(&ground, "gso")
+        ..settings(&ground, "gso")
     };
     in_edge(&["address", "add", "fd71::77/64", "dev", "edge0"]);
     Edged::start(&ground, &at("fd71::77")).stop();
@@ -172,7 +174,11 @@ fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
 
     // More questions than anybody waits for.
     let transmits = "/proc/sys/net/ipv6/conf/edge0/dad_transmits";
-    ground.edge.enter(|| fs::write(transmits, "60").unwrap());
+    ground
+        .edge
+        .enter(|| fs::write(transmits, "60"))
+        .unwrap()
+        .unwrap();
     in_edge(&["address", "add", "fd71::78/64", "dev", "edge0"]);
     let words = [
         "[fd71::78]:7347 is still tentative after 4 s",
@@ -186,29 +192,33 @@ fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
     let Some(ground) = Ground::new() else { return };
     let link_local: Ipv6Addr = "fe80::ff:fe00:1".parse().unwrap();
     for xdp in ["native", "off"] {
-        let setup = Setup {
+        let setup = Settings {
             listen: vec![(link_local, 7347).into()],
-            xdp,
-            ..Setup::of(&ground, "gso")
+            xdp: xdp.to_owned(),
+            ..settings(&ground, "gso")
         };
         let edged = Edged::start(&ground, &setup);
-        let answer = ground.reader.enter(|| {
-            let network = Network::open().unwrap();
-            let link = network.interface("reader0").unwrap().unwrap();
-            let edge = SocketAddrV6::new(link_local, 7347, 0, link.index);
-            let socket = UdpSocket::bind("[::]:0").unwrap();
-            socket.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
-            let mut hello = Hello {
-                nonce: *b"linklocl",
-            }
-            .encode()
-            .to_vec();
-            hello.resize(HELLO_BYTES_MIN, 0);
-            socket.send_to(&hello, edge).unwrap();
-            let mut answer = [0; 2048];
-            let len = socket.recv(&mut answer).unwrap();
-            (len == hello.len()).then(|| Welcome::decode(answer.first_chunk().unwrap()).unwrap())
-        });
+        let answer = ground
+            .reader
+            .enter(|| {
+                let network = Network::open().unwrap();
+                let link = network.interface("reader0").unwrap().unwrap();
+                let edge = SocketAddrV6::new(link_local, 7347, 0, link.index);
+                let socket = UdpSocket::bind("[::]:0").unwrap();
+                socket.set_read_timeout(Some(ANSWER_TIME_MAX)).unwrap();
+                let mut hello = Hello {
+                    nonce: *b"linklocl",
+                }
+                .encode()
+                .to_vec();
+                hello.resize(HELLO_BYTES_MIN, 0);
+                socket.send_to(&hello, edge).unwrap();
+                let mut answer = [0; 2048];
+                let len = socket.recv(&mut answer).unwrap();
+                (len == hello.len())
+                    .then(|| Welcome::decode(answer.first_chunk().unwrap()).unwrap())
+            })
+            .unwrap();
         assert_eq!(answer.unwrap().nonce, *b"linklocl");
         edged.stop();
     }
@@ -218,7 +228,7 @@ fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
 fn what_somebody_else_holds_is_named_and_worth_another_try() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "held", 100_000);
-    let setup = Setup::of(&ground, "gso");
+    let setup = settings(&ground, "gso");
     let pass = bpf_object("edge-pass").display().to_string();
     let link = [
         "-n",
@@ -247,7 +257,7 @@ fn what_somebody_else_holds_is_named_and_worth_another_try() {
     drop(queue);
 
     let edged = Edged::start(&ground, &setup);
-    let second = Setup {
+    let second = Settings {
         socket: ground.folder().join("second.sock"),
         ..setup
     };
@@ -264,11 +274,14 @@ fn what_somebody_else_holds_is_named_and_worth_another_try() {
 /// An AF_XDP socket on the queue that an edge would use.
 fn bound_to_queue(ground: &Ground) -> io::Result<Xsk> {
     let umem = Mapping::anonymous(XSK.umem_bytes(), false)?;
-    ground.edge.enter(|| {
-        let socket = Xsk::new(umem, XSK)?;
-        socket.bind(ground.edge.link, 0)?;
-        Ok(socket)
-    })
+    ground
+        .edge
+        .enter(|| {
+            let socket = Xsk::new(umem, XSK)?;
+            socket.bind(ground.edge.link, 0)?;
+            Ok(socket)
+        })
+        .unwrap()
 }
 
 #[test]
@@ -287,7 +300,7 @@ fn what_is_let_go_of_a_moment_later_is_had() {
     let Some(ground) = Ground::new() else { return };
     had_after(|| bound_to_queue(&ground));
     for address in [ground.service_v4(), ground.service_v6()] {
-        had_after(|| ground.edge.enter(|| ServiceSocket::bind(address)));
+        had_after(|| ground.edge.enter(|| ServiceSocket::bind(address)).unwrap());
     }
 }
 
@@ -298,9 +311,9 @@ fn edged_without_rights_says_which_it_needs() {
     let copy = ground.folder().join("edged");
     fs::copy(program("edged"), &copy).unwrap();
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    let setup = Setup::of(&ground, "gso");
+    let setup = settings(&ground, "gso");
     let file = ground.folder().join("edged.toml");
-    fs::write(&file, setup.text()).unwrap();
+    fs::write(&file, setup.to_toml()).unwrap();
     let mut command = ground.edge.inside("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     command.arg(&copy).arg("--config").arg(&file);
@@ -313,7 +326,7 @@ fn a_get_that_cannot_succeed_says_why() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "asked-for", 100_000);
     let other = Object::seal(&ground, "asked-of-nobody", 100_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let edged = Edged::start(&ground, &settings(&ground, "gso"));
     let get = |ticket: &str, edge: &str| {
         let mut command: Command = ground.reader.inside(program("edge"));
         command
@@ -347,7 +360,8 @@ fn a_get_that_cannot_succeed_says_why() {
     let nobody = "10.71.0.99:7347".parse().unwrap();
     let mute = ground
         .edge
-        .enter(|| UdpSocket::bind(ground.service_v4()).unwrap());
+        .enter(|| UdpSocket::bind(ground.service_v4()).unwrap())
+        .unwrap();
     thread::scope(|scope| {
         scope.spawn(|| other.assert_not_to_be_had(&ground, nobody, 1, &["10.71.0.99:7347"]));
         let words = [running, "does not answer", "firewall"];

@@ -7,7 +7,7 @@ use edge_ebpf::reason::Reason;
 use edge_user::counters::{Snapshot, packets, sum};
 
 use crate::amplification::{answers, cookie};
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, settings};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::objects::Object;
 use crate::trace::{Bait, rows};
@@ -16,7 +16,7 @@ use crate::wait;
 with_each_sender!(every_frame_of_a_mixed_load_is_counted_once_at_every_stage);
 
 fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static str) {
-    let Some(ground) = Ground::with(&Plan {
+    let Some(ground) = Ground::with(Plan {
         queues: 2,
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
@@ -24,7 +24,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
         return;
     };
     let object = Object::seal(&ground, "mixed", 5_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     let start = at_rest(&edged);
 
     object.fetch_by_many(&ground, 4);
@@ -80,7 +80,7 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
 fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "polite", 10_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, "xsk"));
+    let edged = Edged::start(&ground, &settings(&ground, "xsk"));
     for _ in 0..4 {
         object.fetch(&ground, ground.service_v4());
     }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, command, settings};
 use crate::ground::{Ground, tell_skip};
 use crate::wait;
 
@@ -39,9 +39,9 @@ fn edged_leaves_no_core_dump() {
         tell_skip("this machine keeps no core dumps (kernel.core_pattern)");
         return;
     }
-    let setup = Setup::of(&ground, "gso");
-    let command = with_cores(&setup.command(&ground), ground.folder());
-    let mut edged = Edged::start_command(&ground, &setup, command);
+    let setup = settings(&ground, "gso");
+    let command = with_cores(&command(&ground, &setup), ground.folder());
+    let edged = Edged::start_command(&setup, command);
     edged.signal(Signal::ABORT);
     let status = edged.end(wait::ANSWER_TIME_MAX);
     assert_eq!(status.signal(), Some(Signal::ABORT.as_raw()));
@@ -93,10 +93,10 @@ fn a_copy_of_the_memory_holds_no_cookie_secret() {
     let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 + 3).unwrap());
     fs::write(&secret_file, secret).unwrap();
     fs::set_permissions(&secret_file, Permissions::from_mode(0o600)).unwrap();
-    let setup = Setup::of(&ground, "gso");
-    let mut command = setup.command(&ground);
+    let setup = settings(&ground, "gso");
+    let mut command = command(&ground, &setup);
     command.env("SEALEDGE_COOKIE__SECRET_FILE", &secret_file);
-    let edged = Edged::start_command(&ground, &setup, command);
+    let edged = Edged::start_command(&setup, command);
     let copy = dumpable_memory(edged.pid());
     assert!(copy.len() > 100_000, "the stacks and the heap at least");
     let held = copy.windows(secret.len()).filter(|bytes| *bytes == secret);

@@ -1,33 +1,29 @@
 //! What the kernel reports about interfaces, and for which namespace.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use edge_user::network::{AddressState, Network};
 
-use crate::daemon::{Edged, Setup, command_beside};
-use crate::ground::{Ground, Plan, Side, ip};
+use crate::daemon::{Edged, command_beside, settings};
+use crate::ground::{Ground, Plan, Side};
 use crate::objects::Object;
 use crate::wait;
 
 fn with_queues(queues: u32) -> Option<Ground> {
-    Ground::with(&Plan {
+    Ground::with(Plan {
         queues,
         ..Plan::default()
     })
 }
 
 fn ask<T: Send>(side: &Side, what: impl FnOnce(Network) -> T + Send) -> T {
-    side.enter(|| what(Network::open().unwrap()))
+    side.enter(|| what(Network::open().unwrap())).unwrap()
 }
 
 fn ip_in(side: &Side, words: &str) {
-    let words: Vec<_> = words.split_whitespace().collect();
-    ip(&[&["-n", &side.namespace], words.as_slice()].concat());
+    side.ip(words).unwrap();
 }
 
 #[test]
@@ -36,9 +32,9 @@ fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
     let object = Object::seal(&ground, "elsewhere", 300_000);
     // `nsenter --net` leaves /sys as it is, and so does systemd's NetworkNamespacePath=.
     assert!(!Path::new("/sys/class/net").join(ground.edge.link).exists());
-    let setup = Setup::of(&ground, "gso");
+    let setup = settings(&ground, "gso");
     let command = command_beside(&ground, &setup);
-    let edged = Edged::start_command(&ground, &setup, command);
+    let edged = Edged::start_command(&setup, command);
     object.fetch(&ground, ground.service_v4());
     let stat = edged.settled();
     assert_eq!(
@@ -123,21 +119,9 @@ fn a_look_at_one_interface_is_cheap_among_ten_thousand_addresses() {
     const COUNT: u32 = 10_000;
     let Some(ground) = Ground::new() else { return };
     let side = &ground.edge;
-    let mut batch = String::new();
-    for number in 1..=COUNT {
-        let address = Ipv4Addr::from(0x0a48_0000 + number);
-        writeln!(batch, "address add {address}/32 dev lo").unwrap();
-    }
-    let mut command = Command::new("ip");
-    command.args(["-n", &side.namespace, "-batch", "-"]);
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(batch.as_bytes())
-        .unwrap();
-    assert!(child.wait().unwrap().success());
+    let addresses = (1..=COUNT).map(|number| Ipv4Addr::from(0x0a48_0000 + number));
+    let add = |address| format!("address add {address}/32 dev lo");
+    side.ip_batch(addresses.map(add)).unwrap();
     let (look, all) = ask(side, |network| {
         let mut looks: Vec<_> = (0..9)
             .map(|_| {

@@ -6,7 +6,7 @@ use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::reason::Reason;
 use edge_user::counters::{ReasonCounts, Snapshot, sum};
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::tap::Tap;
 use crate::wait;
@@ -27,7 +27,7 @@ fn golden_packets_end_as_named_on_a_wire_with_the_generic_program(sender: &'stat
 }
 
 fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str) {
-    let Some(ground) = Ground::with(&Plan {
+    let Some(ground) = Ground::with(Plan {
         golden: true,
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
@@ -36,10 +36,10 @@ fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str
     };
     let edged = Edged::start(
         &ground,
-        &Setup {
-            xdp,
+        &Settings {
+            xdp: xdp.to_owned(),
             vlans: &["untagged", "5", "5.5"],
-            ..Setup::of(&ground, sender)
+            ..settings(&ground, sender)
         },
     );
     let tap = Tap::on(&ground.reader);

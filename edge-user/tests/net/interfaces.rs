@@ -1,13 +1,13 @@
 //! One edge on several interfaces.
 
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{Ipv6Addr, SocketAddrV6};
 
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::SERVICE_PORT;
 use edge_user::counters::{Fault, Snapshot};
 
-use crate::daemon::{Edged, Setup};
-use crate::ground::{Ground, SecondLink, Side, ip};
+use crate::daemon::{Edged, Settings, command, settings};
+use crate::ground::{Ground, SecondLink, ip};
 use crate::objects::Object;
 use crate::wait::{self, ANSWER_TIME_MAX, assert_refused, ended};
 
@@ -20,19 +20,12 @@ with_each_sender!(
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x71);
 
 /// Both interfaces, and all addresses of both.
-fn setup(ground: &Ground, second: &SecondLink, sender: &'static str) -> Setup {
-    let mut setup = Setup::of(ground, sender);
+fn setup(ground: &Ground, second: &SecondLink, sender: &'static str) -> Settings {
+    let mut setup = settings(ground, sender);
     setup.interfaces.push(second.edge.link.to_owned());
-    let [v4, v6] = addresses(&second.edge);
+    let [v4, v6] = second.services();
     setup.listen.extend([v4, v6]);
     setup
-}
-
-fn addresses(side: &Side) -> [SocketAddr; 2] {
-    [
-        (side.ipv4, SERVICE_PORT).into(),
-        (side.ipv6, SERVICE_PORT).into(),
-    ]
 }
 
 /// On each interface: frames steered, and datagrams that its workers sent.
@@ -81,10 +74,10 @@ fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(send
     );
     // What one reader made resident, the other gets by its own interface.
     object.fetch(&ground, ground.service_v4());
-    for address in addresses(&ground.edge) {
+    for address in ground.services() {
         assert_hits_on(&edged, 0, || object.fetch(&ground, address));
     }
-    for address in addresses(&second.edge) {
+    for address in second.services() {
         let fetch = || object.fetch_by(&second.reader, &ground, address);
         assert_hits_on(&edged, 1, fetch);
     }
@@ -98,6 +91,7 @@ fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(send
         let network = edge_user::network::Network::open().unwrap();
         network.interface("reader1").unwrap().unwrap().index
     });
+    let index = index.unwrap();
     let local = SocketAddrV6::new(LINK_LOCAL, SERVICE_PORT, 0, index).into();
     let fetch = || object.fetch_by(&second.reader, &ground, local);
     assert_hits_on(&edged, 1, fetch);
@@ -110,9 +104,9 @@ fn an_interface_that_is_removed_is_a_fault_and_the_other_goes_on_until_it_is_rem
     let Some(ground) = Ground::new() else { return };
     let second = ground.add_link();
     let object = Object::seal(&ground, "half", 300_000);
-    let mut edged = Edged::start(&ground, &setup(&ground, &second, sender));
+    let edged = Edged::start(&ground, &setup(&ground, &second, sender));
     object.fetch(&ground, ground.service_v4());
-    object.fetch_by(&second.reader, &ground, addresses(&second.edge)[0]);
+    object.fetch_by(&second.reader, &ground, second.services()[0]);
     edged.settled();
     let delete = |link| ip(&["-n", &ground.edge.namespace, "link", "delete", link]);
 
@@ -143,7 +137,7 @@ fn an_interface_that_is_removed_is_a_fault_and_the_other_goes_on_until_it_is_rem
     });
     assert!(ended.is_some(), "{:?}", threads());
     assert!(threads().contains(&"worker-0\n".to_owned()));
-    for address in addresses(&ground.edge) {
+    for address in ground.services() {
         assert_hits_on(&edged, 0, || object.fetch(&ground, address));
     }
     assert!(found(&edged.stat().faults), "the fault lasts");
@@ -175,7 +169,7 @@ fn a_fault_of_one_interface_names_it_and_the_others_serve() {
         let expected = vec![(cause, on.clone(), Some(on))];
         let found = wait::until(ANSWER_TIME_MAX, || (faults() == expected).then_some(()));
         assert!(found.is_some(), "{:?}\n{}", faults(), edged.log());
-        for address in addresses(&ground.edge) {
+        for address in ground.services() {
             assert_hits_on(&edged, 0, || object.fetch(&ground, address));
         }
     };
@@ -192,8 +186,12 @@ fn what_edged_cannot_start_with_on_several_interfaces_is_one_line_that_names_the
     let Some(ground) = Ground::new() else { return };
     let second = ground.add_link();
     let edge = &ground.edge.namespace;
-    let refused = |setup: &Setup, code, words: &[&str]| {
-        assert_refused(&ended(setup.command(&ground), ANSWER_TIME_MAX), code, words);
+    let refused = |setup: &Settings, code, words: &[&str]| {
+        assert_refused(
+            &ended(command(&ground, setup), ANSWER_TIME_MAX),
+            code,
+            words,
+        );
         assert!(!ground.has_program(), "the program is left on the first");
     };
     let good = || setup(&ground, &second, "gso");

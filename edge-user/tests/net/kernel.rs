@@ -9,7 +9,7 @@ use edge_ebpf::wire::Welcome;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::Ground;
 use crate::objects::Object;
 use crate::tap::{self, Tap};
@@ -21,9 +21,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "coalesced", 5_000_000);
-    let setup = Setup {
-        xdp: "generic",
-        ..Setup::of(&ground, "gso")
+    let setup = Settings {
+        xdp: "generic".into(),
+        ..settings(&ground, "gso")
     };
     let edged = Edged::start(&ground, &setup);
     object.fetch(&ground, ground.service_v4());
@@ -33,7 +33,11 @@ fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
         } else {
             (ground.reader.ipv6, 0).into()
         };
-        let socket = ground.reader.enter(|| UdpSocket::bind(any).unwrap());
+        let socket = ground
+            .reader
+            .enter(|| UdpSocket::bind(any))
+            .unwrap()
+            .unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket.connect(address).unwrap();
         let mut buffer = [0; 2048];
@@ -77,9 +81,9 @@ fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
 fn a_greeting_is_answered_or_not_alike_by_program_and_socket() {
     for xdp in ["native", "off"] {
         let Some(ground) = Ground::new() else { return };
-        let setup = Setup {
-            xdp,
-            ..Setup::of(&ground, "gso")
+        let setup = Settings {
+            xdp: xdp.to_owned(),
+            ..settings(&ground, "gso")
         };
         let edged = Edged::start(&ground, &setup);
         let tap = Tap::on(&ground.reader);

@@ -9,7 +9,7 @@ use edge_ebpf::reason::Reason;
 use edge_user::clock;
 use rustix::process::Signal;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{Ground, ip};
 use crate::objects::Object;
 use crate::tap::Tap;
@@ -37,9 +37,9 @@ fn ails(edged: &Edged, cause: &str) -> bool {
 fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "followed", 300_000);
-    let setup = Setup {
+    let setup = Settings {
         listen: vec![ground.service_v4()],
-        ..Setup::of(&ground, "gso")
+        ..settings(&ground, "gso")
     };
     let edged = Edged::start(&ground, &setup);
     object.fetch(&ground, ground.service_v4());
@@ -88,7 +88,11 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
 
     let script = include_str!("../../testbed/src/bin/edge-testbed/scenario/faults/detach.py");
     let mut detach = Command::new("python3");
-    detach.args(["-c", script, &ground.program_number().to_string()]);
+    detach.args([
+        "-c",
+        script,
+        &ground.edge.program().unwrap().unwrap().to_string(),
+    ]);
     assert!(detach.status().unwrap().success());
     assert!(ails(&edged, "program_detached"), "{}", edged.log());
     object.fetch(&ground, ground.service_v4());
@@ -98,7 +102,7 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
 fn an_idle_edged_uses_less_than_a_hundredth_of_a_core(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "once", 3_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     object.fetch(&ground, ground.service_v4());
     edged.settled();
     pause(Duration::from_secs(1));
@@ -124,9 +128,9 @@ fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program(
 ) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "again", 2_000_000);
-    let setup = Setup::of(&ground, sender);
+    let setup = settings(&ground, sender);
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
-        let mut edged = Edged::start(&ground, &setup);
+        let edged = Edged::start(&ground, &setup);
         assert!(ground.has_program());
         assert!(setup.socket.exists());
         object.fetch(&ground, ground.service_v4());
@@ -156,11 +160,11 @@ fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program(
 fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "cut-short", 200_000_000);
-    let mut edged = Edged::start(
+    let edged = Edged::start(
         &ground,
-        &Setup {
-            size: "16MiB",
-            ..Setup::of(&ground, sender)
+        &Settings {
+            arena_bytes: 16 << 20,
+            ..settings(&ground, sender)
         },
     );
     let mut get = object.get(&ground, ground.service_v4(), 0);
@@ -186,7 +190,7 @@ fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
 fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "moved", 300_000);
-    let mut edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     let link = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace, "link"], words].concat());
     let told = |edged: &Edged, words: &str| {
         let told = wait::until(ANSWER_TIME_MAX, || {

@@ -7,7 +7,7 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, settings};
 use crate::ground::Ground;
 use crate::objects::Object;
 
@@ -19,7 +19,7 @@ with_each_sender!(a_file_gets_through_a_path_that_loses_one_datagram_in_twenty);
 fn a_file_gets_through_a_path_that_loses_one_datagram_in_twenty(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "lossy", 20_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     let path = Path::new(&ground, ground.service_v4());
     thread::scope(|scope| {
         scope.spawn(|| path.run());
@@ -55,12 +55,15 @@ impl Drop for EndOnDrop<'_> {
 
 impl Path {
     fn new(ground: &Ground, edge: SocketAddr) -> Self {
-        let (near, far) = ground.reader.enter(|| {
-            let near = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let far = UdpSocket::bind("0.0.0.0:0").unwrap();
-            far.connect(edge).unwrap();
-            (near, far)
-        });
+        let (near, far) = ground
+            .reader
+            .enter(|| {
+                let near = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let far = UdpSocket::bind("0.0.0.0:0").unwrap();
+                far.connect(edge).unwrap();
+                (near, far)
+            })
+            .unwrap();
         for socket in [&near, &far] {
             set_socket_recv_buffer_size_force(socket, 16 << 20).unwrap();
             socket.set_nonblocking(true).unwrap();

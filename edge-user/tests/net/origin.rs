@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use edge_user::limits::ORIGIN_THREADS;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
 use crate::wait::{self, pause};
@@ -47,7 +47,7 @@ fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: 
     let Some(ground) = Ground::new() else { return };
     let healthy = Object::seal(&ground, "healthy", 3_000_000);
     let objects = DAMAGES.map(|(name, ..)| Object::seal(&ground, name, 300_000));
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     let edge = ground.service_v4();
     let mut saved = Vec::new();
     for (number, ((_, damage, _), object)) in DAMAGES.iter().zip(&objects).enumerate() {
@@ -141,7 +141,7 @@ fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
     let Some(leases) = Leases::on(&hanging.chunks[..1]) else {
         return;
     };
-    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let edged = Edged::start(&ground, &settings(&ground, "gso"));
     let begun = |count: u64| {
         let hung = || (edged.stat().origin.failed_total >= count).then_some(());
         wait::until(Duration::from_secs(15), hung).expect("the fetch is given up after 10 s");
@@ -171,16 +171,16 @@ fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
     };
     let object = Object::seal(&ground, "object", 6_000_000);
     assert!(object.chunks.len() > 2 * ORIGIN_THREADS);
-    let setup = Setup::of(&ground, "gso");
+    let setup = settings(&ground, "gso");
     let second = ground.folder().join("second");
     let mut copy = Command::new("cp");
-    copy.arg("-r").arg(&setup.origin).arg(&second);
+    copy.arg("-r").arg(setup.origin()).arg(&second);
     assert!(copy.status().unwrap().success());
     let Some(leases) = Leases::on(&object.chunks) else {
         return;
     };
-    let setup = Setup {
-        second_origin: Some(second),
+    let setup = Settings {
+        origins: vec![setup.origin().to_owned(), second],
         ..setup
     };
     let edged = Edged::start(&ground, &setup);
@@ -200,21 +200,21 @@ fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure(
         return;
     };
     let edge = ground.service_v4();
-    let setup = Setup::of(&ground, "gso");
+    let setup = settings(&ground, "gso");
     let old = Object::seal(&ground, "old", 100_000);
     let releases = [1, 2].map(|number| ground.folder().join(format!("release-{number}")));
-    fs::rename(&setup.origin, &releases[0]).unwrap();
+    fs::rename(setup.origin(), &releases[0]).unwrap();
     let new = Object::seal(&ground, "new", 100_000);
     let newer = Object::seal(&ground, "newer", 100_000);
-    fs::rename(&setup.origin, &releases[1]).unwrap();
-    symlink(&releases[0], &setup.origin).unwrap();
+    fs::rename(setup.origin(), &releases[1]).unwrap();
+    symlink(&releases[0], setup.origin()).unwrap();
     let edged = Edged::start(&ground, &setup);
     old.fetch(&ground, edge);
     let aside = ground.folder().join("aside");
     symlink(&releases[1], &aside).unwrap();
-    fs::rename(&aside, &setup.origin).unwrap();
+    fs::rename(&aside, setup.origin()).unwrap();
     new.fetch(&ground, edge);
-    fs::remove_file(&setup.origin).unwrap();
+    fs::remove_file(setup.origin()).unwrap();
     newer.assert_not_to_be_had(&ground, edge, 75, &["cannot get chunk"]);
     assert!(
         edged.log().contains("the directory itself: No such file"),
@@ -222,7 +222,7 @@ fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure(
         edged.log()
     );
     assert_eq!(edged.settled().origin.absent_total, 0);
-    symlink(&releases[1], &setup.origin).unwrap();
+    symlink(&releases[1], setup.origin()).unwrap();
     newer.fetch(&ground, edge);
     edged.stop();
 }

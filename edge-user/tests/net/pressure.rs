@@ -7,7 +7,7 @@ use edge_ebpf::reason::Reason;
 use edge_user::counters::{Snapshot, packets, sum};
 use edge_user::limits::XSK;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{Ground, Plan};
 use crate::objects::Object;
 
@@ -19,14 +19,14 @@ with_each_sender!(
 );
 
 fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static str) {
-    let Some(ground) = Ground::with(&Plan {
+    let Some(ground) = Ground::with(Plan {
         queues: 2,
         ..Plan::default()
     }) else {
         return;
     };
     let object = Object::seal(&ground, "wanted", 12_000_000);
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     assert_eq!(edged.stat().interfaces[0].queues, 2);
     object.fetch_by_many(&ground, 8);
     let counts = edged.settled();
@@ -38,9 +38,9 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static s
 fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once(sender: &'static str) {
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "stream", 200_000_000);
-    let setup = Setup {
-        size: "16MiB",
-        ..Setup::of(&ground, sender)
+    let setup = Settings {
+        arena_bytes: 16 << 20,
+        ..settings(&ground, sender)
     };
     let edged = Edged::start(&ground, &setup);
     object.fetch_by_many(&ground, 4);
@@ -61,7 +61,7 @@ fn an_object_of_two_index_levels_comes_back(sender: &'static str) {
         4120 + 2 + 1,
         "data, index, and an index of these"
     );
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     object.fetch(&ground, ground.service_v4());
     assert!(edged.settled().origin.fetches_total >= object.chunks.len() as u64);
     edged.stop();
@@ -71,10 +71,10 @@ fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'
     let Some(ground) = Ground::new() else { return };
     let object = Object::seal(&ground, "moved", 40_000_000);
     let chunks = object.chunks.len() as u64;
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     let edge = ground.service_v4();
     object.fetch(&ground, edge);
-    let mut map = resident_map(ground.program_number());
+    let mut map = resident_map(ground.edge.program().unwrap().unwrap());
     let truth: Vec<_> = map
         .iter()
         .map(Result::unwrap)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, settings};
 use crate::ground::{Ground, program, tell_skip};
 use crate::objects::chunk_files;
 use crate::wait;
@@ -37,12 +37,12 @@ fn a_second_implementation_reads_what_was_sealed_from_a_running_edged(sender: &'
         return;
     }
     let Some(ground) = Ground::new() else { return };
-    let setup = Setup::of(&ground, sender);
+    let setup = settings(&ground, sender);
     let rows = [("v4", ground.service_v4()), ("v6", ground.service_v6())];
     let mut known = 0;
     let sealed = rows.map(|(name, edge)| {
-        let (file, ticket) = seal(&ground, &setup.origin, name);
-        let before = std::mem::replace(&mut known, chunk_files(&setup.origin).len());
+        let (file, ticket) = seal(&ground, setup.origin(), name);
+        let before = std::mem::replace(&mut known, chunk_files(setup.origin()).len());
         (file, ticket, edge, known - before)
     });
     let edged = Edged::start(&ground, &setup);

@@ -11,7 +11,7 @@ use edge_user::clock;
 use edge_user::counters::packets;
 use edge_user::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES};
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, settings};
 use crate::ground::{Ground, ip};
 use crate::objects::Object;
 use crate::wait;
@@ -28,11 +28,14 @@ impl Asker {
     }
 
     fn greet_from(ground: &Ground, source: Ipv4Addr, edge: SocketAddr) -> Self {
-        let socket = ground.reader.enter(|| {
-            let socket = UdpSocket::bind((source, 0)).unwrap();
-            socket.connect(edge).unwrap();
-            socket
-        });
+        let socket = ground
+            .reader
+            .enter(|| {
+                let socket = UdpSocket::bind((source, 0)).unwrap();
+                socket.connect(edge).unwrap();
+                socket
+            })
+            .unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(2)))
             .unwrap();
@@ -81,7 +84,7 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
     let here = Object::seal(&ground, "here", 200_000);
     let damaged = Object::seal(&ground, "damaged", 100_000);
     fs::write(&damaged.chunks[0], b"something else").unwrap();
-    let edged = Edged::start(&ground, &Setup::of(&ground, sender));
+    let edged = Edged::start(&ground, &settings(&ground, sender));
     here.fetch(&ground, ground.service_v4());
     let start = edged.settled();
     let asker = Asker::greet(&ground, ground.service_v4());
@@ -131,7 +134,7 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
 fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold() {
     let Some(ground) = Ground::new() else { return };
     let objects = ["first", "second"].map(|name| Object::seal(&ground, name, 3_000_000));
-    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let edged = Edged::start(&ground, &settings(&ground, "gso"));
     let edge = ground.service_v4();
     let reader = &ground.reader;
     let own = Ipv4Addr::new(10, 71, 0, 9);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::daemon::{Edged, Setup, command_beside};
+use crate::daemon::{Edged, Settings, command, command_beside, settings};
 use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended};
@@ -131,14 +131,14 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
     let Some(group) = Group::with(&HUGEPAGES) else {
         return;
     };
-    let setup = |xdp, hugepages| Setup {
-        xdp,
+    let setup = |xdp: &str, hugepages| Settings {
+        xdp: xdp.to_owned(),
         hugepages,
-        ..Setup::of(&ground, "gso")
+        ..settings(&ground, "gso")
     };
     let file = group.limit.display().to_string();
     // `ip netns exec` would hide the groups' files, see below.
-    let start = |setup: &Setup| group.inside(command_beside(&ground, setup));
+    let start = |setup: &Settings| group.inside(command_beside(&ground, setup));
 
     group.allow(32 << 20);
     let words = ["the arena", "allows 32 MiB", &file, "store.hugepages"];
@@ -146,7 +146,7 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
         let output = ended(start(&setup(xdp, "require")), ANSWER_TIME_MAX);
         assert_refused(&output, 78, &words);
     }
-    let hidden = group.inside(setup("off", "require").command(&ground));
+    let hidden = group.inside(command(&ground, &setup("off", "require")));
     let withheld = ["withholds them", "hugetlb limit", "/sealedge-"];
     assert_refused(&ended(hidden, ANSWER_TIME_MAX), 78, &withheld);
     // Enough for the arena, not for a umem.
@@ -158,7 +158,7 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
     group.allow(32 << 20);
     for xdp in ["off", "native"] {
         let setup = setup(xdp, "prefer");
-        let edged = Edged::start_command(&ground, &setup, start(&setup));
+        let edged = Edged::start_command(&setup, start(&setup));
         object.fetch(&ground, ground.service_v4());
         assert!(!edged.stat().mode.hugepages);
         let log = edged.log();
@@ -178,10 +178,10 @@ fn memory_that_a_control_group_forbids_is_an_error_and_not_the_end_of_the_proces
     group.allow(48 << 20);
     let file = group.limit.display().to_string();
     for (hugepages, xdp) in [("off", "off"), ("off", "native")] {
-        let setup = Setup {
-            xdp,
+        let setup = Settings {
+            xdp: xdp.to_owned(),
             hugepages,
-            ..Setup::of(&ground, "gso")
+            ..settings(&ground, "gso")
         };
         let command = group.inside(command_beside(&ground, &setup));
         let words = ["no memory for the arena", "allows 48 MiB", &file];

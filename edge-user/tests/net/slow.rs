@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, settings};
 use crate::ground::{Ground, tc};
 use crate::objects::Object;
 
@@ -28,7 +28,7 @@ fn fetch_over(kilobits: u64, queue_bytes: u64) {
     let Some(ground) = Ground::new() else { return };
     let size_bytes = kilobits * 125 * SECONDS;
     let object = Object::seal(&ground, "slow", usize::try_from(size_bytes).unwrap());
-    let edged = Edged::start(&ground, &Setup::of(&ground, "gso"));
+    let edged = Edged::start(&ground, &settings(&ground, "gso"));
     let (rate, limit) = (format!("{kilobits}kbit"), queue_bytes.to_string());
     let shaped = ["tbf", "rate", &rate, "burst", "4k", "limit", &limit];
     tc(&[

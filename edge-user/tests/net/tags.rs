@@ -6,7 +6,7 @@ use std::time::Duration;
 use edge_ebpf::golden::build;
 use edge_ebpf::wire::{Cookie, DataHeader, Get, WELCOME_HEADER_BYTES, Welcome};
 
-use crate::daemon::{Edged, Setup};
+use crate::daemon::{Edged, Settings, settings};
 use crate::ground::Ground;
 use crate::objects::Object;
 use crate::tap::{self, Tap};
@@ -21,9 +21,9 @@ fn a_request_under_tags_is_answered_under_the_same_tags() {
     let object = Object::seal(&ground, "tagged", 5_000);
     let edged = Edged::start(
         &ground,
-        &Setup {
+        &Settings {
             vlans: &["untagged", "5", "5.5"],
-            ..Setup::of(&ground, "xsk")
+            ..settings(&ground, "xsk")
         },
     );
     object.fetch(&ground, ground.service_v4());

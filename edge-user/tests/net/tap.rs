@@ -24,23 +24,25 @@ pub(crate) struct Tap {
 
 impl Tap {
     pub(crate) fn on(side: &Side) -> Self {
-        let (socket, link) = side.enter(|| {
-            let mut links = getifaddrs()
-                .unwrap()
-                .filter(|there| there.interface_name == side.link);
-            let link = links
-                .find_map(|there| there.address?.as_link_addr().copied())
+        let (socket, link) = side
+            .enter(|| {
+                let mut links = getifaddrs()
+                    .unwrap()
+                    .filter(|there| there.interface_name == side.link);
+                let link = links
+                    .find_map(|there| there.address?.as_link_addr().copied())
+                    .unwrap();
+                let all = SockProtocol::EthAll;
+                let socket = socket(
+                    AddressFamily::Packet,
+                    SockType::Raw,
+                    SockFlag::SOCK_CLOEXEC,
+                    all,
+                )
                 .unwrap();
-            let all = SockProtocol::EthAll;
-            let socket = socket(
-                AddressFamily::Packet,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC,
-                all,
-            )
+                (socket, link)
+            })
             .unwrap();
-            (socket, link)
-        });
         set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).unwrap();
         Self {
             socket,

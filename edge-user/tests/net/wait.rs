@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use edge_user::clock;
+pub(crate) use edge_testbed::clock::poll as until;
 
 /// The promise: whatever is wrong is said within this time.
 pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -15,20 +15,6 @@ pub(crate) const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 )]
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
-}
-
-/// Looks until there is something, or the time is over.
-pub(crate) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let start = clock::now();
-    loop {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        if start.elapsed() > limit {
-            return None;
-        }
-        pause(Duration::from_millis(2));
-    }
 }
 
 /// Runs a program that is to end by itself within this time. What it says must fit a pipe.

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::daemon::{Edged, Setup, gets};
-use crate::ground::Ground;
+use crate::daemon::{Edged, Settings, gets, settings};
+use crate::ground::{Ground, offload};
 use crate::objects::{Object, chunk_files};
 
 with_each_sender!(
@@ -34,9 +34,9 @@ fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
         ("off6", "off", ground.service_v6()),
     ];
     let objects = rows.map(|(name, ..)| Object::seal(&ground, name, 6_000_000));
-    let setup = Setup {
-        xdp,
-        ..Setup::of(&ground, sender)
+    let setup = Settings {
+        xdp: xdp.to_owned(),
+        ..settings(&ground, sender)
     };
     let edged = Edged::start(&ground, &setup);
     let mode = edged.stat().mode;
@@ -44,11 +44,11 @@ fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
     assert_eq!(mode.bind, if xdp == "off" { "none" } else { "copy" });
     assert_eq!(ground.has_program(), xdp != "off");
 
-    for ((name, offload, edge), object) in rows.iter().zip(&objects) {
-        ground.reader.offload(offload);
+    for ((name, state, edge), object) in rows.iter().zip(&objects) {
+        offload(&ground.reader, state);
         cold_and_hot(&ground, &edged, object, *edge, xdp, name);
     }
-    let distinct_chunks = chunk_files(&setup.origin).len() as u64;
+    let distinct_chunks = chunk_files(setup.origin()).len() as u64;
     assert_eq!(edged.settled().origin.fetches_total, distinct_chunks);
     edged.stop();
 }

@@ -23,7 +23,7 @@ impl Field<'_> {
         let programs = programs();
         let programs = programs.to_str().context("a path that is text")?;
         let port = CEILING_PORT.to_string();
-        let link = self.ground.edge.link;
+        let link = self.bed.edge.link;
         let words = [which, "--interface", link, "--port", &port];
         self.ceiling(&[&words[..], &how, &["--programs", programs]].concat())
     }

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
-    daemon::{self, Daemon, PORT, Settings},
-    ground::{self, Ground, Side},
+    bed::{self, Bed, PORT, Side},
+    daemon::{self, Daemon, Settings},
     machine::Machine,
     objects, place, process,
 };
@@ -31,7 +31,7 @@ const LARGE_ARENA_BYTES: u64 = 4 << 30;
 pub(super) const CEILING_PORT: u16 = 7400;
 
 pub(super) struct Field<'a> {
-    pub(super) ground: &'a Ground,
+    pub(super) bed: &'a Bed,
     pub(super) folder: PathBuf,
     pub(super) plan: Plan,
     pub(super) started: String,
@@ -61,27 +61,21 @@ impl<'a> Field<'a> {
         seed.args(["--object-bytes", &OBJECT_BYTES.to_string()]);
         process::run(seed.arg("--tickets").arg(&tickets))?;
 
-        let names = Ground::named_after_this_process();
-        let settings = Settings {
-            interface: names.edge.link.into(),
-            queues: 1,
-            listen: objects::addresses(&names)?.to_vec(),
-            origin,
-            socket: folder.join("admin.sock"),
-            arena_bytes: objects::arena_bytes(plan.content_bytes / CHUNK_BYTES),
-            sender: "gso".into(),
-            xdp: "native".into(),
-            bind: "copy".into(),
-        };
+        let arena_bytes = objects::arena_bytes(plan.content_bytes / CHUNK_BYTES);
         // A ceiling has as much as the edge, and they run one after the other.
-        let mut largest = settings.clone();
-        if large {
-            largest.arena_bytes = LARGE_ARENA_BYTES;
-        }
-        machine.hugepages(largest.hugepage_bytes())?;
-        let ground = machine.ground(&place::xdp().join("edge-pass"))?;
+        let largest = if large {
+            LARGE_ARENA_BYTES
+        } else {
+            arena_bytes
+        };
+        machine.hugepages(daemon::hugepage_bytes(largest, 1))?;
+        let bed = machine.bed()?;
+        let settings = Settings {
+            arena_bytes,
+            ..Settings::on(bed, &folder)
+        };
         let field = Self {
-            ground,
+            bed,
             chunks: folder.join("chunks"),
             folder,
             plan,
@@ -100,39 +94,18 @@ impl<'a> Field<'a> {
     /// Ways to the generated sources, and RPS: the kernel's part of receiving is done on the CPU of
     /// the side that receives.
     fn prepare(&self) -> Result<()> {
-        let Ground { edge, reader } = self.ground;
-        let net = format!("{NET}.0.0/16");
-        ip(edge, &["route", "add", &net, "via", reader.ipv4])?;
-        let station = mac(reader)?;
-        ip(
-            edge,
-            &[
-                "neigh",
-                "replace",
-                reader.ipv4,
-                "lladdr",
-                &station,
-                "dev",
-                edge.link,
-            ],
-        )?;
-        let station = mac(edge)?;
-        ip(
-            reader,
-            &[
-                "neigh",
-                "replace",
-                edge.ipv4,
-                "lladdr",
-                &station,
-                "dev",
-                reader.link,
-            ],
-        )?;
+        let Bed { edge, reader, .. } = self.bed;
+        let known = |side: &Side, other: &Side| {
+            let (ipv4, station) = (other.ipv4, bed::station(other.mac));
+            format!("neigh replace {ipv4} lladdr {station} dev {}", side.link)
+        };
+        let net = format!("route add {NET}.0.0/16 via {}", reader.ipv4);
+        edge.ip_batch([net, known(edge, reader)])?;
+        reader.ip_batch([known(reader, edge)])?;
         for (side, cpu) in [(edge, self.cpus[0]), (reader, self.cpus[1])] {
             let file = format!("/sys/class/net/{}/queues/rx-0/rps_cpus", side.link);
             let mask = format!("{:x}", 1_u64 << cpu);
-            let mut write = ground::inside(side, Path::new("/bin/sh"));
+            let mut write = side.inside("/bin/sh");
             process::run(write.args(["-c", &format!("echo {mask} > {file}")]))?;
         }
         Ok(())
@@ -142,29 +115,20 @@ impl<'a> Field<'a> {
     /// without it the kernel hands over large sends in one piece, as hardware would cut them. So it
     /// is there while readers greet, and not while they are measured.
     pub(super) fn pass(&self, on: bool) -> Result<()> {
-        let reader = &self.ground.reader;
+        let reader = &self.bed.reader;
         // Whatever a generator has left there.
-        without_program(reader)?;
-        if !on {
-            return Ok(());
-        }
-        let object = place::xdp().join("edge-pass");
-        let object = object.to_str().context("a path that is text")?;
-        let link = ["link", "set", "dev", reader.link];
-        ip(
-            reader,
-            &[&link[..], &["xdpdrv", "obj", object, "sec", "xdp"]].concat(),
-        )
+        reader.detach()?;
+        if on { reader.attach_pass() } else { Ok(()) }
     }
 
     /// A command on a side's CPU.
     pub(super) fn command(&self, side: &Side, program: &Path) -> Command {
-        let cpu = if side.link == self.ground.edge.link {
+        let cpu = if side.link == self.bed.edge.link {
             self.cpus[0]
         } else {
             self.cpus[1]
         };
-        let mut command = ground::inside(side, &taskset());
+        let mut command = side.inside(taskset());
         command.args(["-c", &cpu.to_string()]).arg(program);
         command
     }
@@ -175,12 +139,12 @@ impl<'a> Field<'a> {
 
     /// The edge's address and port.
     pub(super) fn edge(&self) -> String {
-        format!("{}:{PORT}", self.ground.edge.ipv4)
+        format!("{}:{PORT}", self.bed.edge.ipv4)
     }
 
     /// Where a ceiling serves.
     pub(super) fn ceiling_address(&self) -> String {
-        format!("{}:{CEILING_PORT}", self.ground.edge.ipv4)
+        format!("{}:{CEILING_PORT}", self.bed.edge.ipv4)
     }
 
     /// An edge that has everything, and whose mode is what was asked for. It is filled by all CPUs
@@ -211,10 +175,8 @@ impl<'a> Field<'a> {
     /// What the first one gives is compared with its ids, chunk by chunk.
     fn filled_edge(&self, settings: &Settings) -> Result<(Daemon, Value, Value)> {
         let config = self.folder.join("edged.toml");
-        daemon::write_config(settings, &config)?;
-        let mut command = ground::inside(&self.ground.edge, &place::release("edged"));
-        let edged = Daemon::start(command.arg("--config").arg(&config))?;
-        let mut fill = self.edge_bench(&self.ground.reader);
+        let edged = Daemon::start(&mut settings.command(self.bed, &config)?)?;
+        let mut fill = self.edge_bench(&self.bed.reader);
         fill.args(["load", "--edge", &self.edge(), "--tickets"]);
         fill.arg(&self.tickets);
         if self.chunks.exists() {
@@ -241,7 +203,7 @@ impl<'a> Field<'a> {
 
     /// A server of `edge-bench ceiling`, ready.
     pub(super) fn ceiling(&self, words: &[&str]) -> Result<Daemon> {
-        let mut command = self.edge_bench(&self.ground.edge);
+        let mut command = self.edge_bench(&self.bed.edge);
         Daemon::start(command.arg("ceiling").args(words))
     }
 
@@ -253,23 +215,6 @@ impl<'a> Field<'a> {
 
 fn taskset() -> PathBuf {
     process::find("taskset").unwrap_or_else(|| "taskset".into())
-}
-
-fn ip(side: &Side, words: &[&str]) -> Result<()> {
-    let ip = process::find("ip").unwrap_or_else(|| "ip".into());
-    process::run(Command::new(ip).args(["-n", &side.namespace]).args(words))
-}
-
-/// Takes any program off a side's end of the link: peers leave theirs.
-pub(super) fn without_program(side: &Side) -> Result<()> {
-    ip(side, &["link", "set", "dev", side.link, "xdpdrv", "off"])
-}
-
-/// Station address of a side.
-pub(super) fn mac(side: &Side) -> Result<String> {
-    let mut cat = ground::inside(side, Path::new("/bin/cat"));
-    let text = process::output(cat.arg(format!("/sys/class/net/{}/address", side.link)))?;
-    Ok(text.trim().to_owned())
 }
 
 /// The object file with the programs to measure with.

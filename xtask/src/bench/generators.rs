@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
+    bed::station,
     daemon::Daemon,
     process,
     stop::{self, Stop},
@@ -13,7 +14,7 @@ use edge_testbed::{
 use serde_json::Value;
 
 use super::client::Ran;
-use super::field::{Field, NET, mac, programs};
+use super::field::{Field, NET, programs};
 
 /// What starting takes, on both ends.
 const FLOOD_LONGER: f64 = 1.5;
@@ -23,7 +24,7 @@ const DRAWN: &str = "200000";
 impl Field<'_> {
     /// Whole chunks by sockets.
     pub(super) fn load(&self, to: &str, what: &[PathBuf; 2], server: &Daemon) -> Result<Ran> {
-        let mut load = self.edge_bench(&self.ground.reader);
+        let mut load = self.edge_bench(&self.bed.reader);
         load.args(["load", "--wait", "--edge", to]).args(what);
         load.args(["--seconds", &self.plan.seconds.to_string()]);
         let ran = self.ready_go(&mut load, server.id(), || self.pass(false));
@@ -33,16 +34,16 @@ impl Field<'_> {
 
     /// Single segments by AF_XDP, whose program takes the place of the one that passes.
     pub(super) fn singles(&self, to: &str, how: &[&str], server: &Daemon) -> Result<Ran> {
-        let mut singles = self.edge_bench(&self.ground.reader);
-        self.link(singles.args(["singles", "--wait"]), to)?;
+        let mut singles = self.edge_bench(&self.bed.reader);
+        self.link(singles.args(["singles", "--wait"]), to);
         singles.arg("--chunks").arg(&self.chunks).args(how);
         self.past_the_kernel(singles, server)
     }
 
     /// As many requests as the generator can make, whatever comes back.
     pub(super) fn offered(&self, to: &str, server: &Daemon) -> Result<Ran> {
-        let mut flood = self.edge_bench(&self.ground.reader);
-        self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to)?;
+        let mut flood = self.edge_bench(&self.bed.reader);
+        self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to);
         self.past_the_kernel(flood, server)
     }
 
@@ -56,12 +57,12 @@ impl Field<'_> {
 
     /// Whole chunks, while a flood goes on from other addresses; with its datagrams a second.
     pub(super) fn load_beside_flood(&self, what: &[&str], server: &Daemon) -> Result<(Ran, f64)> {
-        let mut flood = self.edge_bench(&self.ground.reader);
-        self.link(flood.arg("flood"), &self.edge())?;
+        let mut flood = self.edge_bench(&self.bed.reader);
+        self.link(flood.arg("flood"), &self.edge());
         // Begun before the load, and over after it.
         let seconds = self.plan.seconds + FLOOD_LONGER;
         flood.args(what).args(["--seconds", &seconds.to_string()]);
-        let mut load = self.edge_bench(&self.ground.reader);
+        let mut load = self.edge_bench(&self.bed.reader);
         load.args(["load", "--wait", "--edge", &self.edge(), "--tickets"]);
         load.arg(&self.tickets);
         load.args(["--seconds", &self.plan.seconds.to_string()]);
@@ -90,19 +91,23 @@ impl Field<'_> {
     }
 
     /// How AF_XDP generators are told their link.
-    fn link(&self, command: &mut Command, to: &str) -> Result<()> {
-        let (edge, reader) = (&self.ground.edge, &self.ground.reader);
+    fn link(&self, command: &mut Command, to: &str) {
+        let (edge, reader) = (&self.bed.edge, &self.bed.reader);
         command.args(["--edge", to, "--net", NET, "--interface", reader.link]);
-        command.args(["--edge-mac", &mac(edge)?, "--own-mac", &mac(reader)?]);
+        command.args([
+            "--edge-mac",
+            &station(edge.mac),
+            "--own-mac",
+            &station(reader.mac),
+        ]);
         command.arg("--programs").arg(programs());
-        Ok(())
     }
 
     /// Paths of chunk files, drawn like the chunks that the generator asks for.
     pub(super) fn drawn_paths(&self) -> Result<PathBuf> {
         let file = self.folder.join("paths");
         if !file.exists() {
-            let mut draw = self.edge_bench(&self.ground.reader);
+            let mut draw = self.edge_bench(&self.bed.reader);
             draw.args(["draw", "--mix", "zipf:0.9", "--count", DRAWN, "--chunks"]);
             process::run(draw.arg(&self.chunks).arg("--out").arg(&file))?;
         }

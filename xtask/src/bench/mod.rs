@@ -1,4 +1,4 @@
-//! Measures the edge beside its ceilings and its peers, in one run, on a ground of its own.
+//! Measures the edge beside its ceilings and its peers, in one run, on a bed of its own.
 
 /// The micro-benchmarks.
 mod micro;

@@ -7,7 +7,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, ground, process};
+use edge_testbed::{clock, process};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
@@ -77,7 +77,7 @@ impl Field<'_> {
         let folder = self.folder.join("nginx");
         fs::create_dir_all(&folder)?;
         let config = folder.join("nginx.conf");
-        let (ip, pid) = (self.ground.edge.ipv4, folder.join("pid"));
+        let (ip, pid) = (self.bed.edge.ipv4, folder.join("pid"));
         let cached = open_files_max()?.saturating_sub(OTHER_FILES);
         fs::write(
             &config,
@@ -92,15 +92,14 @@ impl Field<'_> {
             ),
         )?;
         let program = process::find("nginx").context("nginx is not installed")?;
-        let mut command = self.command(&self.ground.edge, &program);
+        let mut command = self.command(&self.bed.edge, &program);
         command.arg("-e").arg("stderr").arg("-p").arg(&folder);
         let child = process::spawn(command.arg("-c").arg(&config).stdout(std::io::stderr()))?;
         let peer = Peer { child };
         let address: SocketAddr = format!("{ip}:{HTTP_PORT}").parse()?;
-        let answers = ground::visit(&self.ground.reader, move || {
-            let connected = || TcpStream::connect(address).ok();
-            Ok(clock::poll(READY_WITHIN, connected).is_some())
-        })?;
+        let connected = || TcpStream::connect(address).ok();
+        let reader = &self.bed.reader;
+        let answers = reader.enter(|| clock::poll(READY_WITHIN, connected).is_some())?;
         if !answers {
             bail!("nginx does not listen within {} s", READY_WITHIN.as_secs());
         }
@@ -112,12 +111,12 @@ impl Field<'_> {
         let script = self.folder.join("wrk.lua");
         fs::write(&script, WRK_SCRIPT)?;
         let program = process::find("wrk").context("wrk is not installed")?;
-        let mut command = self.command(&self.ground.reader, &program);
+        let mut command = self.command(&self.bed.reader, &program);
         command.args(["-t", "1", "-c", &CONNECTIONS.to_string(), "--latency"]);
         // Whole seconds are all it knows.
         command.args(["-d", &format!("{:.0}s", self.plan.seconds.max(1.0))]);
         command.arg("-s").arg(&script);
-        command.arg(format!("http://{}:{HTTP_PORT}/", self.ground.edge.ipv4));
+        command.arg(format!("http://{}:{HTTP_PORT}/", self.bed.edge.ipv4));
         command.arg("--").arg(paths);
         let before = self.used(nginx.id(), std::process::id())?;
         let text = process::output(&mut command)?;
@@ -134,7 +133,7 @@ impl Field<'_> {
     pub(super) fn knot(&self) -> Result<Peer> {
         let folder = self.folder.join("knot");
         fs::create_dir_all(folder.join("db"))?;
-        let (ip, link) = (self.ground.edge.ipv4, self.ground.edge.link);
+        let (ip, link) = (self.bed.edge.ipv4, self.bed.edge.link);
         fs::write(
             folder.join("bench.zone"),
             "$ORIGIN bench.\n$TTL 3600\n@ SOA ns admin 1 900 300 4800 900\n@ NS ns\n\
@@ -154,7 +153,7 @@ impl Field<'_> {
             ),
         )?;
         let program = process::find("knotd").context("knotd is not installed")?;
-        let mut command = self.command(&self.ground.edge, &program);
+        let mut command = self.command(&self.bed.edge, &program);
         command.arg("-c").arg(&config).stdout(std::io::stderr());
         let child = process::spawn(&mut command)?;
         Ok(Peer { child })
@@ -166,12 +165,13 @@ impl Field<'_> {
         fs::write(&queries, "www.bench. A\n")?;
         let program = process::find("kxdpgun").context("kxdpgun is not installed")?;
         let seconds = self.plan.seconds.ceil().max(1.0);
-        let mut command = self.command(&self.ground.reader, &program);
+        let mut command = self.command(&self.bed.reader, &program);
         command.args(["-t", &format!("{seconds:.0}"), "-Q", "3000000"]);
         // It chooses its CPUs itself, from the first one on, whatever it was given.
         command.args(["-F", &self.cpus[1].to_string()]);
         command.arg("-i").arg(&queries);
-        command.args(["-p", &DNS_PORT.to_string(), self.ground.edge.ipv4]);
+        let (port, ip) = (DNS_PORT.to_string(), self.bed.edge.ipv4.to_string());
+        command.args(["-p", &port, &ip]);
         let before = self.used(knot.id(), std::process::id())?;
         let text = process::output(&mut command)?;
         let after = self.used(knot.id(), std::process::id())?;

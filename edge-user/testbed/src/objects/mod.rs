@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use self::files::Object;
-use crate::daemon::PORT;
-use crate::ground::{self, Ground, Side};
+use crate::bed::Side;
 use crate::place;
 use crate::process;
 
@@ -48,22 +47,11 @@ pub fn arena_bytes(distinct_chunks: u64) -> u64 {
     bytes.next_multiple_of(64 << 20).max(512 << 20)
 }
 
-/// Where the edge serves on a ground.
-pub fn addresses(ground: &Ground) -> Result<[SocketAddr; 2]> {
-    let parse = |ip: &str| -> Result<SocketAddr> {
-        Ok(SocketAddr::new(
-            ip.parse().context("an address of ours")?,
-            PORT,
-        ))
-    };
-    Ok([parse(ground.edge.ipv4)?, parse(ground.edge.ipv6)?])
-}
-
 /// The call that fetches an object on the reader's side.
 pub fn get(reader: &Side, ticket: &Path, edge: SocketAddr, out: &Path) -> Command {
     let mut at_ticket = OsString::from("@");
     at_ticket.push(ticket);
-    let mut get = ground::inside(reader, &place::release("edge"));
+    let mut get = reader.inside(place::release("edge"));
     get.arg("get")
         .arg(at_ticket)
         .args(["--edge", &edge.to_string()]);

@@ -47,7 +47,7 @@ pub(super) fn cold(
 }
 
 fn timed(row: &Growing, field: &Field<'_>, what: &[&str]) -> Result<Value> {
-    let mut command = field.edge_bench(&field.ground.edge);
+    let mut command = field.edge_bench(&field.bed.edge);
     command.args(what).arg("--programs").arg(programs());
     let text = process::output(&mut command)?;
     eprintln!("   {}: {}", row.row.id, text.trim());

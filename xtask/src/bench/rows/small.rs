@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::super::field::{Field, without_program};
+use super::super::field::Field;
 use super::super::peers::{KNOT, NGINX};
 use super::growing::Growing;
 use super::{REFLECTOR, Turn, WINDOW, senders};
@@ -51,7 +51,7 @@ fn peers(row: &mut Growing, field: &Field<'_>, pair: u32) -> Result<()> {
         let ran = field.kxdpgun(&knot)?;
         row.push(KNOT, pair, &ran, ran.rate("answers")?);
         drop(knot);
-        without_program(&field.ground.edge)?;
+        field.bed.edge.detach()?;
     }
     if row.has(NGINX) {
         let (root, paths) = field.small_files(FILES, FILE_BYTES)?;

@@ -1,15 +1,15 @@
-//! Where the demo and the scenarios play: objects in an origin, a ground, and an edge on it.
+//! Where the demo and the scenarios play: objects in an origin, a bed, and an edge on it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
 use edge_testbed::{
+    bed::Bed,
     daemon::{self, Daemon, SENDERS, Settings},
-    ground::{self, Ground},
     machine::Machine,
     objects::{self, Sealed, files},
-    place, rights,
+    rights,
 };
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ pub(crate) fn perform<O: Outcome>(
 
 /// Everything is in place; the edge is not started yet.
 pub(crate) struct Stage<'a> {
-    pub(crate) ground: &'a Ground,
+    pub(crate) bed: &'a Bed,
     /// For files of the run: only root can read it, and it goes with the run.
     pub(crate) folder: PathBuf,
     pub(crate) settings: Settings,
@@ -73,7 +73,7 @@ pub(crate) struct Stage<'a> {
 
 impl<'a> Stage<'a> {
     /// Seals what `choose` finds (it may put files of its own into the folder) and makes the
-    /// ground.
+    /// bed.
     pub(crate) fn set(
         options: &Options,
         machine: &'a mut Machine,
@@ -86,22 +86,16 @@ impl<'a> Stage<'a> {
         let sealed = objects::seal(chosen, &folder, &origin)?;
         let distinct_chunks = files::count(&origin.join("chunks"))?;
 
-        let ground = Ground::named_after_this_process();
+        let arena_bytes = objects::arena_bytes(distinct_chunks);
+        machine.hugepages(daemon::hugepage_bytes(arena_bytes, 1))?;
+        let bed = machine.bed()?;
         let settings = Settings {
-            interface: ground.edge.link.into(),
-            queues: 1,
-            listen: objects::addresses(&ground)?.to_vec(),
-            origin,
-            socket: folder.join("admin.sock"),
-            arena_bytes: objects::arena_bytes(distinct_chunks),
+            arena_bytes,
             sender: options.sender.clone(),
-            xdp: "native".into(),
-            bind: "copy".into(),
+            ..Settings::on(bed, &folder)
         };
-        machine.hugepages(settings.hugepage_bytes())?;
-        let ground = machine.ground(&place::xdp().join("edge-pass"))?;
         Ok(Self {
-            ground,
+            bed,
             config: folder.join("edged.toml"),
             folder,
             settings,
@@ -112,11 +106,6 @@ impl<'a> Stage<'a> {
 
     /// The edge with the stage's settings as they are now, once it serves.
     pub(crate) fn start_edge(&self) -> Result<Daemon> {
-        daemon::write_config(&self.settings, &self.config)?;
-        Daemon::start(
-            ground::inside(&self.ground.edge, &place::release("edged"))
-                .arg("--config")
-                .arg(&self.config),
-        )
+        Daemon::start(&mut self.settings.command(self.bed, &self.config)?)
     }
 }

@@ -57,12 +57,12 @@ struct Run<'a> {
 impl Run<'_> {
     fn phases(&self, edged: &mut Daemon) -> Result<Report> {
         let Stage {
-            ground,
+            bed,
             sealed,
             settings,
             ..
         } = self.stage;
-        let [ipv4, ipv6] = objects::addresses(ground)?;
+        let [ipv4, ipv6] = bed.services();
         let mut fetched: Vec<(&Sealed, String)> =
             sealed.iter().map(|one| (one, String::new())).collect();
         let start = Counts::read(&settings.socket)?;
@@ -118,7 +118,7 @@ impl Run<'_> {
         let mut seconds = 0.0;
         for (one, sha256_out) in fetched {
             let out = self.stage.folder.join("out");
-            let mut get = objects::get(&self.stage.ground.reader, &one.ticket, edge, &out);
+            let mut get = objects::get(&self.stage.bed.reader, &one.ticket, edge, &out);
             let begin = clock::now();
             let result = process::run(&mut get);
             seconds += begin.elapsed().as_secs_f64();

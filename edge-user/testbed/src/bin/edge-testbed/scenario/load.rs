@@ -39,7 +39,7 @@ pub(super) fn fetch(
     out: &PathBuf,
     enough: impl Fn() -> bool,
 ) -> Result<Option<End>> {
-    let mut get = objects::get(&stage.ground.reader, &one.ticket, edge, out);
+    let mut get = objects::get(&stage.bed.reader, &one.ticket, edge, out);
     let child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let Some(ended) = process::watch(child, enough)? else {
         return Ok(None);
@@ -80,17 +80,17 @@ impl Drop for Leash<'_> {
 }
 
 impl<'a> Load<'a> {
-    pub(super) fn new(stage: &'a Stage<'a>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn new(stage: &'a Stage<'a>) -> Self {
+        Self {
             stage,
-            edges: objects::addresses(stage.ground)?,
+            edges: stage.bed.services(),
             out: stage.folder.join("out"),
             excuses: &[],
             excused: Mutex::default(),
             enough: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             fetches: AtomicU64::new(0),
-        })
+        }
     }
 
     /// A reader that fails with one of these words tries again.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use edge_ebpf::golden::build;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::wire::{ChunkId, Cookie, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAULT};
-use edge_testbed::ground;
+use edge_testbed::bed::Bed;
 
 use super::frames::{Frame, Vary, data, guess, hello_of_version};
 use super::line::Mac;
@@ -337,12 +337,12 @@ fn absent_flood(scene: &mut Scene<'_>) -> Result<Flood> {
 }
 
 fn slow_readers(scene: &mut Scene<'_>) -> Result<Flood> {
-    let reader = &scene.play.stage.ground.reader;
-    let sockets = ground::visit(reader, || {
+    let reader = &scene.play.stage.bed.reader;
+    let sockets = reader.enter(|| {
         let open = |_| UdpSocket::bind((OWN, 0));
         let sockets = (0..SLOW_READERS).map(open).collect::<Result<Vec<_>, _>>();
         sockets.context("no sockets for slow readers")
-    })?;
+    })??;
     let from: Vec<SocketAddr> = sockets
         .iter()
         .map(UdpSocket::local_addr)
@@ -389,17 +389,15 @@ fn silent_hellos(scene: &Scene<'_>) -> Flood {
     }
 }
 
-/// Makes neighbours of those that do not answer, gives the attacker an address of his own, and lets the edge answer those that nobody has as if
-/// the reader's end were a router.
-pub(super) fn prepare(ground: &ground::Ground) -> Result<()> {
-    let ip = |side: &ground::Side, words: &[&str]| {
-        let mut ip = ground::inside(side, "ip".as_ref());
-        edge_testbed::process::run(ip.args(words))
-    };
-    let (edge, reader) = (&ground.edge, &ground.reader);
-    let own = format!("{OWN}/24");
-    ip(reader, &["address", "add", &own, "dev", reader.link])?;
-    ip(edge, &["route", "add", SILENT_NETWORK, "dev", edge.link])?;
-    ip(edge, &["route", "add", "default", "via", reader.ipv4])?;
-    ip(edge, &["-6", "route", "add", "default", "via", reader.ipv6])
+/// Makes neighbours of those that do not answer, gives the attacker an address of its own, and lets
+/// the edge answer those that nobody has as if the reader's end were a router.
+pub(super) fn prepare(bed: &Bed) -> Result<()> {
+    let Bed { edge, reader, .. } = bed;
+    reader.ip_batch([format!("address add {OWN}/24 dev {}", reader.link)])?;
+    edge.ip_batch([
+        format!("route add {SILENT_NETWORK} dev {}", edge.link),
+        format!("route add default via {}", reader.ipv4),
+    ])?;
+    edge.ip(&format!("-6 route add default via {}", reader.ipv6))
+        .map(drop)
 }

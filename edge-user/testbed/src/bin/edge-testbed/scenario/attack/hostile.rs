@@ -11,7 +11,7 @@ use edge_ebpf::wire::{
     ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
     Hello, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
 };
-use edge_testbed::{clock, ground};
+use edge_testbed::clock;
 
 use super::Play;
 use super::frames::{self, data, welcome};
@@ -276,12 +276,12 @@ pub(super) fn run(play: &Play<'_>, attacks: &[&Malice]) -> Result<Vec<Row>> {
 
 fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
     let address = SocketAddr::new(play.edges[0].ip(), port);
-    let sockets = ground::visit(&play.stage.ground.edge, move || {
+    let sockets = play.stage.bed.edge.enter(move || {
         let open = |address| UdpSocket::bind(address).with_context(|| format!("{address}"));
         let sockets = [open(address)?, open(SocketAddr::new(address.ip(), 0))?];
         sockets[0].set_read_timeout(Some(TICK))?;
-        Ok(sockets)
-    })?;
+        anyhow::Ok(sockets)
+    })??;
     let edge = Edge {
         chunks: &play.chunks,
         gets: 0,
@@ -294,7 +294,7 @@ fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
     let (fetched, sent) = thread::scope(|scope| {
         let serving = scope.spawn(|| serve(edge, malice, &sockets, &gone));
         let out = play.stage.folder.join(format!("out{port}"));
-        let reader = &play.stage.ground.reader;
+        let reader = &play.stage.bed.reader;
         let fetched = reader::fetch(reader, &play.small_object, address, &out, &mut || {});
         gone.store(true, Ordering::Relaxed);
         let sent = serving

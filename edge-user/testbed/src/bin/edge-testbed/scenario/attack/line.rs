@@ -5,10 +5,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{
-    ground::{self, Side},
-    process,
-};
+use edge_testbed::{bed::Side, process};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
@@ -34,7 +31,7 @@ pub(super) struct Line {
 impl Line {
     pub(super) fn on(side: &Side) -> Result<Self> {
         let name = side.link;
-        ground::visit(side, move || {
+        side.enter(move || {
             let links = getifaddrs().context("cannot list the interfaces")?;
             let link: LinkAddr = links
                 .filter(|there| there.interface_name == name)
@@ -51,7 +48,7 @@ impl Line {
             set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)?;
             bind(socket.as_raw_fd(), &link).with_context(|| format!("cannot bind to {name}"))?;
             Ok(Self { socket, mac })
-        })
+        })?
     }
 
     /// Whether the link took it; when its queue is full it does not.
@@ -91,7 +88,7 @@ impl Line {
 
 /// Frames that the raw sockets of a side did not hear because their buffers were full.
 pub(super) fn unheard(side: &Side) -> Result<u64> {
-    let mut command = ground::inside(side, "ss".as_ref());
+    let mut command = side.inside("ss");
     command.args(["--packet", "--memory", "--numeric", "--no-header"]);
     let text = process::output(&mut command)?;
     // `skmem:(r0,rb…,…,d0)`: the last field counts drops.

@@ -36,11 +36,9 @@ use clap::builder::PossibleValuesParser;
 use edge_ebpf::wire::ChunkId;
 use edge_testbed::{
     clock,
-    daemon::{self, Counts, Daemon},
-    ground,
+    daemon::{Counts, Daemon},
     machine::Machine,
     objects::{self, Sealed, files},
-    place,
     stop::Stop,
 };
 
@@ -142,31 +140,31 @@ fn play(options: &Attack, machine: &mut Machine) -> Result<Report> {
     let [hot_object] = stage.sealed.as_slice() else {
         bail!("one object was sealed");
     };
-    let chunks = read_chunks(&stage.settings.origin)?;
+    let chunks = read_chunks(stage.settings.origin())?;
     let full = chunks.iter().max_by_key(|(_, bytes)| bytes.len());
     let hot = *full.context("no chunk was sealed")?.0;
     let mut seal = |name, bytes, count| {
         let folder = stage.folder.join(name);
         fs::create_dir(&folder)?;
         let files = noise(&folder, name, bytes, count, &mut dice)?;
-        objects::seal(files, &folder, &stage.settings.origin)
+        objects::seal(files, &folder, stage.settings.origin())
     };
     let cold_objects = seal("cold", COLD_BYTES, 2 * life::ROUNDS)?;
     let large_object = seal("large", LARGE_BYTES, 1)?.remove(0);
     let small_object = seal("small", SMALL_BYTES, 1)?.remove(0);
     let mut secret = [0; 32];
     dice.fill(&mut secret);
-    flood::prepare(stage.ground)?;
+    flood::prepare(stage.bed)?;
     let play = Play {
         stage: &stage,
-        edges: objects::addresses(stage.ground)?,
-        edge_mac: Line::on(&stage.ground.edge)?.mac,
+        edges: stage.bed.services(),
+        edge_mac: Line::on(&stage.bed.edge)?.mac,
         hot_object,
         cold_objects,
         large_object,
         hot,
         small_object,
-        chunks: read_chunks(&stage.settings.origin)?,
+        chunks: read_chunks(stage.settings.origin())?,
         secret,
         slice: Duration::from_secs(options.seconds.into()) / 2,
     };
@@ -201,7 +199,7 @@ impl Play<'_> {
     /// An edge with nothing in its store, whose cookie secret we know.
     fn start_edge(&self) -> Result<Daemon> {
         let Stage {
-            ground,
+            bed,
             settings,
             config,
             folder,
@@ -210,13 +208,8 @@ impl Play<'_> {
         let secret = folder.join("secret");
         fs::write(&secret, self.secret)?;
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
-        daemon::write_config(settings, config)?;
-        Daemon::start(
-            ground::inside(&ground.edge, &place::release("edged"))
-                .arg("--config")
-                .arg(config)
-                .env("SEALEDGE_COOKIE__SECRET_FILE", secret),
-        )
+        let mut command = settings.command(bed, config)?;
+        Daemon::start(command.env("SEALEDGE_COOKIE__SECRET_FILE", secret))
     }
 
     /// Has the edge fetch what attackers ask for.
@@ -235,7 +228,7 @@ impl Play<'_> {
         meanwhile: &mut dyn FnMut(),
     ) -> Result<(f64, End)> {
         let out = self.stage.folder.join("out");
-        let reader = &self.stage.ground.reader;
+        let reader = &self.stage.bed.reader;
         reader::fetch(reader, object, self.edges[family], &out, meanwhile)
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use edge_testbed::{
+    bed::Side,
     clock,
-    ground::Side,
     objects::{self, Sealed, files},
     process,
     stop::{self, Stop},

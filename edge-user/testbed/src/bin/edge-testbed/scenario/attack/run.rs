@@ -96,7 +96,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
         sent = strike(&mut scene, &mut flood, phase)?;
         Ok(())
     })?;
-    let unheard = line::unheard(&play.stage.ground.reader)?;
+    let unheard = line::unheard(&play.stage.bed.reader)?;
     let (counts, mut promises) = audit(play, edged)?;
 
     let reasons = counts

@@ -11,7 +11,7 @@ use edge_ebpf::frame::{Address, Endpoint};
 use edge_ebpf::golden::build;
 use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
 use edge_ebpf::wire::{ChunkId, Cookie, Kind, WELCOME_HEADER_BYTES, Welcome};
-use edge_testbed::{clock, ground, process};
+use edge_testbed::{bed, clock};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Sha256;
@@ -38,8 +38,8 @@ pub(super) struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub(super) fn new(play: &'a Play<'a>) -> Result<Self> {
-        let reader = &play.stage.ground.reader;
-        let own = vec![reader.ipv4.parse()?, reader.ipv6.parse()?];
+        let reader = &play.stage.bed.reader;
+        let own = vec![reader.ipv4.into(), reader.ipv6.into()];
         Ok(Self {
             play,
             line: Line::on(reader)?,
@@ -114,12 +114,12 @@ impl<'a> Scene<'a> {
 
     /// Says on the edge's side which station an address is at.
     pub(super) fn settle(&self, address: IpAddr, mac: Mac) -> Result<()> {
-        let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-        let side = &self.play.stage.ground.edge;
-        let mut ip = ground::inside(side, Path::new("ip"));
-        ip.args(["neigh", "replace", &address.to_string()]);
-        ip.args(["lladdr", &mac, "nud", "permanent", "dev", side.link]);
-        process::run(&mut ip)
+        let (side, mac) = (&self.play.stage.bed.edge, bed::station(mac));
+        let words = format!(
+            "neigh replace {address} lladdr {mac} nud permanent dev {}",
+            side.link
+        );
+        side.ip(&words).map(drop)
     }
 }
 

@@ -221,7 +221,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
     let mut edged = play.start_edge()?;
     play.warm()?;
     let mut scene = Scene::new(play)?;
-    let beside = Line::on(&play.stage.ground.edge)?;
+    let beside = Line::on(&play.stage.bed.edge)?;
     let before = Counts::read(&play.stage.settings.socket)?;
     let forger = |phase: &Phase| forge(&mut scene, &beside, attack, phase);
     let measured = run::fight(play, &mut edged, false, forger)?;

@@ -28,7 +28,6 @@ use clap::Args;
 use edge_testbed::{
     clock,
     daemon::{Counts, Daemon, METRICS},
-    ground,
     machine::Machine,
     objects::{Sealed, files},
     place,
@@ -77,7 +76,7 @@ fn play(options: &Blind, machine: &mut Machine) -> Result<Report> {
     if !own.iter().any(|file| *file == place::release("edged")) {
         bail!("process {} is not edged: it maps {own:?}", edged.id());
     }
-    let hunt = Hunt::prepare(&stage.sealed, &stage.settings.origin, &own, options.seed)?;
+    let hunt = Hunt::prepare(&stage.sealed, stage.settings.origin(), &own, options.seed)?;
     let search = Search { stage: &stage };
     search.run(hunt, edged, options.seed)
 }
@@ -104,7 +103,7 @@ type Texts = BTreeMap<&'static str, Vec<u8>>;
 impl Search<'_> {
     fn run(&self, mut hunt: Hunt, mut edged: Daemon, seed: u64) -> Result<Report> {
         let begin = clock::now();
-        let load = Load::new(self.stage)?;
+        let load = Load::new(self.stage);
         let mut texts = Texts::new();
         let (fetches, mode) = thread::scope(|scope| {
             let reader = scope.spawn(|| load.run());
@@ -159,7 +158,7 @@ impl Search<'_> {
         let layout = Layout::of(edged.id())?;
         hunt.search_memory(report::ARENA, edged.id(), layout.arena)?;
         hunt.search_memory("memory besides the arena", edged.id(), layout.others)?;
-        hunt.search_files(report::ORIGIN, &files::under(&self.stage.settings.origin)?)?;
+        hunt.search_files(report::ORIGIN, &files::under(self.stage.settings.origin())?)?;
         texts.insert("configuration", fs::read(&self.stage.config)?);
         texts.insert("admin answer", self.admin_answer()?);
         texts.insert("metrics", self.metrics()?);
@@ -178,17 +177,18 @@ impl Search<'_> {
     }
 
     fn metrics(&self) -> Result<Vec<u8>> {
-        ground::visit(&self.stage.ground.edge, || {
+        self.stage.bed.edge.enter(|| {
             let stream =
                 TcpStream::connect(METRICS).with_context(|| format!("cannot reach {METRICS}"))?;
             stream.set_read_timeout(Some(ANSWER_WITHIN))?;
             http::get(stream, "/metrics")
-        })
+        })?
     }
 
     /// Texts in which the reader's address stands.
     fn client_in(&self, texts: &Texts) -> Vec<String> {
-        let client = [self.stage.ground.reader.ipv4, self.stage.ground.reader.ipv6];
+        let reader = &self.stage.bed.reader;
+        let client = [reader.ipv4.to_string(), reader.ipv6.to_string()];
         let names = |text: &[u8]| {
             client.iter().any(|ip| {
                 let ip = ip.as_bytes();

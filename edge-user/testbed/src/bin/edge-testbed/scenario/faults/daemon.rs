@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, ground::ip, place, process};
+use edge_testbed::{clock, place, process};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -310,21 +310,21 @@ fn second_edged(play: &mut Play<'_>) -> Result<String> {
     const OTHER: &str = "10.71.0.3";
     let socket = play.stage.folder.join("second.sock");
     let socket = socket.to_str().context("a path of ours")?;
-    let (listen, edge) = (format!("{OTHER}:7347"), play.stage.ground.edge.link);
+    let (listen, edge) = (format!("{OTHER}:7347"), play.stage.bed.edge.link);
     let mut seen = vec![play.refused(&["another edged answers"], &[], &[], 75)?];
     let own_socket = [
         ("SEALEDGE_ADMIN__SOCKET", socket),
         ("SEALEDGE_ADMIN__METRICS", ""),
     ];
     seen.push(play.refused(&["is taken", "ss -lunp"], &[], &own_socket, 75)?);
-    play.ip(&["address", "add", &format!("{OTHER}/24"), "dev", edge])?;
+    play.ip(&format!("address add {OTHER}/24 dev {edge}"))?;
     let own_address = [
         &own_socket[..],
         &[("SEALEDGE_SERVICE__LISTEN", listen.as_str())],
     ]
     .concat();
     seen.push(play.refused(&["already attached to edge0"], &[], &own_address, 75)?);
-    play.ip(&["address", "delete", &format!("{OTHER}/24"), "dev", edge])?;
+    play.ip(&format!("address delete {OTHER}/24 dev {edge}"))?;
     if Path::new(socket).exists() {
         bail!("the second edged left its socket");
     }
@@ -333,14 +333,13 @@ fn second_edged(play: &mut Play<'_>) -> Result<String> {
 }
 
 fn foreign_program(play: &mut Play<'_>) -> Result<String> {
-    let edge = play.stage.ground.edge.link;
+    let edge = play.stage.bed.edge.link;
     let pass = place::xdp().join("edge-pass");
     let attach = |play: &Play<'_>, more: &[&str]| {
-        let mut command = ip();
+        let mut command = play.stage.bed.edge.ip_command();
         command
             .args(more)
-            .args(["-n", &play.stage.ground.edge.namespace]);
-        command.args(["link", "set", "dev", edge, "xdpdrv", "obj"]);
+            .args(["link", "set", "dev", edge, "xdpdrv", "obj"]);
         run_within(command.arg(&pass).args(["sec", "xdp"]), WITHIN)
     };
     for more in [&[][..], &["-force"]] {
@@ -361,7 +360,7 @@ fn foreign_program(play: &mut Play<'_>) -> Result<String> {
     ];
     let refused = play.refused(&words, &[], &[], 75)?;
     let over = clock::now();
-    play.ip(&["link", "set", "dev", edge, "xdpdrv", "off"])?;
+    play.ip(&format!("link set dev {edge} xdpdrv off"))?;
     play.start(&[])?;
     play.good_again(over)?;
     Ok(refused)

@@ -6,10 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{
-    clock,
-    ground::{self, Side},
-};
+use edge_testbed::{bed::Side, clock};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::UdpGsoSegment;
 
@@ -32,7 +29,7 @@ impl Flood {
 
     /// From an address of the reader's side.
     pub(super) fn greet_from(reader: &Side, from: Ipv4Addr, edge: SocketAddr) -> Result<Self> {
-        ground::visit(reader, move || {
+        reader.enter(move || {
             let socket = UdpSocket::bind((from, 0))?;
             socket.connect(edge)?;
             socket.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -50,7 +47,7 @@ impl Flood {
             epoch.copy_from_slice(&welcome[16..20]);
             value.copy_from_slice(&welcome[24..32]);
             Ok(Self { socket, cookie })
-        })
+        })?
     }
 
     /// So many GETs for these segments of a chunk.

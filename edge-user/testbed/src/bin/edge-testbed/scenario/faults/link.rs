@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, ground, ground::ip, place, place::PYTHON, process};
+use edge_testbed::{clock, place::PYTHON, process};
 
 use super::flood::Flood;
 use super::play::{Play, WITHIN, sentence, wait};
@@ -79,48 +79,49 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 const DOWN_FOR: Duration = Duration::from_secs(2);
 
 fn link_down(play: &mut Play<'_>) -> Result<String> {
-    let edge = &play.stage.ground.edge;
+    let edge = &play.stage.bed.edge;
     let from = play.lines()?;
-    play.ip(&["link", "set", "dev", edge.link, "down"])?;
+    play.ip(&format!("link set dev {} down", edge.link))?;
     let heard = play.hear(from, "is down")?;
     if play.counts()?.all().pointer("/interfaces/0/up") != Some(&false.into()) {
         bail!("`edge stat` does not tell that the interface is down");
     }
     wait(DOWN_FOR);
     let over = clock::now();
-    play.ip(&["link", "set", "dev", edge.link, "up"])?;
+    play.ip(&format!("link set dev {} up", edge.link))?;
     // The kernel takes IPv6 addresses away with the link, and whoever set them sets them again.
     let ipv6 = format!("{}/64", edge.ipv6);
-    play.ip(&["address", "replace", &ipv6, "dev", edge.link, "nodad"])?;
-    ground::link_is_up(edge)?;
+    play.ip(&format!("address replace {ipv6} dev {} nodad", edge.link))?;
+    edge.is_up()?;
     play.good_again(over)?;
     play.hear(from, "over: the interface")?;
     Ok(format!("log: {heard}"))
 }
 
 fn link_renamed(play: &mut Play<'_>) -> Result<String> {
-    let edge = play.stage.ground.edge.link;
+    let edge = play.stage.bed.edge.link;
     let from = play.lines()?;
-    play.ip(&["link", "set", "dev", edge, "name", "other0"])?;
+    play.ip(&format!("link set dev {edge} name other0"))?;
     let heard = play.hear(from, "is now called other0")?;
     play.good_again(clock::now())?;
-    play.ip(&["link", "set", "dev", "other0", "name", edge])?;
+    play.ip(&format!("link set dev other0 name {edge}"))?;
     play.hear(from, "is now called edge0")?;
     play.good_again(clock::now())?;
     Ok(format!("log: {heard}"))
 }
 
 fn link_removed(play: &mut Play<'_>) -> Result<String> {
-    let ground = play.stage.ground;
-    play.ip(&["link", "delete", ground.edge.link])?;
-    let (status, said) = play.take_edged()?.ended(WITHIN)?;
-    let last = said.last().context("edged said nothing")?;
+    let bed = play.stage.bed;
+    play.ip(&format!("link delete {}", bed.edge.link))?;
+    let mut edged = play.take_edged()?;
+    let status = edged.ended(WITHIN)?;
+    let last = edged.said().last().context("edged said nothing")?;
     if status.code() != Some(1) || !last.contains("was removed while it was served") {
         bail!("edged ended with {status} and said: {last}");
     }
     let missing = play.refused(&["no interface \"edge0\""], &[], &[], 78)?;
     let over = clock::now();
-    ground.link(&place::xdp().join("edge-pass"))?;
+    bed.link()?;
     play.start(&[])?;
     play.good_again(over)?;
     Ok(format!("{}; a start without it: {missing}", sentence(last)))
@@ -135,7 +136,7 @@ const SHORT_MTU: &str = "1200";
 const MTU: &str = "1500";
 
 fn program_detached(play: &mut Play<'_>) -> Result<String> {
-    let shown = shown(play)?;
+    let shown = play.stage.bed.edge.facts()?;
     let program = shown["xdp"]["prog"]["id"].as_u64();
     let program = program.context("`ip` does not tell the program's number")?;
     let mut detach = Command::new(PYTHON);
@@ -154,42 +155,23 @@ fn program_detached(play: &mut Play<'_>) -> Result<String> {
     Ok(named)
 }
 
-/// What `ip` shows of the edge's interface.
-fn shown(play: &Play<'_>) -> Result<serde_json::Value> {
-    let edge = &play.stage.ground.edge;
-    let mut show = ip();
-    show.args(["-json", "-details", "-n", &edge.namespace]);
-    show.args(["link", "show", "dev", edge.link]);
-    let shown: serde_json::Value = serde_json::from_str(&process::output(&mut show)?)?;
-    Ok(shown[0].clone())
-}
-
 fn station_changed(play: &mut Play<'_>) -> Result<String> {
-    let edge = play.stage.ground.edge.link;
-    let shown = shown(play)?;
+    let edge = play.stage.bed.edge.link;
+    let shown = play.stage.bed.edge.facts()?;
     let before = shown["address"].as_str();
     let before = before.context("`ip` does not tell the station address")?;
     let mut seen = Vec::new();
     for station in [STATION, before] {
         let from = play.lines()?;
-        play.ip(&["link", "set", "dev", edge, "address", station])?;
+        play.ip(&format!("link set dev {edge} address {station}"))?;
         let begin = clock::now();
         seen.push(play.hear(from, station)?);
         if begin.elapsed() > NOTICED_WITHIN {
             bail!("noticed only after {:.1?}", begin.elapsed());
         }
         // Neighbours ask anew in their own time; this one is told to.
-        let reader = &play.stage.ground.reader;
-        let mut flush = ip();
-        flush.args([
-            "-n",
-            &reader.namespace,
-            "neigh",
-            "flush",
-            "dev",
-            reader.link,
-        ]);
-        process::run(&mut flush)?;
+        let reader = &play.stage.bed.reader;
+        reader.ip(&format!("neigh flush dev {}", reader.link))?;
         let over = clock::now();
         let steered_before = play.counts()?.xdp_packets(&["steered"]);
         play.good_again(over)?;
@@ -202,17 +184,17 @@ fn station_changed(play: &mut Play<'_>) -> Result<String> {
 }
 
 fn address_removed(play: &mut Play<'_>) -> Result<String> {
-    let edge = &play.stage.ground.edge;
+    let edge = &play.stage.bed.edge;
     let ipv4 = format!("{}/24", edge.ipv4);
-    play.ip(&["address", "delete", &ipv4, "dev", edge.link])?;
+    play.ip(&format!("address delete {ipv4} dev {}", edge.link))?;
     let named = play.is_not_ready(&format!("the service address {}", edge.ipv4))?;
     let welcomes = play.counts()?.xdp_packets(&["welcome"]);
-    let greeted = Flood::greet(&play.stage.ground.reader, play.address()?);
+    let greeted = Flood::greet(&play.stage.bed.reader, play.address());
     if greeted.is_ok() {
         bail!("greeted at an address that was removed");
     }
     let over = clock::now();
-    play.ip(&["address", "add", &ipv4, "dev", edge.link])?;
+    play.ip(&format!("address add {ipv4} dev {}", edge.link))?;
     play.good_again(over)?;
     play.is_ready()?;
     if play.counts()?.xdp_packets(&["welcome"]) == welcomes {
@@ -222,13 +204,13 @@ fn address_removed(play: &mut Play<'_>) -> Result<String> {
 }
 
 fn mtu_lowered(play: &mut Play<'_>) -> Result<String> {
-    let edge = &play.stage.ground.edge;
-    play.ip(&["link", "set", "dev", edge.link, "mtu", SHORT_MTU])?;
+    let edge = &play.stage.bed.edge;
+    play.ip(&format!("link set dev {} mtu {SHORT_MTU}", edge.link))?;
     let named = play.is_not_ready("the MTU of")?;
     let over = clock::now();
-    play.ip(&["link", "set", "dev", edge.link, "mtu", MTU])?;
+    play.ip(&format!("link set dev {} mtu {MTU}", edge.link))?;
     let ipv6 = format!("{}/64", edge.ipv6);
-    play.ip(&["address", "replace", &ipv6, "dev", edge.link, "nodad"])?;
+    play.ip(&format!("address replace {ipv6} dev {} nodad", edge.link))?;
     play.good_again(over)?;
     play.is_ready()?;
     Ok(named)
@@ -239,7 +221,7 @@ fn gets_joined(play: &mut Play<'_>) -> Result<String> {
     play.start(&[("SEALEDGE_XDP__MODE", Path::new("generic"))])?;
     let resident = play.fresh()?;
     play.reads_whole(&resident)?;
-    let flood = Flood::greet(&play.stage.ground.reader, play.address()?)?;
+    let flood = Flood::greet(&play.stage.bed.reader, play.address())?;
     let coalesced =
         |play: &Play<'_>| -> Result<u64> { Ok(play.counts()?.xdp_packets(&["coalesced"])) };
     let before = coalesced(play)?;

@@ -173,7 +173,7 @@ fn row(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Row {
 }
 
 fn under_load(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Result<String> {
-    let load = Load::new(play.stage)?.excused_by(fault.excuses);
+    let load = Load::new(play.stage).excused_by(fault.excuses);
     let played = thread::scope(|scope| {
         let reader = scope.spawn(|| load.run());
         let leash = load.leash();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, daemon::Counts, ground::ip, place::PYTHON, process};
+use edge_testbed::{clock, daemon::Counts, place::PYTHON, process};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::flood::Flood;
@@ -206,7 +206,7 @@ fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
     let hung_at = "/origin/hung_reads/0";
     let mut lease = lease(&[fresh.data_chunk()?.to_owned()])?;
     let begin = clock::now();
-    let (stage, edge) = (play.stage, play.address()?);
+    let (stage, edge) = (play.stage, play.address());
     let hung = || {
         let counts = Counts::read(&stage.settings.socket).ok()?;
         counts.all().pointer(hung_at)?.as_u64()
@@ -255,22 +255,10 @@ fn source_greedy(play: &mut Play<'_>) -> Result<String> {
         play.count("/origin/fetches_total")?,
     );
     let cold = [play.fresh()?, play.fresh()?, play.fresh()?];
-    let reader = &play.stage.ground.reader;
-    let ip_address = |what| {
-        let own = format!("{GREEDY}/24");
-        let words = [
-            "-n",
-            &reader.namespace,
-            "address",
-            what,
-            &own,
-            "dev",
-            reader.link,
-        ];
-        process::run(ip().args(words))
-    };
+    let reader = &play.stage.bed.reader;
+    let ip_address = |what| reader.ip(&format!("address {what} {GREEDY}/24 dev {}", reader.link));
     ip_address("add")?;
-    let greedy = Flood::greet_from(reader, GREEDY, play.address()?)?;
+    let greedy = Flood::greet_from(reader, GREEDY, play.address())?;
     let begin = clock::now();
     let poured = thread::scope(|scope| {
         let pouring = scope.spawn(|| greedy.pour_absent(0..GREEDY_GETS));
@@ -301,7 +289,7 @@ fn source_greedy(play: &mut Play<'_>) -> Result<String> {
 
 fn origin_gone(play: &mut Play<'_>) -> Result<String> {
     let fresh = play.fresh()?;
-    let origin = play.stage.settings.origin.clone();
+    let origin = play.stage.settings.origin().to_owned();
     let elsewhere = origin.with_extension("elsewhere");
     let absent = play.count("/origin/absent_total")?;
     let from = play.lines()?;
@@ -320,8 +308,8 @@ fn origin_gone(play: &mut Play<'_>) -> Result<String> {
 
 fn origin_removed(play: &mut Play<'_>) -> Result<String> {
     let fresh = play.fresh()?;
-    let chunks = play.stage.settings.origin.join("chunks");
-    let elsewhere = play.stage.settings.origin.join("elsewhere");
+    let chunks = play.stage.settings.origin().join("chunks");
+    let elsewhere = play.stage.settings.origin().join("elsewhere");
     let before = play.count("/origin/absent_total")?;
     fs::rename(&chunks, &elsewhere)?;
     let gave_up = play.reads_not(&fresh, 1, "no origin of the edge has chunk");

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
     clock,
-    daemon::{self, Counts, Daemon, METRICS},
-    ground::{self, ip},
+    daemon::{Counts, Daemon, METRICS},
     objects::{self, Sealed, files},
     place,
     process::{self, Ended},
@@ -107,7 +106,7 @@ impl<'a> Play<'a> {
 
     /// Starts the edge with the stage's settings and these variables.
     pub(super) fn start(&mut self, variables: &[(&str, &Path)]) -> Result<()> {
-        daemon::write_config(&self.stage.settings, &self.stage.config)?;
+        self.stage.settings.write(&self.stage.config)?;
         let mut command = self.edged_command();
         command.envs(variables.iter().copied());
         self.edged = Some(Daemon::start(&mut command)?);
@@ -127,7 +126,7 @@ impl<'a> Play<'a> {
     }
 
     fn edged_command(&self) -> Command {
-        let mut command = ground::inside(&self.stage.ground.edge, Path::new("setpriv"));
+        let mut command = self.stage.bed.edge.inside("setpriv");
         command
             .args(WITHOUT_OVERRIDE)
             .arg(place::release("edged"))
@@ -169,12 +168,7 @@ impl<'a> Play<'a> {
     /// Waits until nothing comes in by the edge's interface any more.
     pub(super) fn link_rests(&self) -> Result<()> {
         let received = || -> Result<u64> {
-            let edge = &self.stage.ground.edge;
-            let mut command = ip();
-            command.args(["-n", &edge.namespace, "-stats", "-json"]);
-            command.args(["link", "show", "dev", edge.link]);
-            let links: serde_json::Value = serde_json::from_str(&process::output(&mut command)?)?;
-            let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+            let packets = self.stage.bed.edge.facts()?["stats64"]["rx"]["packets"].as_u64();
             packets.context("`ip` does not tell how many packets came")
         };
         let mut last = received()?;
@@ -235,25 +229,21 @@ impl<'a> Play<'a> {
 
     /// Whether an XDP program is on the edge's interface.
     pub(super) fn attached(&self) -> Result<bool> {
-        let edge = &self.stage.ground.edge;
-        let mut command = ip();
-        command.args(["-n", &edge.namespace, "link", "show", "dev", edge.link]);
-        Ok(process::output(&mut command)?.contains("xdp"))
+        Ok(self.stage.bed.edge.program()?.is_some())
     }
 
     /// `ip` on the edge's side.
-    pub(super) fn ip(&self, words: &[&str]) -> Result<()> {
-        let namespace = &self.stage.ground.edge.namespace;
-        process::run(ip().args(["-n", namespace]).args(words))
+    pub(super) fn ip(&self, words: &str) -> Result<()> {
+        self.stage.bed.edge.ip(words).map(drop)
     }
 
     /// What `/ready` answers.
     fn ready(&self) -> Result<String> {
-        let answer = ground::visit(&self.stage.ground.edge, || {
+        let answer = self.stage.bed.edge.enter(|| {
             let stream = TcpStream::connect(METRICS)?;
             stream.set_read_timeout(Some(NAMED_WITHIN))?;
             http::ask(stream, "/ready")
-        })?;
+        })??;
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
@@ -328,8 +318,8 @@ impl<'a> Play<'a> {
 
     // --- readers
 
-    pub(super) fn address(&self) -> Result<SocketAddr> {
-        Ok(objects::addresses(self.stage.ground)?[0])
+    pub(super) fn address(&self) -> SocketAddr {
+        self.stage.bed.services()[0]
     }
 
     /// Until the reader in the background has fetched so often, and the edge runs.
@@ -348,7 +338,7 @@ impl<'a> Play<'a> {
         fs::create_dir(&folder)?;
         let path = folder.join("plain");
         write_random(&path, bytes)?;
-        let origin = &self.stage.settings.origin;
+        let origin = self.stage.settings.origin();
         let chunks = origin.join("chunks");
         let before: BTreeSet<PathBuf> = files::under(&chunks)?.into_iter().collect();
         let mut sealed = objects::seal(files::choose(&[path], &folder)?, &folder, origin)?;
@@ -366,7 +356,7 @@ impl<'a> Play<'a> {
         let begin = clock::now();
         let hangs = || begin.elapsed() > HANGS_AFTER;
         let out = fresh.out();
-        match fetch(self.stage, &fresh.sealed, self.address()?, &out, hangs)? {
+        match fetch(self.stage, &fresh.sealed, self.address(), &out, hangs)? {
             Some(end) => Ok((end, begin.elapsed())),
             None if stop::came() => Err(Stop::interrupted()),
             None => bail!("a reader hangs"),
@@ -398,9 +388,9 @@ impl<'a> Play<'a> {
 
     /// A reader that was stopped in the middle of an object.
     pub(super) fn reader_in_the_middle(&self, fresh: &Fresh) -> Result<Child> {
-        let reader = &self.stage.ground.reader;
+        let reader = &self.stage.bed.reader;
         let half = fresh.sealed.object.size / 2;
-        let mut get = objects::get(reader, &fresh.sealed.ticket, self.address()?, &fresh.out());
+        let mut get = objects::get(reader, &fresh.sealed.ticket, self.address(), &fresh.out());
         get.stdout(Stdio::null()).stderr(Stdio::piped());
         for _try in 0..TRIES {
             let mut child = process::spawn(&mut get)?;
@@ -464,18 +454,11 @@ impl<'a> Play<'a> {
             edged.signal(Signal::CONT)?;
             drop(edged);
         }
-        let ground = self.stage.ground;
-        let link = [
-            "-n",
-            &ground.reader.namespace,
-            "link",
-            "delete",
-            ground.reader.link,
-        ];
-        if let Err(error) = process::run(ip().args(link)) {
+        let bed = self.stage.bed;
+        if let Err(error) = bed.reader.ip(&format!("link delete {}", bed.reader.link)) {
             eprintln!("the link was gone already: {error:#}");
         }
-        ground.link(&place::xdp().join("edge-pass"))?;
+        bed.link()?;
         self.start(&[])
     }
 

@@ -101,7 +101,7 @@ fn umem_exhausted(play: &mut Play<'_>) -> Result<String> {
 fn prepare(play: &mut Play<'_>) -> Result<(Flood, PathBuf)> {
     let resident = play.fresh()?;
     play.reads_whole(&resident)?;
-    let flood = Flood::greet(&play.stage.ground.reader, play.address()?)?;
+    let flood = Flood::greet(&play.stage.bed.reader, play.address())?;
     Ok((flood, resident.data_chunk()?.to_owned()))
 }
 

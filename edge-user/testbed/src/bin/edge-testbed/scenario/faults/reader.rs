@@ -5,7 +5,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
-    clock, ground, objects,
+    clock, objects,
     process::{self, Ended},
 };
 use rustix::process::Signal;
@@ -46,7 +46,7 @@ struct Mounts(Child);
 
 impl Mounts {
     fn new(play: &Play<'_>) -> Result<Self> {
-        let mut sleeper = ground::inside(&play.stage.ground.reader, Path::new("sleep"));
+        let mut sleeper = play.stage.bed.reader.inside("sleep");
         let mounts = Self(process::spawn(sleeper.arg("600"))?);
         // `ip netns exec` makes the file systems its own before it becomes the sleeper.
         let comm = format!("/proc/{}/comm", mounts.0.id());
@@ -72,8 +72,8 @@ impl Mounts {
 
     /// The reader's call, among these file systems.
     fn get(&self, play: &Play<'_>, fresh: &Fresh, out: &Path) -> Result<Ended> {
-        let reader = &play.stage.ground.reader;
-        let get = objects::get(reader, &fresh.sealed.ticket, play.address()?, out);
+        let reader = &play.stage.bed.reader;
+        let get = objects::get(reader, &fresh.sealed.ticket, play.address(), out);
         // Behind `ip netns exec NAMESPACE` stand program and arguments.
         let mut inside = self.inside("env");
         inside.args(get.get_args().skip(3));
