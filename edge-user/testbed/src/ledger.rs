@@ -8,12 +8,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use crate::place;
 
 /// Changes of one run that outlive its process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// Pages added to `vm.nr_hugepages`. A difference, not the old value: two runs may overlap.
     pub hugepages_added: u64,
@@ -51,7 +52,7 @@ impl Ledger {
 
     fn write(&self) -> Result<()> {
         let half = self.path.with_extension("new");
-        fs::write(&half, to_json(&self.record).to_string())
+        fs::write(&half, serde_json::to_vec(&self.record)?)
             .and_then(|()| fs::rename(&half, &self.path))
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
@@ -107,25 +108,9 @@ fn records() -> Vec<(u32, PathBuf, Record)> {
                 .parse()
                 .ok()?;
             let text = fs::read_to_string(&path).ok()?;
-            Some((pid, path, from_json(&serde_json::from_str(&text).ok()?)))
+            Some((pid, path, serde_json::from_str(&text).ok()?))
         })
         .collect()
-}
-
-fn to_json(record: &Record) -> Value {
-    json!({
-        "hugepages_added": record.hugepages_added,
-        "folder": record.folder.as_ref().map(|folder| folder.display().to_string()),
-        "netns_mounted": record.netns_mounted,
-    })
-}
-
-fn from_json(value: &Value) -> Record {
-    Record {
-        hugepages_added: value["hugepages_added"].as_u64().unwrap_or(0),
-        folder: value["folder"].as_str().map(PathBuf::from),
-        netns_mounted: value["netns_mounted"].as_bool().unwrap_or(false),
-    }
 }
 
 #[cfg(test)]
@@ -139,7 +124,8 @@ mod tests {
             folder: Some("/tmp/sealedge-1".into()),
             netns_mounted: true,
         };
-        assert_eq!(from_json(&to_json(&record)), record);
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
     }
 
     #[test]

@@ -1,64 +1,32 @@
 //! Looks for many byte strings at once, in one pass over a stream of any length.
-//!
-//! Every string is longer than a window and a stride together, so wherever it stands, one of its
-//! windows begins at a multiple of the stride. Only those places are looked up: the search stays
-//! fast in a build without optimisation, which `cargo xtask` is.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 
+use aho_corasick::AhoCorasick;
 use anyhow::{Result, bail};
 use edge_testbed::stop::{self, Stop};
 
-/// Bytes that are looked up at once.
-const WINDOW: usize = 8;
-/// Distance between two places that are looked up.
-const STRIDE: usize = 16;
-/// Strings shorter than this could be missed.
-const SHORTEST: usize = STRIDE + WINDOW - 1;
+/// Shorter strings are met by chance.
+const SHORTEST: usize = 23;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
-/// Places in the filter that spares most look-ups; the hash has as many bits.
-const FILTER: usize = 1 << 16;
-
-/// A window of a string: where it is in which.
-struct Anchor {
-    pattern: usize,
-    offset: usize,
-}
 
 pub(super) struct Searcher {
-    patterns: Vec<Vec<u8>>,
-    anchors: HashMap<[u8; WINDOW], Vec<Anchor>>,
-    filter: Vec<bool>,
-    /// As much emptiness as is looked at at once. Most memory of a process that has just begun is
-    /// empty, and comparing is faster than looking up.
-    empty: Vec<u8>,
+    automaton: AhoCorasick,
     /// What the end of a piece must be kept for.
     longest: usize,
 }
 
 impl Searcher {
     pub(super) fn new(patterns: Vec<Vec<u8>>) -> Result<Self> {
-        let mut anchors: HashMap<[u8; WINDOW], Vec<Anchor>> = HashMap::new();
-        let mut filter = vec![false; FILTER];
-        for (pattern, bytes) in patterns.iter().enumerate() {
-            if bytes.len() < SHORTEST || bytes.iter().all(|byte| *byte == 0) {
-                bail!("cannot search for less than {SHORTEST} bytes, nor for zeros");
-            }
-            for (offset, window) in bytes.array_windows().take(STRIDE).enumerate() {
-                filter[place_in_filter(*window)] = true;
-                let anchor = Anchor { pattern, offset };
-                anchors.entry(*window).or_default().push(anchor);
-            }
+        let poor = |bytes: &Vec<u8>| bytes.len() < SHORTEST || bytes.iter().all(|byte| *byte == 0);
+        if patterns.iter().any(poor) {
+            bail!("cannot search for less than {SHORTEST} bytes, nor for zeros");
         }
-        let longest = patterns.iter().map(Vec::len).max().unwrap_or(SHORTEST);
         Ok(Self {
-            patterns,
-            anchors,
-            filter,
-            empty: vec![0; longest + PIECE],
-            longest,
+            longest: patterns.iter().map(Vec::len).max().unwrap_or(SHORTEST),
+            automaton: AhoCorasick::new(patterns)?,
         })
     }
 
@@ -79,42 +47,13 @@ impl Searcher {
             };
             total += u64::try_from(count)?;
             let end = kept + count;
-            if buffer[..end] != self.empty[..end] {
-                self.look(&buffer[..end], found);
-            }
+            let met = self.automaton.find_overlapping_iter(&buffer[..end]);
+            found.extend(met.map(|string| string.pattern().as_usize()));
             // A string that goes on in the next piece has at most all but one byte here.
             kept = end.min(self.longest - 1);
             buffer.copy_within(end - kept..end, 0);
         }
     }
-
-    fn look(&self, bytes: &[u8], found: &mut BTreeSet<usize>) {
-        for (number, block) in bytes.chunks(STRIDE).enumerate() {
-            let Some(window) = block.first_chunk::<WINDOW>() else {
-                continue;
-            };
-            if !self.filter[place_in_filter(*window)] {
-                continue;
-            }
-            let Some(anchors) = self.anchors.get(window) else {
-                continue;
-            };
-            for &Anchor { pattern, offset } in anchors {
-                let start = (number * STRIDE).checked_sub(offset);
-                let rest = start.and_then(|start| bytes.get(start..));
-                if rest.is_some_and(|rest| rest.starts_with(&self.patterns[pattern])) {
-                    found.insert(pattern);
-                }
-            }
-        }
-    }
-}
-
-/// The upper bits of a product, in which all bytes of the window have had a part.
-fn place_in_filter(window: [u8; WINDOW]) -> usize {
-    let mixed = u64::from_le_bytes(window).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let [.., low, high] = mixed.to_le_bytes();
-    usize::from(u16::from_le_bytes([low, high]))
 }
 
 #[cfg(test)]
