@@ -129,7 +129,7 @@ pub struct InterfaceCounts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// A serving thread stands still.
+    /// A serving thread makes no progress.
     ThreadStalled,
     /// The interface carries no packets.
     LinkDown,
@@ -400,7 +400,7 @@ pub struct StoreCounts {
     pub free: u64,
     /// Being filled.
     pub filling: u64,
-    /// Withdrawn, and waiting until nobody reads them any more.
+    /// Withdrawn, and waiting until no reader holds them.
     pub withdrawn: u64,
     pub published_total: u64,
     pub evicted_total: u64,

@@ -39,7 +39,7 @@ const IFLA_VLAN_PROTOCOL: u16 = 5;
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 
-/// A way to ask the kernel.
+/// Asks the kernel, by a netlink socket.
 #[derive(Debug)]
 pub struct Network {
     socket: Mutex<OwnedFd>,
@@ -59,7 +59,7 @@ pub struct Interface {
     pub queues_max: u32,
     /// The bond or bridge it is a port of.
     pub master: Option<u32>,
-    /// What the driver calls its kind: "veth", "bond", "vlan"; empty for hardware.
+    /// Its kind: "veth", "bond", "vlan"; empty for hardware.
     pub kind: String,
     pub vlan: Option<Vlan>,
     /// Numbers of the XDP programs on it: in the driver, and in the kernel's stack.
@@ -95,7 +95,7 @@ pub enum AddressState {
     Duplicate,
 }
 
-/// Hears of changes of interfaces and addresses.
+/// Notices changes of interfaces and addresses.
 #[derive(Debug)]
 pub struct Changes(OwnedFd);
 
@@ -200,8 +200,8 @@ impl Network {
     /// How many RX queues an interface uses; drivers may change that when a program is attached.
     pub fn queue_count(&self, interface: &Interface) -> io::Result<u32> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = receive_queues(&socket, &interface.name)?;
-        Ok(told.unwrap_or(interface.queues_max))
+        let counted = receive_queues(&socket, &interface.name)?;
+        Ok(counted.unwrap_or(interface.queues_max))
     }
 
     /// All that a request is answered with, as of one moment.
@@ -344,7 +344,7 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
     Some(found)
 }
 
-/// All but the parent, which is told elsewhere.
+/// All but the parent, which is an attribute of the interface.
 fn parse_vlan(data: &[u8]) -> Option<Vlan> {
     const SERVICE: [u8; 2] = [0x88, 0xa8];
     let value = |kind| attributes(data).find(|nla| nla.kind() == kind);

@@ -591,7 +591,7 @@ fn a_thread_that_stands_still_makes_it_not_ready_until_it_goes_on() {
     });
     let fault = fault.expect("it is noticed");
     assert!(
-        fault.contains("not ready: the thread filler stands still"),
+        fault.contains("not ready: the thread filler is stalled"),
         "{fault}"
     );
     fed();

@@ -50,7 +50,7 @@ impl WorkerState {
     fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>, Vec<(String, u64, u64)>) {
         let before = self.maps.counters.of_queue(0, 0);
         let mut output = vec![0; 4096];
-        let Verdict { action, len_bytes } = self.program.judge(frame, &mut output).unwrap();
+        let Verdict { action, len_bytes } = self.program.run(frame, &mut output).unwrap();
         output.truncate(len_bytes);
         let after = self.maps.counters.of_queue(0, 0);
         (action, output, risen(&before, &after))

@@ -398,7 +398,7 @@ mod tests {
                 cause: Cause::ThreadStalled,
                 interface: None,
                 subject: "filler".to_owned(),
-                text: "it stands still".to_owned(),
+                text: "it is stalled".to_owned(),
             }],
             mode: Mode {
                 xdp: "native".to_owned(),

@@ -1,5 +1,5 @@
-//! What keeps a running edge from serving as it should. Judged once a second by the look-after
-//! loop; read by `/ready`, `edge stat`, the metrics and the service manager's watchdog.
+//! What keeps a running edge from serving as it should. Checked once a second by the main
+//! thread; read by `/ready`, `edge stat`, the metrics and the service manager's watchdog.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::clock;
 use crate::counters::Fault;
 use crate::limits::STALLED_AFTER;
 
-/// The faults of the last look, shared by all who ask.
+/// The faults of the last check, shared by all readers.
 #[derive(Clone, Debug)]
 pub struct Health(Arc<Mutex<Checked>>);
 
@@ -39,17 +39,17 @@ impl Health {
         })))
     }
 
-    fn judged(&self) -> MutexGuard<'_, Checked> {
+    fn checked(&self) -> MutexGuard<'_, Checked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Replaces the faults of the last look by those of this one. The log gets a line for each
     /// that is new and for each that is over; a change of its text alone is no news.
-    pub fn judge(&self, found: Vec<Fault>) {
+    pub fn update(&self, found: Vec<Fault>) {
         let before = {
-            let mut judged = self.judged();
-            judged.at = clock::now();
-            mem::replace(&mut judged.faults, found.clone())
+            let mut checked = self.checked();
+            checked.at = clock::now();
+            mem::replace(&mut checked.faults, found.clone())
         };
         for fault in found.iter().filter(|fault| !fault.is_among(&before)) {
             tracing::warn!("{}", fault.text);
@@ -60,24 +60,24 @@ impl Health {
     }
 
     pub fn faults(&self) -> Vec<Fault> {
-        self.judged().faults.clone()
+        self.checked().faults.clone()
     }
 
-    /// The edge is ready as long as one interface serves and nothing fails that all need. A loop of
-    /// the main thread that stands still is a reason too, because faults go unnoticed then.
+    /// The edge is ready as long as one interface serves and nothing fails that all need. A main
+    /// thread that is stalled is a reason too, because faults go unnoticed then.
     pub fn readiness(&self, now: Instant) -> Readiness {
-        let judged = self.judged();
-        let age = now.saturating_duration_since(judged.at);
+        let checked = self.checked();
+        let age = now.saturating_duration_since(checked.at);
         let unwatched = (age > STALLED_AFTER)
-            .then(|| format!("the main thread has stood still for {} s", age.as_secs()));
+            .then(|| format!("the main thread has been stalled for {} s", age.as_secs()));
         let serves = |name: &String| {
-            let faults = &judged.faults;
+            let faults = &checked.faults;
             !(faults.iter()).any(|fault| fault.interface.as_ref().is_none_or(|on| on == name))
         };
-        let all_well = judged.faults.is_empty();
+        let all_well = checked.faults.is_empty();
         Readiness {
-            ready: unwatched.is_none() && (all_well || judged.interfaces.iter().any(serves)),
-            reasons: (judged.faults.iter().map(|fault| fault.text.clone()))
+            ready: unwatched.is_none() && (all_well || checked.interfaces.iter().any(serves)),
+            reasons: (checked.faults.iter().map(|fault| fault.text.clone()))
                 .chain(unwatched)
                 .collect(),
         }
@@ -85,8 +85,8 @@ impl Health {
 
     /// No fault that a restart would remedy: what the service manager's watchdog asks.
     pub fn is_alive(&self) -> bool {
-        let judged = self.judged();
-        !judged
+        let checked = self.checked();
+        !checked
             .faults
             .iter()
             .any(|fault| fault.cause.wants_restart())
@@ -105,7 +105,7 @@ mod tests {
             cause: Cause::ThreadStalled,
             interface: None,
             subject: subject.to_owned(),
-            text: format!("{subject} stands still"),
+            text: format!("{subject} is stalled"),
         }
     }
 
@@ -121,12 +121,12 @@ mod tests {
             reasons: Vec::new(),
         };
         assert!(now_ready(&health) == well && health.is_alive());
-        health.judge(vec![fault("worker-0"), fault("filler")]);
-        health.judge(vec![fault("filler")]);
+        health.update(vec![fault("worker-0"), fault("filler")]);
+        health.update(vec![fault("filler")]);
         let found = now_ready(&health);
-        assert!(!found.ready && found.reasons == ["filler stands still"]);
+        assert!(!found.ready && found.reasons == ["filler is stalled"]);
         assert!(!health.is_alive());
-        health.judge(Vec::new());
+        health.update(Vec::new());
         assert!(now_ready(&health) == well && health.is_alive());
     }
 
@@ -139,22 +139,22 @@ mod tests {
             subject: name.to_owned(),
             text: format!("{name} is down"),
         };
-        health.judge(vec![on("eth1")]);
+        health.update(vec![on("eth1")]);
         let found = now_ready(&health);
         assert!(
             found.ready && found.reasons == ["eth1 is down"],
             "{found:?}"
         );
-        health.judge(vec![on("eth0"), on("eth1")]);
+        health.update(vec![on("eth0"), on("eth1")]);
         assert!(!now_ready(&health).ready);
-        health.judge(vec![on("eth1"), fault("filler")]);
+        health.update(vec![on("eth1"), fault("filler")]);
         assert!(!now_ready(&health).ready);
     }
 
     #[test]
-    fn an_edge_that_nobody_looks_after_is_not_ready() {
+    fn an_edge_whose_health_is_not_checked_is_not_ready() {
         let health = Health::of(vec!["eth0".to_owned()]);
-        health.judge(Vec::new());
+        health.update(Vec::new());
         let later = clock::now() + STALLED_AFTER + Duration::from_secs(2);
         let found = health.readiness(later);
         assert!(

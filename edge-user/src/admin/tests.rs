@@ -75,7 +75,7 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     assert!(tcp("/metrics").starts_with("HTTP/1.1 503"));
     assert!(unix("/v1/stat").starts_with("HTTP/1.1 503"));
 
-    let health = Health::of(vec!["eth0".to_owned()]);
+    let health = Health::of(vec!["eth0".to_owned(), "eth1".to_owned()]);
     front.ready(some_source(), health.clone());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
     let metrics = tcp("/metrics");
@@ -95,19 +95,31 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     let mode = fs::metadata(place.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
 
-    health.judge(vec![Fault {
+    health.update(vec![Fault {
         cause: Cause::ThreadStalled,
         interface: None,
         subject: "worker-0".to_owned(),
-        text: "worker-0 stands still".to_owned(),
+        text: "worker-0 is stalled".to_owned(),
     }]);
     let ready = tcp("/ready");
     assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
     assert!(
-        ready.ends_with("\r\n\r\nnot ready: worker-0 stands still\n"),
+        ready.ends_with("\r\n\r\nnot ready: worker-0 is stalled\n"),
         "{ready}"
     );
-    health.judge(Vec::new());
+    health.update(vec![Fault {
+        cause: Cause::LinkDown,
+        interface: Some("eth1".to_owned()),
+        subject: "eth1".to_owned(),
+        text: "eth1 is down".to_owned(),
+    }]);
+    let ready = tcp("/ready");
+    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    assert!(
+        ready.ends_with("\r\n\r\nready\ndegraded: eth1 is down\n"),
+        "{ready}"
+    );
+    health.update(Vec::new());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
 
     front.closing();

@@ -54,11 +54,11 @@ pub enum StartError {
         first: String,
         second: String,
     },
-    #[error("interface {interface}: {error}; `ip link` lists those there are")]
+    #[error("interface {interface}: {error} (`ip link` lists the interfaces of this host)")]
     Interface { interface: String, error: io::Error },
     #[error(
-        "segments of {segment_bytes} bytes make packets of {needed_bytes}, and {interface} carries \
-         {mtu_bytes}: lower service.segment_bytes, or raise the MTU"
+        "segments of {segment_bytes} bytes make packets of {needed_bytes} bytes, and the MTU \
+         of {interface} is {mtu_bytes}: lower service.segment_bytes, or raise the MTU"
     )]
     Mtu {
         interface: String,
@@ -95,10 +95,10 @@ impl StartError {
 /// Why a daemon that served does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    #[error("a thread of the data plane ended by itself; the lines above say why")]
+    #[error("a thread of the data plane ended unexpectedly; see the log lines above")]
     Thread,
     #[error(
-        "{}; start edged again (`ip link` lists the interfaces there are)",
+        "{}; start edged again when one is back (`ip link`)",
         removed(interfaces)
     )]
     InterfacesRemoved { interfaces: Vec<String> },

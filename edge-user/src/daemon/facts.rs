@@ -98,15 +98,14 @@ impl Facts {
         let mut lines = Vec::new();
         if tags > TAGS_MAX {
             lines.push(format!(
-                "requests for the service can come under {tags} VLANs of {name}, and the program \
-                 has room for {TAGS_MAX}: those under the others take the kernel's path; choose \
-                 with xdp.vlans"
+                "requests can come under {tags} VLANs of {name}, and the program has room for \
+                 {TAGS_MAX}: those under the others take the kernel's path; choose with xdp.vlans"
             ));
         }
         if locals >= LOCALS_MAX as usize {
             lines.push(format!(
-                "the host has {locals} addresses or more, and the program has room for that many: a \
-                 request that claims to come from another of them is answered"
+                "the host has {locals} addresses or more, and the program has room for that many: \
+                 requests that claim to come from the others are answered"
             ));
         }
         lines
@@ -154,7 +153,7 @@ fn tags_to(index: u32, base: &impl Fn(u32) -> bool, vlans: &[Interface]) -> Opti
     }))
 }
 
-/// What the kernel takes from nobody, of an address: itself, and the broadcast addresses of its
+/// Addresses that the kernel accepts from no sender: a local one, and the broadcast addresses of its
 /// network.
 fn unlike_a_source(local: &LocalAddress) -> Vec<IpAddr> {
     let mut all = vec![local.address];

@@ -1,5 +1,5 @@
-//! Whether the serving threads go on. Each counts its turns, also while it is idle: none of them
-//! sleeps longer than a tick.
+//! Whether the serving threads make progress. Each counts its turns, also while it is idle: none of
+//! them sleeps longer than a tick.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ struct Seen {
 pub(super) struct Heartbeats(Vec<Seen>);
 
 impl Heartbeats {
-    /// The threads that have stood still for too long. Looks count beside time: when the whole
+    /// The threads that have had no turn for too long. Looks count beside time: when the whole
     /// process was stopped, its threads get the chance to go on.
     pub(super) fn stalled(&mut self, threads: Vec<Heartbeat>, now: Instant) -> Vec<Fault> {
         let before = std::mem::take(&mut self.0);
@@ -57,8 +57,8 @@ fn fault(seen: &Seen) -> Fault {
         interface: queue.as_ref().map(|(interface, _)| interface.clone()),
         subject: thread.clone(),
         text: format!(
-            "the thread {thread} stands still{serves}: /proc/PID/task/*/{{comm,wchan,stack}} show \
-             where; restart edged unless it goes on by itself"
+            "the thread {thread} is stalled{serves}: /proc/PID/task/*/{{comm,wchan,stack}} show where; \
+             restart edged unless it continues"
         ),
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_without_a_turn_is_found_and_let_off_when_it_goes_on() {
+    fn a_thread_without_a_turn_is_stalled_until_it_has_one() {
         let mut looks: Vec<[u64; 2]> = (0..=STALLED_AFTER.as_secs())
             .map(|turn| [7, turn])
             .collect();

@@ -35,10 +35,10 @@ pub(super) fn listen(
     addresses.iter().map(bind).collect()
 }
 
-/// Waits a while for a new IPv6 address: nobody can use it before it was found to be unique.
+/// Waits a while for a new IPv6 address, which is not usable before it is known to be unique.
 #[expect(
     clippy::disallowed_methods,
-    reason = "one look after the other at what another host may still say"
+    reason = "duplicate address detection is polled"
 )]
 fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartError> {
     if address.is_ipv4() {
@@ -158,8 +158,8 @@ pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u3
         })?;
     if queues > QUEUES_MAX {
         tracing::warn!(
-            "{name} has {queues} RX queues and {QUEUES_MAX} can be served: hits on the others take \
-             the kernel's path"
+            "{name} has {queues} RX queues, of which {QUEUES_MAX} can have a worker: hits on the \
+             others take the kernel's path"
         );
     }
     Ok(queues.min(QUEUES_MAX))

@@ -1,4 +1,4 @@
-//! Puts the daemon together, and takes it apart.
+//! Starts the daemon from its configuration, checks its health, and stops it.
 //!
 //! The order matters in both directions. Up: memory, sockets, the program on the interfaces (the
 //! number of queues may change with it), a worker for each queue, the miss path, and last the
@@ -25,7 +25,7 @@ mod shortage;
 mod cgroup;
 /// Watches the interfaces and addresses of the host.
 mod monitor;
-/// What is made from it.
+/// Everything it is made of.
 mod components;
 /// Reads all counters.
 mod observe;
@@ -150,7 +150,7 @@ impl Edge {
                 interfaces: interfaces.collect(),
             });
         }
-        self.observer.health.judge(faults);
+        self.observer.health.update(faults);
         Ok(())
     }
 
@@ -230,7 +230,7 @@ impl Edge {
         if let Some(program) = &mut self.program
             && let Err(error) = program.withdraw()
         {
-            tracing::warn!(%error, "the program goes on steering until it is detached");
+            tracing::warn!(%error, "the program still steers until it is detached");
         }
         self.stop.store(true, Ordering::Release);
         self.wake.wake();
@@ -238,8 +238,8 @@ impl Edge {
         self.nics.iter_mut().for_each(Nic::join_workers);
         match self.miss_path.join() {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the miss path had failed"),
-            Err(_) => tracing::error!("the miss path had failed"),
+            Ok(Err(error)) => tracing::error!(%error, "the miss path has failed"),
+            Err(_) => tracing::error!("the miss path has failed"),
         }
     }
 }

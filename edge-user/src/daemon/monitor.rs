@@ -159,8 +159,8 @@ impl Monitor {
     pub(super) fn address_faults(&self, served: &[Served<'_>]) -> Vec<Fault> {
         let fault = |(address, owner): (IpAddr, u32)| {
             let text = format!(
-                "the service address {address} is no longer usable on this host, so nobody is \
-                 served there; set it again (`ip address add …`)"
+                "the service address {address} is not usable on this host, and requests to it get no \
+                 answer: add it again (`ip address add …`)"
             );
             let owner = served.iter().find(|served| served.index == owner);
             Fault {
@@ -181,8 +181,8 @@ impl Monitor {
         let mut fault = |cause, text| faults.push(served.fault(cause, text));
         if !interface.up {
             let text = format!(
-                "the interface {name} is down, so nobody is served on it; with its link went its \
-                 IPv6 addresses, unless it is set to keep them"
+                "the interface {name} is down, and no requests are served on it; the kernel removes \
+                 its IPv6 addresses, unless keep_addr_on_down is set"
             );
             fault(Cause::LinkDown, text);
         }
@@ -190,8 +190,8 @@ impl Monitor {
         if interface.mtu_bytes < needed_bytes {
             let mtu_bytes = interface.mtu_bytes;
             let text = format!(
-                "the MTU of {name} is now {mtu_bytes}, and full datagrams make packets of \
-                 {needed_bytes}, which are lost: raise it again (`ip link set dev {name} mtu …`)"
+                "the MTU of {name} is now {mtu_bytes}, and replies in packets of {needed_bytes} bytes \
+                 are lost: raise it (`ip link set dev {name} mtu …`)"
             );
             fault(Cause::MtuTooSmall, text);
         }
@@ -203,16 +203,17 @@ impl Monitor {
             if there != Some(program) {
                 let mode = self.config.xdp.mode;
                 let text = format!(
-                    "the XDP program was detached from {name}, so every request there takes the \
-                     kernel's path and none is served in mode {mode}; restart edged"
+                    "the XDP program was detached from {name}: all its requests take the kernel's path \
+                     instead of being served in mode {mode}; restart edged"
                 );
                 fault(Cause::ProgramDetached, text);
             }
             let workers = served.queues;
             if *queues > workers {
                 let text = format!(
-                    "{name} has now {queues} RX queues and {workers} are served: hits on the others \
-                     take the kernel's path; restart edged, or set their number back (`ethtool -L`)"
+                    "{name} now has {queues} RX queues, of which {workers} have a worker: hits on the \
+                     others take the kernel's path; restart edged, or restore their number \
+                     (`ethtool -L`)"
                 );
                 fault(Cause::QueuesAdded, text);
             }
@@ -234,8 +235,8 @@ impl Served<'_> {
     /// The interface was removed.
     pub(super) fn removed(&self) -> Fault {
         let text = format!(
-            "the interface {} was removed, so nobody is served on it; restart edged when it is back \
-             (`ip link`)",
+            "the interface {} was removed, and no requests are served on it; restart edged when it \
+             is back (`ip link`)",
             self.label
         );
         self.fault(Cause::InterfaceRemoved, text)
@@ -277,7 +278,7 @@ pub(super) fn changes(name: &str, before: &Settings, now: &Settings) -> Vec<Stri
     }
     if before.tags != now.tags {
         lines.push(format!(
-            "requests for the service come under other VLANs of {name} than before"
+            "the VLANs of {name} under which requests are accepted have changed"
         ));
     }
     lines
@@ -384,7 +385,11 @@ mod tests {
     fn each_change_of_the_host_is_a_fault_of_its_own_name() {
         let good = monitor(&whole());
         assert_eq!(found(&good, interface(), 2), []);
-        assert_eq!(found(&good, interface(), 1), [], "idle workers harm nobody");
+        assert_eq!(
+            found(&good, interface(), 1),
+            [],
+            "workers without a queue do no harm"
+        );
         let one = |cause| vec![(cause, "eth0".to_owned())];
         let change = |change: fn(&mut Interface)| {
             let mut interface = interface();

@@ -54,7 +54,7 @@ impl Nic {
     pub(super) fn follow_name(&mut self, now: &str) {
         if now != self.name {
             tracing::warn!(
-                "the interface {} is now called {now}; it is served on, but the next start will \
+                "the interface {} is now called {now}; it is still served, but the next start will \
                  look for {}",
                 self.name,
                 self.label()
@@ -73,7 +73,7 @@ impl Nic {
         Ok(())
     }
 
-    /// Whether a worker ended though nobody stopped it.
+    /// Whether a worker ended without being stopped.
     pub(super) fn has_failed(&self) -> bool {
         !self.gone && self.threads.iter().any(JoinHandle::is_finished)
     }
@@ -97,7 +97,7 @@ impl Nic {
     pub(super) fn join_workers(&mut self) {
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a worker had failed");
+                tracing::error!("a worker has failed");
             }
         }
     }

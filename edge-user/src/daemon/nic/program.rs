@@ -41,13 +41,13 @@ pub enum AttachError {
     )]
     NotBuilt,
     #[error(
-        "loading and feeding an XDP program takes {0}, which this process lacks; run as root, or \
-         set xdp.mode = \"off\""
+        "loading and updating an XDP program requires {0}, which this process lacks; run as root, \
+         or set xdp.mode = \"off\""
     )]
     NotPermitted(String),
     #[error("the XDP program does not load: {0}")]
     Load(String),
-    #[error("the XDP program and this edged do not belong together: {0}; build both anew")]
+    #[error("the XDP program does not match this edged: {0}; rebuild both")]
     Mismatch(String),
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -76,12 +76,12 @@ pub struct Maps {
     pub counters: ProgramCounters,
 }
 
-/// What the program said of a frame.
+/// What the program did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The kernel's `XDP_…` number.
     pub action: u32,
-    /// How much of the output is meant.
+    /// Length of the output.
     pub len_bytes: usize,
 }
 
@@ -180,8 +180,8 @@ impl Program {
         })
     }
 
-    /// I13: a program that keeps to another ABI leaves everything to the kernel, and says so when
-    /// it is shown a frame that is nobody's. Called before it is attached.
+    /// I13: a program of another ABI leaves everything to the kernel, which shows in what it counts
+    /// for a frame of another protocol. Called before it is attached.
     pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
         let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
         let served = self.published.clone();
@@ -190,12 +190,12 @@ impl Program {
             abi_version: ABI_VERSION,
             ..Settings::NONE
         }])?;
-        let judged = self.judge(&[0; 64], &mut [0; 256])?;
+        let verdict = self.run(&[0; 64], &mut [0; 256])?;
         self.published = served;
         self.withdraw()?;
         let counted = counters.of_queue(0, 0);
         counters.clear(0, Reason::NotIp)?;
-        let as_expected = judged.action == XDP_PASS
+        let as_expected = verdict.action == XDP_PASS
             && counted.len() == 1
             && counted.contains_key(Reason::NotIp.label());
         as_expected
@@ -205,7 +205,7 @@ impl Program {
 
     /// Runs the program on a frame that never was on a wire. What it made of the frame, with the
     /// metadata in front, goes to `output`.
-    pub fn judge(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Verdict, AttachError> {
+    pub fn run(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Verdict, AttachError> {
         let result = self.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(output),
@@ -344,9 +344,9 @@ impl ProgramCounters {
     }
 }
 
-/// What this process would need and does not have.
+/// Capabilities that this process needs and lacks.
 fn missing_rights() -> Vec<&'static str> {
-    // Unknown is not missing: what then fails says why itself.
+    // If they cannot be read, what fails later has an error of its own.
     let Ok(rights) = capabilities(None) else {
         return Vec::new();
     };

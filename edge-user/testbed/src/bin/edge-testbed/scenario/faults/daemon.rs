@@ -180,7 +180,7 @@ fn thread_held(play: &mut Play<'_>) -> Result<String> {
     for name in ["worker-0", "filler"] {
         let from = play.lines()?;
         let held = Held::thread(play.edged()?.id(), name)?;
-        seen.push(play.hear(from, &format!("the thread {name} stands still"))?);
+        seen.push(play.hear(from, &format!("the thread {name} is stalled"))?);
         if !faulty(play, name)? {
             bail!("`edge stat` does not name {name}");
         }

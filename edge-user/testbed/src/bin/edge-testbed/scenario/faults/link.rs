@@ -141,7 +141,7 @@ fn program_detached(play: &mut Play<'_>) -> Result<String> {
     let program = program.context("`ip` does not tell the program's number")?;
     let mut detach = Command::new(PYTHON);
     process::run(detach.args(["-c", DETACH, &program.to_string()]))?;
-    let named = play.is_not_ready("the XDP program was taken off")?;
+    let named = play.is_not_ready("the XDP program was detached from")?;
     let fresh = play.fresh()?;
     play.reads_whole(&fresh)?;
     let over = clock::now();
