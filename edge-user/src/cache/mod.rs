@@ -2,7 +2,7 @@
 //!
 //! A chunk's way in is `free → written → verified → resident`, its way out `resident → withdrawn
 //! → free`; each state is a type, and there is no other way from one to the next. Readers have
-//! leases ([`lease::CacheView`]).
+//! leases (`lease::CacheView`).
 
 /// Where a chunk lies in its slot.
 pub mod layout;

@@ -308,7 +308,7 @@ impl Xsk {
         Some(self.umem.bytes_mut(block))
     }
 
-    /// Gives a frame back; it goes to the kernel with the next [`Self::feed`].
+    /// Gives a frame back; it goes to the kernel with the next [`Self::refill`].
     pub fn recycle(&mut self, frame: RxFrame) {
         self.free.push(frame.block);
     }
