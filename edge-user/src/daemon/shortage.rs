@@ -46,12 +46,12 @@ impl Shortage {
             pool.shortage(len_bytes.div_ceil(HUGEPAGE_BYTES) as u64)
         };
         let withheld = || {
-            // Memory that would be a SIGBUS to touch.
+            // Memory that would be a SIGBUS to touch: the pool had it, or there would be no mapping.
             (error.raw_os_error() == Some(libc::EFAULT)).then_some(())?;
             let group = hugepages_group()?;
             Some(Self::Withheld { group })
         };
-        let known = in_group.or_else(in_pool).or_else(withheld);
+        let known = in_group.or_else(withheld).or_else(in_pool);
         known.unwrap_or(Self::Kernel(error))
     }
 
