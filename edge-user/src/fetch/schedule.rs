@@ -248,9 +248,12 @@ impl Fetches {
         self.landed.len()
     }
 
-    /// Whether a chunk is only waiting for a slot.
+    /// Whether a chunk is waiting for a slot of the store. One that waits for a slot that another
+    /// read has is not: the end of that read is reported.
     pub fn wants_slot(&self) -> bool {
-        let wants = |queue: &OriginQueue| !queue.present.is_empty() && queue.slots.is_empty();
+        let wants = |queue: &OriginQueue| {
+            !queue.present.is_empty() && queue.slots.is_empty() && queue.lent < queue.lent_max
+        };
         self.origins.iter().any(wants)
     }
 
