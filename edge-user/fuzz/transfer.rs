@@ -1,5 +1,5 @@
 //! A reader at the mercy of its edge. The input is what the edge, the network and the clock do;
-//! what the reader does is watched: whom it greets, what and how much it asks for, what it
+//! what the reader does is watched: which edge it contacts, what and how much it asks for, what it
 //! accepts. When the input ends, an honest edge takes over, and the transfer must come to an end.
 //!
 //! Input: which object, then one step after another (`Play::step`).
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use edge_ebpf::wire::ChunkId;
-use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
+use edge_user::client::handshake::DATAGRAM_BYTES_MAX;
 use edge_user::client::transfer::{Action, Complete, Transfer};
 use edge_user::object::tree::{Builder, Shape, id_of};
 use edge_user::seal::ticket::PublicTicket;
@@ -210,7 +210,7 @@ impl Play {
     fn hear(&mut self, datagram: &[u8]) {
         self.happened();
         self.last = datagram.to_vec();
-        self.transfer.hear(self.now, datagram);
+        self.transfer.on_datagram(self.now, datagram);
     }
 
     /// The WELCOME to the latest HELLO.
@@ -290,7 +290,7 @@ impl Play {
         };
         self.happened();
         let wanted = *complete.wanted();
-        match complete.check() {
+        match complete.verify() {
             Err(complete) => self.transfer.reject(complete),
             Ok((wanted_too, chunk)) => {
                 assert_eq!(wanted, wanted_too);
@@ -300,9 +300,9 @@ impl Play {
                 let place = (wanted.place.level, wanted.place.index);
                 assert!(self.accepted.insert(place), "{place:?} came twice");
                 if wanted.place.level > 0 {
-                    self.transfer.learn(&wanted, chunk);
+                    self.transfer.accept_index(&wanted, chunk);
                 } else {
-                    self.transfer.accept(&wanted, chunk.into_bytes());
+                    self.transfer.accept_data(&wanted, chunk.into_bytes());
                 }
             }
         }
@@ -313,10 +313,10 @@ impl Play {
         let mut out = [0; DATAGRAM_BYTES_MAX];
         while !self.over {
             self.actions += 1;
-            // A chunk each for 64 buffers, a GET each for 64 segments, a greeting.
+            // A chunk each for 64 buffers, a GET each for 64 segments, a HELLO.
             assert!(self.actions < 200, "the reader does not come to rest");
             match self.transfer.act(self.now, self.now, &mut out) {
-                Action::Open | Action::Send(_) if self.down => self.transfer.unsent(self.now),
+                Action::Open | Action::Send(_) if self.down => self.transfer.send_failed(self.now),
                 Action::Open => {
                     // What was on its way to the old port is heard by nobody.
                     self.gets.clear();
@@ -324,7 +324,7 @@ impl Play {
                     self.transfer.opened(HELD);
                 }
                 Action::Send(len) => self.sent(&out[..len]),
-                Action::Check(complete) => self.unchecked.push_back(complete),
+                Action::Verify(complete) => self.unchecked.push_back(complete),
                 Action::Wait(until) => {
                     assert!(until > self.now, "a wait that is no wait");
                     self.wake = until;

@@ -16,14 +16,14 @@ pub mod cache;
 /// The admin API: socket, metrics, health.
 #[cfg(feature = "server")]
 pub mod admin;
-/// Fetches, repairs, verifies: the reader's half of the protocol.
+/// The client side of the protocol: fetch, retransmit, verify.
 #[cfg(feature = "reader")]
 pub mod client;
-/// Encrypts, names, lists, opens: the only place that knows a key. The server is built without
-/// it (I11).
+/// Encryption, tickets, input and output files: the only code with access to a key. The server is
+/// built without it (I11).
 #[cfg(feature = "reader")]
 pub mod seal;
-/// The object format, as far as it needs no key.
+/// The object format: everything that needs no key.
 pub mod object;
 /// A log that neither ends the daemon nor holds it up.
 #[cfg(feature = "server")]
@@ -41,7 +41,7 @@ pub mod counters;
 pub mod limits;
 /// Threads, where a limit may forbid them.
 pub mod spawn;
-/// Untrusted text, as it may stand on a terminal.
+/// Escapes untrusted text for terminals and logs.
 pub mod terminal;
 /// The kernel's interfaces: the only place `unsafe` is written.
 #[cfg(feature = "server")]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
-use edge_user::client::walk::{Walk, Wanted};
+use edge_user::client::fetch_order::{FetchOrder, Wanted};
 use edge_user::object::tree::Verified;
 use edge_user::seal::ticket::PublicTicket;
 
@@ -90,12 +90,12 @@ pub fn chunks(
 ) -> Result<Vec<Chunk>> {
     let mut chunks = Vec::new();
     for ticket in tickets {
-        let mut walk = Walk::new(ticket.shape().clone(), ticket.root());
+        let mut order = FetchOrder::new(ticket.shape().clone(), ticket.root());
         while let Some(Wanted {
             place,
             id,
             chunk_bytes,
-        }) = walk.take_next()
+        }) = order.take_next()
         {
             let chunk = Chunk {
                 id,
@@ -103,14 +103,14 @@ pub fn chunks(
             };
             if place.level == 0 {
                 chunks.push(chunk);
-                walk.settle(place);
+                order.finish(place);
                 continue;
             }
             let bytes = fetch(&chunk)?;
             let Ok(verified) = Verified::check(bytes, &id) else {
                 bail!("the index chunk {id:?} came back altered: the edge is broken");
             };
-            walk.learn(place, &verified);
+            order.expand(place, &verified);
         }
     }
     if chunks.is_empty() {

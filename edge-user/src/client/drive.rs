@@ -1,5 +1,5 @@
-//! Socket, clock and threads around a transfer. The caller's thread talks to the edge; a second
-//! one checks chunks and hands them to the sink, so that neither waits for the other.
+//! Socket, clock and threads of a transfer. The caller's thread exchanges datagrams with the edge; a
+//! second one verifies chunks and passes them to the sink.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,29 +12,29 @@ use std::time::{Duration, Instant};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
+use super::channel::Channel;
+use super::connect::{Connected, connect};
 use super::failure::Failure;
-use super::greeting::DATAGRAM_BYTES_MAX;
-use super::line::Line;
-use super::reach::{Reached, reach};
-use super::socket::{Bell, Inbox};
+use super::fetch_order::Wanted;
+use super::handshake::DATAGRAM_BYTES_MAX;
+use super::socket::{EventFd, ReceiveBuffers};
 use super::stop::Stop;
-use super::transfer::{Action, Complete, Cost, Transfer};
-use super::walk::Wanted;
+use super::transfer::{Action, Complete, Stats, Transfer};
 use crate::object::tree::Verified;
 use crate::seal::ticket::PublicTicket;
 use crate::spawn;
 
-/// Receive calls in a row before requests get their turn.
+/// Consecutive receive calls before the next send.
 const RECEIVES_MAX: u32 = 8;
 
-/// Where checked data chunks go, in nearly their order.
+/// Consumes verified data chunks, in almost their order.
 pub trait Sink: Send {
-    /// Is told which bytes of the object will come, once their ids are known and before they do.
+    /// Called with a range of bytes once the ids of its chunks are known.
     fn expect(&mut self, _bytes: Range<u64>) -> io::Result<()> {
         Ok(())
     }
 
-    /// Uses the data chunk with this index; gives its memory back.
+    /// Returns the memory of the chunk.
     fn take(&mut self, index: u64, chunk: Verified) -> io::Result<Vec<u8>>;
 }
 
@@ -47,31 +47,31 @@ impl Clock {
     }
 }
 
-/// For the thread that has the sink.
+/// For the thread with the sink.
 enum Task {
     Expect(Range<u64>),
-    Check(Complete),
+    Verify(Complete),
 }
 
-/// What became of a data chunk.
-enum Checked {
+/// Outcome for a data chunk.
+enum Outcome {
     Used(Wanted, Vec<u8>),
-    Altered(Complete),
+    Corrupt(Complete),
     Failed(io::Error),
 }
 
-/// Fetches an object into a sink, from the first of an edge's addresses that answers; gives the
+/// Fetches an object into a sink, from the first of the edge's addresses that answers. Returns that
 /// address, too.
 pub fn fetch(
     edges: &[SocketAddr],
     ticket: &PublicTicket,
     sink: &mut impl Sink,
     stop: &Stop,
-    patience: Option<Duration>,
-) -> Result<(Cost, Option<SocketAddr>), Failure> {
+    timeout: Option<Duration>,
+) -> Result<(Stats, Option<SocketAddr>), Failure> {
     if ticket.shape().root().is_none() {
-        // The empty object is read without asking anybody.
-        return Ok((Cost::default(), None));
+        // The empty object needs no edge.
+        return Ok((Stats::default(), None));
     }
     let mut seed = [0; 32];
     SysRng
@@ -81,148 +81,152 @@ pub fn fetch(
             source: io::Error::other(error),
         })?;
     thread::scope(|scope| {
-        // Neither queue can grow beyond the transfer's buffers: each entry holds one of them, or
-        // came with one of the 64 index chunks that list data.
+        // Bounded by the buffers of the transfer: each entry holds one, or belongs to one of the 64
+        // index chunks that list data.
         let (tasks_in, tasks) = channel();
-        let (to_transfer, checked) = channel();
+        let (to_transfer, outcomes) = channel();
         thread::Builder::new()
             .spawn_scoped(scope, move || {
-                check(&tasks, &to_transfer, sink, stop.bell());
+                verify(&tasks, &to_transfer, sink, stop.wakeup());
             })
             .map_err(|error| Failure::Thread(spawn::refused(error)))?;
-        let Reached {
+        let Connected {
             edge,
             rtt,
             start,
-            line,
-            greeting,
-        } = reach(edges, patience, stop)?;
-        let mut transfer = Transfer::new(ticket, seed, patience);
-        transfer.greeted(greeting, rtt, line.segments_held());
+            channel,
+            handshake,
+        } = connect(edges, timeout, stop)?;
+        let mut transfer = Transfer::new(ticket, seed, timeout);
+        transfer.connected(handshake, rtt, channel.capacity_segments());
         let driver = Driver {
-            line,
+            channel,
             transfer,
-            heard_until: Duration::ZERO,
+            received_until: Duration::ZERO,
             clock: Clock(start),
             tasks: tasks_in,
-            checked,
+            outcomes,
             stop,
         };
         Ok((driver.run()?, Some(edge)))
     })
 }
 
-fn check(tasks: &Receiver<Task>, to_transfer: &Sender<Checked>, sink: &mut impl Sink, bell: &Bell) {
+fn verify(
+    tasks: &Receiver<Task>,
+    to_transfer: &Sender<Outcome>,
+    sink: &mut impl Sink,
+    wakeup: &EventFd,
+) {
     for task in tasks {
         let complete = match task {
-            Task::Check(complete) => complete,
+            Task::Verify(complete) => complete,
             Task::Expect(bytes) => match sink.expect(bytes) {
                 Ok(()) => continue,
                 Err(error) => {
-                    let (Ok(()) | Err(_)) = to_transfer.send(Checked::Failed(error));
-                    bell.ring();
+                    let (Ok(()) | Err(_)) = to_transfer.send(Outcome::Failed(error));
+                    wakeup.notify();
                     return;
                 }
             },
         };
-        let outcome = match complete.check() {
-            Err(complete) => Checked::Altered(complete),
+        let outcome = match complete.verify() {
+            Err(complete) => Outcome::Corrupt(complete),
             Ok((wanted, verified)) => match sink.take(wanted.place.index, verified) {
-                Ok(buffer) => Checked::Used(wanted, buffer),
-                Err(error) => Checked::Failed(error),
+                Ok(buffer) => Outcome::Used(wanted, buffer),
+                Err(error) => Outcome::Failed(error),
             },
         };
         if to_transfer.send(outcome).is_err() {
-            // The transfer has ended, for whatever reason; it tells the user.
+            // The transfer has ended.
             return;
         }
-        bell.ring();
+        wakeup.notify();
     }
 }
 
 struct Driver<'a> {
-    line: Line,
+    channel: Channel,
     transfer: Transfer,
-    /// What came before this moment was heard.
-    heard_until: Duration,
+    /// Datagrams that arrived before this were handled.
+    received_until: Duration,
     clock: Clock,
     tasks: Sender<Task>,
-    checked: Receiver<Checked>,
+    outcomes: Receiver<Outcome>,
     stop: &'a Stop,
 }
 
 impl Driver<'_> {
-    fn run(mut self) -> Result<Cost, Failure> {
+    fn run(mut self) -> Result<Stats, Failure> {
         let mut out = [0; DATAGRAM_BYTES_MAX];
-        let mut inbox = Inbox::default();
+        let mut receive_buffers = ReceiveBuffers::default();
         loop {
-            if self.stop.asked().load(Ordering::Relaxed) {
+            if self.stop.requested().load(Ordering::Relaxed) {
                 return Err(Failure::Interrupted);
             }
-            self.take_back()?;
+            self.take_outcomes()?;
             let now = self.clock.now();
-            match self.transfer.act(now, self.heard_until, &mut out) {
-                Action::Open => match self.line.open()? {
-                    Some(segments_held) => self.transfer.opened(segments_held),
-                    None => self.transfer.unsent(self.clock.now()),
+            match self.transfer.act(now, self.received_until, &mut out) {
+                Action::Open => match self.channel.open()? {
+                    Some(capacity_segments) => self.transfer.opened(capacity_segments),
+                    None => self.transfer.send_failed(self.clock.now()),
                 },
                 Action::Send(len_bytes) => {
-                    if !self.line.send(&out[..len_bytes])? {
-                        self.transfer.unsent(self.clock.now());
+                    if !self.channel.send(&out[..len_bytes])? {
+                        self.transfer.send_failed(self.clock.now());
                     }
                 }
-                Action::Check(complete) => self.check(complete),
-                Action::Wait(until) => self.wait(until, &mut inbox),
-                Action::Done => return Ok(self.transfer.cost()),
-                Action::Failed(failure) => return Err(self.line.explain(failure, true)),
+                Action::Verify(complete) => self.verify(complete),
+                Action::Wait(until) => self.wait(until, &mut receive_buffers),
+                Action::Done => return Ok(self.transfer.stats()),
+                Action::Failed(failure) => return Err(self.channel.explain(failure, true)),
             }
         }
     }
 
-    fn take_back(&mut self) -> Result<(), Failure> {
-        while let Ok(checked) = self.checked.try_recv() {
-            match checked {
-                Checked::Used(wanted, buffer) => self.transfer.accept(&wanted, buffer),
-                Checked::Altered(complete) => self.transfer.reject(complete),
-                Checked::Failed(error) => return Err(Failure::Sink(error)),
+    fn take_outcomes(&mut self) -> Result<(), Failure> {
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            match outcome {
+                Outcome::Used(wanted, buffer) => self.transfer.accept_data(&wanted, buffer),
+                Outcome::Corrupt(complete) => self.transfer.reject(complete),
+                Outcome::Failed(error) => return Err(Failure::Sink(error)),
             }
         }
         Ok(())
     }
 
-    fn check(&mut self, complete: Complete) {
+    fn verify(&mut self, complete: Complete) {
         if complete.wanted().place.level == 0 {
-            self.hand_over(Task::Check(complete));
+            self.hand_over(Task::Verify(complete));
             return;
         }
         // Index chunks are few, and the next requests depend on them.
-        match complete.check() {
+        match complete.verify() {
             Ok((wanted, verified)) => {
                 let listed = self.transfer.shape().bytes_listed(wanted.place);
                 if !listed.is_empty() {
                     self.hand_over(Task::Expect(listed));
                 }
-                self.transfer.learn(&wanted, verified);
+                self.transfer.accept_index(&wanted, verified);
             }
             Err(complete) => self.transfer.reject(complete),
         }
     }
 
     fn hand_over(&self, task: Task) {
-        // Fails only once the other thread has ended, and it says why before it does.
+        // Fails only after the other thread has ended, which then has sent an outcome.
         drop(self.tasks.send(task));
     }
 
-    fn wait(&mut self, until: Duration, inbox: &mut Inbox) {
-        let most = until.saturating_sub(self.clock.now());
-        self.line.wait(self.stop.bell(), most);
+    fn wait(&mut self, until: Duration, receive_buffers: &mut ReceiveBuffers) {
+        let timeout = until.saturating_sub(self.clock.now());
+        self.channel.wait(self.stop.wakeup(), timeout);
         for _ in 0..RECEIVES_MAX {
             let (now, transfer) = (self.clock.now(), &mut self.transfer);
-            if !self
-                .line
-                .receive(inbox, |datagram| transfer.hear(now, datagram))
-            {
-                self.heard_until = now;
+            if !self.channel.receive(receive_buffers, |datagram| {
+                transfer.on_datagram(now, datagram);
+            }) {
+                self.received_until = now;
                 break;
             }
         }

@@ -1,5 +1,4 @@
-//! Why a transfer ended without its object. Each message says what was seen, and what the user can
-//! do about it.
+//! Why a transfer failed. Each message states what was observed and what the user can do.
 
 use std::fmt;
 use std::io;
@@ -17,20 +16,20 @@ pub enum Failure {
     #[error(
         "the edge does not answer any more, and did before: did edged stop, or the network between?"
     )]
-    Gone,
+    Lost,
     #[error(
         "nothing listens at this address and port, says the host there (ICMP): is edged running there, and on this port?"
     )]
-    Refused,
+    ConnectionRefused,
     #[error(
         "what this address and port sends is no answer to our HELLO: {0}; is the port right, and is our own address ours alone?"
     )]
-    Strange(Strange),
+    Unexpected(Unexpected),
     #[error(
         "the answer comes from {0} instead, and such a one is not heard: name that address, or see who rewrites addresses on the way"
     )]
-    Elsewhere(SocketAddr),
-    #[error("this host cannot send to the edge: {0}; {hint}", hint = why_not_sent(.0))]
+    Misrouted(SocketAddr),
+    #[error("this host cannot send to the edge: {0}; {hint}", hint = send_hint(.0))]
     Network(#[source] io::Error),
     #[error(
         "an interface of this host takes no datagram of {0} bytes: raise its MTU (`ip link`); 1500 is always enough"
@@ -57,11 +56,11 @@ pub enum Failure {
     #[error(
         "the edge answers greetings, and no request for data: does the firewall there let UDP to this port in, and what does `edge stat` count there?"
     )]
-    Silent,
+    NoData,
     #[error(
         "the edge sends chunk {id} with {edge_bytes} bytes, where the ticket makes it {ticket_bytes}: the ticket is wrong, or the edge is broken"
     )]
-    Misfit {
+    LengthMismatch {
         id: ChunkId,
         edge_bytes: u32,
         ticket_bytes: u32,
@@ -87,9 +86,9 @@ pub enum Failure {
     #[error(
         "chunk {0} came altered twice: the edge, or somebody on the way, changes data; use another edge"
     )]
-    Altered(ChunkId),
+    Corrupt(ChunkId),
     #[error("the edge changes the size of its segments again and again: it is broken")]
-    Unsteady,
+    UnstableSegmentSize,
     #[error("cannot write: {0}")]
     Sink(#[source] io::Error),
     #[error("{action}: {source}")]
@@ -100,12 +99,11 @@ pub enum Failure {
     #[error("{0}")]
     Thread(#[source] io::Error),
     #[error("no address of it answers: {}", each(.0))]
-    Nobody(Vec<(SocketAddr, Failure)>),
+    AllFailed(Vec<(SocketAddr, Failure)>),
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Addresses, and what each did.
 fn each(tried: &[(SocketAddr, Failure)]) -> String {
     let each: Vec<_> = tried
         .iter()
@@ -114,16 +112,16 @@ fn each(tried: &[(SocketAddr, Failure)]) -> String {
     each.join("; ")
 }
 
-/// What came instead of a WELCOME to our HELLO.
+/// A datagram that was no valid WELCOME to our HELLO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Strange {
+pub enum Unexpected {
     NotWelcome { bytes: usize },
-    OtherNonce,
-    OtherLength { sent: usize, came: usize },
+    NonceMismatch,
+    LengthMismatch { sent: usize, received: usize },
     Malformed,
 }
 
-impl fmt::Display for Strange {
+impl fmt::Display for Unexpected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotWelcome { bytes } => {
@@ -132,10 +130,10 @@ impl fmt::Display for Strange {
                     "it sent {bytes} bytes that are no WELCOME to our HELLO"
                 )
             }
-            Self::OtherNonce => out.write_str("its WELCOME answers somebody else's HELLO"),
-            Self::OtherLength { sent, came } => write!(
+            Self::NonceMismatch => out.write_str("its WELCOME answers somebody else's HELLO"),
+            Self::LengthMismatch { sent, received } => write!(
                 out,
-                "its WELCOME has {came} bytes, our HELLO had {sent}, and both must have as many"
+                "its WELCOME has {received} bytes, our HELLO had {sent}, and both must have as many"
             ),
             Self::Malformed => out.write_str("its WELCOME sets bytes that version 1 reserves"),
         }
@@ -143,14 +141,14 @@ impl fmt::Display for Strange {
 }
 
 impl Failure {
-    /// Whether the same command may well succeed a little later.
+    /// Whether the same command may succeed later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Busy | Self::Origin(_) | Self::Pending(_))
     }
 }
 
-/// What to look at when the kernel takes no datagram.
-fn why_not_sent(error: &io::Error) -> &'static str {
+/// What to check when sending fails.
+fn send_hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied {
         "a firewall rule of this host forbids it: look at what leaves (`nft list ruleset`, `iptables -S OUTPUT`)"
     } else {
@@ -164,9 +162,9 @@ mod tests {
     use rustix::io::Errno;
 
     #[test]
-    fn a_firewall_of_this_host_is_named_where_it_forbids_to_send() {
-        let said = |errno: Errno| Failure::Network(errno.into()).to_string();
-        assert!(said(Errno::PERM).contains("a firewall rule of this host"));
-        assert!(said(Errno::NETUNREACH).contains("ip route get"));
+    fn a_local_firewall_is_named_if_it_forbids_sending() {
+        let message = |errno: Errno| Failure::Network(errno.into()).to_string();
+        assert!(message(Errno::PERM).contains("a firewall rule of this host"));
+        assert!(message(Errno::NETUNREACH).contains("ip route get"));
     }
 }

@@ -1,34 +1,36 @@
-//! The reader's half of the protocol, in the order a transfer needs it. `docs/WIRE.md` says what
-//! a client owes an edge. What decides stands in pure modules: time and datagrams come in as
-//! values. What acts (`socket`, `drive`) has no opinions.
+//! The client side of the protocol, in the order a transfer needs it. `docs/WIRE.md` specifies what
+//! a client must do. Pure modules decide: time and datagrams are arguments. `socket` and `drive`
+//! act.
 
-/// The exchange that proves the path and gives the cookie.
-pub mod greeting;
-/// How long to wait, and how much to ask for at once.
-pub mod pace;
-/// Which chunk comes next: from the root down, left to right.
-pub mod walk;
-/// A GET, and when to give it up.
+/// HELLO and WELCOME: validates the path and obtains a cookie.
+pub mod handshake;
+/// Round-trip estimation and retransmission timeouts.
+pub mod rtt;
+/// How many segments may be in flight.
+pub mod congestion;
+/// Which chunk to fetch next: from the root down, left to right.
+pub mod fetch_order;
+/// One GET and its timeout.
 mod request;
-/// One chunk, put together from its segments.
+/// One chunk, assembled from its segments.
 pub mod assembly;
-/// One object from one edge: what to send, and what an answer means.
+/// One object from one edge: what to send, and what a response means.
 pub mod transfer;
-/// Why a transfer ended without its object.
+/// Why a transfer failed.
 pub mod failure;
-/// A UDP socket that only hears its edge, and a bell to wake who waits on it.
+/// A connected UDP socket, and an eventfd that wakes its thread.
 pub mod socket;
-/// The way to an edge: one socket at a time, and what the network says against it.
-mod line;
-/// Whether a silent edge's answers come from elsewhere.
-mod stray;
-/// Greets the addresses of an edge in turn, for the first that answers.
-pub mod reach;
-/// Socket, clock and threads around a transfer.
+/// The current socket to an edge, and the last network error.
+mod channel;
+/// Whether the replies of a silent edge come from another address.
+mod misrouted;
+/// Tries the addresses of an edge and uses the first that answers.
+pub mod connect;
+/// Socket, clock and threads of a transfer.
 pub mod drive;
-/// The end of a transfer, from another thread.
+/// Stops a transfer from another thread.
 pub mod stop;
-/// Round trips, measured by greeting.
+/// Measures round-trip times by handshakes.
 pub mod ping;
-/// Asks a running `edged` what it has counted.
+/// Reads the counters of a running `edged`.
 pub mod stat;

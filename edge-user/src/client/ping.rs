@@ -1,29 +1,28 @@
-//! Round trips to an edge, measured by HELLO and WELCOME. Asks for nothing and needs no cookie.
+//! Measures round-trip times to an edge by HELLO and WELCOME.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::connect::connect;
 use super::failure::Failure;
-use super::greeting::Session;
-use super::reach::reach;
+use super::handshake::Session;
 use super::stop::Stop;
 
-/// What one greeting gave.
+/// The result of one handshake.
 pub struct Pong {
-    /// The address that answered.
     pub edge: SocketAddr,
-    /// Of the last HELLO, the one that proved the edge's segment size.
+    /// Of the last HELLO, which validated the segment size.
     pub rtt: Duration,
     pub session: Session,
 }
 
-/// Greets an edge once, over a socket of its own, with all the tries a transfer has.
+/// One handshake, over a new socket, with as many attempts as in a transfer.
 pub fn ping(edges: &[SocketAddr], stop: &Stop) -> Result<Pong, Failure> {
-    let reached = reach(edges, None, stop)?;
-    let session = *reached.greeting.session().expect("welcomed just now");
+    let connected = connect(edges, None, stop)?;
+    let session = *connected.handshake.session().expect("welcomed just now");
     Ok(Pong {
-        edge: reached.edge,
-        rtt: reached.rtt,
+        edge: connected.edge,
+        rtt: connected.rtt,
         session,
     })
 }

@@ -1,4 +1,4 @@
-//! A UDP socket that only hears its edge, and a bell to wake who waits on it.
+//! A connected UDP socket, and an eventfd that wakes its thread.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,56 +12,54 @@ use rustix::net::sockopt;
 
 use super::failure::Failure;
 
-/// Asked for with the privilege to exceed `net.core.rmem_max`, and without.
+/// Exceeds `net.core.rmem_max` if privileges allow.
 const RECEIVE_BUFFER_BYTES: usize = 8 << 20;
-/// What the kernel charges the receive buffer for a segment: the datagram, its headers and the
-/// room they lie in, which is about twice as large.
+/// What the kernel charges to the receive buffer for a segment: the allocation is about twice as
+/// large as the datagram with its headers.
 const CHARGE_PER_SEGMENT_BYTES: usize = 2560;
-/// Buffers a receive call fills, each with one datagram or with a train of them.
-const TRAINS: usize = 16;
-const TRAIN_BYTES: usize = 1 << 16;
+/// Buffers for one receive call, each for one datagram or for several (GRO).
+const BUFFERS: usize = 16;
+const BUFFER_BYTES: usize = 1 << 16;
 
-/// Where received datagrams lie until they are taken in. Made once.
-pub struct Inbox {
-    trains: [Box<[u8]>; TRAINS],
-    metas: [RecvMeta; TRAINS],
+pub struct ReceiveBuffers {
+    buffers: [Box<[u8]>; BUFFERS],
+    metas: [RecvMeta; BUFFERS],
 }
 
-impl Default for Inbox {
+impl Default for ReceiveBuffers {
     fn default() -> Self {
         Self {
-            trains: std::array::from_fn(|_| vec![0; TRAIN_BYTES].into_boxed_slice()),
-            metas: [RecvMeta::default(); TRAINS],
+            buffers: std::array::from_fn(|_| vec![0; BUFFER_BYTES].into_boxed_slice()),
+            metas: [RecvMeta::default(); BUFFERS],
         }
     }
 }
 
-/// What became of a receive call.
+/// Outcome of a receive call.
 pub enum Received {
-    Some,
+    Datagrams,
     Nothing,
-    /// The host says that nothing listens there.
-    Refused,
+    /// ICMP port unreachable.
+    ConnectionRefused,
 }
 
-/// What became of a datagram to send.
+/// Outcome of a send.
 pub enum Sent {
-    Gone,
-    /// The host says that nothing listens there.
-    Refused,
-    TooLong,
-    /// Lost on the way out; as good as lost on the path.
-    Lost(io::Error),
+    Done,
+    /// ICMP port unreachable, for an earlier datagram.
+    ConnectionRefused,
+    TooLarge,
+    Failed(io::Error),
 }
 
 pub struct EdgeSocket {
     socket: UdpSocket,
-    /// Turns on receive offload and "never fragment", and receives whole trains.
+    /// Turns on receive offload and "never fragment", and receives whole buffers.
     state: UdpSocketState,
 }
 
 impl EdgeSocket {
-    /// A socket on a new random port, connected: what comes from elsewhere is not heard.
+    /// On a random port. Receives only from the edge's address.
     pub fn connect(edge: SocketAddr) -> Result<Self, Failure> {
         let local: SocketAddr = match edge {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -74,8 +72,8 @@ impl EdgeSocket {
         socket
             .connect(edge)
             .map_err(failed("cannot reach the edge"))?;
-        // More than the limit needs a privilege; up to the limit it is free. Either may fail:
-        // what counts is what the kernel says afterwards.
+        // Exceeding the limit needs a privilege. Either call may fail: `capacity_segments` asks for
+        // the result.
         if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
             match sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES) {
                 Ok(()) | Err(_) => {}
@@ -84,45 +82,50 @@ impl EdgeSocket {
         Ok(Self { socket, state })
     }
 
-    /// How many segments the receive buffer really holds.
-    pub fn segments_held(&self) -> u32 {
+    /// How many segments the receive buffer holds.
+    pub fn capacity_segments(&self) -> u32 {
         let bytes = sockopt::socket_recv_buffer_size(&self.socket).unwrap_or(0);
         u32::try_from(bytes / CHARGE_PER_SEGMENT_BYTES).unwrap_or(u32::MAX)
     }
 
     pub fn send(&self, datagram: &[u8]) -> Sent {
         match self.socket.send(datagram) {
-            Ok(_) => Sent::Gone,
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Sent::Refused,
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => Sent::TooLong,
-            Err(error) => Sent::Lost(error),
+            Ok(_) => Sent::Done,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Sent::ConnectionRefused,
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => Sent::TooLarge,
+            Err(error) => Sent::Failed(error),
         }
     }
 
-    /// Hands each datagram that is waiting, up to the inbox's size, to `take`. Never waits.
-    pub fn receive(&self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> Received {
-        let mut slices = inbox.trains.each_mut().map(|train| IoSliceMut::new(train));
+    /// Passes each waiting datagram to `take`, up to the size of the buffers. Never blocks.
+    pub fn receive(&self, into: &mut ReceiveBuffers, mut take: impl FnMut(&[u8])) -> Received {
+        let mut slices = into
+            .buffers
+            .each_mut()
+            .map(|buffer| IoSliceMut::new(buffer));
         match self
             .state
-            .recv((&self.socket).into(), &mut slices, &mut inbox.metas)
+            .recv((&self.socket).into(), &mut slices, &mut into.metas)
         {
             Ok(count) => {
-                for (train, meta) in inbox.trains.iter().zip(&inbox.metas).take(count) {
+                for (buffer, meta) in into.buffers.iter().zip(&into.metas).take(count) {
                     let stride = meta.stride.max(1);
-                    train[..meta.len].chunks(stride).for_each(&mut take);
+                    buffer[..meta.len].chunks(stride).for_each(&mut take);
                 }
-                Received::Some
+                Received::Datagrams
             }
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Received::Refused,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                Received::ConnectionRefused
+            }
             Err(_) => Received::Nothing,
         }
     }
 }
 
-/// Wakes a thread that waits on its socket.
-pub struct Bell(OwnedFd);
+/// Wakes a thread that waits for a socket.
+pub struct EventFd(OwnedFd);
 
-impl Bell {
+impl EventFd {
     pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(
             0,
@@ -130,30 +133,30 @@ impl Bell {
         )?))
     }
 
-    pub fn ring(&self) {
-        // Fails only when it has rung billions of times and nobody came: then it still rings.
+    pub fn notify(&self) {
+        // Fails only when the counter is full, and then the waiting thread wakes as well.
         match rustix::io::write(self.0.as_fd(), &[0, 0, 0, 1, 0, 0, 0, 0]) {
             Ok(_) | Err(_) => {}
         }
     }
 
-    /// Waits until it rings, a datagram comes to one of the sockets, or the time is over.
-    pub fn wait<'a>(&'a self, sockets: impl Iterator<Item = &'a EdgeSocket>, most: Duration) {
-        let bell = PollFd::new(&self.0, PollFlags::IN);
+    /// Waits for a notification, for a datagram on one of the sockets, or until the timeout.
+    pub fn wait<'a>(&'a self, sockets: impl Iterator<Item = &'a EdgeSocket>, timeout: Duration) {
+        let wakeup = PollFd::new(&self.0, PollFlags::IN);
         let sockets = sockets.map(|socket| PollFd::new(&socket.socket, PollFlags::IN));
-        let mut watched: Vec<_> = [bell].into_iter().chain(sockets).collect();
-        let most = Timespec::try_from(most).ok();
-        // Interrupted by a signal or not: the caller looks at everything again.
-        match poll(&mut watched, most.as_ref()) {
+        let mut watched: Vec<_> = [wakeup].into_iter().chain(sockets).collect();
+        let timeout = Timespec::try_from(timeout).ok();
+        // Interrupted or not, the caller checks everything again.
+        match poll(&mut watched, timeout.as_ref()) {
             Ok(_) | Err(_) => {}
         }
         if !watched[0].revents().is_empty() {
-            self.hush();
+            self.drain();
         }
     }
 
-    fn hush(&self) {
-        // Empty means that another wait has heard it.
+    fn drain(&self) {
+        // Empty if another wait has drained it.
         match rustix::io::read(self.0.as_fd(), &mut [0_u8; 8]) {
             Ok(_) | Err(_) => {}
         }

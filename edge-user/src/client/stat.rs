@@ -1,4 +1,4 @@
-//! Asks a running `edged` what it has counted: HTTP over its admin socket.
+//! Reads the counters of a running `edged`: HTTP over its admin socket.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use tokio::time::timeout;
 
 use crate::counters::Snapshot;
 
-/// More than any snapshot has.
+/// More than any snapshot.
 const BODY_BYTES_MAX: usize = 16 << 20;
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Error)]
 pub enum StatError {
@@ -29,8 +29,8 @@ pub enum StatError {
     Busy { socket: PathBuf },
     #[error("{socket}: edged is starting; try again in some seconds")]
     Starting { socket: PathBuf },
-    #[error("{socket}: no answer in {} seconds; is edged stuck?", PATIENCE.as_secs())]
-    Silent { socket: PathBuf },
+    #[error("{socket}: no answer in {} seconds; is edged stuck?", TIMEOUT.as_secs())]
+    Timeout { socket: PathBuf },
     #[error("{socket}: {source}; is this edged's admin socket?")]
     Http {
         socket: PathBuf,
@@ -48,9 +48,9 @@ pub enum StatError {
 /// The counters of the `edged` behind this admin socket.
 pub async fn snapshot(socket: &Path) -> Result<Snapshot, StatError> {
     let socket = socket.to_owned();
-    match timeout(PATIENCE, ask(&socket)).await {
+    match timeout(TIMEOUT, ask(&socket)).await {
         Ok(answer) => answer,
-        Err(_) => Err(StatError::Silent { socket }),
+        Err(_) => Err(StatError::Timeout { socket }),
     }
 }
 
@@ -62,7 +62,7 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
         if kind == io::ErrorKind::PermissionDenied {
             StatError::NotAllowed { socket }
         } else if kind == io::ErrorKind::WouldBlock {
-            // The kernel's queue before the door is full, and there is no waiting in it.
+            // The listen backlog is full.
             StatError::Busy { socket }
         } else {
             StatError::Missing { socket, source }
@@ -73,7 +73,7 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
         source: source.into(),
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    // Ends with the sender; what it has to say it says through the answer.
+    // Ends with the sender; errors reach the request.
     drop(tokio::spawn(connection));
     let request = Request::get("/v1/stat")
         .header(header::HOST, "edged")
@@ -82,7 +82,6 @@ async fn ask(socket: &Path) -> Result<Snapshot, StatError> {
     let answer = sender.send_request(request).await.map_err(http)?;
     let status = answer.status();
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        // Nothing else is answered so: the counters are there from the start on.
         return Err(StatError::Starting { socket: name() });
     }
     if status != StatusCode::OK {

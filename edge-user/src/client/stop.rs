@@ -1,34 +1,33 @@
-//! The end of a transfer, from another thread.
+//! Stops a transfer from another thread.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::socket::Bell;
+use super::socket::EventFd;
 
-/// Ends a running transfer from another thread.
 pub struct Stop {
-    asked: AtomicBool,
-    bell: Bell,
+    requested: AtomicBool,
+    wakeup: EventFd,
 }
 
 impl Stop {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            asked: AtomicBool::new(false),
-            bell: Bell::new()?,
+            requested: AtomicBool::new(false),
+            wakeup: EventFd::new()?,
         })
     }
 
     pub fn stop(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        self.bell.ring();
+        self.requested.store(true, Ordering::Relaxed);
+        self.wakeup.notify();
     }
 
-    pub fn asked(&self) -> &AtomicBool {
-        &self.asked
+    pub fn requested(&self) -> &AtomicBool {
+        &self.requested
     }
 
-    pub(super) fn bell(&self) -> &Bell {
-        &self.bell
+    pub(super) fn wakeup(&self) -> &EventFd {
+        &self.wakeup
     }
 }

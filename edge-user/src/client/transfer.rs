@@ -1,5 +1,5 @@
-//! One object from one edge: what to send, and what an answer means. Pure: time, randomness and
-//! datagrams come in as values, and what is to be done goes out as one `Action` at a time.
+//! One object from one edge: what to send, and what a response means. Pure: time, randomness and
+//! datagrams are arguments, and the caller performs one `Action` at a time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,63 +11,63 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::assembly::{Arrival, Assembly};
+use super::congestion::CongestionWindow;
 use super::failure::Failure;
-use super::greeting::{DATAGRAM_BYTES_MAX, Greeting, Heard, Step};
-use super::pace::{Trips, Window};
-use super::walk::{Walk, Wanted};
+use super::fetch_order::{FetchOrder, Wanted};
+use super::handshake::{DATAGRAM_BYTES_MAX, Event, Handshake, Step};
+use super::rtt::RttEstimators;
 use crate::object::tree::{Shape, Verified};
 use crate::seal::ticket::PublicTicket;
 
-/// Chunks that may be in memory at once, under way or being checked: 8 MiB.
+/// Chunks in memory, being received or verified: 8 MiB.
 const BUFFERS: usize = 64;
-/// An edge that owes an answer and says nothing for this long is greeted anew, on another port.
-const SILENCE: Duration = Duration::from_secs(3);
-/// Such silences in a row before an edge that never sent DATA counts as dead.
-const SILENCES: u8 = 3;
-/// How long an edge that sent DATA may be out of reach: two minutes, and the time to come back.
-const OUTAGE: Duration = Duration::from_secs(150);
-/// The same for an edge that has only greeted: it may just be starting.
-const OUTAGE_GREETED: Duration = Duration::from_secs(10);
-/// DATA of another segment size has the edge greeted, at most this often: anybody may send it.
+/// Without any response for this long, a new handshake begins on another port.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Consecutive idle timeouts before an edge that never sent DATA counts as failed.
+const IDLE_TIMEOUTS_MAX: u8 = 3;
+/// How long an edge that sent DATA may be unreachable: two minutes, and time to recover.
+const OUTAGE_MAX: Duration = Duration::from_secs(150);
+/// The same for an edge that only sent a WELCOME: it may be starting.
+const OUTAGE_MAX_NO_DATA: Duration = Duration::from_secs(10);
+/// DATA of another segment size renews the session, at most this often: it may be forged.
 const REFRESH_MIN: Duration = Duration::from_secs(1);
-/// How long the edge counts as one that must fetch what it is asked for, after it said so.
-const COLD_MEMORY: Duration = Duration::from_secs(5);
-/// Refusals of the cookie before that are listened to after a renewal.
+/// How long the edge counts as cold after a PENDING.
+const COLD_FOR: Duration = Duration::from_secs(5);
+/// Refusals of the previous cookie that are accepted after a renewal.
 const STALE_REFUSALS: u32 = 64;
-/// Cookies that may be refused in a row, each just given.
+/// Consecutive new cookies that the edge may refuse.
 const COOKIE_REFUSALS: u8 = 3;
-/// How often an edge may change its segment size: each time, incomplete chunks are begun again.
-const REFITS: u8 = 3;
-/// How long an edge may say BUSY or ORIGIN about one chunk.
-const REFUSED_PATIENCE: Duration = Duration::from_secs(6);
-/// How long an edge may say PENDING about one chunk.
-const PENDING_PATIENCE: Duration = Duration::from_secs(30);
-/// Bounds of the wait that a NACK can ask for.
+/// How often an edge may change its segment size, which restarts incomplete chunks.
+const RESEGMENTATIONS_MAX: u8 = 3;
+/// How long an edge may answer BUSY or ORIGIN for one chunk.
+const REFUSED_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long an edge may answer PENDING for one chunk.
+const PENDING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bounds for the retry time of a NACK.
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-/// What is to be done now.
+/// What the caller must do now.
 #[derive(Debug)]
 pub enum Action {
-    /// Take a socket on a new port, drop the old one, then call `opened`.
+    /// Open a socket on a new port, close the old one, then call `opened`.
     Open,
-    /// Send this many bytes of the buffer that was handed in.
+    /// Send this many bytes of `out`.
     Send(usize),
-    /// Check this chunk, then call `accept`, `learn` or `reject`.
-    Check(Complete),
-    /// Nothing, until a datagram comes, a chunk was checked, or this moment.
+    /// Verify this chunk, then call `accept_data`, `accept_index` or `reject`.
+    Verify(Complete),
+    /// Nothing until a datagram arrives, a chunk was verified, or this time.
     Wait(Duration),
-    /// Every chunk was accepted.
     Done,
     Failed(Failure),
 }
 
-/// A chunk that is whole and was not checked yet.
+/// A chunk with all segments, not verified yet.
 #[derive(Debug)]
 pub struct Complete {
     wanted: Wanted,
     bytes: Vec<u8>,
-    spoiled: bool,
+    refetched: bool,
 }
 
 impl Complete {
@@ -75,182 +75,178 @@ impl Complete {
         &self.wanted
     }
 
-    /// Checks the bytes against the id. They cannot be had in another way.
-    pub fn check(self) -> Result<(Wanted, Verified), Self> {
+    /// The only way to the bytes.
+    pub fn verify(self) -> Result<(Wanted, Verified), Self> {
         let Self {
             wanted,
             bytes,
-            spoiled,
+            refetched,
         } = self;
         match Verified::check(bytes, &wanted.id) {
             Ok(verified) => Ok((wanted, verified)),
             Err(bytes) => Err(Self {
                 wanted,
                 bytes,
-                spoiled,
+                refetched,
             }),
         }
     }
 }
 
-/// What a transfer cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Cost {
+pub struct Stats {
     /// GETs sent.
     pub requests: u64,
-    /// Segments that had to be asked for again.
     pub retransmitted: u64,
-    /// Datagrams received, and their bytes (UDP payload), wanted or not.
+    /// Datagrams and UDP payload received, needed or not.
     pub datagrams_received: u64,
     pub bytes_received: u64,
-    /// Data and index chunks that were checked and found right.
+    /// Verified data and index chunks.
     pub chunks: u64,
     /// Sockets used.
     pub ports: u64,
 }
 
 pub struct Transfer {
-    walk: Walk,
-    /// Chunks to fetch again because what came was not what their id says.
-    again: Vec<Wanted>,
+    fetch_order: FetchOrder,
+    /// Chunks that did not match their id.
+    refetch: Vec<Wanted>,
     active: Vec<Assembly>,
     complete: VecDeque<Complete>,
-    /// Buffers at hand, and how many more may be made.
+    /// Free buffers, and how many more may be allocated.
     buffers: Vec<Vec<u8>>,
-    buffers_to_make: usize,
+    buffers_to_allocate: usize,
 
-    greeting: Greeting,
-    trips: Trips,
-    window: Window,
-    /// The cookie before the present one: what was asked with it may still be answered.
-    cookie_before: Option<[u8; 8]>,
-    /// GETs with that one which were refused since.
+    handshake: Handshake,
+    rtts: RttEstimators,
+    window: CongestionWindow,
+    /// Requests with it may still get a response.
+    previous_cookie: Option<[u8; 8]>,
+    /// Refusals of the previous cookie.
     stale_refusals: u32,
     cookie_refusals: u8,
-    /// The segment size of the last WELCOME, and how often it was another than before.
+    /// Of the last WELCOME, and how often it changed.
     segment_bytes: Option<u16>,
-    refits: u8,
-    /// Since when the edge has owed an answer and said nothing at all.
-    owes_since: Option<Duration>,
-    silences: u8,
-    /// Since when nothing has come, over all silences and greetings of the row.
-    out_since: Option<Duration>,
-    /// Whether DATA ever came.
-    flowed: bool,
-    /// How long to be patient with whatever it is; without it, each cause has its own limit.
-    patience: Option<Duration>,
-    /// Until when chunks are asked for as if the edge had to fetch them.
+    resegmentations: u8,
+    /// Send time of the first request without any response since.
+    unanswered_since: Option<Duration>,
+    idle_timeouts: u8,
+    /// Since when the edge is unreachable, over all consecutive handshakes.
+    outage_since: Option<Duration>,
+    data_received: bool,
+    /// For whatever cause; without it, each cause has its own.
+    timeout: Option<Duration>,
+    /// Until when the edge counts as cold.
     cold_until: Duration,
     refresh_at: Duration,
-    /// A refusal that shrank the window counts for all that were on the way with it.
-    refusals_counted_until: Duration,
+    /// One BUSY shrinks the window for all requests in flight with it.
+    busy_ignored_until: Duration,
 
     random: StdRng,
     failure: Option<Failure>,
-    /// A chunk came with a length that is not the ticket's. Such DATA is ignored, as anybody may
-    /// have sent it; when nothing else comes, it is the explanation.
-    misfit: Option<Failure>,
-    cost: Cost,
+    /// DATA with another chunk length than the ticket's is ignored, as it may be forged. If nothing
+    /// else arrives, it explains the failure.
+    length_mismatch: Option<Failure>,
+    stats: Stats,
 }
 
 impl Transfer {
-    /// A transfer of the object a ticket names. The seed makes nonces: it must be random. With a
-    /// patience, that is how long the edge may be silent or say that it has no data.
-    pub fn new(ticket: &PublicTicket, seed: [u8; 32], patience: Option<Duration>) -> Self {
+    /// The seed must be random: it makes the nonces. `timeout` limits how long the edge may be
+    /// unreachable or without the data.
+    pub fn new(ticket: &PublicTicket, seed: [u8; 32], timeout: Option<Duration>) -> Self {
         Self {
-            walk: Walk::new(ticket.shape().clone(), ticket.root()),
-            again: Vec::new(),
+            fetch_order: FetchOrder::new(ticket.shape().clone(), ticket.root()),
+            refetch: Vec::new(),
             active: Vec::with_capacity(BUFFERS),
             complete: VecDeque::new(),
             buffers: Vec::with_capacity(BUFFERS),
-            buffers_to_make: BUFFERS,
-            greeting: Greeting::default(),
-            trips: Trips::default(),
-            window: Window::new(0),
-            cookie_before: None,
+            buffers_to_allocate: BUFFERS,
+            handshake: Handshake::default(),
+            rtts: RttEstimators::default(),
+            window: CongestionWindow::new(0),
+            previous_cookie: None,
             stale_refusals: 0,
             cookie_refusals: 0,
             segment_bytes: None,
-            refits: 0,
-            owes_since: None,
-            silences: 0,
-            out_since: None,
-            flowed: false,
-            patience,
+            resegmentations: 0,
+            unanswered_since: None,
+            idle_timeouts: 0,
+            outage_since: None,
+            data_received: false,
+            timeout,
             cold_until: Duration::ZERO,
             refresh_at: Duration::ZERO,
-            refusals_counted_until: Duration::ZERO,
+            busy_ignored_until: Duration::ZERO,
             random: StdRng::from_seed(seed),
             failure: None,
-            misfit: None,
-            cost: Cost::default(),
+            length_mismatch: None,
+            stats: Stats::default(),
         }
     }
 
     pub fn shape(&self) -> &Shape {
-        self.walk.shape()
+        self.fetch_order.shape()
     }
 
-    pub fn cost(&self) -> Cost {
-        self.cost
+    pub fn stats(&self) -> Stats {
+        self.stats
     }
 
-    /// The socket on a new port is there; its receive buffer holds this many segments.
-    pub fn opened(&mut self, segments_held: u32) {
+    /// The socket on a new port is open; its receive buffer holds this many segments.
+    pub fn opened(&mut self, capacity_segments: u32) {
         // Another port may be another path.
-        self.window = Window::new(segments_held);
-        self.trips = Trips::default();
-        self.cost.ports += 1;
-        self.cookie_before = None;
-        self.greeting.opened();
+        self.window = CongestionWindow::new(capacity_segments);
+        self.rtts = RttEstimators::default();
+        self.stats.ports += 1;
+        self.previous_cookie = None;
+        self.handshake.opened();
     }
 
-    /// The edge was greeted already, over a socket that holds this many segments.
-    pub fn greeted(&mut self, greeting: Greeting, rtt: Duration, segments_held: u32) {
-        self.opened(segments_held);
-        self.segment_bytes = greeting.session().map(|session| session.segment_bytes);
-        self.greeting = greeting;
-        self.trips.welcomed(rtt);
+    /// Continues after a completed handshake.
+    pub fn connected(&mut self, handshake: Handshake, rtt: Duration, capacity_segments: u32) {
+        self.opened(capacity_segments);
+        self.segment_bytes = handshake.session().map(|session| session.segment_bytes);
+        self.handshake = handshake;
+        self.rtts.on_welcome(rtt);
         self.window.sample(rtt);
     }
 
-    /// The network of this host refused the new socket, or the datagram that was to be sent: that
-    /// is loss, and nothing that was asked for stays unasked.
-    pub fn unsent(&mut self, now: Duration) {
-        self.greeting.unsent(now);
+    /// Opening the socket or sending failed: the datagram counts as lost.
+    pub fn send_failed(&mut self, now: Duration) {
+        self.handshake.send_failed(now);
     }
 
-    /// What to do now, where everything was heard that came before `heard_until`: of what came
-    /// later, nothing can be overdue. A datagram to send is written to `out`.
+    /// Returns what to do now. Writes a datagram to send to `out`. Everything that arrived before
+    /// `received_until` was handled; timeouts are checked up to then.
     pub fn act(
         &mut self,
         now: Duration,
-        heard_until: Duration,
+        received_until: Duration,
         out: &mut [u8; DATAGRAM_BYTES_MAX],
     ) -> Action {
         if let Some(failure) = self.failure.take() {
             return Action::Failed(failure);
         }
         if let Some(complete) = self.complete.pop_front() {
-            return Action::Check(complete);
+            return Action::Verify(complete);
         }
-        if self.walk.is_done() {
+        if self.fetch_order.is_done() {
             return Action::Done;
         }
-        if let Err(failure) = self.watch(heard_until.min(now)) {
+        if let Err(failure) = self.check_timeouts(received_until.min(now)) {
             return Action::Failed(failure);
         }
-        let until = self.out_since.unwrap_or(now) + self.outage();
-        let measured = self.trips.longest();
+        let until = self.outage_since.unwrap_or(now) + self.outage_max();
+        let rto = self.rtts.rto();
         let random = &mut self.random;
         let mut nonce = || {
             let mut bytes = [0; 8];
             random.fill_bytes(&mut bytes);
             bytes
         };
-        let wake = match self.greeting.step(now, until, measured, out, &mut nonce) {
+        let wake = match self.handshake.step(now, until, rto, out, &mut nonce) {
             Step::Open => {
-                self.out_since.get_or_insert(now);
+                self.outage_since.get_or_insert(now);
                 self.forget_requests();
                 return Action::Open;
             }
@@ -261,34 +257,34 @@ impl Transfer {
         if let Some(get) = self.next_get(now) {
             let get = get.encode();
             out[..get.len()].copy_from_slice(&get);
-            self.cost.requests += 1;
+            self.stats.requests += 1;
             return Action::Send(get.len());
         }
-        Action::Wait(self.due(now).map_or(wake, |due| due.min(wake)))
+        Action::Wait(self.next_timeout(now).map_or(wake, |due| due.min(wake)))
     }
 
-    /// Gives up what is overdue, and the edge itself if it has been silent for too long.
-    fn watch(&mut self, now: Duration) -> Result<(), Failure> {
+    /// Expires requests, and fails if the edge has been unreachable for too long.
+    fn check_timeouts(&mut self, now: Duration) -> Result<(), Failure> {
         for chunk in &mut self.active {
-            let expired = chunk.expire(now, &self.trips);
+            let expired = chunk.expire(now, &self.rtts);
             self.window.lost(expired.lost);
             if expired
-                .silent
-                .is_some_and(|sent_at| self.trips.silent(sent_at, now))
+                .unanswered_sent_at
+                .is_some_and(|sent_at| self.rtts.back_off(sent_at, now))
             {
                 self.window.halve();
             }
             let id = chunk.wanted().id;
             if let Some(refused) = chunk.refused() {
-                // BUSY and ORIGIN say that it did not work up to then; of later nothing is known.
-                let heard = if refused.code == NackCode::Pending {
+                // BUSY and ORIGIN are about the past, PENDING is a state.
+                let last_at = if refused.code == NackCode::Pending {
                     now
                 } else {
-                    refused.heard_at
+                    refused.last_nack_at
                 };
-                let (code, waited) = (refused.code, heard.saturating_sub(refused.since));
-                let refused = self.patience.unwrap_or(REFUSED_PATIENCE);
-                let pending = self.patience.unwrap_or(PENDING_PATIENCE);
+                let (code, waited) = (refused.code, last_at.saturating_sub(refused.since));
+                let refused = self.timeout.unwrap_or(REFUSED_TIMEOUT);
+                let pending = self.timeout.unwrap_or(PENDING_TIMEOUT);
                 match code {
                     NackCode::Busy if waited > refused => return Err(Failure::Busy),
                     NackCode::Origin if waited > refused => return Err(Failure::Origin(id)),
@@ -302,40 +298,47 @@ impl Transfer {
                 }
             }
         }
-        self.window.turn(now, self.trips.smooth());
-        let silence = self.silence();
-        if let Some(since) = self.owes_since.filter(|since| now >= *since + silence) {
-            self.out_since.get_or_insert(since);
-            self.owes_since = None;
-            self.silences = self.silences.saturating_add(1);
-            if self.patience.is_none() && !self.flowed && self.silences >= SILENCES {
-                return Err(self.misfit.take().unwrap_or(Failure::Silent));
+        self.window.update(now, self.rtts.smoothed());
+        let idle_timeout = self.idle_timeout();
+        if let Some(since) = self
+            .unanswered_since
+            .filter(|since| now >= *since + idle_timeout)
+        {
+            self.outage_since.get_or_insert(since);
+            self.unanswered_since = None;
+            self.idle_timeouts = self.idle_timeouts.saturating_add(1);
+            if self.timeout.is_none()
+                && !self.data_received
+                && self.idle_timeouts >= IDLE_TIMEOUTS_MAX
+            {
+                return Err(self.length_mismatch.take().unwrap_or(Failure::NoData));
             }
-            self.greeting.reopen();
+            self.handshake.reopen();
         }
-        let outage = self.outage();
-        let since = self.out_since.or(self.owes_since);
-        if !outage.is_zero() && since.is_some_and(|since| now >= since + outage) {
-            return Err(match (self.greeting.session(), self.misfit.take()) {
-                (None, _) => self.greeting.failure(),
-                (Some(_), Some(misfit)) => misfit,
-                (Some(_), None) => Failure::Silent,
-            });
+        let outage_max = self.outage_max();
+        let since = self.outage_since.or(self.unanswered_since);
+        if !outage_max.is_zero() && since.is_some_and(|since| now >= since + outage_max) {
+            return Err(
+                match (self.handshake.session(), self.length_mismatch.take()) {
+                    (None, _) => self.handshake.failure(),
+                    (Some(_), Some(length_mismatch)) => length_mismatch,
+                    (Some(_), None) => Failure::NoData,
+                },
+            );
         }
         Ok(())
     }
 
-    /// How long a silence is: at least as long as an answer may be on its way.
-    fn silence(&self) -> Duration {
-        SILENCE.max(self.trips.longest())
+    fn idle_timeout(&self) -> Duration {
+        IDLE_TIMEOUT.max(self.rtts.rto())
     }
 
-    /// How long the edge may be out of reach; zero where only greetings are counted.
-    fn outage(&self) -> Duration {
-        self.patience.unwrap_or(if self.flowed {
-            OUTAGE
+    /// How long the edge may be unreachable; zero during the first handshake, which counts attempts.
+    fn outage_max(&self) -> Duration {
+        self.timeout.unwrap_or(if self.data_received {
+            OUTAGE_MAX
         } else if self.segment_bytes.is_some() {
-            OUTAGE_GREETED
+            OUTAGE_MAX_NO_DATA
         } else {
             Duration::ZERO
         })
@@ -347,36 +350,36 @@ impl Transfer {
         }
     }
 
-    /// The next GET, if the window has room and there is something to ask for.
+    /// The next GET, if the window has room and segments are missing.
     fn next_get(&mut self, now: Duration) -> Option<Get> {
-        let session = *self.greeting.session()?;
+        let session = *self.handshake.session()?;
         let sum = |of: fn(&Assembly) -> u32| self.active.iter().map(of).sum::<u32>();
-        let under_way = sum(Assembly::segments_under_way);
-        let window = self.window.segments().checked_sub(under_way);
-        let held = sum(Assembly::segments_owed);
-        let buffer = self.window.most().checked_sub(held);
+        let in_flight = sum(Assembly::segments_in_flight);
+        let window = self.window.segments().checked_sub(in_flight);
+        let outstanding = sum(Assembly::segments_outstanding);
+        let buffer = self.window.limit().checked_sub(outstanding);
         let room = window.min(buffer).filter(|room| *room > 0)?;
-        let asks = |chunk: &Assembly| chunk.missing(now) != 0;
-        let at = match self.active.iter().position(asks) {
+        let has_missing = |chunk: &Assembly| chunk.missing(now) != 0;
+        let at = match self.active.iter().position(has_missing) {
             Some(at) => at,
             None => self.begin_chunk(session.segment_bytes)?,
         };
         let chunk = &mut self.active[at];
         let missing = chunk.missing(now);
-        // As few GETs as possible, and those of equal size.
+        // As few GETs as possible, of equal size.
         let needed = missing.count_ones();
         let mut size = needed.div_ceil(needed.div_ceil(u32::from(session.max_burst)));
-        if chunk.is_new() && (now < self.cold_until || self.trips.cold()) {
-            // Has the edge fetch many chunks at a time, and leaves room for those that are there.
+        if chunk.is_empty() && (now < self.cold_until || self.rtts.is_cold()) {
+            // Lets the edge fetch many chunks at once, and leaves room for those it has.
             size = 1;
         }
-        if under_way > 0 && room < size.min(self.window.segments() / 4) {
-            // A request for one segment each time one arrives would cost more than it brings.
+        if in_flight > 0 && room < size.min(self.window.segments() / 4) {
+            // Avoids a request per arriving segment.
             return None;
         }
         let want = lowest_bits(missing, size.min(room));
-        self.owes_since.get_or_insert(now);
-        self.cost.retransmitted += u64::from(chunk.ask(now, want));
+        self.unanswered_since.get_or_insert(now);
+        self.stats.retransmitted += u64::from(chunk.request(now, want));
         Some(Get {
             cookie: session.cookie,
             id: chunk.wanted().id,
@@ -386,201 +389,208 @@ impl Transfer {
 
     fn begin_chunk(&mut self, segment_bytes: u16) -> Option<usize> {
         if self.buffers.is_empty() {
-            self.buffers_to_make = self.buffers_to_make.checked_sub(1)?;
+            self.buffers_to_allocate = self.buffers_to_allocate.checked_sub(1)?;
             self.buffers.push(Vec::new());
         }
-        let (wanted, spoiled) = match self.again.pop() {
+        let (wanted, refetched) = match self.refetch.pop() {
             Some(wanted) => (wanted, true),
-            None => (self.walk.take_next()?, false),
+            None => (self.fetch_order.take_next()?, false),
         };
         let buffer = self.buffers.pop()?;
         self.active
-            .push(Assembly::new(wanted, spoiled, segment_bytes, buffer));
+            .push(Assembly::new(wanted, refetched, segment_bytes, buffer));
         Some(self.active.len() - 1)
     }
 
-    fn due(&self, now: Duration) -> Option<Duration> {
+    fn next_timeout(&self, now: Duration) -> Option<Duration> {
         let due = self
             .active
             .iter()
-            .filter_map(|chunk| chunk.due(now, &self.trips));
-        let outage = Some(self.outage()).filter(|outage| !outage.is_zero());
-        let since = self.out_since.or(self.owes_since);
-        let out = since.zip(outage).map(|(since, outage)| since + outage);
-        due.chain(self.owes_since.map(|since| since + self.silence()))
-            .chain(out)
-            .min()
+            .filter_map(|chunk| chunk.next_timeout(now, &self.rtts));
+        let outage_max = Some(self.outage_max()).filter(|outage_max| !outage_max.is_zero());
+        let since = self.outage_since.or(self.unanswered_since);
+        let fails_at = since
+            .zip(outage_max)
+            .map(|(since, outage_max)| since + outage_max);
+        due.chain(
+            self.unanswered_since
+                .map(|since| since + self.idle_timeout()),
+        )
+        .chain(fails_at)
+        .min()
     }
 
-    /// Takes in a datagram from the edge's address and port.
-    pub fn hear(&mut self, now: Duration, datagram: &[u8]) {
-        self.cost.datagrams_received += 1;
-        self.cost.bytes_received += datagram.len() as u64;
+    /// Handles a datagram from the edge's address and port.
+    pub fn on_datagram(&mut self, now: Duration, datagram: &[u8]) {
+        self.stats.datagrams_received += 1;
+        self.stats.bytes_received += datagram.len() as u64;
         if let Some((header, payload)) = datagram.split_first_chunk::<DATA_HEADER_BYTES>()
             && header[..2] == opening(Kind::Data)
         {
             if let Ok(header) = DataHeader::decode(header) {
-                self.hear_data(now, &header, payload);
+                self.on_data(now, &header, payload);
             }
         } else if let Ok(nack) = <&[u8; NACK_BYTES]>::try_from(datagram)
             && let Ok(nack) = Nack::decode(nack)
         {
-            self.hear_nack(now, &nack);
+            self.on_nack(now, &nack);
         } else {
-            self.hear_welcome(now, datagram);
+            self.on_welcome(now, datagram);
         }
     }
 
-    fn hear_welcome(&mut self, now: Duration, datagram: &[u8]) {
-        let before = self.greeting.session().map(|session| session.cookie.value);
-        match self.greeting.hear(now, datagram) {
-            Heard::Nothing | Heard::More => {}
-            Heard::Failed(failure) => self.failure = Some(failure),
-            Heard::Welcome { rtt } => {
+    fn on_welcome(&mut self, now: Duration, datagram: &[u8]) {
+        let before = self.handshake.session().map(|session| session.cookie.value);
+        match self.handshake.on_datagram(now, datagram) {
+            Event::Ignored | Event::Continue => {}
+            Event::Failed(failure) => self.failure = Some(failure),
+            Event::Completed { rtt } => {
                 if before.is_none() {
-                    // Nothing could be asked for meanwhile. A renewal says nothing about DATA.
-                    self.owes_since = None;
+                    // No GET was possible meanwhile. A renewal says nothing about DATA.
+                    self.unanswered_since = None;
                 }
-                self.cookie_before = before;
+                self.previous_cookie = before;
                 self.stale_refusals = 0;
                 if let Some(rtt) = rtt {
-                    self.trips.welcomed(rtt);
+                    self.rtts.on_welcome(rtt);
                     self.window.sample(rtt);
                 }
-                if let Some(session) = self.greeting.session() {
-                    self.refit(session.segment_bytes);
+                if let Some(session) = self.handshake.session() {
+                    self.resegment(session.segment_bytes);
                 }
             }
         }
     }
 
-    /// The edge has segments of this size from now on.
-    fn refit(&mut self, segment_bytes: u16) {
+    /// The edge uses this segment size from now on.
+    fn resegment(&mut self, segment_bytes: u16) {
         let before = self.segment_bytes.replace(segment_bytes);
         if before.is_none_or(|before| before == segment_bytes) {
             return;
         }
-        self.refits += 1;
-        if self.refits > REFITS {
-            self.failure = Some(Failure::Unsteady);
+        self.resegmentations += 1;
+        if self.resegmentations > RESEGMENTATIONS_MAX {
+            self.failure = Some(Failure::UnstableSegmentSize);
         }
         for chunk in &mut self.active {
-            chunk.refit(segment_bytes);
+            chunk.resegment(segment_bytes);
         }
     }
 
-    fn hear_data(&mut self, now: Duration, header: &DataHeader, payload: &[u8]) {
-        // A crafted object may list a chunk twice, so the first with this tag is not always it.
+    fn on_data(&mut self, now: Duration, header: &DataHeader, payload: &[u8]) {
+        // A crafted object may list a chunk twice, so several may have this tag.
         for at in 0..self.active.len() {
             let chunk = &mut self.active[at];
             if chunk.wanted().id.tag() != header.tag {
                 continue;
             }
             if header.chunk_bytes != chunk.wanted().chunk_bytes {
-                self.misfit = Some(Failure::Misfit {
+                self.length_mismatch = Some(Failure::LengthMismatch {
                     id: chunk.wanted().id,
                     edge_bytes: header.chunk_bytes,
                     ticket_bytes: chunk.wanted().chunk_bytes,
                 });
                 continue;
             }
-            match chunk.take(now, header, payload, &mut self.trips) {
-                Arrival::Nothing => {
+            match chunk.insert(now, header, payload, &mut self.rtts) {
+                Arrival::Ignored => {
                     if chunk.is_of_another_size(header, payload.len()) && now >= self.refresh_at {
                         self.refresh_at = now + REFRESH_MIN;
-                        self.greeting.refresh(now);
+                        self.handshake.refresh(now);
                     }
                     continue;
                 }
-                Arrival::Again => continue,
-                Arrival::Segment { delay, path } => {
+                Arrival::Duplicate => continue,
+                Arrival::New { delay, path } => {
                     if let Some(path) = path {
                         self.window.sample(path);
                     }
-                    self.window.arrived(delay);
+                    self.window.received(delay);
                 }
             }
             let complete = chunk.is_complete();
-            self.answers();
-            self.flowed = true;
+            self.on_response();
+            self.data_received = true;
             self.cookie_refusals = 0;
             if complete {
-                let (wanted, bytes, spoiled) = self.active.remove(at).into_parts();
+                let (wanted, bytes, refetched) = self.active.remove(at).into_parts();
                 self.complete.push_back(Complete {
                     wanted,
                     bytes,
-                    spoiled,
+                    refetched,
                 });
             }
             return;
         }
-        self.trips.useless(now);
+        self.rtts.on_unwanted(now);
     }
 
-    /// The edge is there.
-    fn answers(&mut self) {
-        self.owes_since = None;
-        self.out_since = None;
-        self.silences = 0;
+    fn on_response(&mut self) {
+        self.unanswered_since = None;
+        self.outage_since = None;
+        self.idle_timeouts = 0;
     }
 
-    fn hear_nack(&mut self, now: Duration, nack: &Nack) {
-        let Some(session) = self.greeting.session() else {
+    fn on_nack(&mut self, now: Duration, nack: &Nack) {
+        let Some(session) = self.handshake.session() else {
             return;
         };
         let current = nack.echo == session.cookie.value;
-        if !current && Some(nack.echo) != self.cookie_before {
+        if !current && Some(nack.echo) != self.previous_cookie {
             return;
         }
         if !current && nack.code == NackCode::Cookie {
-            // As many as can have been under way at the renewal; more are no answers to us.
+            // As many as can have been in flight at the renewal; more are forged.
             self.stale_refusals += 1;
             if self.stale_refusals > STALE_REFUSALS {
                 return;
             }
         }
-        let asked =
-            |chunk: &Assembly| chunk.wanted().id.tag() == nack.tag && chunk.segments_owed() > 0;
-        let Some(at) = self.active.iter().position(asked) else {
+        let is_meant = |chunk: &Assembly| {
+            chunk.wanted().id.tag() == nack.tag && chunk.segments_outstanding() > 0
+        };
+        let Some(at) = self.active.iter().position(is_meant) else {
             return;
         };
-        self.answers();
+        self.on_response();
         let chunk = &mut self.active[at];
         let id: ChunkId = chunk.wanted().id;
         let retry = Duration::from_millis(nack.retry_ms.into()).clamp(RETRY_MIN, RETRY_MAX);
         match nack.code {
-            NackCode::Absent => self.doubt(at, nack.code, Failure::Absent(id)),
-            NackCode::Range => self.doubt(at, nack.code, Failure::Range(id)),
-            NackCode::Busy if nack.retry_ms == 0 => self.doubt(at, nack.code, Failure::Busy),
+            NackCode::Absent => self.on_final_nack(at, nack.code, Failure::Absent(id)),
+            NackCode::Range => self.on_final_nack(at, nack.code, Failure::Range(id)),
+            NackCode::Busy if nack.retry_ms == 0 => {
+                self.on_final_nack(at, nack.code, Failure::Busy);
+            }
             NackCode::Origin if nack.retry_ms == 0 => {
-                self.doubt(at, nack.code, Failure::Origin(id));
+                self.on_final_nack(at, nack.code, Failure::Origin(id));
             }
             NackCode::Pending => {
                 let wait = if nack.retry_ms == 0 { RETRY_MAX } else { retry };
-                chunk.wait(now, wait.max(self.trips.first_timeout(0)));
-                self.cold_until = now + COLD_MEMORY;
+                chunk.on_pending(now, wait.max(self.rtts.fetch_timeout(0)));
+                self.cold_until = now + COLD_FOR;
             }
             NackCode::Busy => {
-                chunk.refuse(now, nack.code, retry);
-                if now >= self.refusals_counted_until {
+                chunk.on_refusal(now, nack.code, retry);
+                if now >= self.busy_ignored_until {
                     self.window.halve();
-                    self.refusals_counted_until = now + self.trips.first_timeout(0);
+                    self.busy_ignored_until = now + self.rtts.fetch_timeout(0);
                 }
             }
-            NackCode::Origin => chunk.refuse(now, nack.code, retry),
+            NackCode::Origin => chunk.on_refusal(now, nack.code, retry),
             NackCode::Cookie if current => self.cookie_refused(),
-            // It was asked for with the cookie before: ask again with the one at hand.
+            // Request again with the current cookie.
             NackCode::Cookie => chunk.forget_requests(),
         }
     }
 
-    /// The edge refuses a chunk for good. One datagram may be damaged or forged, so the chunk is
-    /// asked for again, from another port and with another cookie; a repetition is believed.
-    fn doubt(&mut self, at: usize, code: NackCode, failure: Failure) {
-        if self.active[at].is_repeated(code, self.cost.ports) {
+    /// A final refusal. One datagram may be damaged or forged, so the chunk is requested again from
+    /// another port, with another cookie; a second refusal ends the transfer.
+    fn on_final_nack(&mut self, at: usize, code: NackCode, failure: Failure) {
+        if self.active[at].is_repeated_refusal(code, self.stats.ports) {
             self.failure = Some(failure);
         } else {
-            self.greeting.reopen();
+            self.handshake.reopen();
         }
     }
 
@@ -589,40 +599,40 @@ impl Transfer {
         if self.cookie_refusals > COOKIE_REFUSALS {
             self.failure = Some(Failure::CookieRefused);
         }
-        // Whatever was asked with this cookie will be refused too.
-        self.greeting.renew();
+        // Requests in flight with this cookie will be refused too.
+        self.handshake.renew();
         self.forget_requests();
     }
 
-    /// A data chunk is right and its bytes were used; its buffer comes back.
-    pub fn accept(&mut self, wanted: &Wanted, buffer: Vec<u8>) {
+    /// A data chunk was verified and used. Takes its buffer back.
+    pub fn accept_data(&mut self, wanted: &Wanted, buffer: Vec<u8>) {
         self.buffers.push(buffer);
-        self.walk.settle(wanted.place);
-        self.cost.chunks += 1;
-        self.refits = 0;
+        self.fetch_order.finish(wanted.place);
+        self.stats.chunks += 1;
+        self.resegmentations = 0;
     }
 
-    /// An index chunk is right.
-    pub fn learn(&mut self, wanted: &Wanted, chunk: Verified) {
-        self.walk.learn(wanted.place, &chunk);
+    /// An index chunk was verified.
+    pub fn accept_index(&mut self, wanted: &Wanted, chunk: Verified) {
+        self.fetch_order.expand(wanted.place, &chunk);
         self.buffers.push(chunk.into_bytes());
-        self.cost.chunks += 1;
+        self.stats.chunks += 1;
     }
 
-    /// A chunk is not what its id says. Somebody who guessed the port can do that once, so it is
-    /// fetched again from another port; twice is the edge's doing.
+    /// A chunk does not match its id. An attacker who guessed the port can cause this once, so it is
+    /// fetched again from another port; a second mismatch is the edge's fault.
     pub fn reject(&mut self, complete: Complete) {
         let Complete {
             wanted,
             bytes,
-            spoiled,
+            refetched,
         } = complete;
-        if spoiled {
-            self.failure = Some(Failure::Altered(wanted.id));
+        if refetched {
+            self.failure = Some(Failure::Corrupt(wanted.id));
         }
         self.buffers.push(bytes);
-        self.again.push(wanted);
-        self.greeting.reopen();
+        self.refetch.push(wanted);
+        self.handshake.reopen();
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use edge_ebpf::wire::{ChunkId, Kind};
 use edge_user::client::drive::Sink;
 use edge_user::client::failure::Failure;
-use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
-use edge_user::client::transfer::{Action, Complete, Cost, Transfer};
+use edge_user::client::handshake::DATAGRAM_BYTES_MAX;
+use edge_user::client::transfer::{Action, Complete, Stats, Transfer};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -37,7 +37,7 @@ pub(crate) struct Path {
     /// While the network in between is out, nothing gets through either way.
     pub(crate) out: Range<Duration>,
     /// How long the client is told to wait.
-    pub(crate) patience: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Default for Path {
@@ -53,7 +53,7 @@ impl Default for Path {
             past_queue: false,
             down: Duration::ZERO..Duration::ZERO,
             out: Duration::ZERO..Duration::ZERO,
-            patience: None,
+            timeout: None,
         }
     }
 }
@@ -70,7 +70,7 @@ enum End {
 type Event = Reverse<(Duration, u64, End, u16, Vec<u8>)>;
 
 pub(crate) struct Outcome {
-    pub(crate) result: Result<Cost, Failure>,
+    pub(crate) result: Result<Stats, Failure>,
     pub(crate) plaintext: Vec<u8>,
     pub(crate) took: Duration,
 }
@@ -126,19 +126,19 @@ impl Link {
 
 /// What the driver's second thread does.
 fn check(complete: Complete, transfer: &mut Transfer, sink: &mut Memory<'_>) {
-    match complete.check() {
+    match complete.verify() {
         Err(complete) => transfer.reject(complete),
-        Ok((wanted, chunk)) if wanted.place.level > 0 => transfer.learn(&wanted, chunk),
+        Ok((wanted, chunk)) if wanted.place.level > 0 => transfer.accept_index(&wanted, chunk),
         Ok((wanted, chunk)) => {
             let buffer = sink.take(wanted.place.index, chunk).unwrap();
-            transfer.accept(&wanted, buffer);
+            transfer.accept_data(&wanted, buffer);
         }
     }
 }
 
 /// Fetches an object over a path, and opens what was accepted.
 pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> Outcome {
-    let patience = path.patience;
+    let timeout = path.timeout;
     let mut link = Link {
         path,
         random: StdRng::from_seed([seed; 32]),
@@ -147,7 +147,7 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
         busy_until: Duration::ZERO,
     };
     let mut sink = Memory::new(object);
-    let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32], patience);
+    let mut transfer = Transfer::new(object.ticket.public(), [seed ^ 0xff; 32], timeout);
     let mut out = [0; DATAGRAM_BYTES_MAX];
     let (mut now, mut port) = (Duration::ZERO, 40_000);
     let result = loop {
@@ -156,13 +156,15 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
             "the transfer does not come to an end"
         );
         match transfer.act(now, now, &mut out) {
-            Action::Open | Action::Send(_) if link.path.down.contains(&now) => transfer.unsent(now),
+            Action::Open | Action::Send(_) if link.path.down.contains(&now) => {
+                transfer.send_failed(now);
+            }
             Action::Open => {
                 port += 1;
                 transfer.opened(4000);
             }
             Action::Send(len) => link.put(now, End::Edge, port, &out[..len]),
-            Action::Check(complete) => check(complete, &mut transfer, &mut sink),
+            Action::Verify(complete) => check(complete, &mut transfer, &mut sink),
             Action::Wait(until) => {
                 assert!(until > now, "a wait that is no wait");
                 match link.events.peek() {
@@ -177,7 +179,7 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
                 match end {
                     // What comes for a port that was left is heard by nobody.
                     End::Client if from_port == port && !link.path.down.contains(&now) => {
-                        transfer.hear(now, &datagram);
+                        transfer.on_datagram(now, &datagram);
                     }
                     End::Client => {}
                     End::Edge => {
@@ -197,7 +199,7 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
                     }
                 }
             }
-            Action::Done => break Ok(transfer.cost()),
+            Action::Done => break Ok(transfer.stats()),
             Action::Failed(failure) => break Err(failure),
         }
     };

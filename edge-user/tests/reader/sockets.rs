@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use edge_user::client::drive::{Sink, fetch};
-use edge_user::client::failure::{Failure, Strange};
+use edge_user::client::failure::{Failure, Unexpected};
 use edge_user::client::ping::ping;
 use edge_user::client::stop::Stop;
 use edge_user::object::tree::Verified;
@@ -68,7 +68,7 @@ fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
     let serving = Serving::start(local, Edge::new(object.chunks.clone(), manners));
     let mut sink = Memory::new(object);
     let stop = Stop::new().unwrap();
-    let (cost, answered) = fetch(
+    let (stats, answered) = fetch(
         &[serving.address],
         object.ticket.public(),
         &mut sink,
@@ -77,7 +77,7 @@ fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
     )
     .unwrap();
     assert_eq!(answered, Some(serving.address));
-    assert_eq!(cost.chunks, object.chunks.len() as u64);
+    assert_eq!(stats.chunks, object.chunks.len() as u64);
     assert!(
         sink.plaintext() == object.plaintext,
         "other bytes came out than went in"
@@ -125,18 +125,18 @@ fn a_chunk_altered_twice_blames_the_edge() {
     let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
     assert!(matches!(
         fails(&object, serving.address),
-        Failure::Altered(_)
+        Failure::Corrupt(_)
     ));
 }
 
 #[test]
-fn a_port_where_nothing_listens_is_told_from_silence() {
+fn a_port_where_nothing_listens_is_reported() {
     let object = Object::sealed(1000);
     let nobody = UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    assert!(matches!(fails(&object, nobody), Failure::Refused));
+    assert!(matches!(fails(&object, nobody), Failure::ConnectionRefused));
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     assert!(matches!(
         fails(&object, silent.local_addr().unwrap()),
@@ -221,20 +221,20 @@ fn welcome(hello: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_answers_and_is_no_edge_is_told_from_silence() {
+fn replies_that_are_no_welcome_are_reported() {
     let (echo, _) = fails_at(<[u8]>::to_vec, false);
-    let no_welcome = Strange::NotWelcome { bytes: 1232 };
-    assert!(matches!(echo, Failure::Strange(what) if what == no_welcome));
+    let no_welcome = Unexpected::NotWelcome { bytes: 1232 };
+    assert!(matches!(echo, Failure::Unexpected(what) if what == no_welcome));
     let (cut, _) = fails_at(|hello| welcome(hello)[..1000].to_vec(), false);
-    let (sent, came) = (1232, 1000);
-    let cut_off = Strange::OtherLength { sent, came };
-    assert!(matches!(cut, Failure::Strange(what) if what == cut_off));
+    let (sent, received) = (1232, 1000);
+    let cut_off = Unexpected::LengthMismatch { sent, received };
+    assert!(matches!(cut, Failure::Unexpected(what) if what == cut_off));
 }
 
 #[test]
-fn answers_from_another_address_are_named_and_not_heard() {
+fn replies_from_another_address_are_reported_and_ignored() {
     let (failure, other) = fails_at(welcome, true);
-    assert!(matches!(failure, Failure::Elsewhere(from) if from == other));
+    assert!(matches!(failure, Failure::Misrouted(from) if from == other));
 }
 
 #[test]

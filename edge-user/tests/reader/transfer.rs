@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use edge_ebpf::wire::NackCode;
 use edge_user::client::failure::Failure;
-use edge_user::client::transfer::Cost;
+use edge_user::client::transfer::Stats;
 use edge_user::object::tree::Shape;
 use edge_user::seal::cipher::{Key, Nonce};
 use edge_user::seal::ticket::{PublicTicket, Ticket};
@@ -17,20 +17,20 @@ use crate::object::Object;
 const MS: Duration = Duration::from_millis(1);
 
 /// Fetches over a path from an edge with these manners; the object must come whole.
-fn comes_whole(object: &Object, manners: Manners, path: Path) -> (Cost, Duration, Edge) {
+fn comes_whole(object: &Object, manners: Manners, path: Path) -> (Stats, Duration, Edge) {
     let mut edge = Edge::new(object.chunks.clone(), manners);
     let Outcome {
         result,
         plaintext,
         took,
     } = fetch(object, &mut edge, path, 7);
-    let cost = result.unwrap_or_else(|failure| panic!("{failure}"));
+    let stats = result.unwrap_or_else(|failure| panic!("{failure}"));
     assert!(
         plaintext == object.plaintext,
         "other bytes came out than went in"
     );
-    assert_eq!(cost.chunks, object.chunks.len() as u64);
-    (cost, took, edge)
+    assert_eq!(stats.chunks, object.chunks.len() as u64);
+    (stats, took, edge)
 }
 
 fn fails(object: &Object, manners: Manners) -> (Failure, Duration) {
@@ -43,16 +43,16 @@ fn fails(object: &Object, manners: Manners) -> (Failure, Duration) {
 fn objects_of_every_boundary_size_come_whole() {
     for size in [0, 1, 1215, 1216, 1217, 131_071, 131_072, 131_073, 1_000_000] {
         let object = Object::sealed(size);
-        let (cost, ..) = comes_whole(&object, Manners::default(), Path::default());
-        assert_eq!(cost.retransmitted, 0, "{size}");
+        let (stats, ..) = comes_whole(&object, Manners::default(), Path::default());
+        assert_eq!(stats.retransmitted, 0, "{size}");
     }
 }
 
 #[test]
 fn the_empty_object_needs_no_network() {
     let object = Object::sealed(0);
-    let (cost, took, _) = comes_whole(&object, Manners::default(), Path::default());
-    assert_eq!((cost, took), (Cost::default(), Duration::ZERO));
+    let (stats, took, _) = comes_whole(&object, Manners::default(), Path::default());
+    assert_eq!((stats, took), (Stats::default(), Duration::ZERO));
 }
 
 #[test]
@@ -62,8 +62,8 @@ fn a_clean_path_is_filled_without_asking_twice() {
         bytes_per_second: 12_500_000,
         ..Path::default()
     };
-    let (cost, took, _) = comes_whole(&object, Manners::default(), path);
-    assert_eq!(cost.retransmitted, 0);
+    let (stats, took, _) = comes_whole(&object, Manners::default(), path);
+    assert_eq!(stats.retransmitted, 0);
     // 1.6 s on the wire, and the start with a small window.
     assert!(took < MS * 2300, "took {took:?}");
 }
@@ -75,13 +75,13 @@ fn five_percent_loss_each_way_costs_little_more_than_the_loss() {
         loss: 0.05,
         ..Path::default()
     };
-    let (cost, took, _) = comes_whole(&object, Manners::default(), path);
+    let (stats, took, _) = comes_whole(&object, Manners::default(), path);
     let segments = object.plaintext.len() as u64 / 1216;
     // A lost GET takes its whole burst with it, so 5 % each way makes about 10 %.
     assert!(
-        cost.retransmitted < segments * 16 / 100,
+        stats.retransmitted < segments * 16 / 100,
         "{} of {segments}",
-        cost.retransmitted
+        stats.retransmitted
     );
     assert!(took < Duration::from_secs(5), "took {took:?}");
 }
@@ -104,13 +104,13 @@ fn a_slow_path_with_a_short_queue_is_filled_and_not_flooded() {
                 let ideal = MS.mul_f64(300_000.0 * 8.0 * 1274.0 / 1216.0) / kilobits;
                 let mut edge = Edge::new(object.chunks.clone(), Manners::default());
                 let outcome = fetch(&object, &mut edge, path, 7);
-                let cost = outcome.result.unwrap();
+                let stats = outcome.result.unwrap();
                 let row = format!(
                     "{kilobits} kbit/s, {queue_bytes} bytes, {delay_ms} ms: {:?} of {ideal:?}, {} of {segments}",
-                    outcome.took, cost.retransmitted
+                    outcome.took, stats.retransmitted
                 );
                 assert!(outcome.took < ideal.mul_f64(1.6), "{row}");
-                assert!(cost.retransmitted * 10 < segments * 3, "{row}");
+                assert!(stats.retransmitted * 10 < segments * 3, "{row}");
             }
         }
     }
@@ -149,12 +149,12 @@ fn a_path_that_repeats_and_reorders_is_not_taken_for_a_lossy_one() {
         repeats: 0.1,
         ..Path::default()
     };
-    let (cost, ..) = comes_whole(&object, Manners::default(), path);
+    let (stats, ..) = comes_whole(&object, Manners::default(), path);
     let segments = object.plaintext.len() as u64 / 1216;
     assert!(
-        cost.retransmitted < segments / 20,
+        stats.retransmitted < segments / 20,
         "{} of {segments}",
-        cost.retransmitted
+        stats.retransmitted
     );
 }
 
@@ -197,8 +197,8 @@ fn forged_data_and_forged_refusals_are_ignored() {
         forges_nacks: true,
         ..Manners::default()
     };
-    let (cost, _, edge) = comes_whole(&object, manners, Path::default());
-    assert_eq!((cost.retransmitted, edge.ports.len()), (0, 1));
+    let (stats, _, edge) = comes_whole(&object, manners, Path::default());
+    assert_eq!((stats.retransmitted, edge.ports.len()), (0, 1));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_chunk_altered_twice_blames_the_edge() {
         };
         let (failure, _) = fails(&object, manners);
         assert!(
-            matches!(failure, Failure::Altered(found) if found == id),
+            matches!(failure, Failure::Corrupt(found) if found == id),
             "{failure}"
         );
         assert!(!failure.is_temporary());
@@ -288,14 +288,14 @@ fn an_outage_of_two_minutes_costs_those_two_minutes() {
 }
 
 #[test]
-fn a_patience_that_was_asked_for_is_kept() {
+fn a_timeout_that_was_asked_for_is_kept() {
     let object = Object::sealed(2_000_000);
     for from in [0, 500] {
         for seconds in [1, 30, 400] {
             let path = Path {
                 bytes_per_second: 1_000_000,
                 out: MS * from..Duration::MAX,
-                patience: Some(MS * seconds * 1000),
+                timeout: Some(MS * seconds * 1000),
                 ..Path::default()
             };
             let mut edge = Edge::new(object.chunks.clone(), Manners::default());
@@ -336,7 +336,7 @@ fn an_interface_that_stays_down_ends_the_transfer_in_time() {
         let Outcome { result, took, .. } = fetch(&object, &mut edge, path, 7);
         let failure = result.unwrap_err();
         // The driver then says what the network said.
-        assert_eq!(matches!(failure, Failure::Gone), from > 0, "{failure}");
+        assert_eq!(matches!(failure, Failure::Lost), from > 0, "{failure}");
         assert_eq!(edge.ports.is_empty(), from == 0);
         // Once data has flowed, an outage of two minutes must not end it.
         let most = if from == 0 { 10_000 } else { 165_000 };
@@ -354,7 +354,7 @@ fn an_edge_that_dies_is_told_from_one_that_never_was_and_from_a_narrow_path() {
             ..Manners::default()
         };
         let (failure, took) = fails(&object, manners);
-        assert!(matches!(failure, Failure::Gone), "{failure}");
+        assert!(matches!(failure, Failure::Lost), "{failure}");
         assert!(took < MS * 165_000, "took {took:?}");
     }
 }
@@ -367,13 +367,13 @@ fn a_ticket_that_makes_a_chunk_longer_than_it_is_is_told_from_silence() {
     object.ticket = Ticket::new(lie, Key::generate().unwrap(), Nonce::generate().unwrap());
     let (failure, _) = fails(&object, Manners::default());
     assert!(
-        matches!(failure, Failure::Misfit { id, edge_bytes: 1000, ticket_bytes: 1100 } if id == root),
+        matches!(failure, Failure::LengthMismatch { id, edge_bytes: 1000, ticket_bytes: 1100 } if id == root),
         "{failure}"
     );
 }
 
 #[test]
-fn an_edge_that_greets_and_never_sends_is_given_up_within_ten_seconds() {
+fn an_edge_that_never_sends_data_is_given_up_within_ten_seconds() {
     let object = Object::sealed(1000);
     let (failure, took) = fails(
         &object,
@@ -382,7 +382,7 @@ fn an_edge_that_greets_and_never_sends_is_given_up_within_ten_seconds() {
             ..Manners::default()
         },
     );
-    assert!(matches!(failure, Failure::Silent), "{failure}");
+    assert!(matches!(failure, Failure::NoData), "{failure}");
     assert!(took < MS * 10_000, "took {took:?}");
 }
 
@@ -406,7 +406,7 @@ fn an_edge_that_must_fetch_each_chunk_first_is_asked_for_each_once() {
         fill: MS * 60,
         ..Manners::default()
     };
-    let (cost, took, _) = comes_whole(
+    let (stats, took, _) = comes_whole(
         &object,
         manners,
         Path {
@@ -414,7 +414,7 @@ fn an_edge_that_must_fetch_each_chunk_first_is_asked_for_each_once() {
             ..Path::default()
         },
     );
-    assert_eq!(cost.retransmitted, 0);
+    assert_eq!(stats.retransmitted, 0);
     assert!(took < MS * 1500, "took {took:?}");
 }
 
@@ -538,8 +538,8 @@ fn a_cookie_is_renewed_before_it_runs_out() {
         bytes_per_second: 500_000,
         ..Path::default()
     };
-    let (cost, took, edge) = comes_whole(&object, manners, path);
-    assert_eq!((edge.ports.len(), cost.retransmitted), (1, 0));
+    let (stats, took, edge) = comes_whole(&object, manners, path);
+    assert_eq!((edge.ports.len(), stats.retransmitted), (1, 0));
     assert!(
         edge.hellos.len() as u64 >= took.as_secs() / 2,
         "{:?} {took:?}",
@@ -561,7 +561,7 @@ fn an_edge_that_refuses_its_own_cookies_is_named() {
 }
 
 #[test]
-fn an_edge_that_has_everything_begun_again_and_again_is_given_up() {
+fn an_edge_that_keeps_changing_its_segment_size_is_given_up() {
     let object = Object::sealed(600_000);
     let manners = Manners {
         // Any HELLO proves either size.
@@ -570,7 +570,7 @@ fn an_edge_that_has_everything_begun_again_and_again_is_given_up() {
         ..Manners::default()
     };
     let (failure, took) = fails(&object, manners);
-    assert!(matches!(failure, Failure::Unsteady), "{failure}");
+    assert!(matches!(failure, Failure::UnstableSegmentSize), "{failure}");
     assert!(took < MS * 1000, "took {took:?}");
 }
 
@@ -612,8 +612,8 @@ proptest! {
         let outcome = fetch(&object, &mut edge, path, seed);
         match outcome.result {
             Ok(_) => prop_assert!(outcome.plaintext == object.plaintext),
-            // Three greetings lost in a row: possible at this loss, and the right answer then.
-            Err(Failure::Unanswered | Failure::Gone) => prop_assert!(loss > 0.05),
+            // Three handshakes lost in a row: possible at this loss, and the right answer then.
+            Err(Failure::Unanswered | Failure::Lost) => prop_assert!(loss > 0.05),
             Err(failure) => panic!("{failure}"),
         }
     }

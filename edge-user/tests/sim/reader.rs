@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use edge_user::client::failure::Failure;
-use edge_user::client::greeting::DATAGRAM_BYTES_MAX;
+use edge_user::client::handshake::DATAGRAM_BYTES_MAX;
 use edge_user::client::transfer::{Action, Complete, Transfer};
 use edge_user::object::tree::{Place, id_of};
 
@@ -14,7 +14,7 @@ use super::chance::Chance;
 
 /// How many datagrams its socket holds.
 const HELD: usize = 400;
-/// A chunk each for 64 buffers, a GET each for 400 segments, a greeting.
+/// A chunk each for 64 buffers, a GET each for 400 segments, a HELLO.
 const ACTIONS_MAX: u32 = 600;
 /// Longer than all waits of a transfer that a reader may allow an edge.
 const PATIENCE: Duration = Duration::from_mins(5);
@@ -99,7 +99,7 @@ impl Reader {
             "a transfer does not come to an end"
         );
         for datagram in current.heard.drain(..) {
-            current.transfer.hear(now, &datagram);
+            current.transfer.on_datagram(now, &datagram);
         }
         // The second thread is behind, or it is not.
         while !current.unchecked.is_empty() && self.chance.permille(700) {
@@ -117,7 +117,7 @@ impl Reader {
                 Action::Send(len) => {
                     sent.push(((self.address, self.port).into(), out[..len].to_vec()));
                 }
-                Action::Check(complete) => current.unchecked.push_back(complete),
+                Action::Verify(complete) => current.unchecked.push_back(complete),
                 Action::Wait(until) => {
                     assert!(until > now, "a wait that is no wait");
                     let soon = now + Duration::from_micros(20);
@@ -149,7 +149,7 @@ impl Current {
         let Some(complete) = self.unchecked.pop_front() else {
             return;
         };
-        match complete.check() {
+        match complete.verify() {
             Err(complete) => {
                 // Neither edge nor network alters anything here (I4, I5, I6).
                 panic!("chunk {} came altered", complete.wanted().id);
@@ -158,13 +158,13 @@ impl Current {
                 assert_eq!(id_of(chunk.bytes()), wanted.id);
                 assert!(self.accepted.insert(wanted.place), "a chunk came twice");
                 if wanted.place.level > 0 {
-                    self.transfer.learn(&wanted, chunk);
+                    self.transfer.accept_index(&wanted, chunk);
                     return;
                 }
                 let index = usize::try_from(wanted.place.index).expect("few");
                 assert!(wanted.place.index < self.object.data_chunks);
                 assert_eq!(wanted.id, self.object.ids[index], "a chunk in its place");
-                self.transfer.accept(&wanted, chunk.into_bytes());
+                self.transfer.accept_data(&wanted, chunk.into_bytes());
             }
         }
     }

@@ -788,27 +788,27 @@ impl World {
             Failure::Absent(id) => self.origin.absent.contains(id),
             Failure::Origin(id) => slow || self.origin.failed.contains(id),
             Failure::Pending(id) => rough || slow || self.origin.failed.contains(id),
-            Failure::Unanswered | Failure::Gone | Failure::Silent => rough || self.with.loss > 0,
+            Failure::Unanswered | Failure::Lost | Failure::NoData => rough || self.with.loss > 0,
             // Some strangers say HELLO with a reader's address.
-            Failure::Strange(_) => (rough || self.with.loss > 0) && self.with.strangers > 0,
+            Failure::Unexpected(_) => (rough || self.with.loss > 0) && self.with.strangers > 0,
             Failure::CookieRefused => self.with.clock_steps > 0,
             // Its source has room, whatever another asks for.
             Failure::Busy
-            | Failure::Refused
-            | Failure::Elsewhere(_)
+            | Failure::ConnectionRefused
+            | Failure::Misrouted(_)
             | Failure::Network(_)
             | Failure::MtuTooSmall(_)
-            | Failure::Misfit { .. }
-            | Failure::Unsteady
+            | Failure::LengthMismatch { .. }
+            | Failure::UnstableSegmentSize
             | Failure::PathTooNarrow(_)
             | Failure::Version(_)
             | Failure::BadWelcome { .. }
             | Failure::Range(_)
-            | Failure::Altered(_)
+            | Failure::Corrupt(_)
             | Failure::Sink(_)
             | Failure::Socket { .. }
             | Failure::Thread(_)
-            | Failure::Nobody(_)
+            | Failure::AllFailed(_)
             | Failure::Interrupted => false,
         };
         assert!(true_cause, "a reader failed without cause: {failure}");

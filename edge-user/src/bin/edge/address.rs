@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use edge_ebpf::wire::SERVICE_PORT;
-use edge_user::client::reach::ADDRESSES_MAX;
+use edge_user::client::connect::ADDRESSES_MAX;
 
 use crate::failed::Failed;
 use crate::ticket::hidden;

@@ -133,7 +133,7 @@ impl From<StatError> for Failed {
             StatError::NotAllowed { .. } => PRIVILEGE,
             StatError::Busy { .. } | StatError::Starting { .. } => TRY_AGAIN,
             StatError::Missing { .. }
-            | StatError::Silent { .. }
+            | StatError::Timeout { .. }
             | StatError::Http { .. }
             | StatError::Status { .. }
             | StatError::Content { .. } => FAILURE,

@@ -72,13 +72,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         output: Output::begin(place, arguments.json)?,
         bar: progress::bar(size_bytes, quiet),
     };
-    let patience = arguments.timeout.map(Duration::from_secs);
-    let fetched = fetch(&edge.all, ticket.public(), &mut reader, &stop, patience);
+    let timeout = arguments.timeout.map(Duration::from_secs);
+    let fetched = fetch(&edge.all, ticket.public(), &mut reader, &stop, timeout);
     let Reader { output, bar, .. } = reader;
     bar.finish_and_clear();
     // The key goes before anything that may wait: a disk, or who reads the last line.
     drop(ticket);
-    let (cost, answered) = fetched.map_err(|failure| {
+    let (stats, answered) = fetched.map_err(|failure| {
         let Failure::Sink(error) = &failure else {
             return Failed::with_edge(&failure, &edge);
         };
@@ -96,15 +96,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         return print_json(&json!({
             "size": size_bytes,
             "sha256": hex(&digest),
-            "chunks": cost.chunks,
-            "requests": cost.requests,
-            "retransmitted": cost.retransmitted,
-            "bytes_received": cost.bytes_received,
+            "chunks": stats.chunks,
+            "requests": stats.requests,
+            "retransmitted": stats.retransmitted,
+            "bytes_received": stats.bytes_received,
             "seconds": seconds,
             "edge": edge.to_string(),
         }));
     }
-    let line = report(arguments, edge, size_bytes, seconds, cost.retransmitted);
+    let line = report(arguments, edge, size_bytes, seconds, stats.retransmitted);
     if is_standard_output {
         complain(&line);
         return Ok(());

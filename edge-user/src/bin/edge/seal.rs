@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         file,
         size_bytes,
         origin.as_ref(),
-        stop.asked(),
+        stop.requested(),
         &mut |bytes| {
             bar.inc(bytes);
         },

@@ -1,23 +1,23 @@
-//! Finds out, once an edge is given up, whether its answers come from another address: a socket
-//! that only hears the edge cannot see them. Nothing they say is used.
+//! Finds out, after a handshake failed, whether the edge's replies come from another address, which
+//! a connected socket does not receive. Only the address is used.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use edge_ebpf::wire::{HELLO_BYTES_MAX, HELLO_HEADER_BYTES, Hello, WELCOME_HEADER_BYTES};
 
-use super::greeting::{HELLO_BYTES_DEFAULT, is_welcome};
+use super::handshake::{HELLO_BYTES_DEFAULT, is_welcome};
 
-/// More than the round trip of most paths; everything else has failed already.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// Longer than the round trip of most paths.
+const TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Where a WELCOME to a HELLO of ours comes from, if not from where it was sent to. Whoever did not
-/// get the HELLO does not know its nonce.
+/// Source of a WELCOME to our HELLO, if it is not the edge's address. Only a receiver of the HELLO
+/// knows the nonce.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is a loop, which reads the clock"
 )]
-pub(super) fn answered_from(edge: SocketAddr) -> Option<SocketAddr> {
+pub(super) fn reply_source(edge: SocketAddr) -> Option<SocketAddr> {
     let local: SocketAddr = match edge {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -30,7 +30,7 @@ pub(super) fn answered_from(edge: SocketAddr) -> Option<SocketAddr> {
     socket.send_to(&hello, edge).ok()?;
     let mut buffer = [0; HELLO_BYTES_MAX];
     loop {
-        let left = PATIENCE.checked_sub(start.elapsed())?;
+        let left = TIMEOUT.checked_sub(start.elapsed())?;
         socket
             .set_read_timeout(Some(left.max(Duration::from_millis(1))))
             .ok()?;
