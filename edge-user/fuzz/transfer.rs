@@ -12,8 +12,8 @@ use std::time::Duration;
 use edge_ebpf::wire::ChunkId;
 use edge_user::client::handshake::DATAGRAM_BYTES_MAX;
 use edge_user::client::transfer::{Action, Complete, Transfer};
+use edge_user::object::ticket::PublicTicket;
 use edge_user::object::tree::{Builder, Shape, id_of};
-use edge_user::seal::ticket::PublicTicket;
 use sha2::{Digest as _, Sha256};
 
 use crate::input::Input;

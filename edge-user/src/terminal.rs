@@ -1,15 +1,13 @@
-//! Foreign text, as it may stand on somebody's terminal or in a log: a config value, the name of
-//! a file, what a parser or another program said. Nothing in it moves the cursor, ends the line or
-//! reorders what is read.
+//! Escapes untrusted text for terminals and logs: config values, file names, messages of parsers and
+//! other programs. The result does not move the cursor, end the line or reorder text.
 
 use std::fmt::Write;
 
-/// The text as part of a line. What would do more than take its place is written as Rust writes it
-/// in a literal.
+/// Text within a line. Control characters are escaped as in Rust literals.
 pub fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
-        if acts(char) {
+        if is_control(char) {
             out.extend(char.escape_default());
         } else {
             out.push(char);
@@ -18,11 +16,11 @@ pub fn one_line(text: &str) -> String {
     out
 }
 
-/// The same for JSON, which stays the same JSON: there such a character only stands in a string.
+/// The same for JSON, as escapes in strings: the value does not change.
 pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
-        if acts(char) {
+        if is_control(char) {
             for unit in char.encode_utf16(&mut [0; 2]) {
                 write!(out, "\\u{unit:04x}").expect("a string grows");
             }
@@ -33,15 +31,14 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// The text as lines of their own, each ended.
+/// Escapes each line and terminates it.
 pub fn lines(text: &str) -> String {
     text.lines().map(|line| one_line(line) + "\n").collect()
 }
 
-/// Whether a terminal, or whoever shows the text, does something at this character: controls (C0,
-/// DEL, C1), the separators of lines and paragraphs, marks that turn the direction of writing, and
-/// what takes no room at all and hides what it stands in.
-fn acts(char: char) -> bool {
+/// Control characters (C0, DEL, C1), line and paragraph separators, bidirectional formatting, and
+/// characters of zero width.
+fn is_control(char: char) -> bool {
     char.is_control()
         || matches!(char,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -53,12 +50,12 @@ fn acts(char: char) -> bool {
 mod tests {
     use super::*;
 
-    const ACTING: &str = "\u{1b}[31m\r\n\t\u{7f}\u{9b}2J\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}";
+    const CONTROLS: &str = "\u{1b}[31m\r\n\t\u{7f}\u{9b}2J\u{85}\u{2028}\u{2029}\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}";
 
     #[test]
-    fn what_acts_is_written_out_and_what_is_read_stays() {
+    fn control_characters_are_escaped_and_other_text_is_kept() {
         assert_eq!(
-            one_line(ACTING),
+            one_line(CONTROLS),
             "\\u{1b}[31m\\r\\n\\t\\u{7f}\\u{9b}2J\\u{85}\\u{2028}\\u{2029}\\u{202e}\\u{2066}\\u{200b}\
              \\u{feff}\\u{e0041}"
         );
@@ -68,19 +65,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_left_acts() {
+    fn no_control_character_remains() {
         for char in (0..=u32::from(char::MAX)).filter_map(char::from_u32) {
             let shown = one_line(&char.to_string());
-            assert!(!shown.chars().any(acts), "{:#x}", u32::from(char));
+            assert!(!shown.chars().any(is_control), "{:#x}", u32::from(char));
             assert!(char.is_control() <= (shown.len() > 1));
         }
     }
 
     #[test]
-    fn json_says_the_same_as_before() {
-        let before = serde_json::json!({ ACTING: [ACTING, "größe"] });
+    fn json_keeps_its_value() {
+        let before = serde_json::json!({ CONTROLS: [CONTROLS, "größe"] });
         let shown = json(&before.to_string());
-        assert!(!shown.chars().any(acts));
+        assert!(!shown.chars().any(is_control));
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
             before

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::place;
 use edge_user::clock;
-use edge_user::seal::ticket::PublicTicket;
+use edge_user::object::ticket::PublicTicket;
 use serde_json::{Value, json};
 
 use self::document::Facts;

@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
 use edge_user::client::fetch_order::{FetchOrder, Wanted};
+use edge_user::object::ticket::PublicTicket;
 use edge_user::object::tree::Verified;
-use edge_user::seal::ticket::PublicTicket;
 
 use crate::ceiling;
 

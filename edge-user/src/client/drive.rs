@@ -20,8 +20,8 @@ use super::handshake::DATAGRAM_BYTES_MAX;
 use super::socket::{EventFd, ReceiveBuffers};
 use super::stop::Stop;
 use super::transfer::{Action, Complete, Stats, Transfer};
+use crate::object::ticket::PublicTicket;
 use crate::object::tree::Verified;
-use crate::seal::ticket::PublicTicket;
 use crate::spawn;
 
 /// Consecutive receive calls before the next send.

@@ -10,39 +10,37 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum Failure {
     #[error(
-        "the edge does not answer: nothing at all came back to our greetings; is edged running there, does a firewall let UDP through both ways, does the path carry packets of 1260 bytes (1280 over IPv6), and is this another host than the edge's own, whose addresses it never answers?"
+        "the edge does not answer: no reply to any HELLO; is edged running, does a firewall block UDP in either direction, does the path carry packets of 1260 bytes (1280 over IPv6), and is this another host than the edge's, which never answers its own addresses?"
     )]
     Unanswered,
-    #[error(
-        "the edge does not answer any more, and did before: did edged stop, or the network between?"
-    )]
+    #[error("the edge does not answer any more: did edged stop, or is the network down?")]
     Lost,
     #[error(
-        "nothing listens at this address and port, says the host there (ICMP): is edged running there, and on this port?"
+        "nothing listens at this address and port (ICMP port unreachable): is edged running, and on this port?"
     )]
     ConnectionRefused,
     #[error(
-        "what this address and port sends is no answer to our HELLO: {0}; is the port right, and is our own address ours alone?"
+        "the reply from this address and port is not a valid WELCOME: {0}; is the port right, and is this client's address used by no other host?"
     )]
     Unexpected(Unexpected),
     #[error(
-        "the answer comes from {0} instead, and such a one is not heard: name that address, or see who rewrites addresses on the way"
+        "the reply came from {0} instead and was ignored: use that address, or look for NAT or a load balancer on the path"
     )]
     Misrouted(SocketAddr),
     #[error("this host cannot send to the edge: {0}; {hint}", hint = send_hint(.0))]
     Network(#[source] io::Error),
     #[error(
-        "an interface of this host takes no datagram of {0} bytes: raise its MTU (`ip link`); 1500 is always enough"
+        "an interface of this host cannot send datagrams of {0} bytes: raise its MTU (`ip link`); 1500 is always sufficient"
     )]
     MtuTooSmall(usize),
     #[error(
-        "the edge answers shorter greetings, and none of {0} bytes, which its segments need: the path is too narrow for them; lower service.segment_bytes of the edge"
+        "the edge answers shorter HELLOs, but none of {0} bytes, as its segment size requires: the path MTU is too small; lower service.segment_bytes on the edge"
     )]
     PathTooNarrow(usize),
-    #[error("the edge speaks protocol version {0}, this program version 1: update the older one")]
+    #[error("the edge uses protocol version {0}, and this program version 1: update the older one")]
     Version(u8),
     #[error(
-        "the edge greets with {field} = {value}, and version 1 allows {allowed}: it is broken, or no edge"
+        "the edge sent a WELCOME with {field} = {value}, but version 1 allows {allowed}: it is broken, or not an edge"
     )]
     BadWelcome {
         field: &'static str,
@@ -50,15 +48,15 @@ pub enum Failure {
         allowed: &'static str,
     },
     #[error(
-        "the edge refuses the cookies it gives: do the edges behind this address share cookie.secret_file and the time of day?"
+        "the edge refuses its own cookies: do all edges behind this address share cookie.secret_file, and are their clocks synchronised?"
     )]
     CookieRefused,
     #[error(
-        "the edge answers greetings, and no request for data: does the firewall there let UDP to this port in, and what does `edge stat` count there?"
+        "the edge answers HELLO, but not GET: does its firewall admit UDP to this port, and what does `edge stat` show there?"
     )]
     NoData,
     #[error(
-        "the edge sends chunk {id} with {edge_bytes} bytes, where the ticket makes it {ticket_bytes}: the ticket is wrong, or the edge is broken"
+        "the edge sends {edge_bytes} bytes for chunk {id}, but the ticket requires {ticket_bytes}: the ticket is wrong, or the edge is broken"
     )]
     LengthMismatch {
         id: ChunkId,
@@ -66,28 +64,28 @@ pub enum Failure {
         ticket_bytes: u32,
     },
     #[error(
-        "no origin of the edge has chunk {0}: was the object sealed to that origin, and is all of it there?"
+        "no origin of the edge has chunk {0}: was the file sealed to that origin, and is it complete there?"
     )]
     Absent(ChunkId),
     #[error(
-        "the edge says that chunk {0} is shorter than the ticket makes it: the ticket is wrong, or the edge is broken"
+        "the edge reports that chunk {0} is shorter than the ticket requires: the ticket is wrong, or the edge is broken"
     )]
     Range(ChunkId),
-    #[error("the edge says that it is over its limits (BUSY); try again later")]
+    #[error("the edge is overloaded (BUSY); try again later")]
     Busy,
     #[error(
-        "the edge cannot get chunk {0} from its origin (unreachable, or the chunk is damaged there); try again later"
+        "the edge cannot get chunk {0} from its origin (unreachable, or the chunk is damaged); try again later"
     )]
     Origin(ChunkId),
     #[error(
-        "the edge has been fetching chunk {0} for too long: does its origin answer? Try again later"
+        "the edge has been fetching chunk {0} for too long: does its origin respond? Try again later"
     )]
     Pending(ChunkId),
     #[error(
-        "chunk {0} came altered twice: the edge, or somebody on the way, changes data; use another edge"
+        "chunk {0} failed verification twice: the edge, or an attacker on the path, alters data; use another edge"
     )]
     Corrupt(ChunkId),
-    #[error("the edge changes the size of its segments again and again: it is broken")]
+    #[error("the edge keeps changing its segment size: it is broken")]
     UnstableSegmentSize,
     #[error("cannot write: {0}")]
     Sink(#[source] io::Error),
@@ -98,7 +96,7 @@ pub enum Failure {
     },
     #[error("{0}")]
     Thread(#[source] io::Error),
-    #[error("no address of it answers: {}", each(.0))]
+    #[error("no address answers: {}", each(.0))]
     AllFailed(Vec<(SocketAddr, Failure)>),
     #[error("interrupted")]
     Interrupted,
@@ -125,17 +123,13 @@ impl fmt::Display for Unexpected {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotWelcome { bytes } => {
-                write!(
-                    out,
-                    "it sent {bytes} bytes that are no WELCOME to our HELLO"
-                )
+                write!(out, "a datagram of {bytes} bytes that is not a WELCOME")
             }
-            Self::NonceMismatch => out.write_str("its WELCOME answers somebody else's HELLO"),
-            Self::LengthMismatch { sent, received } => write!(
-                out,
-                "its WELCOME has {received} bytes, our HELLO had {sent}, and both must have as many"
-            ),
-            Self::Malformed => out.write_str("its WELCOME sets bytes that version 1 reserves"),
+            Self::NonceMismatch => out.write_str("a WELCOME to another HELLO"),
+            Self::LengthMismatch { sent, received } => {
+                write!(out, "a WELCOME of {received} bytes to a HELLO of {sent}")
+            }
+            Self::Malformed => out.write_str("a WELCOME with reserved bytes set"),
         }
     }
 }
@@ -150,9 +144,9 @@ impl Failure {
 /// What to check when sending fails.
 fn send_hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        "a firewall rule of this host forbids it: look at what leaves (`nft list ruleset`, `iptables -S OUTPUT`)"
+        "a firewall rule of this host forbids it: check outgoing rules (`nft list ruleset`, `iptables -S OUTPUT`)"
     } else {
-        "is the interface up, and does `ip route get` know a way to this address?"
+        "is the interface up, and does `ip route get` find a route to this address?"
     }
 }
 

@@ -350,7 +350,7 @@ fn check(welcome: &Welcome) -> Result<(), Failure> {
     }
     if welcome.cookie.value == [0; 8] {
         // As in an answer to an unknown version.
-        return bad("cookie", 0, "any other");
+        return bad("cookie", 0, "any other value");
     }
     Ok(())
 }

@@ -21,13 +21,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Error)]
 pub enum StatError {
-    #[error("{socket}: {source}; is edged running? Name its admin.socket with --socket")]
+    #[error("{socket}: {source}; is edged running? Set --socket to its admin.socket")]
     Missing { socket: PathBuf, source: io::Error },
-    #[error("{socket}: not allowed; run as the user edged runs as, or as root")]
+    #[error("{socket}: permission denied; run as root or as the user of edged")]
     NotAllowed { socket: PathBuf },
-    #[error("{socket}: too many ask at once; try again in some seconds")]
+    #[error("{socket}: too many connections; try again in a few seconds")]
     Busy { socket: PathBuf },
-    #[error("{socket}: edged is starting; try again in some seconds")]
+    #[error("{socket}: edged is starting; try again in a few seconds")]
     Starting { socket: PathBuf },
     #[error("{socket}: no answer in {} seconds; is edged stuck?", TIMEOUT.as_secs())]
     Timeout { socket: PathBuf },

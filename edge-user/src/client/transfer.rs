@@ -16,8 +16,8 @@ use super::failure::Failure;
 use super::fetch_order::{FetchOrder, Wanted};
 use super::handshake::{DATAGRAM_BYTES_MAX, Event, Handshake, Step};
 use super::rtt::RttEstimators;
+use crate::object::ticket::PublicTicket;
 use crate::object::tree::{Shape, Verified};
-use crate::seal::ticket::PublicTicket;
 
 /// Chunks in memory, being received or verified: 8 MiB.
 const BUFFERS: usize = 64;

@@ -1,8 +1,8 @@
-//! Where a chunk lies at an origin: `chunks/<first 2 hex>/<next 2 hex>/<64 hex>`.
+//! Where an origin stores a chunk: `chunks/<first 2 hex>/<next 2 hex>/<64 hex>`.
 
 use edge_ebpf::wire::ChunkId;
 
-/// The path below the origin's root.
+/// Path below the origin's root.
 pub fn chunk_path(id: &ChunkId) -> String {
     let name = id.to_string();
     format!("chunks/{}/{}/{name}", &name[..2], &name[2..4])
@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_lies_two_folders_deep_under_its_whole_name() {
+    fn a_chunk_is_stored_two_folders_deep_under_its_full_name() {
         let mut id = [0x5c; 32];
         id[..2].copy_from_slice(&[0xab, 0x01]);
         let path = chunk_path(&ChunkId(id));

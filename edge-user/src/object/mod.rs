@@ -1,6 +1,9 @@
-//! The object format, as far as it needs no key. Server and reader share it.
+//! The object format: everything that needs no key. Server and reader share it.
 
-/// Where a chunk lies at an origin.
+/// Where an origin stores a chunk.
 pub mod key;
-/// An object's chunks, from its size and its root.
+/// The chunks of an object, from its size and its root.
 pub mod tree;
+/// Public tickets: size and root of an object.
+#[cfg(feature = "reader")]
+pub mod ticket;

@@ -1,5 +1,5 @@
-//! An object's chunks. The size alone says how many there are, on how many levels, and how long
-//! each is; the ids then hang from one root.
+//! The chunks of an object: a hash tree with one root. The size determines the number of chunks and
+//! levels, and the length of each chunk.
 
 use std::mem;
 use std::ops::Range;
@@ -7,31 +7,28 @@ use std::ops::Range;
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId};
 use sha2::{Digest, Sha256};
 
-/// Most bytes an object can have: more would repeat counter blocks in clients that treat the
-/// 32-bit counter as signed.
+/// Larger objects would repeat counter blocks in clients that treat the 32-bit counter as signed.
 pub const OBJECT_BYTES_MAX: u64 = 32 << 30;
-/// Bytes of one id in an index chunk.
 pub const ID_BYTES: u64 = 32;
-/// Most ids an index chunk holds: as many as fill a chunk.
+/// Maximum number of ids in an index chunk.
 pub const IDS_PER_INDEX: u64 = 4096;
-/// Root of the empty object, which has no chunk at all.
+/// Root of the empty object, which has no chunk.
 pub const EMPTY_ROOT: ChunkId = ChunkId([0; 32]);
 
 const _: () = assert!(
     IDS_PER_INDEX * ID_BYTES == CHUNK_BYTES_MAX as u64,
-    "index chunks fill one"
+    "a full index chunk is as long as a data chunk"
 );
 
-/// The name of these bytes.
 pub fn id_of(bytes: &[u8]) -> ChunkId {
     ChunkId(Sha256::digest(bytes).into())
 }
 
-/// Bytes that are what their id says. There is no other way to make one than to check.
+/// Bytes whose SHA-256 is their id. Only `check` makes one.
 pub struct Verified(Vec<u8>);
 
 impl Verified {
-    /// Checks bytes against the id they are wanted under; gives them back if they are not it.
+    /// Returns the bytes if they do not match the id.
     pub fn check(bytes: Vec<u8>, id: &ChunkId) -> Result<Self, Vec<u8>> {
         if id_of(&bytes) == *id {
             Ok(Self(bytes))
@@ -48,36 +45,36 @@ impl Verified {
         self.0
     }
 
-    /// The ids listed in an index chunk.
+    /// The ids in an index chunk.
     pub fn ids(&self) -> impl Iterator<Item = ChunkId> {
         let (ids, rest) = self.0.as_chunks::<32>();
         assert!(
             rest.is_empty(),
-            "an index chunk's length follows from the object's size"
+            "the length of an index chunk follows from the size of the object"
         );
         ids.iter().map(|id| ChunkId(*id))
     }
 }
 
-/// Where a chunk stands in its object.
+/// Position of a chunk in its object.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
-    /// 0 for data, 1 for index chunks that list data, and so on up to the root.
+    /// 0 for data chunks, 1 for index chunks that list them, and so on up to the root.
     pub level: usize,
-    /// From the left, within its level.
+    /// Within its level, from the left.
     pub index: u64,
 }
 
-/// What an object of some size looks like.
+/// Number and lengths of the chunks of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shape {
     size_bytes: u64,
-    /// Chunks by level, data first; the last level has one, the root. Empty for the empty object.
+    /// Chunks by level, data first; the last level is the root. Empty for the empty object.
     counts: Vec<u64>,
 }
 
 impl Shape {
-    /// Nothing for a size no object can have.
+    /// Returns nothing for a size above `OBJECT_BYTES_MAX`.
     pub fn of(size_bytes: u64) -> Option<Self> {
         if size_bytes > OBJECT_BYTES_MAX {
             return None;
@@ -107,12 +104,12 @@ impl Shape {
         self.counts.iter().skip(1).sum()
     }
 
-    /// How many levels of index chunks stand above the data.
+    /// Number of index levels.
     pub fn depth(&self) -> usize {
         self.counts.len().saturating_sub(1)
     }
 
-    /// Where the root stands; the empty object has none.
+    /// The empty object has no root.
     pub fn root(&self) -> Option<Place> {
         Some(Place {
             level: self.counts.len().checked_sub(1)?,
@@ -120,7 +117,6 @@ impl Shape {
         })
     }
 
-    /// How long the chunk at a place is.
     pub fn chunk_bytes(&self, place: Place) -> u32 {
         let count = self.counts[place.level];
         assert!(
@@ -137,8 +133,7 @@ impl Shape {
         u32::try_from(rest).map_or(CHUNK_BYTES_MAX, |rest| rest.min(CHUNK_BYTES_MAX))
     }
 
-    /// The bytes of the object whose chunks the chunk at a place lists, or none where it lists
-    /// others or is data itself.
+    /// The bytes of the object in the data chunks that an index chunk lists; empty for other chunks.
     pub fn bytes_listed(&self, place: Place) -> Range<u64> {
         if place.level != 1 {
             return 0..0;
@@ -148,7 +143,7 @@ impl Shape {
         start..(start + all).min(self.size_bytes)
     }
 
-    /// Where the first chunk stands that the index chunk at a place lists.
+    /// Place of the first chunk that an index chunk lists.
     pub fn first_child(&self, place: Place) -> Place {
         let level = place
             .level
@@ -161,8 +156,8 @@ impl Shape {
     }
 }
 
-/// Hangs ids, given from left to right, into index chunks. Holds at most one unfinished index
-/// chunk per level.
+/// Builds the index chunks from the ids of the data chunks, in order. Holds at most one incomplete
+/// index chunk per level.
 #[derive(Default)]
 pub struct Builder {
     levels: Vec<Level>,
@@ -170,15 +165,14 @@ pub struct Builder {
 
 #[derive(Default)]
 struct Level {
-    /// Ids that are not in an index chunk yet.
+    /// Ids of the incomplete index chunk.
     pending: Vec<u8>,
-    /// All ids there have been, and the last of them.
     count: u64,
     last: Option<ChunkId>,
 }
 
 impl Builder {
-    /// Adds the next data chunk. `store` is given each index chunk that became full.
+    /// Adds the next data chunk. Passes each full index chunk to `store`.
     pub fn push<E>(
         &mut self,
         id: ChunkId,
@@ -217,7 +211,7 @@ impl Builder {
         self.push_at(level + 1, id, store)
     }
 
-    /// Stores what is left and names the root.
+    /// Stores the incomplete index chunks and returns the root.
     pub fn finish<E>(
         mut self,
         store: &mut impl FnMut(ChunkId, Vec<u8>) -> Result<(), E>,
@@ -253,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn size_fixes_the_depth_at_every_boundary() {
+    fn the_size_determines_the_depth_at_every_boundary() {
         assert!(counts(0).is_empty());
         assert_eq!(counts(1), [1]);
         assert_eq!(counts(CHUNK), [1]);
@@ -287,7 +281,6 @@ mod tests {
         assert!(listed(2, 0).is_empty() && listed(0, 1).is_empty());
     }
 
-    /// A name for the n-th data chunk, and the ids and lengths a reader finds from the root down.
     fn leaf(index: u64) -> ChunkId {
         id_of(&index.to_be_bytes())
     }

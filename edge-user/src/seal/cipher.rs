@@ -1,5 +1,5 @@
-//! AES-256-CTR as SEALING lays it out: the counter block of byte offset `o` is
-//! `nonce || be32(o / 16)`, so any range that begins at a multiple of 16 opens alone.
+//! AES-256-CTR as in SEALING: the counter block of byte offset `o` is `nonce || be32(o / 16)`, so any
+//! range that begins at a multiple of 16 can be decrypted on its own.
 
 use aes::Aes256;
 use ctr::Ctr32BE;
@@ -12,9 +12,8 @@ use crate::object::tree::OBJECT_BYTES_MAX;
 
 const BLOCK_BYTES: u64 = 16;
 
-/// The key of one object. It has no `Debug`, no `Display` and no `Clone`, so that it cannot slip
-/// into a log or outlive its owner. It lies in one place, so that handing it on leaves no copy
-/// behind, and is wiped there when dropped.
+/// The key of one object. Without `Debug`, `Display` and `Clone`, so that it is not logged and does
+/// not outlive its owner. Boxed, so that a move leaves no copy, and wiped when dropped.
 pub struct Key(Box<[u8; 32]>);
 
 impl Drop for Key {
@@ -26,14 +25,14 @@ impl Drop for Key {
 impl ZeroizeOnDrop for Key {}
 
 impl Key {
-    /// A new key, straight from the kernel.
+    /// A new key, from the kernel's random number generator.
     pub fn generate() -> Result<Self, SysError> {
         let mut key = Self(Box::default());
         SysRng.try_fill_bytes(key.0.as_mut_slice())?;
         Ok(key)
     }
 
-    /// Only a ticket holds a key that was made before.
+    /// For the key in a ticket.
     pub(super) fn from_bytes(bytes: &[u8; 32]) -> Self {
         let mut key = Self(Box::default());
         key.0.copy_from_slice(bytes);
@@ -57,7 +56,7 @@ impl Nonce {
     }
 }
 
-/// Seals and opens bytes of one object: in this mode both are the same operation.
+/// Encrypts and decrypts bytes of one object: the same operation in this mode.
 pub struct Cipher<'key> {
     key: &'key Key,
     nonce: Nonce,
@@ -68,9 +67,8 @@ impl<'key> Cipher<'key> {
         Self { key, nonce }
     }
 
-    /// Turns plaintext into ciphertext or back, in place.
-    ///
-    /// The bytes stand at `offset` of the object, a multiple of 16.
+    /// Encrypts or decrypts in place. `offset` is the position of the bytes in the object, a multiple
+    /// of 16.
     pub fn apply(&self, offset: u64, bytes: &mut [u8]) {
         assert!(
             offset.is_multiple_of(BLOCK_BYTES),
@@ -78,27 +76,27 @@ impl<'key> Cipher<'key> {
         );
         assert!(
             offset.saturating_add(bytes.len() as u64) <= OBJECT_BYTES_MAX,
-            "offset {offset} is behind the largest object, where counters would repeat"
+            "offset {offset} is beyond the largest object: counters would repeat"
         );
         let counter = u32::try_from(offset / BLOCK_BYTES).expect("bounded by the largest object");
         let mut block = [0; 16];
         block[..12].copy_from_slice(&self.nonce.0);
         block[12..].copy_from_slice(&counter.to_be_bytes());
-        // The round keys are made anew for each chunk: a hundred nanoseconds against some tens of
-        // microseconds, and no copy of the key lives longer than its use.
-        leaving_no_trace(|| {
+        // New round keys for each chunk take 0.1 µs of some tens, and no copy of the key outlives its
+        // use.
+        with_stack_wiped(|| {
             Ctr32BE::<Aes256>::new(self.key.bytes().into(), &block.into()).apply_keystream(bytes);
         });
     }
 }
 
-/// What work with a key may reach on the stack below its caller, with room to spare.
+/// More stack than any use of a key takes.
 const STACK_BYTES: usize = 16 << 10;
 
-/// Works with a key, and wipes the stack it used. Round keys are moved and spilled there, and
-/// wiping the value that they end up in leaves the copies.
-pub(super) fn leaving_no_trace<T>(work: impl FnOnce() -> T) -> T {
-    // Neither may become part of this function: the second lies where the first lay.
+/// Runs `work` with a key and wipes the stack it used: round keys are spilled there, and wiping the
+/// final value leaves those copies.
+pub(super) fn with_stack_wiped<T>(work: impl FnOnce() -> T) -> T {
+    // Not inlined, so that both use the same part of the stack.
     #[inline(never)]
     fn run<T>(work: impl FnOnce() -> T) -> T {
         work()
@@ -119,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_keys_are_never_the_same() {
+    fn two_keys_differ() {
         assert_ne!(
             Key::generate().unwrap().bytes(),
             Key::generate().unwrap().bytes()
@@ -139,14 +137,14 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "counters would repeat")]
-    fn a_byte_behind_the_largest_object_is_refused() {
+    fn a_byte_beyond_the_largest_object_is_refused() {
         Cipher::new(&Key::from_bytes(&[7; 32]), Nonce([9; 12]))
             .apply(OBJECT_BYTES_MAX, &mut [0; 1]);
     }
 
     proptest! {
         #[test]
-        fn any_aligned_range_opens_alone(
+        fn any_aligned_range_can_be_decrypted_on_its_own(
             plain in proptest::collection::vec(any::<u8>(), 1..2000),
             cut in 0_usize..2000,
             base in 0_u64..2_000_000_000,

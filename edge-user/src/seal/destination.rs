@@ -1,7 +1,7 @@
-//! Where a command's output goes. What stands there, and whether it takes the output, is learnt
-//! before the work. A regular file is replaced when the new one is whole; what is not a regular
-//! file is written to. Names are looked up in an open folder, and a link is followed only where the
-//! kernel follows it for this user (`fs.protected_symlinks`).
+//! Where the output of a command goes. Resolved and checked before the work. A regular file is
+//! replaced when the new one is complete; anything else is written to. Names are looked up in an
+//! open folder, and a symbolic link is followed only where the kernel follows it for this user
+//! (`fs.protected_symlinks`).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -22,58 +22,60 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, geteuid, getpid, pidfd_getfd,
 use rustix::thread::{CapabilitySet, capabilities};
 use thiserror::Error;
 
-use super::unfinished::Unfinished;
+use super::temp_file::TempFile;
 
-/// What a new object may be used for, less what the umask forbids.
+/// Before the umask.
 const OBJECT_MODE: u32 = 0o666;
-/// As many links as the kernel follows.
+/// As in the kernel.
 const LINKS_MAX: u32 = 40;
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 #[derive(Debug, Error)]
 pub enum DestinationError {
-    #[error("{0} is a directory: name a file in it")]
+    #[error("{0} is a directory: choose a file in it")]
     Folder(PathBuf),
-    #[error("{0} is a socket or a block device: name a file, a pipe or a character device")]
+    #[error("{0} is a socket or a block device: choose a file, a pipe or a character device")]
     Kind(PathBuf),
-    #[error("{0} is a symbolic link that leads to nothing: remove it, or name its target")]
+    #[error("{0} is a dangling symbolic link: remove it, or choose its target")]
     Dangling(PathBuf),
     #[error(
-        "{0} is a symbolic link that the kernel does not let you follow (permissions on the way, or \
-         fs.protected_symlinks): name its target"
+        "{0} is a symbolic link that the kernel does not follow for you (permissions, or \
+         fs.protected_symlinks): choose its target"
     )]
     Protected(PathBuf),
-    #[error("{0} leads to a file that has no name there: name another file")]
-    Nameless(PathBuf),
+    #[error("{0} leads to a file without a name: choose another file")]
+    Unnamed(PathBuf),
     #[error("{0} is not open for writing")]
     ReadOnly(PathBuf),
-    #[error("{0} belongs to another user: name another file, or remove it")]
+    #[error("{0} belongs to another user: choose another file, or remove it")]
     Owner(PathBuf),
-    #[error("{0} exists and may hold the only key to something: name another file, or --force")]
+    #[error(
+        "{0} exists and may contain the only key to an object: choose another file, or use --force"
+    )]
     Exists(PathBuf),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot create a temporary file in {path}: {source}")]
     Scratch { path: PathBuf, source: io::Error },
-    #[error("the file for {path} cannot be brought to the disk: {source}")]
+    #[error("cannot sync the file for {path} to disk: {source}")]
     Sync { path: PathBuf, source: io::Error },
-    #[error("cannot put the file in its place at {path}: {source}")]
+    #[error("cannot move the file to {path}: {source}")]
     Place { path: PathBuf, source: io::Error },
-    #[error("{path} was being overwritten and is damaged: {source}")]
+    #[error("{path} is damaged, as overwriting it failed: {source}")]
     Damaged { path: PathBuf, source: io::Error },
 }
 
-/// What is written, and what follows for its file.
+/// What is written, which determines mode and owner of the file.
 #[derive(Clone, Copy)]
 pub enum Content {
-    /// A new file gets the mode that the umask leaves; one that is replaced keeps owner and mode.
+    /// A new file gets its mode from the umask; a replaced file keeps owner and mode.
     Object,
-    /// Has this mode and belongs to its writer in any case. Without `force` it replaces nothing
-    /// that may hold a key.
+    /// Always has this mode and belongs to its writer. Without `force` it does not replace a file
+    /// that may contain a key.
     Ticket { mode: u32, force: bool },
 }
 
-/// Where a path leads.
+/// A resolved path.
 pub struct Destination {
     path: PathBuf,
     kind: Kind,
@@ -84,14 +86,13 @@ enum Kind {
     Name(Name),
 }
 
-/// A name in a folder, for a regular file.
+/// A name in a folder, of a regular file or of none.
 struct Name {
     folder: Arc<OwnedFd>,
     file: OsString,
     existing: Option<Existing>,
 }
 
-/// The file that has the name already.
 struct Existing {
     found: Stat,
     /// Whether another file can be renamed over it.
@@ -99,12 +100,12 @@ struct Existing {
 }
 
 impl Destination {
-    /// `-` is standard output. A FIFO is waited for until somebody reads it.
-    pub fn find(path: &Path) -> Result<Self, DestinationError> {
+    /// `-` is standard output. Blocks on a FIFO until it has a reader.
+    pub fn resolve(path: &Path) -> Result<Self, DestinationError> {
         let kind = if path == Path::new("-") {
             stream(own_descriptor(1), path)?
         } else {
-            find(path, path)?
+            resolve(path, path)?
         };
         Ok(Self {
             path: path.to_owned(),
@@ -112,7 +113,7 @@ impl Destination {
         })
     }
 
-    /// Whether this file is what stands there.
+    /// Whether this file is the destination.
     pub fn is_file(&self, file: &Metadata) -> bool {
         match &self.kind {
             Kind::Name(Name {
@@ -123,7 +124,7 @@ impl Destination {
         }
     }
 
-    /// Whether what is written to one would replace, or stand beside, what is written to the other.
+    /// Whether output to one would replace or mix with output to the other.
     pub fn is_same(&self, other: &Self) -> bool {
         match (&self.kind, &other.kind) {
             (Kind::Stream(one), Kind::Stream(other)) => same_stream(one, other),
@@ -140,7 +141,7 @@ impl Destination {
         }
     }
 
-    /// Whether it goes where standard output goes.
+    /// Whether it is the same file as standard output.
     pub fn is_standard_output(&self) -> bool {
         let out = || stdout().as_fd().try_clone_to_owned().map(File::from);
         match &self.kind {
@@ -153,24 +154,24 @@ impl Destination {
         matches!(&self.kind, Kind::Stream(file) if file.is_terminal())
     }
 
-    /// Makes the file that is to be written, and learns whether it can take its place.
-    pub fn begin(self, content: Content) -> Result<Begun, DestinationError> {
+    /// Creates the file to write to, and finds out how it can replace the destination.
+    pub fn create(self, content: Content) -> Result<OutputFile, DestinationError> {
         let Self { path, kind } = self;
-        let way = match kind {
-            Kind::Stream(file) => Way::Through(file),
-            Kind::Name(name) => name.begin(&path, content)?,
+        let strategy = match kind {
+            Kind::Stream(file) => Strategy::Stream(file),
+            Kind::Name(name) => name.create(&path, content)?,
         };
-        Ok(Begun { path, way })
+        Ok(OutputFile { path, strategy })
     }
 }
 
-/// Follows the kernel's judgement from the folder on; `said` is the path for messages.
-fn find(path: &Path, said: &Path) -> Result<Kind, DestinationError> {
+/// `shown` is the path for messages.
+fn resolve(path: &Path, shown: &Path) -> Result<Kind, DestinationError> {
     let failed = |errno: Errno| DestinationError::Write {
-        path: said.to_owned(),
+        path: shown.to_owned(),
         source: errno.into(),
     };
-    let (folder, name) = split(path).ok_or_else(|| DestinationError::Folder(said.to_owned()))?;
+    let (folder, name) = split(path).ok_or_else(|| DestinationError::Folder(shown.to_owned()))?;
     let folder = Arc::new(open(folder, FOLDER, Mode::empty()).map_err(failed)?);
     let file = name.to_owned();
     let found = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -199,39 +200,39 @@ fn find(path: &Path, said: &Path) -> Result<Kind, DestinationError> {
             let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
             stream(
                 openat(&folder, name, flags, Mode::empty()).map_err(io::Error::from),
-                said,
+                shown,
             )
         }
         FileType::Symlink => {
             let target = match openat(&folder, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             {
                 Ok(target) => fstat(target).map_err(failed)?,
-                Err(Errno::NOENT) => return Err(DestinationError::Dangling(said.to_owned())),
-                Err(Errno::ACCESS) => return Err(DestinationError::Protected(said.to_owned())),
+                Err(Errno::NOENT) => return Err(DestinationError::Dangling(shown.to_owned())),
+                Err(Errno::ACCESS) => return Err(DestinationError::Protected(shown.to_owned())),
                 Err(errno) => return Err(failed(errno)),
             };
             if let Some(number) = own_descriptor_at(path) {
-                return stream(own_descriptor(number), said);
+                return stream(own_descriptor(number), shown);
             }
             let Ok(real) = path.canonicalize() else {
-                return Err(DestinationError::Nameless(said.to_owned()));
+                return Err(DestinationError::Unnamed(shown.to_owned()));
             };
-            // Only what the kernel was willing to open above, and that under its own name.
+            // Only the file that the kernel opened above.
             match real.symlink_metadata() {
                 Ok(found) if (found.dev(), found.ino()) == (target.st_dev, target.st_ino) => {
-                    find(&real, said)
+                    resolve(&real, shown)
                 }
-                Ok(_) | Err(_) => Err(DestinationError::Nameless(said.to_owned())),
+                Ok(_) | Err(_) => Err(DestinationError::Unnamed(shown.to_owned())),
             }
         }
-        FileType::Directory => Err(DestinationError::Folder(said.to_owned())),
+        FileType::Directory => Err(DestinationError::Folder(shown.to_owned())),
         FileType::Socket | FileType::BlockDevice | FileType::Unknown => {
-            Err(DestinationError::Kind(said.to_owned()))
+            Err(DestinationError::Kind(shown.to_owned()))
         }
     }
 }
 
-/// The folder of a path, and the name in it; nothing for a path that can only be a folder.
+/// Folder and file name of a path; nothing if it can only be a folder.
 fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     let bytes = path.as_os_str().as_bytes();
     let at = bytes.iter().rposition(|byte| *byte == b'/');
@@ -249,7 +250,7 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     })
 }
 
-/// An open file that is written to as it is.
+/// An open file that is written to directly.
 fn stream(file: io::Result<OwnedFd>, path: &Path) -> Result<Kind, DestinationError> {
     let failed = |source| DestinationError::Write {
         path: path.to_owned(),
@@ -257,7 +258,6 @@ fn stream(file: io::Result<OwnedFd>, path: &Path) -> Result<Kind, DestinationErr
     };
     let file = file.map_err(failed)?;
     let flags = fcntl_getfl(&file).map_err(|errno| failed(errno.into()))?;
-    // Without either it is open for reading; a path alone is not open at all.
     if !flags.intersects(OFlags::WRONLY | OFlags::RDWR) || flags.contains(OFlags::PATH) {
         return Err(DestinationError::ReadOnly(path.to_owned()));
     }
@@ -269,8 +269,8 @@ fn stream(file: io::Result<OwnedFd>, path: &Path) -> Result<Kind, DestinationErr
     Ok(Kind::Stream(file))
 }
 
-/// The number of our own descriptor that a link leads to, as `/dev/stdout` does: opened anew, a
-/// file would be written from its start, and not where its writer is.
+/// The descriptor of this process that a link like `/dev/stdout` leads to: opened again, a file would
+/// be written from its start.
 fn own_descriptor_at(path: &Path) -> Option<i32> {
     let own = ["/proc/self/fd", "/proc/thread-self/fd"].map(|path| Path::new(path).canonicalize());
     let mut path = path.to_owned();
@@ -286,21 +286,20 @@ fn own_descriptor_at(path: &Path) -> Option<i32> {
     None
 }
 
-/// Shares what our own descriptor with this number is open for.
+/// Duplicates a descriptor of this process.
 fn own_descriptor(number: i32) -> io::Result<OwnedFd> {
     match number {
         0 => stdin().as_fd().try_clone_to_owned(),
         1 => stdout().as_fd().try_clone_to_owned(),
         2 => stderr().as_fd().try_clone_to_owned(),
         _ => {
-            let us = pidfd_open(getpid(), PidfdFlags::empty())?;
-            Ok(pidfd_getfd(us, number, PidfdGetfdFlags::empty())?)
+            let process = pidfd_open(getpid(), PidfdFlags::empty())?;
+            Ok(pidfd_getfd(process, number, PidfdGetfdFlags::empty())?)
         }
     }
 }
 
-/// Whether another file can be renamed over this one. An error where it cannot be written to
-/// either.
+/// Whether another file can be renamed over this one. An error if it cannot be written to either.
 fn is_replaceable(folder: &OwnedFd, name: &OsStr, found: &Stat) -> Result<bool, Errno> {
     let attributes = statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .map_or(StatxAttributes::empty(), |found| found.stx_attributes);
@@ -308,9 +307,9 @@ fn is_replaceable(folder: &OwnedFd, name: &OsStr, found: &Stat) -> Result<bool, 
         return Err(Errno::PERM);
     }
     let folder = fstat(folder)?;
-    let me = geteuid().as_raw();
+    let euid = geteuid().as_raw();
     let is_free = folder.st_mode & Mode::SVTX.as_raw_mode() == 0
-        || [found.st_uid, folder.st_uid].contains(&me)
+        || [found.st_uid, folder.st_uid].contains(&euid)
         || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::FOWNER));
     Ok(is_free && !attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
@@ -319,7 +318,7 @@ fn same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
-/// Whether what is written to both mixes. A device takes from many, but for a terminal.
+/// Whether output to both would mix. Character devices other than terminals accept several writers.
 fn same_stream(one: &File, other: &File) -> bool {
     let found = (fstat(one), fstat(other));
     let is_one = matches!(&found, (Ok(one), Ok(other)) if same(one, other));
@@ -330,7 +329,7 @@ fn same_stream(one: &File, other: &File) -> bool {
 }
 
 impl Name {
-    fn begin(self, path: &Path, content: Content) -> Result<Way, DestinationError> {
+    fn create(self, path: &Path, content: Content) -> Result<Strategy, DestinationError> {
         let failed = |source| DestinationError::Write {
             path: path.to_owned(),
             source,
@@ -344,10 +343,10 @@ impl Name {
             (Content::Object, Some(existing)) => existing.found.st_mode & 0o777,
             (Content::Object, None) => OBJECT_MODE & !umask(),
         };
-        let file = Unfinished::create(&self.folder);
+        let file = TempFile::create(&self.folder);
         let Some(existing) = self.existing else {
             let file = file.map_err(failed)?;
-            return Ok(Way::Rename {
+            return Ok(Strategy::Rename {
                 file,
                 folder: self.folder,
                 name: self.file,
@@ -356,14 +355,14 @@ impl Name {
             });
         };
         let found = existing.found;
-        // What is empty holds no key.
+        // An empty file contains no key.
         if !force && found.st_size > 0 {
             return Err(DestinationError::Exists(path.to_owned()));
         }
         let is_ours = found.st_uid == geteuid().as_raw();
         match file {
-            Ok(file) if existing.replaceable && (is_ticket || take_owner(file.file(), &found)) => {
-                Ok(Way::Rename {
+            Ok(file) if existing.replaceable && (is_ticket || copy_owner(file.file(), &found)) => {
+                Ok(Strategy::Rename {
                     file,
                     folder: self.folder,
                     name: self.file,
@@ -371,7 +370,7 @@ impl Name {
                     replace: true,
                 })
             }
-            // A key is not handed to the owner of a file that happened to be there.
+            // The owner of an existing file must not get the key.
             Ok(_) | Err(_) if is_ticket && !is_ours => {
                 Err(DestinationError::Owner(path.to_owned()))
             }
@@ -379,7 +378,7 @@ impl Name {
                 let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let target = match openat(&self.folder, &self.file, flags, Mode::empty()) {
                     Ok(target) => target,
-                    // The folder lets us rename, but not keep the owner.
+                    // A rename is possible, but would change the owner.
                     Err(Errno::ACCESS) if file.is_ok() && existing.replaceable => {
                         return Err(DestinationError::Owner(path.to_owned()));
                     }
@@ -392,7 +391,7 @@ impl Name {
                     Ok(file) => file.file().try_clone().map_err(failed)?,
                     Err(_) => scratch()?,
                 };
-                Ok(Way::Copy {
+                Ok(Strategy::Overwrite {
                     file,
                     target: target.into(),
                     mode: is_ticket.then_some(mode),
@@ -402,17 +401,17 @@ impl Name {
     }
 }
 
-/// A file for what cannot lie where it belongs yet. It has no name and goes with the process.
+/// A temporary file without a name.
 pub fn scratch() -> Result<File, DestinationError> {
     let folder = env::temp_dir();
-    Unfinished::scratch(&folder).map_err(|source| DestinationError::Scratch {
+    TempFile::scratch(&folder).map_err(|source| DestinationError::Scratch {
         path: folder,
         source,
     })
 }
 
-/// Whether a new file now has the owner and the group of the one it is to replace.
-fn take_owner(file: &File, found: &Stat) -> bool {
+/// Gives a new file the owner and group of the one it replaces. Returns whether that succeeded.
+fn copy_owner(file: &File, found: &Stat) -> bool {
     let Ok(own) = fstat(file) else {
         return false;
     };
@@ -421,8 +420,7 @@ fn take_owner(file: &File, found: &Stat) -> bool {
     (owner.is_none() && group.is_none()) || fchown(file, owner, group).is_ok()
 }
 
-/// What this process takes away from the modes of new files; everything of others where nobody can
-/// tell.
+/// The umask of this process, or 077 if unknown.
 fn umask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
@@ -432,71 +430,71 @@ fn umask() -> u32 {
     mask.unwrap_or(0o077)
 }
 
-/// An output that is being written. Dropped before `finish`, it leaves what was there, unless it is
-/// a stream.
-pub struct Begun {
+/// An output being written. Dropped before `commit`, it leaves an existing file unchanged, unless it
+/// is a stream.
+pub struct OutputFile {
     path: PathBuf,
-    way: Way,
+    strategy: Strategy,
 }
 
-enum Way {
-    /// Written to as it comes.
-    Through(File),
-    /// Written beside its place, which it takes.
+enum Strategy {
+    /// Written directly.
+    Stream(File),
+    /// Written to a new file, which then replaces the destination.
     Rename {
-        file: Unfinished,
+        file: TempFile,
         folder: Arc<OwnedFd>,
         name: OsString,
         mode: u32,
         replace: bool,
     },
-    /// Written elsewhere, and copied over what is there.
-    Copy {
+    /// Written to a temporary file, which is then copied over the destination.
+    Overwrite {
         file: File,
         target: File,
         mode: Option<u32>,
     },
 }
 
-impl Begun {
-    /// What is to be written to.
+impl OutputFile {
+    /// The file to write to.
     pub fn file(&self) -> &File {
-        match &self.way {
-            Way::Rename { file, .. } => file.file(),
-            Way::Through(file) | Way::Copy { file, .. } => file,
+        match &self.strategy {
+            Strategy::Rename { file, .. } => file.file(),
+            Strategy::Stream(file) | Strategy::Overwrite { file, .. } => file,
         }
     }
 
-    /// Whether what is written is out, and in the order of its writing.
+    /// Whether it must be written in order.
     pub fn is_stream(&self) -> bool {
-        matches!(self.way, Way::Through(_))
+        matches!(self.strategy, Strategy::Stream(_))
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Puts the whole file in its place, and to the disk.
-    pub fn finish(self) -> Result<(), DestinationError> {
-        let Self { path, way } = self;
+    /// Moves the complete file to its destination and syncs it to disk.
+    pub fn commit(self) -> Result<(), DestinationError> {
+        let Self { path, strategy } = self;
         let sync = |source| DestinationError::Sync {
             path: path.clone(),
             source,
         };
-        match way {
-            Way::Through(_) => Ok(()),
-            Way::Rename {
+        match strategy {
+            Strategy::Stream(_) => Ok(()),
+            Strategy::Rename {
                 file,
                 folder,
                 name,
                 mode,
                 replace,
             } => {
-                // Some errors of writing come only now, and a name must not outlive its bytes.
+                // Some write errors occur only here, and a name must not outlive its bytes.
                 fchmod(file.file(), Mode::from_raw_mode(mode))
                     .map_err(|errno| sync(errno.into()))?;
                 file.file().sync_all().map_err(sync)?;
-                match file.place(&name, replace) {
+                match file.persist(&name, replace) {
                     Ok(()) => sync_folder(&folder).map_err(sync),
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         Err(DestinationError::Exists(path))
@@ -504,7 +502,7 @@ impl Begun {
                     Err(source) => Err(DestinationError::Place { path, source }),
                 }
             }
-            Way::Copy { file, target, mode } => copy(file, target, mode)
+            Strategy::Overwrite { file, target, mode } => copy(file, target, mode)
                 .map_err(|source| DestinationError::Damaged { path, source }),
         }
     }
@@ -514,8 +512,7 @@ fn sync_folder(folder: &OwnedFd) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(folder, ".", flags, Mode::empty()) {
         Ok(folder) => File::from(folder).sync_all(),
-        // A folder may be written to and not read: then the kernel brings it to the disk when it
-        // likes.
+        // A folder that is writable but not readable cannot be synced.
         Err(Errno::ACCESS) => Ok(()),
         Err(errno) => Err(errno.into()),
     }

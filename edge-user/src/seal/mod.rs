@@ -1,22 +1,22 @@
-//! Sealed objects, from the publisher's file to the reader's. `docs/SEALING.md` is the normative
-//! text. This is the only part of Sealedge that knows a key; the server never names it.
+//! Sealed objects, from the publisher's file to the reader's. `docs/SEALING.md` is normative. This is
+//! the only code with access to a key; the server does not use it.
 
-/// AES-256 in counter mode, and the key that goes with it.
+/// AES-256 in counter mode, and its key.
 pub mod cipher;
-/// What a publisher hands to a reader: size, root, key.
+/// Tickets: size, root and key of an object.
 pub mod ticket;
 /// The file to seal.
 pub mod source;
-/// File to chunks at the origin.
+/// Encrypts a file and uploads its chunks.
 pub mod publish;
-/// Chunks back to plaintext.
+/// Decrypts chunks.
 pub mod open;
-/// Where a command's output goes.
+/// Where the output of a command goes.
 pub mod destination;
-/// The reader's object: a file that appears when it is whole, or a stream.
+/// The decrypted object: a file that appears when it is complete, or a stream.
 pub mod output;
-/// Files that were begun and may never be finished.
-pub mod unfinished;
+/// Files without a name until they are complete.
+pub mod temp_file;
 
 #[cfg(test)]
-mod vector;
+mod test_vector;

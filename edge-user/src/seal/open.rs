@@ -1,4 +1,4 @@
-//! Chunks back to plaintext. Only what was checked against its id gets here.
+//! Decrypts verified chunks.
 
 use edge_ebpf::wire::CHUNK_BYTES_MAX;
 
@@ -6,7 +6,7 @@ use super::cipher::Cipher;
 use super::ticket::Ticket;
 use crate::object::tree::Verified;
 
-/// Opens the data chunks of one object, in any order.
+/// Decrypts the data chunks of one object, in any order.
 pub struct Opener<'ticket> {
     cipher: Cipher<'ticket>,
 }
@@ -18,7 +18,7 @@ impl<'ticket> Opener<'ticket> {
         }
     }
 
-    /// The plaintext of the data chunk with this index, in the same memory.
+    /// Decrypts the data chunk with this index, in place.
     pub fn open(&self, index: u64, chunk: Verified) -> Vec<u8> {
         let mut bytes = chunk.into_bytes();
         self.cipher
@@ -31,10 +31,10 @@ impl<'ticket> Opener<'ticket> {
 mod tests {
     use super::*;
     use crate::object::tree::id_of;
-    use crate::seal::vector;
+    use crate::seal::test_vector as vector;
 
     #[test]
-    fn the_vector_opens_chunk_by_chunk_in_any_order() {
+    fn the_chunks_of_the_vector_can_be_decrypted_in_any_order() {
         let ticket = Ticket::decode(vector::TICKET).unwrap();
         let plain = vector::plaintext();
         let mut sealed = plain.clone();
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_not_their_id_cannot_be_opened() {
+    fn bytes_that_do_not_match_their_id_cannot_be_decrypted() {
         let id = id_of(b"one");
         assert_eq!(
             Verified::check(b"two".to_vec(), &id).err(),

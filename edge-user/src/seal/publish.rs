@@ -1,9 +1,9 @@
-//! File to chunks at the origin: one thread reads, several encrypt, name and upload, the caller's
-//! hangs the ids into the tree. What is in memory is what is between them, whatever the size.
+//! Encrypts a file and uploads its chunks: one thread reads, several encrypt and upload, and the
+//! caller's builds the tree. Memory use does not depend on the size of the file.
 //!
-//! An interrupted run leaves chunks that no ticket names: ciphertext whose key is gone. It cannot be
-//! gone on with, by design: that would take a key that is kept beside the file, or one that follows
-//! from its content, which tells whoever can guess the file that it was sealed.
+//! An interrupted run leaves chunks without a ticket: ciphertext whose key is lost. It cannot be
+//! resumed, by design: that would need a stored key, or one derived from the content, which would
+//! let anyone who can guess the file find out that it was sealed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,24 +26,25 @@ use crate::object::key::chunk_path;
 use crate::spawn;
 
 use super::cipher::{Cipher, Key, Nonce};
-use super::source::Unfit;
-use super::ticket::{PublicTicket, Ticket, TicketError};
+use super::source::Unstable;
+use super::ticket::Ticket;
+use crate::object::ticket::{PublicTicket, TicketError};
 use crate::object::tree::{Builder, OBJECT_BYTES_MAX, Shape, id_of};
 
 #[derive(Debug, Error)]
 pub enum PublishError {
-    #[error("origin directory {0} does not exist: create it (`mkdir -p {0}`) or name another")]
+    #[error("origin directory {0} does not exist: create it (`mkdir -p {0}`) or choose another")]
     OriginMissing(String),
     #[error("origin {0} is not a directory")]
     OriginNotDirectory(String),
-    #[error("origin {0:?}: this version writes to local directories only (a path or file://…)")]
+    #[error("origin {0:?}: this version supports local directories only (a path or file://…)")]
     OriginKind(String),
     #[error("origin {origin}: {source}")]
     OriginRefused {
         origin: String,
         source: object_store::Error,
     },
-    #[error("the object has {0} bytes; no object has more than 32 GiB: cut the file in pieces")]
+    #[error("the file has {0} bytes; the maximum is 32 GiB: split the file")]
     TooLarge(u64),
     #[error("cannot read the file: {0}")]
     Read(#[source] io::Error),
@@ -54,9 +55,9 @@ pub enum PublishError {
         id: ChunkId,
         source: object_store::Error,
     },
-    #[error("the origin did not keep chunk {0} as it was given: check its disk")]
-    NotKept(ChunkId),
-    #[error("the kernel has no random numbers: {0}")]
+    #[error("chunk {0} at the origin differs from what was written: check its disk")]
+    ReadBack(ChunkId),
+    #[error("cannot get random numbers: {0}")]
     Random(#[from] SysError),
     #[error("{0}")]
     Thread(#[source] io::Error),
@@ -66,29 +67,29 @@ pub enum PublishError {
     Interrupted,
 }
 
-/// Why nothing was published, and what was uploaded before.
+/// Why nothing was published, and how many chunks were uploaded.
 #[derive(Debug, Error)]
-pub struct Unpublished {
+pub struct PublishFailure {
     #[source]
     pub cause: PublishError,
     pub chunks: u64,
 }
 
-impl fmt::Display for Unpublished {
+impl fmt::Display for PublishFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cause, chunks } = self;
         match chunks {
             0 => write!(out, "{cause}"),
             _ => write!(
                 out,
-                "{cause}; nothing was published, and at the origin stay {chunks} chunks that no \
-                 ticket names; seal it again, from the start: each time has a key of its own"
+                "{cause}; nothing was published, and {chunks} chunks without a ticket remain at the \
+                 origin; run the command again: sealing cannot be resumed, as each run has a new key"
             ),
         }
     }
 }
 
-/// Opens the origin an operator names: a directory, or `file://` and its absolute path.
+/// A directory, or `file://` and an absolute path.
 pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
     let directory = match text.split_once("://") {
         None => Path::new(text),
@@ -110,49 +111,48 @@ pub fn open_origin(text: &str) -> Result<Arc<dyn ObjectStore>, PublishError> {
     }
 }
 
-/// Brings what was uploaded to the disk: a ticket must not outlive the chunks it names.
+/// Syncs the origin to disk: a ticket must not outlive its chunks.
 pub fn make_durable(origin: &str) -> io::Result<()> {
     let directory = origin.strip_prefix("file://").unwrap_or(origin);
     rustix::fs::syncfs(File::open(directory)?)?;
     Ok(())
 }
 
-/// Seals an object of a known size under a new key and uploads it; gives its ticket.
+/// Seals an object under a new key, uploads it, and returns its ticket.
 ///
-/// `progress` is told the bytes of each data chunk that is safely at the origin. Once `stop` is
-/// set nothing more is uploaded.
+/// Calls `progress` with the size of each uploaded data chunk. Stops uploading once `stop` is set.
 pub fn publish(
     source: impl Read + Send,
     size_bytes: u64,
     store: &dyn ObjectStore,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
-) -> Result<Ticket, Unpublished> {
+) -> Result<Ticket, PublishFailure> {
     let uploaded = AtomicU64::new(0);
-    let made = || Ok((Key::generate()?, Nonce::generate()?));
-    made()
+    let generate = || Ok((Key::generate()?, Nonce::generate()?));
+    generate()
         .and_then(|(key, nonce)| {
             let origin = Origin {
                 store,
                 uploaded: &uploaded,
             };
-            publish_under(key, nonce, source, size_bytes, origin, stop, progress)
+            publish_with_key(key, nonce, source, size_bytes, origin, stop, progress)
         })
-        .map_err(|cause| Unpublished {
+        .map_err(|cause| PublishFailure {
             cause,
             chunks: uploaded.into_inner(),
         })
 }
 
-/// Where chunks go, and how many have gone there.
+/// Where chunks are stored, and how many were.
 #[derive(Clone, Copy)]
 struct Origin<'a> {
     store: &'a dyn ObjectStore,
     uploaded: &'a AtomicU64,
 }
 
-/// The same under a given key. Only the vectors may choose one, so it stays in this module.
-fn publish_under(
+/// Private, because only test vectors may choose a key.
+fn publish_with_key(
     key: Key,
     nonce: Nonce,
     source: impl Read + Send,
@@ -163,28 +163,28 @@ fn publish_under(
 ) -> Result<Ticket, PublishError> {
     let shape = Shape::of(size_bytes).ok_or(PublishError::TooLarge(size_bytes))?;
     let cipher = Cipher::new(&key, nonce);
-    // Uploads wait for disks and networks, so there are more of them than cores.
+    // Uploads block, so use more threads than cores.
     let workers = thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).min(16));
     let root = thread::scope(|scope| {
-        let (parts_in, parts_out) = sync_channel(workers);
-        let parts_out = Arc::new(Mutex::new(parts_out));
-        let (named_in, named_out) = sync_channel(workers);
+        let (parts_tx, parts_rx) = sync_channel(workers);
+        let parts_rx = Arc::new(Mutex::new(parts_rx));
+        let (stored_tx, stored_rx) = sync_channel(workers);
         let refused = |error| PublishError::Thread(spawn::refused(error));
         for _ in 0..workers {
-            let (parts, named) = (Arc::clone(&parts_out), named_in.clone());
+            let (parts, stored) = (Arc::clone(&parts_rx), stored_tx.clone());
             let cipher = &cipher;
             thread::Builder::new()
-                .spawn_scoped(scope, move || seal_parts(cipher, origin, &parts, &named))
+                .spawn_scoped(scope, move || seal_parts(cipher, origin, &parts, &stored))
                 .map_err(refused)?;
         }
-        // The workers alone hold the receiver now: when they stop, the reader stops.
-        drop(parts_out);
+        // Only the workers hold the receiver now: when they stop, the reader stops.
+        drop(parts_rx);
         thread::Builder::new()
             .spawn_scoped(scope, move || {
-                read_parts(source, size_bytes, stop, &parts_in, &named_in);
+                read_parts(source, size_bytes, stop, &parts_tx, &stored_tx);
             })
             .map_err(refused)?;
-        hang(&shape, origin, &named_out, progress)
+        build_tree(&shape, origin, &stored_rx, progress)
     })?;
     if stop.load(Ordering::Relaxed) {
         return Err(PublishError::Interrupted);
@@ -192,27 +192,27 @@ fn publish_under(
     Ok(Ticket::new(PublicTicket::new(shape, root)?, key, nonce))
 }
 
-/// A piece of the file, on its way to become a data chunk.
+/// The plaintext of one data chunk.
 struct Part {
     index: u64,
     bytes: Vec<u8>,
 }
 
-/// A data chunk that is at the origin.
-struct Named {
+/// A data chunk at the origin.
+struct Stored {
     index: u64,
     id: ChunkId,
     bytes: u64,
 }
 
-type Outcome = Result<Named, PublishError>;
+type Outcome = Result<Stored, PublishError>;
 
 fn read_parts(
     mut source: impl Read,
     size_bytes: u64,
     stop: &AtomicBool,
     parts: &SyncSender<Part>,
-    named: &SyncSender<Outcome>,
+    stored: &SyncSender<Outcome>,
 ) {
     let mut index = 0;
     let mut total = 0;
@@ -232,27 +232,27 @@ fn read_parts(
             break Some(PublishError::Changed(size_bytes));
         }
         if parts.send(Part { index, bytes }).is_err() {
-            // Every worker has stopped, and told why.
+            // All workers have stopped after an error.
             break None;
         }
         index += 1;
     };
     if let Some(failure) = failure {
-        // Nobody listening means that another failure was first.
-        drop(named.send(Err(failure)));
+        // Fails only if another failure came first.
+        drop(stored.send(Err(failure)));
     }
 }
 
 fn is_change(error: &io::Error) -> bool {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
-    cause == Some(&Unfit::Changed)
+    cause == Some(&Unstable::Changed)
 }
 
 fn seal_parts(
     cipher: &Cipher<'_>,
     origin: Origin<'_>,
     parts: &Mutex<Receiver<Part>>,
-    named: &SyncSender<Outcome>,
+    stored: &SyncSender<Outcome>,
 ) {
     loop {
         let part = parts.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -262,30 +262,30 @@ fn seal_parts(
         cipher.apply(index * u64::from(CHUNK_BYTES_MAX), &mut bytes);
         let id = id_of(&bytes);
         let len = bytes.len() as u64;
-        let outcome = origin.put(id, bytes).map(|()| Named {
+        let outcome = origin.put(id, bytes).map(|()| Stored {
             index,
             id,
             bytes: len,
         });
-        if named.send(outcome).is_err() {
+        if stored.send(outcome).is_err() {
             return;
         }
     }
 }
 
-/// Puts the ids in order and hangs them into the tree; gives the root.
-fn hang(
+/// Builds the tree from the ids in order and returns the root.
+fn build_tree(
     shape: &Shape,
     origin: Origin<'_>,
-    named: &Receiver<Outcome>,
+    stored: &Receiver<Outcome>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ChunkId, PublishError> {
     let mut builder = Builder::default();
     let mut store = |id, bytes| origin.put(id, bytes);
     let mut early = BTreeMap::new();
     let mut next = 0;
-    for outcome in named {
-        let Named { index, id, bytes } = outcome?;
+    for outcome in stored {
+        let Stored { index, id, bytes } = outcome?;
         progress(bytes);
         early.insert(index, id);
         while let Some(id) = early.remove(&next) {
@@ -295,30 +295,29 @@ fn hang(
     }
     assert!(
         early.is_empty() && next == shape.data_chunks(),
-        "{next} of {} chunks were sealed and nobody failed",
+        "{next} of {} chunks were sealed, without an error",
         shape.data_chunks()
     );
     builder.finish(&mut store)
 }
 
 impl Origin<'_> {
-    /// Writes a chunk and reads it back: a publisher who is given a ticket must be able to trust
-    /// that the origin can keep what it promises.
+    /// Writes a chunk and reads it back: a ticket must not be issued for damaged chunks.
     fn put(&self, id: ChunkId, bytes: Vec<u8>) -> Result<(), PublishError> {
         let payload = PutPayload::from(bytes);
         let path = ObjectPath::from(chunk_path(&id));
-        // Outside any runtime a local store works on the calling thread and starts none.
-        let kept = pollster::block_on(async {
+        // Without a runtime, a local store runs on the calling thread.
+        let read_back = pollster::block_on(async {
             self.store.put(&path, payload.clone()).await?;
             self.uploaded.fetch_add(1, Ordering::Relaxed);
             self.store.get(&path).await?.bytes().await
         });
-        let kept = kept.map_err(|source| PublishError::Upload { id, source })?;
-        // The payload was made from one piece, so it is compared as one.
-        if payload.as_ref() == [kept] {
+        let read_back = read_back.map_err(|source| PublishError::Upload { id, source })?;
+        // The payload has a single part.
+        if payload.as_ref() == [read_back] {
             Ok(())
         } else {
-            Err(PublishError::NotKept(id))
+            Err(PublishError::ReadBack(id))
         }
     }
 }
@@ -328,7 +327,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::seal::vector;
+    use crate::seal::test_vector as vector;
 
     fn read_back(store: &dyn ObjectStore, id: &ChunkId) -> Vec<u8> {
         pollster::block_on(async {
@@ -353,8 +352,8 @@ mod tests {
     fn publishing_the_vector_gives_its_ids_its_root_and_its_tickets() {
         let store = InMemory::new();
         let plain = vector::plaintext();
-        let mut told = 0;
-        let ticket = publish_under(
+        let mut reported = 0;
+        let ticket = publish_with_key(
             vector::key(),
             vector::NONCE,
             plain.as_slice(),
@@ -364,10 +363,10 @@ mod tests {
                 uploaded: &AtomicU64::new(0),
             },
             &AtomicBool::new(false),
-            &mut |bytes| told += bytes,
+            &mut |bytes| reported += bytes,
         )
         .unwrap();
-        assert_eq!(told, vector::SIZE_BYTES);
+        assert_eq!(reported, vector::SIZE_BYTES);
         assert_eq!(*ticket.encode(), vector::TICKET);
         assert_eq!(ticket.public().encode(), vector::PUBLIC_TICKET);
         assert_eq!(ticket.public().root().to_string(), vector::ROOT);
@@ -416,7 +415,7 @@ mod tests {
         let store = InMemory::new();
         let stop = AtomicBool::new(true);
         let outcome = publish([1_u8; 9].as_slice(), 9, &store, &stop, &mut |_| {});
-        let Unpublished { cause, chunks } = outcome.err().unwrap();
+        let PublishFailure { cause, chunks } = outcome.err().unwrap();
         assert!(matches!(cause, PublishError::Interrupted) && chunks == 0);
     }
 
@@ -429,38 +428,35 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_fails_counts_what_it_leaves_and_says_that_the_next_begins_anew() {
+    fn a_failed_run_counts_the_chunks_it_leaves_and_says_that_it_cannot_be_resumed() {
         let folder = tempfile::tempdir().unwrap();
         let store = open_origin(folder.path().to_str().unwrap()).unwrap();
         let stop = AtomicBool::new(false);
-        let mut told = 0;
+        let mut reported = 0;
         let outcome = publish(
             io::repeat(3),
             32 << 20,
             store.as_ref(),
             &stop,
             &mut |bytes| {
-                told += bytes;
+                reported += bytes;
                 stop.store(true, Ordering::Relaxed);
             },
         );
         let failure = outcome.err().unwrap();
-        assert!(told > 0 && failure.chunks < 256);
+        assert!(reported > 0 && failure.chunks < 256);
         assert_eq!(failure.chunks, files_under(folder.path()));
         let message = failure.to_string();
         let left = format!(
-            "interrupted; nothing was published, and at the origin stay {}",
+            "interrupted; nothing was published, and {} chunks",
             failure.chunks
         );
         assert!(message.starts_with(&left), "{message}");
-        assert!(
-            message.contains("seal it again, from the start"),
-            "{message}"
-        );
+        assert!(message.contains("run the command again"), "{message}");
     }
 
     #[test]
-    fn an_origin_that_is_not_there_is_named_with_the_command_that_makes_it() {
+    fn a_missing_origin_is_reported_with_the_command_that_creates_it() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("no/such");
         let message = open_origin(missing.to_str().unwrap())
@@ -480,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_lie_where_sealing_says() {
+    fn chunks_are_stored_where_sealing_says() {
         let path = chunk_path(&id(vector::ROOT));
         assert_eq!(path, format!("chunks/6d/a1/{}", vector::ROOT));
     }

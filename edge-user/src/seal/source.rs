@@ -1,4 +1,4 @@
-//! The file to seal: a regular one whose bytes stay as they are while they are read.
+//! The file to seal: a regular file that must not change while it is read.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -14,28 +14,28 @@ pub enum SourceError {
     Kind(PathBuf),
     #[error("cannot read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
-    #[error("{0} has content, and its size is 0, as in /proc: copy it, and seal the copy")]
-    Sizeless(PathBuf),
+    #[error("{0} has content but reports size 0, like files in /proc: seal a copy of it")]
+    NoSize(PathBuf),
 }
 
-/// What a source answers in the place of its end.
+/// An error in place of the end of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-pub(super) enum Unfit {
-    #[error("it was written to while it was read")]
+pub(super) enum Unstable {
+    #[error("the file changed while it was read")]
     Changed,
-    #[error("its size is not that of its content, as in /sys: copy it, and seal the copy")]
+    #[error("the file has another size than it reports, like files in /sys: seal a copy of it")]
     Size,
 }
 
-/// An open file, and what it was when it was opened.
+/// An open file and its metadata at that time.
 pub struct Source {
     file: File,
-    found: Metadata,
+    metadata: Metadata,
     read_bytes: u64,
 }
 
 impl Source {
-    /// Never waits, as for the writer of a FIFO.
+    /// Never blocks, not even on a FIFO.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let failed = |source| SourceError::Read {
             path: path.to_owned(),
@@ -44,36 +44,36 @@ impl Source {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = open(path, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         let file = File::from(file);
-        let found = file.metadata().map_err(failed)?;
-        if !found.is_file() {
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
             return Err(SourceError::Kind(path.to_owned()));
         }
-        if found.len() == 0 && file.read_at(&mut [0], 0).map_err(failed)? > 0 {
-            return Err(SourceError::Sizeless(path.to_owned()));
+        if metadata.len() == 0 && file.read_at(&mut [0], 0).map_err(failed)? > 0 {
+            return Err(SourceError::NoSize(path.to_owned()));
         }
         Ok(Self {
             file,
-            found,
+            metadata,
             read_bytes: 0,
         })
     }
 
-    pub fn found(&self) -> &Metadata {
-        &self.found
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
-    /// Whether what was read is what the file was. Its times show every write but those through a
-    /// shared mapping that was written through before.
-    fn judge(&self) -> io::Result<()> {
+    /// Compares size and times. The times show every write except those through a shared mapping
+    /// that was written to before.
+    fn check_unchanged(&self) -> io::Result<()> {
         let times = |found: &Metadata| {
             let modified = (found.mtime(), found.mtime_nsec());
             (found.len(), modified, (found.ctime(), found.ctime_nsec()))
         };
-        if times(&self.file.metadata()?) != times(&self.found) {
-            return Err(io::Error::other(Unfit::Changed));
+        if times(&self.file.metadata()?) != times(&self.metadata) {
+            return Err(io::Error::other(Unstable::Changed));
         }
-        if self.read_bytes != self.found.len() {
-            return Err(io::Error::other(Unfit::Size));
+        if self.read_bytes != self.metadata.len() {
+            return Err(io::Error::other(Unstable::Size));
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ impl Read for Source {
         let read = self.file.read(buffer)?;
         self.read_bytes += read as u64;
         if read == 0 && !buffer.is_empty() {
-            self.judge()?;
+            self.check_unchanged()?;
         }
         Ok(read)
     }

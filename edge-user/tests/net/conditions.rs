@@ -352,7 +352,7 @@ fn a_get_that_cannot_succeed_says_why() {
     edged.stop();
 
     // Nobody at the port, nobody at the address, and one behind the port who never answers.
-    let running = "is edged running there";
+    let running = "is edged running";
     thread::scope(|scope| {
         scope.spawn(|| other.assert_not_to_be_had(&ground, ground.service_v6(), 1, &[running]));
         object.assert_not_to_be_had(&ground, ground.service_v4(), 1, &[running]);

@@ -92,8 +92,8 @@ fn mode(path: &Path, mode: u32) {
 }
 
 fn succeeded(output: &Output) {
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
 }
 
 fn killed(mut child: Child) {
@@ -108,8 +108,8 @@ fn standard_output_gets_the_object_and_nothing_else_and_no_file_is_made() {
         let output = sealed.get(&[], name).output().unwrap();
         succeeded(&output);
         assert!(output.stdout == plaintext(SIZE), "{name}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("every chunk checked"), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("verified"), "{stderr}");
         assert!(sealed.left().is_empty(), "{name}: {:?}", sealed.left());
     }
     let output = sealed.get(&[], "-").arg("--json").output().unwrap();
@@ -181,7 +181,7 @@ fn a_place_that_takes_no_file_is_refused_before_anything_is_fetched() {
     let long = "x".repeat(256);
     for (name, says) in [
         (long.as_str(), "too long"),
-        ("dangling", "leads to nothing"),
+        ("dangling", "dangling symbolic link"),
         ("loop", "symbolic links"),
         ("folder", "directory"),
         ("folder/", "directory"),
@@ -189,7 +189,7 @@ fn a_place_that_takes_no_file_is_refused_before_anything_is_fetched() {
         ("file/out", "Not a directory"),
         ("/proc/out", "cannot write"),
     ] {
-        let said = refusal(
+        let stderr = refusal(
             &sealed
                 .get(&[], name)
                 .stdout(Stdio::piped())
@@ -197,7 +197,7 @@ fn a_place_that_takes_no_file_is_refused_before_anything_is_fetched() {
                 .unwrap(),
             1,
         );
-        assert!(said.contains(says), "{name}: {said}");
+        assert!(stderr.contains(says), "{name}: {stderr}");
     }
     assert_eq!(sealed.left(), ["dangling", "folder", "loop"]);
     // The longest name there is.
@@ -369,8 +369,8 @@ fn a_killed_command_leaves_nothing_and_nobody_else_reads_what_is_not_whole() {
 fn a_limit_for_files_ends_a_get_with_a_line_and_leaves_nothing() {
     let sealed = Sealed::new(Manners::default());
     let output = sealed.get(&["prlimit", "--fsize=300000"], "out").output();
-    let said = refusal(&output.unwrap(), 1);
-    assert!(said.contains("File too large"), "{said}");
+    let stderr = refusal(&output.unwrap(), 1);
+    assert!(stderr.contains("File too large"), "{stderr}");
     assert!(sealed.left().is_empty());
 }
 
@@ -382,8 +382,8 @@ fn a_ticket_goes_to_a_standard_output_that_is_no_terminal() {
     succeeded(&output);
     let ticket = String::from_utf8(output.stdout).unwrap();
     assert!(ticket.starts_with("edge1:") && ticket.lines().count() == 1);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.starts_with("sealed file") && !said.contains(&ticket[60..90]));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("sealed file") && !stderr.contains(&ticket[60..90]));
     let refused = place.edge(&[&seal[..], &["--json"]].concat());
     assert!(refusal(&refused, 2).contains("--json"));
     let both = place.edge(&[&seal[..], &["--public-ticket-out", "/dev/stdout"]].concat());
@@ -396,8 +396,8 @@ fn a_ticket_goes_to_a_standard_output_that_is_no_terminal() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8(on_terminal.stdout).unwrap();
-    assert!(said.contains("not shown on a terminal") && !said.contains("edge1:"));
+    let stderr = String::from_utf8(on_terminal.stdout).unwrap();
+    assert!(stderr.contains("not printed to a terminal") && !stderr.contains("edge1:"));
     assert_eq!(on_terminal.status.code(), Some(2));
     assert_eq!(names(place.path()), ["file", "origin"]);
 }

@@ -41,22 +41,22 @@ fn fails_well_until_it_succeeds(place: &Place, limit: &str, arguments: &[&str], 
     let mut refusals = 0;
     for most in 1..200 {
         let output = edge_under(place, &format!("{limit}={most}"), arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         if output.status.success() {
             assert!(refusals > 0, "no limit was too low");
             fs::remove_dir_all(&out).unwrap();
             return;
         }
-        assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{most}: {said}");
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "{most}: {stderr}");
         // Below this the loader fails, and not `edge`.
-        if said.starts_with("edge: ") {
-            assert_eq!(output.status.code(), Some(1), "{most}: {said}");
-            assert_eq!(said.lines().count(), 1, "{most}: {said}");
-            assert!(said.contains(names), "{most}: {said}");
+        if stderr.starts_with("edge: ") {
+            assert_eq!(output.status.code(), Some(1), "{most}: {stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{most}: {stderr}");
+            assert!(stderr.contains(names), "{most}: {stderr}");
             refusals += 1;
         } else {
-            assert_eq!(refusals, 0, "{most}: {said}");
-            assert!(!said.contains("panicked"), "{most}: {said}");
+            assert_eq!(refusals, 0, "{most}: {stderr}");
+            assert!(!stderr.contains("panicked"), "{most}: {stderr}");
         }
     }
     panic!("200 are not enough for {arguments:?}");

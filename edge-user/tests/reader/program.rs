@@ -159,9 +159,9 @@ fn no_command_prints_the_key() {
         place.edge(&["inspect", &ticket]),
     ] {
         assert!(output.status.success());
-        let said = [output.stdout, output.stderr].concat();
+        let printed = [output.stdout, output.stderr].concat();
         assert!(
-            !String::from_utf8_lossy(&said).contains(&key[..20]),
+            !String::from_utf8_lossy(&printed).contains(&key[..20]),
             "the key was printed"
         );
     }
@@ -205,15 +205,15 @@ fn no_refusal_repeats_a_ticket_wherever_it_was_typed() {
         &["seal", "file", origin[0], origin[1], origin[2], VECTOR],
     ] {
         let output = place.edge(arguments);
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed).unwrap();
         assert!(
-            !output.status.success() && !said.is_empty(),
+            !output.status.success() && !printed.is_empty(),
             "{arguments:?}"
         );
         for at in 6..VECTOR.len() - 20 {
             let piece = &VECTOR[at..at + 20];
-            assert!(!said.contains(piece), "{arguments:?}: {said}");
+            assert!(!printed.contains(piece), "{arguments:?}: {printed}");
         }
     }
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
@@ -223,8 +223,8 @@ fn no_refusal_repeats_a_ticket_wherever_it_was_typed() {
 fn a_path_of_words_is_named_in_an_error() {
     let place = Place::new(10);
     let name = "MyHolidayPicturesFromRome/BackupOfEverythingIHave2026.ticket";
-    let said = refusal(&place.edge(&["inspect", &format!("@{name}")]), 1);
-    assert!(said.contains(name), "{said}");
+    let stderr = refusal(&place.edge(&["inspect", &format!("@{name}")]), 1);
+    assert!(stderr.contains(name), "{stderr}");
 }
 
 #[test]
@@ -242,11 +242,11 @@ fn what_was_typed_does_nothing_to_the_terminal() {
         place.edge(&["stat", "--socket", name]),
     ];
     for output in &outputs {
-        let said = [&output.stdout[..], &output.stderr].concat();
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.contains("9b"), "{said:?}");
+        let printed = [&output.stdout[..], &output.stderr].concat();
+        let printed = String::from_utf8(printed).unwrap();
+        assert!(printed.contains("9b"), "{printed:?}");
         let acts = |char: char| char != '\n' && char.is_control() || char == '\u{202e}';
-        assert!(!said.contains(acts), "{said:?}");
+        assert!(!printed.contains(acts), "{printed:?}");
     }
     assert_eq!(json(&outputs[1])["name"], name);
 }
@@ -302,7 +302,7 @@ fn a_forced_ticket_takes_the_place_of_the_old_one_and_never_spoils_it() {
         assert!(refusal(&seal(ticket, public), 2).contains("the key would be lost"));
     }
     for (ticket, public) in [("file", ""), ("./file", "p"), ("t", "./file")] {
-        assert!(refusal(&seal(ticket, public), 2).contains("the file that is sealed"));
+        assert!(refusal(&seal(ticket, public), 2).contains("the file to seal"));
     }
     assert_eq!(fs::read_to_string(path.join("t")).unwrap(), new);
     assert_eq!(fs::read(path.join("file")).unwrap(), plaintext(10));
@@ -439,12 +439,12 @@ fn signals_that_were_ignored_stay_ignored() {
 }
 
 #[test]
-fn an_object_does_not_take_the_place_of_its_ticket() {
+fn an_object_does_not_overwrite_its_ticket() {
     let place = Place::new(10);
     place.seal();
     let ticket = fs::read(place.path().join("t")).unwrap();
     let output = place.edge(&["get", "@t", "--edge", "192.0.2.1", "-o", "./t"]);
-    assert!(refusal(&output, 2).contains("its ticket"));
+    assert!(refusal(&output, 2).contains("overwrite the ticket"));
     assert_eq!(fs::read(place.path().join("t")).unwrap(), ticket);
 }
 
@@ -491,7 +491,7 @@ fn a_public_ticket_cannot_be_fetched_with() {
     let place = Place::new(10);
     let public = place.seal()["public_ticket"].as_str().unwrap().to_owned();
     let output = place.edge(&["get", &public, "--edge", "192.0.2.1", "-o", "out"]);
-    assert!(refusal(&output, 1).contains("no key"));
+    assert!(refusal(&output, 1).contains("without the key"));
     assert_eq!(
         json(&place.edge(&["inspect", &public, "--json"]))["kind"],
         "public"
@@ -512,7 +512,7 @@ fn wrong_usage_ends_with_2_and_version_names_the_commit() {
 }
 
 #[test]
-fn ping_prints_its_round_trips() {
+fn ping_prints_round_trip_times() {
     let place = Place::new(1);
     place.seal();
     let serving = place.serve(Manners::default());
@@ -521,7 +521,7 @@ fn ping_prints_its_round_trips() {
     assert_eq!(pinged["rtt_ms"].as_array().unwrap().len(), 3);
     assert_eq!(pinged["segment_bytes"], 1216);
     let plain = place.edge(&["ping", &address, "--count", "2"]);
-    assert_eq!(String::from_utf8_lossy(&plain.stdout).lines().count(), 3);
+    assert_eq!(String::from_utf8_lossy(&plain.stdout).lines().count(), 4);
 }
 
 #[test]
@@ -575,7 +575,7 @@ fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_th
 }
 
 #[test]
-fn stat_says_when_edged_is_starting() {
+fn stat_reports_that_edged_is_starting() {
     let place = Place::new(0);
     answer(&place, "503 Service Unavailable", "starting\n");
     let output = place.edge(&["stat", "--socket", "admin.sock"]);
@@ -583,15 +583,15 @@ fn stat_says_when_edged_is_starting() {
 }
 
 #[test]
-fn stat_says_when_too_many_ask_at_once() {
+fn stat_reports_that_the_admin_socket_is_busy() {
     let place = Place::new(0);
     let path = place.path().join("admin.sock");
-    let door = UnixListener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     // Room for one who waits.
-    rustix::net::listen(&door, 0).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
     let _waits = UnixStream::connect(&path).unwrap();
     let output = place.edge(&["stat", "--socket", "admin.sock"]);
-    assert!(refusal(&output, 75).contains("too many ask at once"));
+    assert!(refusal(&output, 75).contains("too many connections"));
 }
 
 #[test]

@@ -34,8 +34,11 @@ fn a_file_that_is_written_to_while_it_is_sealed_gets_no_ticket() {
         file.write_all_at(&[byte], 0).unwrap();
         thread::yield_now();
     }
-    let said = refusal(&child.wait_with_output().unwrap(), 1);
-    assert!(said.contains("changed while it was being sealed"), "{said}");
+    let stderr = refusal(&child.wait_with_output().unwrap(), 1);
+    assert!(
+        stderr.contains("changed while it was being sealed"),
+        "{stderr}"
+    );
     assert!(!place.path().join("t").exists());
     assert!(seal(&place, "file").status.success());
 }
@@ -48,14 +51,14 @@ fn what_is_not_a_regular_file_with_a_size_of_its_own_is_refused_at_once() {
         ("fifo", "not a regular file"),
         ("/dev/zero", "not a regular file"),
         ("origin", "not a regular file"),
-        ("/proc/self/status", "its size is 0"),
+        ("/proc/self/status", "reports size 0"),
         (
             "/sys/kernel/mm/transparent_hugepage/enabled",
-            "its size is not that",
+            "another size than it reports",
         ),
     ] {
-        let said = refusal(&seal(&place, name), 1);
-        assert!(said.contains(says), "{name}: {said}");
+        let stderr = refusal(&seal(&place, name), 1);
+        assert!(stderr.contains(says), "{name}: {stderr}");
         assert!(!place.path().join("t").exists(), "{name}");
     }
     assert!(seal(&place, "file").status.success());

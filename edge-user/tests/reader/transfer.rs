@@ -5,9 +5,10 @@ use std::time::Duration;
 use edge_ebpf::wire::NackCode;
 use edge_user::client::failure::Failure;
 use edge_user::client::transfer::Stats;
+use edge_user::object::ticket::PublicTicket;
 use edge_user::object::tree::Shape;
 use edge_user::seal::cipher::{Key, Nonce};
-use edge_user::seal::ticket::{PublicTicket, Ticket};
+use edge_user::seal::ticket::Ticket;
 use proptest::prelude::*;
 
 use crate::edge::{Edge, Manners};

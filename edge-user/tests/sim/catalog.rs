@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::LazyLock;
 
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry, SEGMENT_BYTES_DEFAULT};
+use edge_user::object::ticket::PublicTicket;
 use edge_user::object::tree::{Builder, Shape, id_of};
-use edge_user::seal::ticket::PublicTicket;
 
 use super::chance::Chance;
 

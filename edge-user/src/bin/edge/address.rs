@@ -1,4 +1,4 @@
-//! The address of an edge, as it is typed: with or without a port, by number or by name.
+//! The address of an edge on the command line: IP address or name, with or without a port.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use edge_ebpf::wire::SERVICE_PORT;
 use edge_user::client::connect::ADDRESSES_MAX;
 
-use crate::failed::Failed;
-use crate::ticket::hidden;
+use crate::error::CommandError;
+use crate::ticket::redact;
 
-/// What was typed, and the addresses it stands for: at least one.
+/// An argument and the addresses it resolves to: at least one.
 #[derive(Debug)]
 pub(crate) struct Edge {
-    typed: String,
+    argument: String,
     pub(crate) all: Vec<SocketAddr>,
 }
 
@@ -20,16 +20,16 @@ impl fmt::Display for Edge {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.all.as_slice() {
             [one] => one.fmt(out),
-            _ => out.write_str(&self.typed),
+            _ => out.write_str(&self.argument),
         }
     }
 }
 
-/// The addresses that can be those of an edge, in the resolver's order.
+/// Resolves to the usable addresses, in the resolver's order.
 ///
-/// Understands `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
+/// Accepts `10.0.0.1`, `10.0.0.1:7347`, `fd00::1`, `[fd00::1]`, `[fd00::1]:7347`, `name` and
 /// `name:7347`, and link-local addresses with `%INTERFACE`, with brackets or without.
-pub(crate) fn resolve(text: &str) -> Result<Edge, Failed> {
+pub(crate) fn resolve(text: &str) -> Result<Edge, CommandError> {
     let mut all = look_up(text)?;
     let mut refused = None;
     all.retain(|address| match unusable(address) {
@@ -41,22 +41,21 @@ pub(crate) fn resolve(text: &str) -> Result<Edge, Failed> {
     });
     all.truncate(ADDRESSES_MAX);
     match refused {
-        Some(why) if all.is_empty() => Err(Failed::usage(format!("edge {text:?}: {why}"))),
+        Some(why) if all.is_empty() => Err(CommandError::usage(format!("edge {text:?}: {why}"))),
         Some(_) | None => Ok(Edge {
-            typed: text.to_owned(),
+            argument: text.to_owned(),
             all,
         }),
     }
 }
 
-/// Why this cannot be the address of an edge.
 fn unusable(address: &SocketAddr) -> Option<&'static str> {
     let ip = address.ip();
     if address.port() == 0 {
-        return Some("nobody has port 0; without a port it is 7347");
+        return Some("port 0 is not valid; the default is 7347");
     }
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Some("this is not the address of one host");
+        return Some("not the address of a single host");
     }
     match address {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0 => {
@@ -66,24 +65,26 @@ fn unusable(address: &SocketAddr) -> Option<&'static str> {
     }
 }
 
-fn look_up(text: &str) -> Result<Vec<SocketAddr>, Failed> {
+fn look_up(text: &str) -> Result<Vec<SocketAddr>, CommandError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(vec![address]);
     }
-    // Asking for it would hand it to every name server on the way.
-    if hidden(text) != text {
-        return Err(Failed::usage("a ticket is not the address of an edge"));
+    // A lookup would send it to name servers.
+    if redact(text) != text {
+        return Err(CommandError::usage(
+            "a ticket is not the address of an edge",
+        ));
     }
     let unknown = |why: &str| {
-        Failed::new(format!(
-            "no address for edge {text:?} ({why}): name it as ADDR or ADDR:PORT"
+        CommandError::new(format!(
+            "cannot resolve edge {text:?} ({why}): use ADDR or ADDR:PORT"
         ))
     };
     let (host, port) = match bracketed(text) {
         Some((host, "")) => (host, SERVICE_PORT),
         Some((host, rest)) => {
             let port = rest.strip_prefix(':').and_then(|port| port.parse().ok());
-            (host, port.ok_or_else(|| unknown("this is no port"))?)
+            (host, port.ok_or_else(|| unknown("invalid port"))?)
         }
         None if text.parse::<IpAddr>().is_ok() || !has_port(text) => (text, SERVICE_PORT),
         None => {
@@ -91,12 +92,12 @@ fn look_up(text: &str) -> Result<Vec<SocketAddr>, Failed> {
             (host, port.parse().unwrap_or(SERVICE_PORT))
         }
     };
-    // Understands `%INTERFACE`, too, with a name or a number behind it.
+    // Also accepts `%INTERFACE`, by name or index.
     match (host, port).to_socket_addrs() {
         Ok(addresses) => {
             let addresses: Vec<_> = addresses.collect();
             if addresses.is_empty() {
-                return Err(unknown("none known"));
+                return Err(unknown("no addresses"));
             }
             Ok(addresses)
         }
@@ -104,7 +105,6 @@ fn look_up(text: &str) -> Result<Vec<SocketAddr>, Failed> {
     }
 }
 
-/// What stands in brackets, and what behind them.
 fn bracketed(text: &str) -> Option<(&str, &str)> {
     text.strip_prefix('[')?.split_once(']')
 }
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_without_port_gets_the_services_port() {
+    fn an_address_without_a_port_gets_the_default_port() {
         for (typed, expected) in [
             ("10.0.0.1", "10.0.0.1:7347"),
             ("10.0.0.1:99", "10.0.0.1:99"),
@@ -142,11 +142,11 @@ mod tests {
             assert!(edge.all.iter().all(|address| address.port() == port));
         }
         for (typed, why) in [
-            ("0.0.0.0", "one host"),
-            ("[::]:7347", "one host"),
-            ("255.255.255.255", "one host"),
-            ("224.0.0.1", "one host"),
-            ("ff02::1", "one host"),
+            ("0.0.0.0", "single host"),
+            ("[::]:7347", "single host"),
+            ("255.255.255.255", "single host"),
+            ("224.0.0.1", "single host"),
+            ("ff02::1", "single host"),
             ("10.0.0.1:0", "port 0"),
             ("fe80::1", "%INTERFACE"),
         ] {

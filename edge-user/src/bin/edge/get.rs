@@ -1,4 +1,4 @@
-//! `edge get`: ticket to file.
+//! `edge get`: fetches and decrypts an object.
 
 use std::fmt::Write;
 use std::io::{self, ErrorKind};
@@ -18,77 +18,76 @@ use edge_user::seal::ticket::Ticket;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use crate::failed::Failed;
-use crate::said::{complain, print_json, print_text};
+use crate::error::CommandError;
+use crate::print::{print_json, print_text, warn};
 use crate::{address, interrupt, progress, ticket};
 
-/// Fetch an object through an edge, check every chunk of it, and decrypt it.
+/// Fetch an object from an edge, verify and decrypt it.
 ///
-/// A file appears under its name only when it is whole. Standard output (-), a pipe or a device
-/// gets the object as it comes, in order and only what was checked: of an object that does not
-/// come whole it gets the beginning, and the exit code is not 0.
+/// A file appears only when it is complete. Standard output (-), a pipe or a device receives the
+/// verified data as it arrives; if the transfer fails, the output is truncated and the exit code
+/// is not 0.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The ticket: @FILE, - for standard input, or the ticket itself (others can see it in `ps`).
+    /// The ticket: @FILE, - for standard input, or the ticket itself (visible to other users in
+    /// `ps`).
     ticket: String,
-    /// The edge: ADDR or ADDR:PORT.
+    /// Address of the edge: ADDR or ADDR:PORT.
     #[arg(long, value_name = "ADDR")]
     edge: String,
-    /// Where to write the object: a file, a pipe or a device, or - for standard output.
+    /// Output: a file, a pipe, a device, or - for standard output.
     #[arg(short, long, value_name = "FILE", value_parser = ticket::path())]
     output: PathBuf,
-    /// Give up after this long without progress. Without it: 150 s once data has come, and
-    /// less before.
+    /// Give up after this long without progress [default: 150 s once data has arrived, less before].
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: Option<u64>,
-    /// Print one JSON object, with the SHA-256 of what was written; not with -o -.
+    /// Print a JSON object, with the SHA-256 of the output. Not with -o -.
     #[arg(long)]
     json: bool,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a program may look at the clock")]
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     ticket::guard_memory();
     let start = Instant::now();
     let ticket = Ticket::decode(&ticket::read(&arguments.ticket)?)?;
-    let place = Destination::find(&arguments.output)?;
-    if ticket::is_in(&arguments.ticket, &place) {
-        return Err(Failed::usage(
-            "the object would take the place of its ticket: name another file with -o",
+    let destination = Destination::resolve(&arguments.output)?;
+    if ticket::is_in(&arguments.ticket, &destination) {
+        return Err(CommandError::usage(
+            "the output would overwrite the ticket: choose another file with -o",
         ));
     }
-    let is_standard_output = place.is_standard_output();
+    let is_standard_output = destination.is_standard_output();
     if arguments.json && is_standard_output {
-        return Err(Failed::usage(
-            "--json prints to standard output, where the object would go: name a file with -o",
+        return Err(CommandError::usage(
+            "--json and the object would both go to standard output: choose a file with -o",
         ));
     }
-    let quiet = arguments.json || place.is_terminal();
+    let quiet = arguments.json || destination.is_terminal();
     let edge = address::resolve(&arguments.edge)?;
     let size_bytes = ticket.public().shape().size_bytes();
     let stop = interrupt::stop_on_signal()?;
     let mut reader = Reader {
         opener: Opener::new(&ticket),
-        output: Output::begin(place, arguments.json)?,
+        output: Output::create(destination, arguments.json)?,
         bar: progress::bar(size_bytes, quiet),
     };
     let timeout = arguments.timeout.map(Duration::from_secs);
     let fetched = fetch(&edge.all, ticket.public(), &mut reader, &stop, timeout);
     let Reader { output, bar, .. } = reader;
     bar.finish_and_clear();
-    // The key goes before anything that may wait: a disk, or who reads the last line.
+    // Wipe the key before anything that may block.
     drop(ticket);
     let (stats, answered) = fetched.map_err(|failure| {
         let Failure::Sink(error) = &failure else {
-            return Failed::with_edge(&failure, &edge);
+            return CommandError::with_edge(&failure, &edge);
         };
-        // No fault of the edge's.
         if is_standard_output && error.kind() == ErrorKind::BrokenPipe {
-            return Failed::closed();
+            return CommandError::closed();
         }
-        Failed::file("write", &arguments.output, error)
+        CommandError::file("write", &arguments.output, error)
     })?;
-    let digest = output.finish()?;
+    let digest = output.commit()?;
     let edge = answered.unwrap_or(edge.all[0]);
 
     let seconds = start.elapsed().as_secs_f64();
@@ -106,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     }
     let line = report(arguments, edge, size_bytes, seconds, stats.retransmitted);
     if is_standard_output {
-        complain(&line);
+        warn(&line);
         return Ok(());
     }
     print_text(&line)
@@ -120,13 +119,13 @@ fn report(
     retransmitted: u64,
 ) -> String {
     let mut line = format!(
-        "{}: {} from {edge} in {seconds:.2} s ({}), every chunk checked",
+        "{}: {} from {edge} in {seconds:.2} s ({}), verified",
         arguments.output.display(),
         progress::human(size_bytes),
         progress::rate(size_bytes, seconds),
     );
     if retransmitted > 0 {
-        write!(line, ", {retransmitted} segments asked for again").expect("a string grows");
+        write!(line, ", {retransmitted} segments retransmitted").expect("a string grows");
     }
     line
 }
@@ -138,7 +137,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Decrypts each checked chunk and writes it where it belongs.
+/// Decrypts each verified chunk and writes it.
 struct Reader<'ticket> {
     opener: Opener<'ticket>,
     output: Output,

@@ -1,24 +1,24 @@
-//! `edge inspect`: what a ticket says, without its key.
+//! `edge inspect`: shows the content of a ticket, without its key.
 
 use clap::Args;
 use edge_user::seal::ticket::AnyTicket;
 use serde_json::json;
 
-use crate::failed::Failed;
-use crate::said::{print_json, say};
+use crate::error::CommandError;
+use crate::print::{outln, print_json};
 use crate::{progress, ticket};
 
-/// Show what a ticket says about its object. Never shows the key.
+/// Show the content of a ticket. Never shows the key.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The ticket, private or public: @FILE, - for standard input, or the ticket itself.
     ticket: String,
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     ticket::guard_memory();
     let (kind, public) = match AnyTicket::decode(&ticket::read(&arguments.ticket)?)? {
         AnyTicket::Private(ticket) => ("private", ticket.public().clone()),
@@ -38,23 +38,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         }));
     }
     let has_key = if kind == "private" {
-        "yes: keep this ticket secret"
+        "yes (keep this ticket secret)"
     } else {
         "no"
     };
-    say!("key           {has_key}")?;
-    say!(
+    outln!("key           {has_key}")?;
+    outln!(
         "size          {} bytes ({})",
         shape.size_bytes(),
         progress::human(shape.size_bytes())
     )?;
-    say!("chunks        {}", shape.data_chunks())?;
-    say!(
+    outln!("chunks        {}", shape.data_chunks())?;
+    outln!(
         "index chunks  {} on {} levels",
         shape.index_chunks(),
         shape.depth()
     )?;
-    say!("root          {root}")?;
-    say!("public ticket {}", public.encode())?;
+    outln!("root          {root}")?;
+    outln!("public ticket {}", public.encode())?;
     Ok(())
 }

@@ -1,6 +1,5 @@
-//! Ends a command cleanly on Ctrl-C, SIGTERM or the end of its terminal: it stops where it is and
-//! removes what it began. A second such signal ends the process at once: a disk, a network file
-//! system or a pipe that does not answer would hold the first one up for ever.
+//! Stops a command on Ctrl-C, SIGTERM or SIGHUP and removes incomplete files. A second signal exits at
+//! once, in case a disk, a network file system or a pipe blocks.
 
 use std::fs;
 use std::io;
@@ -10,26 +9,26 @@ use std::thread;
 use std::time::Duration;
 
 use edge_user::client::stop::Stop;
-use edge_user::seal::unfinished;
+use edge_user::seal::temp_file;
 use edge_user::spawn;
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::failed::Failed;
-use crate::said::complain;
+use crate::error::CommandError;
+use crate::print::warn;
 
-/// A command that has not ended this long after it was asked to says how it can be made to.
+/// A command that still runs after this long prints a hint.
 const HINT_AFTER: Duration = Duration::from_secs(2);
-/// What removing files may take when the process ends at once.
+/// Time limit for removing files on an immediate exit.
 const REMOVAL_MAX: Duration = Duration::from_millis(300);
 
-/// A stop that the first such signal sets. The thread that waits for it ends with the process.
+/// A stop that the first signal sets.
 ///
-/// To be called before any other thread is started, which inherits the blocked signals.
-pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
-    let failed = |error: io::Error| Failed::new(format!("cannot wait for signals: {error}"));
+/// Must be called before any thread starts: threads inherit the blocked signals.
+pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, CommandError> {
+    let failed = |error: io::Error| CommandError::new(format!("cannot wait for signals: {error}"));
     let stop = Arc::new(Stop::new().map_err(failed)?);
     let ends = ends();
-    // Blocked, a write beyond the limit for files (`ulimit -f`) is an error and not the end.
+    // Blocked, so that a write beyond `ulimit -f` is an error.
     let mut blocked = ends;
     blocked.add(Signal::SIGXFSZ);
     blocked
@@ -47,8 +46,7 @@ pub(crate) fn stop_on_signal() -> Result<Arc<Stop>, Failed> {
     Ok(stop)
 }
 
-/// The signals that end a command, but for those this process was told to ignore: `nohup` and a
-/// script's `&` mean what they say.
+/// The signals that stop a command, except those that are ignored, as under `nohup`.
 fn ends() -> SigSet {
     let ignored = ignored();
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
@@ -59,24 +57,23 @@ fn ends() -> SigSet {
 
 fn next(signals: &SigSet) -> Signal {
     loop {
-        // Fails only for a set that is not one.
+        // Fails only for an invalid set.
         if let Ok(signal) = signals.wait() {
             return signal;
         }
     }
 }
 
-/// On a thread of its own: standard error may be what does not answer. Without one there is no
-/// hint.
+/// In a thread, as standard error may block. If it cannot start, there is no hint.
 fn hint() {
     drop(thread::Builder::new().spawn(|| {
         let (_open, never) = channel::<()>();
         let (Ok(()) | Err(_)) = never.recv_timeout(HINT_AFTER);
-        complain("edge: something does not answer; a second Ctrl-C ends edge at once");
+        warn("edge: still waiting for a file or a pipe; press Ctrl-C again to exit at once");
     }));
 }
 
-/// The signals this process ignores, one bit each from signal 1 up; none where nobody can tell.
+/// The ignored signals, one bit each from signal 1 up; none if unknown.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
@@ -86,16 +83,16 @@ fn ignored() -> u64 {
     mask.unwrap_or(0)
 }
 
-/// With the exit code of a process that this signal ended.
+/// With the exit code for this signal.
 #[expect(
     clippy::exit,
-    reason = "asked for twice, and the main thread does not answer"
+    reason = "the second signal, and the main thread may block"
 )]
 fn end_now(signal: Signal) -> ! {
     let (tell, removed) = channel();
-    // On a thread of its own: what is stuck may be the very file system they are on.
+    // In a thread, as their file system may block.
     let started = thread::Builder::new().spawn(move || {
-        unfinished::remove_all();
+        temp_file::remove_all();
         tell.send(())
     });
     if started.is_ok() {

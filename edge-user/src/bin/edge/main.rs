@@ -1,39 +1,39 @@
-//! `edge`: what publishers, readers and operators type.
+//! `edge`: the command line of publishers, readers and operators.
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimalloc::MiMalloc;
 
-/// File to chunks and a ticket.
+/// Encrypts and uploads a file.
 mod seal;
-/// Ticket to file.
+/// Fetches and decrypts an object.
 mod get;
-/// What a ticket says.
+/// Shows the content of a ticket.
 mod inspect;
-/// What an edge has counted.
+/// Shows the counters of an edge.
 mod stat;
-/// How far away an edge is.
+/// Measures round-trip times.
 mod ping;
-/// Tickets, as they are given on a command line.
+/// Tickets on the command line, and their redaction.
 mod ticket;
-/// The address of an edge, as it is typed.
+/// The address of an edge on the command line.
 mod address;
-/// Ends a command cleanly on Ctrl-C.
+/// Stops a command on Ctrl-C.
 mod interrupt;
-/// How far a command has come.
+/// Progress bar.
 mod progress;
 /// Why a command failed, and its exit code.
-mod failed;
-/// What the program says.
-mod said;
+mod error;
+/// Output, with escapes and redaction.
+mod print;
 
 use edge_user::terminal::one_line;
-use failed::Failed;
+use error::CommandError;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Seals files, fetches them through edges, and looks at tickets and edges.
+/// Seal files, fetch them from edges, and inspect tickets and edges.
 #[derive(Parser)]
 #[command(name = "edge", version = edge_user::VERSION, propagate_version = true)]
 struct Arguments {
@@ -53,7 +53,7 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(refusal) => return answer(&refusal),
+        Err(error) => return print_clap(&error),
     };
     let outcome = match arguments.command {
         Command::Seal(arguments) => seal::run(&arguments),
@@ -66,23 +66,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             if !failed.is_silent() {
-                said::complain(&format!("edge: {}", one_line(&failed.to_string())));
+                print::warn(&format!("edge: {}", one_line(&failed.to_string())));
             }
             failed.exit_code()
         }
     }
 }
 
-/// Help and version as clap prints them; what was typed wrong without the tickets in it.
-fn answer(refusal: &clap::Error) -> ExitCode {
-    if refusal.use_stderr() {
-        said::complain(&refusal.render().to_string());
-        return u8::try_from(refusal.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+/// Prints help and version unchanged, and usage errors with tickets redacted.
+fn print_clap(message: &clap::Error) -> ExitCode {
+    if message.use_stderr() {
+        print::warn(&message.render().to_string());
+        return u8::try_from(message.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
-    match refusal.print() {
+    match message.print() {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            let failed = Failed::output(error);
-            said::complain(&format!("edge: {failed}"));
+            let failed = CommandError::output(error);
+            print::warn(&format!("edge: {failed}"));
             failed.exit_code()
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,

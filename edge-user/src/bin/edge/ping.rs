@@ -1,4 +1,4 @@
-//! `edge ping`: how far away an edge is, and what it says of itself.
+//! `edge ping`: measures round-trip times.
 
 use std::time::Duration;
 
@@ -6,31 +6,32 @@ use clap::Args;
 use edge_user::client::ping::{Pong, ping};
 use serde_json::json;
 
-use crate::failed::Failed;
-use crate::said::{print_json, say};
+use crate::error::CommandError;
+use crate::print::{outln, print_json};
 use crate::{address, interrupt};
 
-/// Greet an edge and measure how long its answer takes.
+/// Measure round-trip time to an edge.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The edge: ADDR or ADDR:PORT.
+    /// Address of the edge: ADDR or ADDR:PORT.
     edge: String,
-    /// How many times.
+    /// Number of handshakes.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let edge = address::resolve(&arguments.edge)?;
     let mut answered = None;
     let stop = interrupt::stop_on_signal()?;
-    let mut trips = Vec::new();
+    let mut rtts = Vec::new();
     let mut last = None;
     for number in 1..=arguments.count {
-        let pong = ping(&edge.all, &stop).map_err(|failure| Failed::with_edge(&failure, &edge))?;
+        let pong =
+            ping(&edge.all, &stop).map_err(|failure| CommandError::with_edge(&failure, &edge))?;
         let Pong {
             edge: from,
             rtt,
@@ -38,26 +39,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
         } = pong;
         answered = Some(from);
         if !arguments.json {
-            say!(
-                "{from}: {number} of {}: {:.3} ms, segments of {} bytes, at most {} a request",
-                arguments.count,
-                milliseconds(rtt),
-                session.segment_bytes,
-                session.max_burst,
-            )?;
+            outln!("{from}: seq={number} time={:.3} ms", milliseconds(rtt))?;
         }
-        trips.push(rtt);
+        rtts.push(rtt);
         last = Some(session);
     }
     let session = last.expect("at least one was asked for");
-    let (shortest, longest) = (trips.iter().min(), trips.iter().max());
+    let (shortest, longest) = (rtts.iter().min(), rtts.iter().max());
     let (shortest, longest) = shortest.zip(longest).expect("at least one was asked for");
-    let average = trips.iter().sum::<Duration>() / arguments.count;
+    let average = rtts.iter().sum::<Duration>() / arguments.count;
     if arguments.json {
         return print_json(&json!({
             "edge": answered.map(|from| from.to_string()),
             "count": arguments.count,
-            "rtt_ms": trips.iter().copied().map(milliseconds).collect::<Vec<_>>(),
+            "rtt_ms": rtts.iter().copied().map(milliseconds).collect::<Vec<_>>(),
             "min_ms": milliseconds(*shortest),
             "avg_ms": milliseconds(average),
             "max_ms": milliseconds(*longest),
@@ -65,8 +60,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
             "max_burst": session.max_burst,
         }));
     }
-    say!(
-        "shortest {:.3} ms, average {:.3} ms, longest {:.3} ms",
+    outln!(
+        "segment size {} bytes, max burst {}",
+        session.segment_bytes,
+        session.max_burst
+    )?;
+    outln!(
+        "rtt min/avg/max {:.3}/{:.3}/{:.3} ms",
         milliseconds(*shortest),
         milliseconds(average),
         milliseconds(*longest),

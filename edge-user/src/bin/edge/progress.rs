@@ -1,10 +1,10 @@
-//! How far a command has come, on standard error, and only where a person looks at it.
+//! Progress bar on standard error, and figures for people.
 
 use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar that draws itself on a terminal and nowhere else.
+/// Visible only on a terminal.
 pub(crate) fn bar(size_bytes: u64, quiet: bool) -> ProgressBar {
     let bar = ProgressBar::new(size_bytes);
     if quiet || !stderr().is_terminal() {
@@ -17,12 +17,10 @@ pub(crate) fn bar(size_bytes: u64, quiet: bool) -> ProgressBar {
     bar.with_style(style.expect("a constant template"))
 }
 
-/// A size as people read it.
 pub(crate) fn human(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
-/// Bytes in a time, as people read it.
 pub(crate) fn rate(bytes: u64, seconds: f64) -> String {
     #[expect(
         clippy::cast_precision_loss,

@@ -1,62 +1,62 @@
-//! `edge seal`: file to chunks and a ticket.
+//! `edge seal`: encrypts and uploads a file.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use edge_user::object::ticket::PublicTicket;
 use edge_user::seal::destination::Destination;
 use edge_user::seal::publish::{make_durable, open_origin, publish};
 use edge_user::seal::source::Source;
-use edge_user::seal::ticket::PublicTicket;
 use serde_json::json;
 
-use crate::failed::Failed;
-use crate::said::{complain, print_json, print_text};
+use crate::error::CommandError;
+use crate::print::{print_json, print_text, warn};
 use crate::ticket::{TicketFile, guard_memory, path, text};
 use crate::{interrupt, progress};
 
-/// Encrypt a file under a new key, upload it to an origin, and write its ticket.
+/// Encrypt a file with a new key, upload it to an origin, and write its ticket.
 ///
-/// The origin only ever gets ciphertext. The ticket is the key: whoever has it can read the
-/// object, and without it nobody can.
+/// The origin receives only ciphertext. The ticket contains the key: anyone with the ticket can
+/// read the file, and nobody can without it.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The file to seal.
+    /// The file to encrypt.
     #[arg(value_parser = path())]
     file: PathBuf,
-    /// The origin: an existing directory, or file:// and its absolute path.
+    /// The origin: an existing directory, or file:// and an absolute path.
     #[arg(long, value_name = "DIR", value_parser = text())]
     origin: String,
-    /// Where to write the ticket (mode 0600), or - for a standard output that is no terminal.
+    /// Ticket file (mode 0600), or - for standard output unless that is a terminal.
     #[arg(long, value_name = "FILE", value_parser = path())]
     ticket_out: PathBuf,
-    /// Where to write the public ticket, which has no key and is what operators need, or -.
+    /// Public ticket file, or -. A public ticket has no key; operators need it.
     #[arg(long, value_name = "FILE", value_parser = path())]
     public_ticket_out: Option<PathBuf>,
-    /// Overwrite ticket files that exist.
+    /// Overwrite existing ticket files.
     #[arg(long)]
     force: bool,
-    /// Print one JSON object. It never holds the key.
+    /// Print a JSON object, without the key.
     #[arg(long)]
     json: bool,
 }
 
 #[expect(clippy::disallowed_methods, reason = "a program may look at the clock")]
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     guard_memory();
     let start = Instant::now();
     let file = Source::open(&arguments.file)?;
-    let size_bytes = file.found().len();
+    let size_bytes = file.metadata().len();
     let origin = open_origin(&arguments.origin)?;
-    // Before the work, so that it is not done for a ticket that cannot be written.
-    let places = Places::find(arguments, file.found())?;
-    let to_standard_output = places.to_standard_output();
+    // Before the work, in case a ticket cannot be written.
+    let destinations = Destinations::resolve(arguments, file.metadata())?;
+    let to_standard_output = destinations.to_standard_output();
     let stop = interrupt::stop_on_signal()?;
-    let ticket_file = TicketFile::begin(places.ticket, arguments.force, 0o600)?;
-    let public_file = places
+    let ticket_file = TicketFile::create(destinations.ticket, arguments.force, 0o600)?;
+    let public_file = destinations
         .public
-        .map(|place| TicketFile::begin(place, arguments.force, 0o644))
+        .map(|place| TicketFile::create(place, arguments.force, 0o644))
         .transpose()?;
     let bar = progress::bar(size_bytes, arguments.json);
     let ticket = publish(
@@ -70,13 +70,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     );
     bar.finish_and_clear();
     let ticket = ticket?;
-    let unread = "; the chunks are at the origin, and without a ticket nobody can read them: seal \
-                  the file again";
-    make_durable(&arguments.origin)
-        .map_err(|error| Failed::file("sync", Path::new(&arguments.origin), &error).and(unread))?;
+    let lost = "; the chunks are at the origin, but useless without a ticket: seal the file again";
+    make_durable(&arguments.origin).map_err(|error| {
+        CommandError::file("sync", Path::new(&arguments.origin), &error).and(lost)
+    })?;
     ticket_file
         .write(&ticket.encode())
-        .map_err(|failed| failed.and(unread))?;
+        .map_err(|failed| failed.and(lost))?;
     let public = ticket.public().clone();
     drop(ticket);
     if let Some(file) = public_file {
@@ -85,37 +85,36 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     report(arguments, &public, start, to_standard_output)
 }
 
-/// Where the tickets go.
-struct Places {
+struct Destinations {
     ticket: Destination,
     public: Option<Destination>,
 }
 
-impl Places {
-    /// None of the two takes the place of the other or of the file that is sealed.
-    fn find(arguments: &Arguments, file: &Metadata) -> Result<Self, Failed> {
-        let ticket = Destination::find(&arguments.ticket_out)?;
+impl Destinations {
+    /// Neither ticket may overwrite the other or the file.
+    fn resolve(arguments: &Arguments, file: &Metadata) -> Result<Self, CommandError> {
+        let ticket = Destination::resolve(&arguments.ticket_out)?;
         let public = arguments.public_ticket_out.as_deref();
-        let public = public.map(Destination::find).transpose()?;
+        let public = public.map(Destination::resolve).transpose()?;
         let refused = if ticket.is_terminal() {
-            "a ticket is a key and is not shown on a terminal: name a file with --ticket-out"
+            "a ticket contains the key and is not printed to a terminal: choose a file with --ticket-out"
         } else if public
             .as_ref()
             .is_some_and(|public| public.is_same(&ticket))
         {
-            "--ticket-out and --public-ticket-out name one file: the key would be lost"
+            "--ticket-out and --public-ticket-out are the same file: the key would be lost"
         } else if ticket.is_file(file) {
-            "the ticket would take the place of the file that is sealed: name another file"
+            "the ticket would overwrite the file to seal: choose another file"
         } else if public.as_ref().is_some_and(|public| public.is_file(file)) {
-            "the public ticket would take the place of the file that is sealed: name another file"
+            "the public ticket would overwrite the file to seal: choose another file"
         } else {
-            let places = Self { ticket, public };
-            if !(arguments.json && places.to_standard_output()) {
-                return Ok(places);
+            let destinations = Self { ticket, public };
+            if !(arguments.json && destinations.to_standard_output()) {
+                return Ok(destinations);
             }
-            "--json prints to standard output, where a ticket would go: name a file for it"
+            "--json and a ticket would both go to standard output: choose a file for the ticket"
         };
-        Err(Failed::usage(refused))
+        Err(CommandError::usage(refused))
     }
 
     fn to_standard_output(&self) -> bool {
@@ -129,9 +128,10 @@ fn report(
     public: &PublicTicket,
     start: Instant,
     to_standard_output: bool,
-) -> Result<(), Failed> {
+) -> Result<(), CommandError> {
     let seconds = start.elapsed().as_secs_f64();
     let (shape, root) = (public.shape(), public.root().to_string());
+    let chunks = shape.data_chunks() + shape.index_chunks();
     let name = arguments
         .file
         .file_name()
@@ -148,24 +148,23 @@ fn report(
             "seconds": seconds,
         }));
     }
-    // Each on a line of its own, whatever the names have in them.
+    // Separate lines, whatever the names contain.
     let lines = [
         format!(
-            "sealed {name}: {} in {} chunks and {} index chunks, {}",
+            "sealed {name} ({}, {chunks} {}, {})",
             progress::human(shape.size_bytes()),
-            shape.data_chunks(),
-            shape.index_chunks(),
+            if chunks == 1 { "chunk" } else { "chunks" },
             progress::rate(shape.size_bytes(), seconds),
         ),
         format!("root   {root}"),
         format!(
-            "ticket {} (a key: hand it only to who may read the object)",
+            "ticket {} (anyone with this ticket can read the file)",
             arguments.ticket_out.display()
         ),
     ];
     for line in lines {
         if to_standard_output {
-            complain(&line);
+            warn(&line);
         } else {
             print_text(&line)?;
         }

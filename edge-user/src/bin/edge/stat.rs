@@ -1,4 +1,4 @@
-//! `edge stat`: what an edge has counted, for people or as it is.
+//! `edge stat`: shows the counters of an edge.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -12,38 +12,38 @@ use edge_user::counters::{InterfaceCounts, ReasonCounts, SendCounts, Snapshot};
 use tokio::runtime;
 use tokio::time::interval;
 
-use crate::failed::Failed;
+use crate::error::CommandError;
+use crate::print::{print_json, print_text};
 use crate::progress;
-use crate::said::{print_json, print_text};
 use crate::ticket::path;
 
-/// Show what the edge on this machine has counted.
+/// Show the counters of the edge on this host.
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The admin socket of edged.
+    /// Admin socket of edged.
     #[arg(long, value_name = "PATH", value_parser = path(), default_value = "/run/sealedge/admin.sock")]
     socket: PathBuf,
-    /// Print one JSON object.
+    /// Print a JSON object.
     #[arg(long)]
     json: bool,
-    /// Fail unless everything received was counted once at each stage and no frame is lost. An edge
-    /// that is busy all the time never looks balanced: some datagrams are always on their way.
+    /// Fail unless every received datagram was counted once at each stage and no frame is lost. Use
+    /// on an idle edge: under load, some datagrams are always between two stages.
     #[arg(long)]
     check: bool,
 }
 
-/// What an audit that found nothing prints; with --json the exit code has to do.
-const BALANCED: &str = "check     ok: each datagram that edged took was counted once at every stage it \
-                        came to, each slot is in one state, no frame is lost\n";
-/// How long a datagram may be on its way from one stage to the next.
-const SETTLE: Duration = Duration::from_secs(3);
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Printed by a successful --check; with --json, the exit code suffices.
+const BALANCED: &str = "check     ok: every datagram was counted once at each stage, every slot is in one \
+                        state, no frame is lost\n";
+/// How long datagrams may be between two stages.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failed::new(format!("cannot start: {error}")))?;
+        .map_err(|error| CommandError::new(format!("cannot start: {error}")))?;
     let snapshot = runtime.block_on(async {
         if arguments.check {
             balanced(&arguments.socket).await
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     })?;
     if arguments.json {
         let value = serde_json::to_value(&snapshot)
-            .map_err(|error| Failed::new(format!("cannot print the counters: {error}")))?;
+            .map_err(|error| CommandError::new(format!("cannot print the counters: {error}")))?;
         return print_json(&value);
     }
     let mut text = String::new();
@@ -64,10 +64,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failed> {
     print_text(&text)
 }
 
-/// The counters, once they add up.
-async fn balanced(socket: &Path) -> Result<Snapshot, Failed> {
-    let mut interval = interval(LOOK_AGAIN);
-    let mut rounds = SETTLE.as_millis() / LOOK_AGAIN.as_millis();
+/// Returns the counters once they add up.
+async fn balanced(socket: &Path) -> Result<Snapshot, CommandError> {
+    let mut interval = interval(CHECK_INTERVAL);
+    let mut rounds = CHECK_TIMEOUT.as_millis() / CHECK_INTERVAL.as_millis();
     loop {
         interval.tick().await;
         let seen = snapshot(socket).await?;
@@ -77,7 +77,7 @@ async fn balanced(socket: &Path) -> Result<Snapshot, Failed> {
         }
         rounds = rounds.saturating_sub(1);
         if rounds == 0 {
-            return Err(Failed::new(format!(
+            return Err(CommandError::new(format!(
                 "the counters do not add up: {}",
                 unbalanced.join("; ")
             )));
@@ -85,7 +85,7 @@ async fn balanced(socket: &Path) -> Result<Snapshot, Failed> {
     }
 }
 
-/// In the order a request passes.
+/// In the order of a request's stages.
 fn table(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     service(out, snapshot)?;
     datagrams(out, snapshot)?;
@@ -162,15 +162,11 @@ fn on_interface(out: &mut impl Write, interface: &InterfaceCounts) -> fmt::Resul
         let lost = drops.rx_dropped + drops.rx_ring_full + drops.rx_invalid_descs;
         writeln!(
             out,
-            "  {name} queue {:<3} received {}, dropped by its socket {lost} (fill ring empty {})",
+            "  {name} queue {:<3} received {}, dropped by socket {lost} (fill ring empty {})",
             worker.queue, worker.received, drops.rx_fill_ring_empty
         )?;
         if worker.frames_missing > 0 {
-            writeln!(
-                out,
-                "  {} frames of its umem are lost",
-                worker.frames_missing
-            )?;
+            writeln!(out, "  {} umem frames lost", worker.frames_missing)?;
         }
         sends(out, &worker.sends)?;
     }
@@ -205,7 +201,7 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "          absent {}, failed {}, corrupt {}, waiters let go {}, refused by source {}",
+        "          absent {}, failed {}, corrupt {}, waiters expired {}, source limit {}",
         origin.absent_total,
         origin.failed_total,
         origin.corrupt_total,
@@ -268,8 +264,7 @@ fn reasons(out: &mut impl Write, title: &str, reasons: &ReasonCounts) -> fmt::Re
 fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
     write!(
         out,
-        "  sent {} datagrams ({}), {} found no room, {} waited for a \
-         neighbour, {} failed",
+        "  sent {} datagrams ({}), {} blocked, {} unreached, {} failed",
         sends.datagrams,
         progress::human(sends.bytes),
         sends.would_block,
@@ -277,7 +272,7 @@ fn sends(out: &mut impl Write, sends: &SendCounts) -> fmt::Result {
         sends.failed
     )?;
     match i32::try_from(sends.last_errno) {
-        Ok(errno @ 1..) => writeln!(out, ", last: {}", io::Error::from_raw_os_error(errno))?,
+        Ok(errno @ 1..) => writeln!(out, ", last error: {}", io::Error::from_raw_os_error(errno))?,
         Ok(_) | Err(_) => writeln!(out)?,
     }
     writeln!(out)

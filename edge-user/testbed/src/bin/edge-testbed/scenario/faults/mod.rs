@@ -44,7 +44,7 @@ const LOAD_BYTES: u64 = 3_000_000;
 const UNREACHABLE: &[&str] = &[
     "nothing listens at this address and port",
     "the edge does not answer",
-    "the edge answers greetings, and no request for data",
+    "the edge answers HELLO, but not GET",
     "this host cannot send to the edge: ",
 ];
 /// Where every reader finishes.

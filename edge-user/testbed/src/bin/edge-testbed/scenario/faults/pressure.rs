@@ -178,7 +178,7 @@ fn admin_flood(play: &mut Play<'_>) -> Result<String> {
     let answers = match stat.code {
         Some(0) => true,
         Some(1) => stat.said.contains("no answer in 5 seconds"),
-        Some(75) => stat.said.contains("too many ask at once"),
+        Some(75) => stat.said.contains("too many connections"),
         Some(_) | None => false,
     };
     if !answers {

@@ -92,7 +92,7 @@ impl Drop for Mounts {
 }
 
 fn disk_full(play: &mut Play<'_>) -> Result<String> {
-    refused_output(play, "size=128k", "remount,size=64m", "no room for")
+    refused_output(play, "size=128k", "remount,size=64m", "no space for")
 }
 
 fn output_unwritable(play: &mut Play<'_>) -> Result<String> {

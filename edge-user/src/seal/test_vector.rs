@@ -1,4 +1,4 @@
-//! The vector of SEALING: any implementation must make these bytes from these.
+//! The test vector of SEALING.
 
 use sha2::{Digest, Sha256};
 

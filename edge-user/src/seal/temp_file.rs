@@ -1,6 +1,6 @@
-//! Files that were begun and may never be finished. Where the file system can, they have no name,
-//! so that the kernel removes them however the process ends. Elsewhere each is removed when it is
-//! given up, and all of them when the process has to end at once.
+//! Files without a name until they are complete (O_TMPFILE), so that the kernel removes them however
+//! the process ends. On file systems without O_TMPFILE they have a temporary name and are removed on
+//! drop, and by `remove_all` before an immediate exit.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,12 +16,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-static ALL: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+static NAMED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Nobody else reads what is not finished.
+/// Only the owner reads an incomplete file.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// A name, and the file that was made there: whatever else stands there later is not ours.
+/// A temporary name and its file's identity: another file with that name is not ours.
 #[derive(Clone)]
 struct Entry {
     folder: Arc<OwnedFd>,
@@ -33,50 +33,50 @@ impl Entry {
     fn remove(&self) {
         let found = statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW);
         if found.is_ok_and(|found| (found.st_dev, found.st_ino) == self.identity) {
-            // Nothing better can be done about a file that cannot be removed while failing.
+            // Nothing can be done about an error here.
             let (Ok(()) | Err(_)) = unlinkat(&self.folder, &self.name, AtFlags::empty());
         }
     }
 }
 
-/// A new file in a folder. Dropped before it is placed, it is gone.
-pub struct Unfinished {
+/// A new file in a folder. Removed on drop unless persisted.
+pub struct TempFile {
     file: File,
     folder: Arc<OwnedFd>,
-    /// Where the file system has no files without a name, and shortly before one is renamed.
+    /// Without `O_TMPFILE`, and shortly before a rename.
     entry: Option<Entry>,
 }
 
-impl Unfinished {
+impl TempFile {
     pub fn create(folder: &Arc<OwnedFd>) -> io::Result<Self> {
-        let unfinished = |file: OwnedFd| Self {
+        let temp_file = |file: OwnedFd| Self {
             file: file.into(),
             folder: Arc::clone(folder),
             entry: None,
         };
         match open_unnamed(folder) {
-            Ok(file) if can_be_named(folder) => return Ok(unfinished(file)),
+            Ok(file) if can_be_named(folder) => return Ok(temp_file(file)),
             Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }
         Self::named(folder)
     }
 
-    /// The same under a name, for file systems that know no other files.
+    /// For file systems without `O_TMPFILE`.
     fn named(folder: &Arc<OwnedFd>) -> io::Result<Self> {
-        let name = hidden_name();
+        let name = temporary_name();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(folder, &name, flags, MODE)?;
-        let mut unfinished = Self {
+        let mut temp_file = Self {
             file: file.into(),
             folder: Arc::clone(folder),
             entry: None,
         };
-        unfinished.remember(name)?;
-        Ok(unfinished)
+        temp_file.register(name)?;
+        Ok(temp_file)
     }
 
-    /// A file in this folder that is never placed.
+    /// A file that is never persisted.
     pub fn scratch(folder: &Path) -> io::Result<File> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = Arc::new(open(folder, flags, Mode::empty())?);
@@ -90,25 +90,25 @@ impl Unfinished {
         &self.file
     }
 
-    /// Gives it this name in its folder; what stands there goes, or is an error.
-    pub fn place(mut self, name: &OsStr, replace: bool) -> io::Result<()> {
+    /// Gives it this name in its folder. An existing file is replaced, or is an error.
+    pub fn persist(mut self, name: &OsStr, replace: bool) -> io::Result<()> {
         if self.entry.is_none() {
             match self.link(name) {
                 Err(Errno::EXIST) if replace => {}
                 linked => return Ok(linked?),
             }
-            // A link takes nobody's place, and only what has a name can be renamed.
-            let hidden = hidden_name();
-            self.link(hidden.as_ref())?;
-            self.remember(hidden)?;
+            // A link does not replace a file, and a rename needs a name.
+            let temporary = temporary_name();
+            self.link(temporary.as_ref())?;
+            self.register(temporary)?;
         }
-        let from = &self.entry.as_ref().expect("named above").name;
+        let from = &self.entry.as_ref().expect("has a temporary name").name;
         let folder = &self.folder;
         if replace {
             return Ok(renameat(folder, from, folder, name)?);
         }
         match renameat_with(folder, from, folder, name, RenameFlags::NOREPLACE) {
-            // A file system without that: what comes in between is replaced.
+            // Without RENAME_NOREPLACE, a file created in between is replaced.
             Err(Errno::INVAL | Errno::NOSYS) => {
                 match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(_) => Err(Errno::EXIST.into()),
@@ -123,7 +123,7 @@ impl Unfinished {
         link(&self.file, &self.folder, name)
     }
 
-    fn remember(&mut self, name: String) -> io::Result<()> {
+    fn register(&mut self, name: String) -> io::Result<()> {
         let found = self.file.metadata()?;
         let entry = Entry {
             folder: Arc::clone(&self.folder),
@@ -136,7 +136,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(entry) = &self.entry {
             all().retain(|other| other.name != entry.name);
@@ -150,12 +150,12 @@ fn open_unnamed(folder: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     openat(folder, ".", flags, MODE)
 }
 
-/// Whether a file without a name can get one here: learnt with another one, before it matters.
+/// Whether an `O_TMPFILE` file can be linked here: tried before it matters.
 fn can_be_named(folder: &OwnedFd) -> bool {
     let Ok(file) = open_unnamed(folder) else {
         return false;
     };
-    let name = hidden_name();
+    let name = temporary_name();
     let linked = link(&file.into(), folder, name.as_ref());
     linked.is_ok() && unlinkat(folder, &name, AtFlags::empty()).is_ok()
 }
@@ -165,22 +165,21 @@ fn link(file: &File, folder: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     linkat(CWD, open, folder, name, AtFlags::SYMLINK_FOLLOW)
 }
 
-/// Short, so that it is not too long where the file's own name is not, and not only the process
-/// id, which a container gives out again.
-fn hidden_name() -> String {
+/// Short, so that it fits wherever the final name does, and random, as process ids repeat in
+/// containers.
+fn temporary_name() -> String {
     format!(".edge-{:016x}.part", rand::random::<u64>())
 }
 
-/// Removes every file this process has not finished, for a process that ends without dropping
-/// anything.
+/// Removes all files with a temporary name, for a process that ends without running drops.
 pub fn remove_all() {
-    // Not under the lock: a file system may keep us waiting, and others may still finish.
+    // Without the lock, as a file system may block.
     let entries = all().clone();
     entries.iter().for_each(Entry::remove);
 }
 
 fn all() -> MutexGuard<'static, Vec<Entry>> {
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+    NAMED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -204,8 +203,8 @@ mod tests {
     }
 
     #[test]
-    fn with_and_without_a_name_a_file_takes_its_place_only_when_it_is_placed() {
-        for create in [Unfinished::create, Unfinished::named] {
+    fn with_and_without_a_temporary_name_a_file_appears_only_when_persisted() {
+        for create in [TempFile::create, TempFile::named] {
             let folder = tempfile::tempdir().unwrap();
             let place = folder.path().join("place");
             let begin = |text: &str| {
@@ -215,13 +214,13 @@ mod tests {
             };
             drop(begin("given up"));
             assert_eq!(names(folder.path()), [""; 0]);
-            begin("old").place("place".as_ref(), false).unwrap();
-            let refused = begin("new").place("place".as_ref(), false).unwrap_err();
+            begin("old").persist("place".as_ref(), false).unwrap();
+            let refused = begin("new").persist("place".as_ref(), false).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
             assert_eq!(fs::read(&place).unwrap(), b"old");
             let new = begin("new");
             assert_eq!(fs::read(&place).unwrap(), b"old");
-            new.place("place".as_ref(), true).unwrap();
+            new.persist("place".as_ref(), true).unwrap();
             assert_eq!(fs::read(&place).unwrap(), b"new");
             assert_eq!(fs::metadata(&place).unwrap().mode() & 0o777, 0o600);
             assert_eq!(names(folder.path()), ["place"]);
@@ -229,11 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ends_at_once_removes_what_it_began_and_nothing_else() {
+    fn an_immediate_exit_removes_the_temporary_files_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let begun = Unfinished::named(&opened(folder.path())).unwrap();
+        let begun = TempFile::named(&opened(folder.path())).unwrap();
         let name = begun.entry.as_ref().unwrap().name.clone();
-        let replaced = Unfinished::named(&opened(folder.path())).unwrap();
+        let replaced = TempFile::named(&opened(folder.path())).unwrap();
         let other = replaced.entry.as_ref().unwrap().name.clone();
         fs::remove_file(folder.path().join(&other)).unwrap();
         fs::write(folder.path().join(&other), "of somebody else").unwrap();

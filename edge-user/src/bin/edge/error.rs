@@ -1,4 +1,4 @@
-//! Why a command failed: one line that names the fix, and an exit code that scripts can tell apart.
+//! Why a command failed: one line that names the fix, and an exit code for scripts.
 
 use std::fmt;
 use std::io;
@@ -6,25 +6,25 @@ use std::process::ExitCode;
 
 use edge_user::client::failure::Failure;
 use edge_user::client::stat::StatError;
+use edge_user::object::ticket::TicketError;
 use edge_user::seal::destination::DestinationError;
-use edge_user::seal::publish::{PublishError, Unpublished};
+use edge_user::seal::publish::{PublishError, PublishFailure};
 use edge_user::seal::source::SourceError;
-use edge_user::seal::ticket::TicketError;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 const TRY_AGAIN: u8 = 75;
 const PRIVILEGE: u8 = 77;
 const CLOSED: u8 = 141;
-/// How EMFILE ends a message, of ours or of a library.
+/// End of an EMFILE message, from this program or a library.
 const NO_DESCRIPTOR: &str = "(os error 24)";
 
-pub(crate) struct Failed {
+pub(crate) struct CommandError {
     code: u8,
     message: String,
 }
 
-impl Failed {
+impl CommandError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             code: FAILURE,
@@ -32,7 +32,7 @@ impl Failed {
         }
     }
 
-    /// The command line itself is wrong.
+    /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self {
             code: USAGE,
@@ -49,8 +49,7 @@ impl Failed {
         Self::new(format!("cannot write to standard output: {error}"))
     }
 
-    /// Nobody reads standard output any more: there is nothing to say, and the exit code is that of
-    /// a process that SIGPIPE ended.
+    /// Standard output was closed: no message, and the exit code of a process that SIGPIPE ended.
     pub(crate) fn closed() -> Self {
         Self {
             code: CLOSED,
@@ -58,13 +57,12 @@ impl Failed {
         }
     }
 
-    /// The same, and what follows from it.
+    /// Appends a consequence.
     pub(crate) fn and(mut self, consequence: &str) -> Self {
         self.message.push_str(consequence);
         self
     }
 
-    /// Names the edge in front of what went wrong with it.
     pub(crate) fn with_edge(failure: &Failure, edge: &impl fmt::Display) -> Self {
         let code = if failure.is_temporary() {
             TRY_AGAIN
@@ -86,10 +84,9 @@ impl Failed {
     }
 }
 
-impl fmt::Display for Failed {
+impl fmt::Display for CommandError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.message)?;
-        // Whatever needed a descriptor, the remedy is the same.
         if self.message.contains(NO_DESCRIPTOR) {
             out.write_str(": raise the limit of open files (`ulimit -n`)")?;
         }
@@ -97,37 +94,37 @@ impl fmt::Display for Failed {
     }
 }
 
-impl From<Unpublished> for Failed {
-    fn from(error: Unpublished) -> Self {
+impl From<PublishFailure> for CommandError {
+    fn from(error: PublishFailure) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<TicketError> for Failed {
+impl From<TicketError> for CommandError {
     fn from(error: TicketError) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<PublishError> for Failed {
+impl From<PublishError> for CommandError {
     fn from(error: PublishError) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<DestinationError> for Failed {
+impl From<DestinationError> for CommandError {
     fn from(error: DestinationError) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<SourceError> for Failed {
+impl From<SourceError> for CommandError {
     fn from(error: SourceError) -> Self {
         Self::new(error.to_string())
     }
 }
 
-impl From<StatError> for Failed {
+impl From<StatError> for CommandError {
     fn from(error: StatError) -> Self {
         let code = match &error {
             StatError::NotAllowed { .. } => PRIVILEGE,
