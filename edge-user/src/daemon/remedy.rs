@@ -206,12 +206,12 @@ const COMMON: &[(i32, u8, &str)] = &[
     (
         EPERM,
         RIGHTS,
-        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Rights\"",
+        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
     ),
     (
         EACCES,
         RIGHTS,
-        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Rights\"",
+        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
     ),
 ];
 
