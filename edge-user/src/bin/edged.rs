@@ -1,5 +1,5 @@
-//! `edged`, the edge daemon: reads its configuration, starts the data plane and the operator's
-//! door, says `ready`, and waits for a signal. It stands on the main thread and serves nothing.
+//! `edged`, the edge daemon: reads its configuration, starts the data plane and the admin API, and waits
+//! for a signal on the main thread.
 
 use std::io::{self, ErrorKind, Write, stderr, stdout};
 use std::path::PathBuf;
@@ -24,28 +24,27 @@ use tracing::{error, info, warn};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Threads for what is not the data plane: origin, admin socket, metrics.
+/// Threads for the admin socket and metrics.
 const RUNTIME_THREAD_COUNT: usize = 2;
-/// What is still under way there at the end gets this long: nobody waits for it any more.
+/// How long pending requests may take at exit.
 const RUNTIME_END_MAX: Duration = Duration::from_millis(100);
-/// How often the data plane is looked after; more often where the service manager's watchdog
-/// wants to hear of it sooner.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-const LOOK_AGAIN_MIN: Duration = Duration::from_millis(50);
+/// Interval of health checks, unless the watchdog of the service manager requires a shorter one.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// Serves sealed chunks by UDP, from memory and past the kernel.
+/// Serve encrypted chunks over UDP, from memory, with XDP.
 #[derive(Debug, Parser)]
 #[command(name = "edged", version = edge_user::VERSION)]
 struct Arguments {
-    /// The configuration file; a variable `SEALEDGE_SECTION__KEY` goes before it
+    /// Configuration file. Environment variables `SEALEDGE_SECTION__KEY` override it.
     #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
-    /// Check the configuration and this machine against it, say what is wrong, and end
+    /// Check the configuration against this host, and exit.
     #[arg(long)]
     check: bool,
 }
 
-/// Why there is no daemon. One line, and an exit code a supervisor can act upon.
+/// Why the daemon failed: one line, and an exit code for the supervisor.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
@@ -78,17 +77,17 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(answer) => return answer_command_line(&answer),
+        Err(message) => return print_clap(&message),
     };
     let config = match prepare(&arguments) {
         Ok(Some(config)) => config,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(failure) => return complain(&failure),
+        Err(failure) => return print_error(&failure),
     };
     let code = match run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Paths and names in it are an operator's, or a file's.
+            // May contain untrusted paths and names.
             error!(target: LIFE_TARGET, "{}", one_line(&failure.to_string()));
             ExitCode::from(failure.exit_code())
         }
@@ -97,17 +96,17 @@ fn main() -> ExitCode {
     code
 }
 
-/// Help, version, or what is wrong with the command line.
-fn answer_command_line(answer: &clap::Error) -> ExitCode {
-    match printed(answer.print()) {
-        Err(failure) if !answer.use_stderr() => complain(&failure),
+/// Prints help, version or a usage error.
+fn print_clap(message: &clap::Error) -> ExitCode {
+    match printed(message.print()) {
+        Err(failure) if !message.use_stderr() => print_error(&failure),
         Ok(()) | Err(_) => {
-            u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+            u8::try_from(message.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
 
-/// A pipe that was closed at the other end has been read enough, which is no failure.
+/// Ignores a closed pipe.
 fn printed(result: io::Result<()>) -> Result<(), Failure> {
     match result {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::Output(error)),
@@ -115,14 +114,13 @@ fn printed(result: io::Result<()>) -> Result<(), Failure> {
     }
 }
 
-/// One line on standard error, where there is no log yet. That it cannot be written changes
-/// nothing: the exit code says it too.
-fn complain(failure: &Failure) -> ExitCode {
+/// Prints to standard error while there is no log. Errors are ignored, as the exit code suffices.
+fn print_error(failure: &Failure) -> ExitCode {
     let (Ok(()) | Err(_)) = writeln!(stderr(), "edged: {failure}");
     ExitCode::from(failure.exit_code())
 }
 
-/// Reads the configuration and starts the log, unless only a check was asked for.
+/// Reads the configuration, and starts the log unless this is a check.
 fn prepare(arguments: &Arguments) -> Result<Option<Config>, Failure> {
     let config = read(arguments)?;
     if arguments.check {
@@ -140,10 +138,10 @@ fn read(arguments: &Arguments) -> Result<Config, Failure> {
 }
 
 fn run(config: &Config) -> Result<(), Failure> {
-    // A core dump would name clients, and nobody but root may look in.
+    // A core dump would contain client addresses.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(io::Error::from)?;
     for variable in config.ignored_variables() {
-        warn!("{variable} names no section of the configuration and is ignored");
+        warn!("{variable} is ignored: the configuration has no such section");
     }
     info!("edged {} starts: {}", edge_user::VERSION, config.summary());
     let runtime = Builder::new_multi_thread()
@@ -158,54 +156,53 @@ fn run(config: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// From the first listener to the last: everything that needs the runtime.
 fn serve(config: &Config, runtime: &Runtime) -> Result<(), Failure> {
     let signals = Signals::listen(runtime)?;
-    // The door first: a second edged, or a taken port, is found out before the interface is touched.
-    let front = Admin::open(config, runtime.handle())?;
+    // First, to detect a second edged or a port in use before any change to the interface.
+    let admin = Admin::open(config, runtime.handle())?;
     let mut edge = match Edge::start(config) {
         Ok(edge) => edge,
         Err(error) => {
-            front.close(runtime.handle());
+            admin.close(runtime.handle());
             return Err(error.into());
         }
     };
     let source = edge.snapshot_source();
     let modes = describe(&source());
-    front.ready(source, edge.health());
+    admin.ready(source, edge.health());
     info!(target: LIFE_TARGET, "ready: {modes}");
     notify(NotifyState::Ready);
 
     let watchdog = sd_notify::watchdog_enabled();
     let health = edge.health();
-    let look = || {
+    let check = || {
         edge.check_health()?;
         if watchdog.is_some() && health.is_alive() {
             notify(NotifyState::Watchdog);
         }
         Ok(())
     };
-    let every = watchdog.map_or(LOOK_EVERY, |limit| {
-        (limit / 2).clamp(LOOK_AGAIN_MIN, LOOK_EVERY)
+    let every = watchdog.map_or(CHECK_INTERVAL, |limit| {
+        (limit / 2).clamp(CHECK_INTERVAL_MIN, CHECK_INTERVAL)
     });
-    let end = runtime.block_on(signals.wait(every, look));
+    let end = runtime.block_on(signals.wait(every, check));
     match &end {
         End::Signal(name) => {
-            info!(target: LIFE_TARGET, "stopping: {name} came; a second one ends me at once");
+            info!(target: LIFE_TARGET, "stopping on {name}; a second signal exits at once");
         }
         End::Broken(_) => error!(target: LIFE_TARGET, "stopping: the data plane failed"),
     }
     notify(NotifyState::Stopping);
-    front.closing();
+    admin.closing();
     edge.stop();
-    front.close(runtime.handle());
+    admin.close(runtime.handle());
     match end {
         End::Signal(_) => Ok(()),
         End::Broken(broken) => Err(broken.into()),
     }
 }
 
-/// What runs, which need not be word for word what was asked (`auto`, `prefer`).
+/// The modes in use, which may differ from the configuration (`auto`, `prefer`).
 fn describe(snapshot: &Snapshot) -> String {
     let mode = &snapshot.mode;
     let interfaces = snapshot.interfaces.iter();
@@ -223,14 +220,14 @@ fn describe(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Tells systemd. Without one there is nobody to tell, and that is no error.
+/// Notifies systemd, if it started this process.
 fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        warn!("the service manager was not told: {error}");
+        warn!("cannot notify the service manager: {error}");
     }
 }
 
-/// SIGTERM and SIGINT, listened to before anything starts, so that none takes us down half-way.
+/// SIGTERM and SIGINT, handled before anything starts, so that the start is never cut short.
 struct Signals {
     first: oneshot::Receiver<&'static str>,
 }
@@ -242,11 +239,11 @@ impl Signals {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         runtime.spawn(async move {
-            // Without a listener it would end us, and take no program off the interface first.
+            // Unhandled, it would end the process with the program still attached.
             while hangup.recv().await.is_some() {
                 warn!(
                     target: LIFE_TARGET,
-                    "SIGHUP came: reloading is not built yet, nothing changed; restart edged instead"
+                    "SIGHUP: reloading is not supported; restart edged instead"
                 );
             }
         });
@@ -255,20 +252,20 @@ impl Signals {
             let name = either(&mut terminate, &mut interrupt).await;
             if tell.send(name).is_ok() {
                 let name = either(&mut terminate, &mut interrupt).await;
-                warn!(target: LIFE_TARGET, "a second signal, {name}: ending at once");
+                warn!(target: LIFE_TARGET, "second signal ({name}): exiting at once");
             }
             end_now();
         });
         Ok(Self { first })
     }
 
-    /// Until a signal comes, or `look` finds that there is nothing left to wait for.
-    async fn wait(mut self, every: Duration, mut look: impl FnMut() -> Result<(), Broken>) -> End {
+    /// Waits for a signal, or for an error from `check`.
+    async fn wait(mut self, every: Duration, mut check: impl FnMut() -> Result<(), Broken>) -> End {
         loop {
             if let Ok(name) = timeout(every, &mut self.first).await {
-                return End::Signal(name.unwrap_or("the end of the listener"));
+                return End::Signal(name.unwrap_or("the end of the signal handler"));
             }
-            if let Err(broken) = look() {
+            if let Err(broken) = check() {
                 return End::Broken(broken);
             }
         }
@@ -291,7 +288,7 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str 
 
 #[expect(
     clippy::exit,
-    reason = "asked for twice; the kernel takes down what we hold"
+    reason = "the second signal; the kernel releases all resources"
 )]
 fn end_now() -> ! {
     log::flush();

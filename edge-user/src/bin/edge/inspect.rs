@@ -8,7 +8,7 @@ use crate::error::CommandError;
 use crate::print::{outln, print_json};
 use crate::{progress, ticket};
 
-/// Show the content of a ticket. Never shows the key.
+/// Show the content of a ticket, without the key.
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// The ticket, private or public: @FILE, - for standard input, or the ticket itself.

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Ticket file (mode 0600), or - for standard output unless that is a terminal.
     #[arg(long, value_name = "FILE", value_parser = path())]
     ticket_out: PathBuf,
-    /// Public ticket file, or -. A public ticket has no key; operators need it.
+    /// Public ticket file, or -. A public ticket identifies the object, but has no key.
     #[arg(long, value_name = "FILE", value_parser = path())]
     public_ticket_out: Option<PathBuf>,
     /// Overwrite existing ticket files.
