@@ -251,7 +251,7 @@ fn what_is_wrong_is_one_line_and_exit_code_78() {
         ),
         (
             good.replace("/origin", "/missing"),
-            ["edged.toml:5: origin[0].url", "make it"],
+            ["edged.toml:5: origin[0].url", "create it"],
         ),
         (
             good.replace("16MiB", "16MB"),

@@ -31,20 +31,19 @@ fn check_interface(name: &str) -> Result<(), String> {
     match Network::open().and_then(|network| network.interface(name)) {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(format!(
-            "this machine has no interface \"{name}\"; see `ip link`"
+            "this host has no interface \"{name}\"; see `ip link`"
         )),
         Err(error) => Err(format!(
-            "the kernel does not answer questions about interfaces: {error}; allow AF_NETLINK \
-             sockets"
+            "cannot query interfaces: {error}; allow AF_NETLINK sockets"
         )),
     }
 }
 
 fn check_directory(path: &Path) -> Result<(), String> {
-    // Listing it proves more than looking at it: it is a directory, and we may read it.
+    // Listing it verifies that it is a readable directory.
     fs::read_dir(path).map(drop).map_err(|error| {
         format!(
-            "{} cannot be listed: {error}; make it, or name another directory",
+            "{} cannot be listed: {error}; create it, or choose another directory",
             path.display()
         )
     })
@@ -62,21 +61,21 @@ pub(super) fn read_secret(config: &Config) -> Result<Option<Undumped<u8>>, Confi
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(refuse(format!(
-            "{name} has mode {mode:04o}, so that others can make cookies: chmod 0600 it, and write \
-             a new secret if they may have read it"
+            "{name} has mode {mode:04o}, so other users can forge cookies: chmod 0600 it, and \
+             create a new secret if they may have read it"
         )));
     }
     let secret = read_undumped(file, most + 1).map_err(unreadable)?;
     if !SECRET_BYTES.contains(&secret.len()) || secret.iter().all(|byte| *byte == 0) {
         return Err(refuse(format!(
-            "{name} must hold {least} to {most} random bytes, not all of them zero; \
-             make one with: (umask 077; head -c {least} /dev/urandom > {name})"
+            "{name} must contain {least} to {most} random bytes, not all zero; \
+             create one with: (umask 077; head -c {least} /dev/urandom > {name})"
         )));
     }
     Ok(Some(secret))
 }
 
-/// A file, or as much of it as this, with no copy elsewhere.
+/// Reads up to `most_bytes` without a copy elsewhere.
 fn read_undumped(mut file: File, most_bytes: usize) -> io::Result<Undumped<u8>> {
     let mut bytes = Undumped::new(most_bytes)?;
     let mut len = 0;
@@ -90,13 +89,13 @@ fn read_undumped(mut file: File, most_bytes: usize) -> io::Result<Undumped<u8>> 
     Ok(bytes)
 }
 
-/// The folder may be missing, `edged` makes it; what is above it must be folders.
+/// The directory may be missing, as `edged` creates it; those above it must be directories.
 fn check_socket_parent(socket: &Path) -> Result<(), String> {
     let existing = socket.ancestors().skip(1).find(|path| path.exists());
     match existing {
         Some(path) if path.is_dir() => Ok(()),
         _ => Err(format!(
-            "{} is not in a directory; name another place",
+            "{} is not in a directory; choose another path",
             socket.display()
         )),
     }

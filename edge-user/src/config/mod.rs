@@ -38,7 +38,7 @@ impl Config {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
             let message = format!(
-                "cannot be read: {error}; name another file with --config, or start from \
+                "cannot be read: {error}; set another file with --config, or start from \
                  edged.example.toml"
             );
             ConfigError::new(&name, &message)

@@ -1,4 +1,4 @@
-//! What values must be to each other, and which of them this version cannot do without.
+//! Required values, and constraints between values.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,14 +17,11 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     check_interfaces(config)?;
     check_listen(config)?;
     if config.origins.is_empty() {
-        return Err(config.error(
-            "origin",
-            "nothing to fill from; add an [[origin]] with its url",
-        ));
+        return Err(config.error("origin", "missing; add an [[origin]] with a url"));
     }
     if config.origins.len() > ORIGINS_MAX {
         let message = format!(
-            "{} origins; no more than {ORIGINS_MAX} are asked",
+            "{} origins are too many; use {ORIGINS_MAX} at most",
             config.origins.len()
         );
         return Err(config.error("origin", &message));
@@ -44,12 +41,12 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
 fn check_interfaces(config: &Config) -> Result<(), ConfigError> {
     let names = &config.service.interfaces;
     if names.is_empty() {
-        let message = "missing; name the interfaces to serve on: [\"eth0\"]";
+        let message = "missing; list the interfaces to serve on, such as [\"eth0\"]";
         return Err(config.error("service.interfaces", message));
     }
     if names.len() > INTERFACES_MAX {
         let message = format!(
-            "{} interfaces are too many; serve {INTERFACES_MAX} at most",
+            "{} interfaces are too many; use {INTERFACES_MAX} at most",
             names.len()
         );
         return Err(config.error("service.interfaces", &message));
@@ -63,7 +60,7 @@ fn check_interfaces(config: &Config) -> Result<(), ConfigError> {
         {
             format!("\"{name}\" is not an interface name; see `ip link`")
         } else if !seen.insert(name) {
-            format!("\"{name}\" is there twice; remove one")
+            format!("\"{name}\" is listed twice; remove one")
         } else {
             continue;
         };
@@ -75,7 +72,7 @@ fn check_interfaces(config: &Config) -> Result<(), ConfigError> {
 fn check_listen(config: &Config) -> Result<(), ConfigError> {
     let listen = &config.service.listen;
     let Some(first) = listen.first() else {
-        let message = "missing; name the addresses clients ask: [\"192.0.2.10:7347\"]";
+        let message = "missing; list the service addresses, such as [\"192.0.2.10:7347\"]";
         return Err(config.error("service.listen", message));
     };
     if listen.len() > LISTEN_COUNT_MAX {
@@ -87,21 +84,21 @@ fn check_listen(config: &Config) -> Result<(), ConfigError> {
     }
     let mut seen = BTreeSet::new();
     for (index, address) in listen.iter().enumerate() {
-        let wrong = unfit(*address).map(String::from).or_else(|| {
+        let wrong = unusable(*address).map(String::from).or_else(|| {
             if address.port() != first.port() {
                 return Some(format!(
-                    "the XDP program compares one port, so all addresses share it; use port {}",
+                    "all addresses must have the same port; use port {}",
                     first.port()
                 ));
             }
             if address.ip().is_loopback() && config.xdp.mode != XdpMode::Off {
                 return Some(format!(
-                    "no interface but lo carries a loopback address, and XDP sees none of it; set \
-                     xdp.mode = \"off\", or serve another address (xdp.mode is \"{}\")",
+                    "XDP cannot serve a loopback address; set xdp.mode = \"off\", or use another address \
+                     (xdp.mode is \"{}\")",
                     config.xdp.mode
                 ));
             }
-            (!seen.insert(address)).then(|| String::from("is there twice; remove one"))
+            (!seen.insert(address)).then(|| String::from("is listed twice; remove one"))
         });
         if let Some(wrong) = wrong {
             let key = format!("service.listen[{index}]");
@@ -111,20 +108,20 @@ fn check_listen(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Why nobody can be answered from this address.
-fn unfit(address: SocketAddr) -> Option<&'static str> {
+/// Why this cannot be a service address.
+fn unusable(address: SocketAddr) -> Option<&'static str> {
     let ip = address.ip();
     if ip.is_unspecified() {
         return Some(
-            "a wildcard cannot be served; replies leave from the address that was asked, \
-                     so name each one",
+            "a wildcard cannot be served, as a reply is sent from the address of its request; list \
+             each address",
         );
     }
     if ip.is_multicast() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()) {
-        return Some("multicast and broadcast cannot be served; name a unicast address");
+        return Some("multicast and broadcast cannot be served; use a unicast address");
     }
     if matches!(ip, IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some()) {
-        return Some("an IPv4 address in IPv6 clothes; write it as IPv4");
+        return Some("an IPv4-mapped IPv6 address; write it as IPv4");
     }
-    (address.port() == 0).then_some("port 0 cannot be asked; use 7347")
+    (address.port() == 0).then_some("port 0 is not valid; use 7347")
 }

@@ -50,10 +50,10 @@ fn the_example_is_the_defaults() {
 /// Key to replace, what is written instead, key in the message, words in the message.
 #[rustfmt::skip]
 const BAD_VALUES: &[(&str, &str, &str, &str)] = &[
-    ("interfaces", "interfaces = []", "service.interfaces", "name the interface"),
-    ("interfaces", "interfaces = ['a', 'b', 'a']", "service.interfaces[2]", "there twice"),
+    ("interfaces", "interfaces = []", "service.interfaces", "list the interfaces"),
+    ("interfaces", "interfaces = ['a', 'b', 'a']", "service.interfaces[2]", "listed twice"),
     ("interfaces", "interfaces = ['a', '']", "service.interfaces[1]", "ip link"),
-    ("interfaces", "interfaces = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']", "service.interfaces", "serve 8 at most"),
+    ("interfaces", "interfaces = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']", "service.interfaces", "use 8 at most"),
     ("interfaces", "interfaces = ['../x']", "service.interfaces[0]", "ip link"),
     ("interfaces", "interfaces = ['sixteen-bytes-xx']", "service.interfaces", "ip link"),
     ("interfaces", "interfaces = 'eth0'", "service.interfaces", "sequence"),
@@ -66,7 +66,7 @@ const BAD_VALUES: &[(&str, &str, &str, &str)] = &[
     ("listen", "listen = ['[ff02::1]:7347']", "service.listen[0]", "unicast"),
     ("listen", "listen = ['[::ffff:10.0.0.1]:7347']", "service.listen[0]", "as IPv4"),
     ("listen", "listen = ['10.0.0.1:0']", "service.listen[0]", "7347"),
-    ("listen", "listen = ['10.0.0.1:1', '10.0.0.2:2']", "service.listen[1]", "one port"),
+    ("listen", "listen = ['10.0.0.1:1', '10.0.0.2:2']", "service.listen[1]", "same port"),
     ("listen", "listen = ['10.0.0.1:1', '10.0.0.1:1']", "service.listen[1]", "twice"),
     ("vlans", "vlans = ['0']", "xdp.vlans[0]", "1 to 4094"),
     ("vlans", "vlans = ['untagged', '4095']", "xdp.vlans[1]", "1 to 4094"),
@@ -80,22 +80,22 @@ const BAD_VALUES: &[(&str, &str, &str, &str)] = &[
     ("max_burst", "max_burst = 0", "service.max_burst", "1 to 128"),
     ("max_burst", "max_burst = 129", "service.max_burst", "1 to 128"),
     ("max_burst", "max_burst = -1", "service.max_burst", "1 to 128"),
-    ("sender", "sender = 'auto'", "service.sender", "not built yet in this version; use \"gso\""),
+    ("sender", "sender = 'auto'", "service.sender", "not supported in this version; use \"gso\""),
     ("sender", "sender = 'udp'", "service.sender", "use \"gso\""),
     ("mode", "mode = 'skb'", "xdp.mode", "\"native\" or \"generic\" or \"off\""),
-    ("bind", "bind = 'zerocopy'", "xdp.bind", "not built yet"),
+    ("bind", "bind = 'zerocopy'", "xdp.bind", "not supported"),
     ("bind", "bind = 'zero'", "xdp.bind", "\"copy\" or \"auto\""),
     ("busy_poll", "busy_poll = 1", "xdp.busy_poll", "boolean"),
     ("secret_file", "secret_file = 'secret'", "cookie.secret_file", "absolute"),
-    ("arena", "arena = 'file:/dev/hugepages/x'", "store.arena", "not built yet"),
+    ("arena", "arena = 'file:/dev/hugepages/x'", "store.arena", "not supported"),
     ("arena", "arena = 'disk'", "store.arena", "use \"memory\""),
     ("size", "size = '1GB'", "store.size", "1GiB"),
     ("size", "size = 1073741824", "store.size", "invalid type"),
     ("size", "size = '15MiB'", "store.size", "16MiB or more"),
     ("hugepages", "hugepages = true", "store.hugepages", "invalid type"),
     ("url", "url = '/srv/origin'", "origin[0].url", "file:///absolute/path"),
-    ("url", "url = 'file://srv/origin'", "origin[0].url", "three slashes"),
-    ("url", "url = 's3://bucket'", "origin[0].url", "not built yet"),
+    ("url", "url = 'file://srv/origin'", "origin[0].url", "no absolute path"),
+    ("url", "url = 's3://bucket'", "origin[0].url", "not supported"),
     ("url", "urls = 'file:///x'", "origin[0].urls", "unknown field"),
     ("socket", "socket = ''", "admin.socket", "absolute"),
     ("socket", "socket = 'admin.sock'", "admin.socket", "absolute"),
@@ -161,7 +161,7 @@ fn a_missing_or_unknown_section_is_named() {
         "[[origin]]\nurl = 'file:///srv/a'\n".repeat(9)
     );
     let many = parse(&nine).unwrap_err().to_string();
-    assert!(many.contains("9 origins; no more than 8"), "{many}");
+    assert!(many.contains("9 origins are too many; use 8"), "{many}");
     let unknown = parse("\n[servcie]\n").unwrap_err().to_string();
     assert!(
         unknown.starts_with("edged.toml:2: servcie: unknown field"),

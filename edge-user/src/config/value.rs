@@ -73,12 +73,12 @@ words! {
 words! {
     /// How the `AF_XDP` sockets are bound; `auto` tries the best and says what it got.
     Bind { Copy = "copy", Auto = "auto" }
-    later { "zerocopy" => "is not built yet in this version; use \"copy\" or \"auto\"" }
+    later { "zerocopy" => "is not supported in this version; use \"copy\" or \"auto\"" }
 }
 words! {
     /// Which way DATA leaves.
     Sender { Gso = "gso", Xsk = "xsk" }
-    later { "auto" => "is not built yet in this version; use \"gso\" or \"xsk\"" }
+    later { "auto" => "is not supported in this version; use \"gso\" or \"xsk\"" }
 }
 words! {
     /// Whether the arena must lie in hugepages.
@@ -109,7 +109,7 @@ impl TryFrom<String> for Arena {
     fn try_from(text: String) -> Result<Self, String> {
         if text.starts_with("file:") {
             return Err(format!(
-                "\"{text}\" is not built yet in this version; use \"memory\""
+                "\"{text}\" is not supported in this version; use \"memory\""
             ));
         }
         if text == "memory" {
@@ -148,10 +148,10 @@ impl TryFrom<String> for OriginUrl {
         match scheme {
             "file" if rest.starts_with('/') => Ok(Self::Directory(PathBuf::from(rest))),
             "file" => Err(format!(
-                "\"{text}\" has no absolute path; write three slashes: file:///absolute/path"
+                "\"{text}\" has no absolute path; use file:///absolute/path"
             )),
             _ => Err(format!(
-                "\"{scheme}://\" is not built yet in this version; use file:///absolute/path"
+                "\"{scheme}://\" is not supported in this version; use file:///absolute/path"
             )),
         }
     }
@@ -181,7 +181,7 @@ impl TryFrom<String> for ListenAddress {
 
     fn try_from(text: String) -> Result<Self, String> {
         let address = text.parse().map_err(|error: AddrParseError| {
-            format!("\"{text}\": {error}; write 192.0.2.10:7347 or [2001:db8::10]:7347")
+            format!("\"{text}\": {error}; use 192.0.2.10:7347 or [2001:db8::10]:7347")
         });
         address.map(Self)
     }
@@ -209,7 +209,7 @@ impl TryFrom<String> for Vlan {
     fn try_from(text: String) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "\"{text}\" is no VLAN; write \"untagged\", an id from 1 to 4094 as in \"100\", or \
+                "\"{text}\" is not a VLAN; use \"untagged\", an id from 1 to 4094 such as \"100\", or \
                  \"7.100\" for 802.1Q id 100 inside 802.1ad id 7"
             )
         };
@@ -266,7 +266,7 @@ pub(super) fn store_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::E
 fn parse_size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let wrong =
-        || format!("\"{text}\" is not a size; write a whole number and its unit, such as 1GiB");
+        || format!("\"{text}\" is not a size; use a whole number with a unit, such as 1GiB");
     let (number, shift) = UNITS
         .iter()
         .find_map(|(unit, shift)| text.strip_suffix(unit).map(|number| (number, shift)))
@@ -298,7 +298,7 @@ pub(super) fn socket_path<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf,
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_BYTES_MAX {
         return Err(Error::custom(format!(
-            "{length} bytes are too long for a socket's path; use {SOCKET_PATH_BYTES_MAX} at most"
+            "{length} bytes are too long for a socket path; use {SOCKET_PATH_BYTES_MAX} at most"
         )));
     }
     Ok(path)
@@ -309,7 +309,7 @@ fn absolute(path: PathBuf) -> Result<PathBuf, String> {
         Ok(path)
     } else {
         Err(format!(
-            "\"{}\" is not an absolute path; begin it with /",
+            "\"{}\" is not an absolute path; start it with /",
             path.display()
         ))
     }
@@ -324,7 +324,7 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(
     }
     text.parse().map(Some).map_err(|error: AddrParseError| {
         Error::custom(format!(
-            "\"{text}\": {error}; write 127.0.0.1:9347, or \"\" for off"
+            "\"{text}\": {error}; use 127.0.0.1:9347, or \"\" to disable"
         ))
     })
 }

@@ -60,7 +60,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         &ground,
         &no_origin,
         78,
-        &["origin[0].url", "missing", "make it"],
+        &["origin[0].url", "missing", "create it"],
     );
     let elsewhere = Settings {
         listen: vec!["10.71.0.99:7347".parse().unwrap()],

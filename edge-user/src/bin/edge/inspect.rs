@@ -50,9 +50,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), CommandError> {
     )?;
     outln!("chunks        {}", shape.data_chunks())?;
     outln!(
-        "index chunks  {} on {} levels",
+        "index chunks  {} ({})",
         shape.index_chunks(),
-        shape.depth()
+        progress::count(shape.depth() as u64, "level")
     )?;
     outln!("root          {root}")?;
     outln!("public ticket {}", public.encode())?;

@@ -21,6 +21,12 @@ pub(crate) fn human(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }
 
+/// A number of things, such as "1 chunk" or "2 chunks".
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 pub(crate) fn rate(bytes: u64, seconds: f64) -> String {
     #[expect(
         clippy::cast_precision_loss,

@@ -151,10 +151,9 @@ fn report(
     // Separate lines, whatever the names contain.
     let lines = [
         format!(
-            "sealed {name} ({}, {chunks} {}, {})",
+            "sealed {name} ({}, {})",
             progress::human(shape.size_bytes()),
-            if chunks == 1 { "chunk" } else { "chunks" },
-            progress::rate(shape.size_bytes(), seconds),
+            progress::count(chunks, "chunk"),
         ),
         format!("root   {root}"),
         format!(

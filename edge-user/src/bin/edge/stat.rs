@@ -194,7 +194,7 @@ fn chunks(out: &mut impl Write, snapshot: &Snapshot) -> fmt::Result {
     let origin = &snapshot.origin;
     writeln!(
         out,
-        "origin    {} fetches, {}, {} under way",
+        "origin    {} fetches, {}, {} in flight",
         origin.fetches_total,
         progress::human(origin.bytes_total),
         origin.in_flight
