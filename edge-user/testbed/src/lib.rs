@@ -13,6 +13,14 @@ pub mod daemon;
 pub mod machine;
 /// Two namespaces and the link between them.
 pub mod bed;
+/// A client that asks for what it likes.
+#[cfg(feature = "packets")]
+pub mod client;
+/// Frames, made and read.
+#[cfg(feature = "packets")]
+pub mod packet;
+/// Whole frames, in and out.
+pub mod raw_socket;
 /// Memory in large pages.
 pub mod hugepages;
 /// What was changed, on disk, in case this process is killed.

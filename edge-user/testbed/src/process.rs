@@ -102,7 +102,7 @@ pub struct Ended {
 
 /// Waits for the end of a child, whatever end that is; none when it was ended because that is
 /// enough. Its standard error is a pipe.
-pub fn watch(mut child: Child, enough: impl Fn() -> bool) -> Result<Option<Ended>> {
+pub fn watch(mut child: Child, mut enough: impl FnMut() -> bool) -> Result<Option<Ended>> {
     let said = collect(child.stderr.take());
     loop {
         if let Some(status) = child.try_wait().context("lost sight of a child process")? {

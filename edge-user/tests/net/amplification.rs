@@ -1,16 +1,18 @@
 //! I14: nobody gets more than he sent, on any path.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use edge_ebpf::golden::build;
-use edge_ebpf::wire::{Cookie, WELCOME_HEADER_BYTES, Welcome};
+use edge_ebpf::frame::ETHERNET_BYTES;
+use edge_ebpf::wire::Cookie;
+use edge_testbed::client::Client;
+use edge_testbed::packet;
+use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan, offload};
 use crate::objects::Object;
-use crate::tap::{self, Heard, Tap, ip_bytes};
 use crate::trace::{Answer, Bait, Row, WORDS, Wrapping, rows};
 
 /// When nothing came for this long, nothing more will.
@@ -80,55 +82,45 @@ fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static
 
 /// A cookie of the reader's own address.
 pub(crate) fn cookie(ground: &Ground) -> Cookie {
-    let socket = ground
-        .reader
-        .enter(|| UdpSocket::bind("0.0.0.0:0").unwrap())
-        .unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
-    socket
-        .send_to(&build::hello(1232), ground.service_v4())
-        .unwrap();
-    let mut answer = [0; 2048];
-    let length = socket.recv(&mut answer).unwrap();
-    assert_eq!(length, 1232);
-    Welcome::decode(answer.first_chunk::<WELCOME_HEADER_BYTES>().unwrap())
-        .unwrap()
-        .cookie
+    let client = Client::greet(&ground.reader, Ipv4Addr::UNSPECIFIED, ground.service_v4());
+    client.unwrap().cookie
 }
 
-/// Sends the trace; gives what came back, by whom it was for.
-pub(crate) fn answers(ground: &Ground, rows: &[Row]) -> HashMap<IpAddr, Vec<Heard>> {
-    let tap = Tap::on(&ground.reader);
+/// Sends the trace; gives the frames that came back, by whom they were for.
+pub(crate) fn answers(ground: &Ground, rows: &[Row]) -> HashMap<IpAddr, Vec<Vec<u8>>> {
+    let tap = RawSocket::on(&ground.reader).unwrap();
     for frame in rows.iter().flat_map(|row| &row.frames) {
-        tap.send(frame);
+        assert!(tap.send(frame).unwrap());
     }
-    let mut heard: HashMap<IpAddr, Vec<Heard>> = HashMap::new();
-    while let Some(frame) = tap.receive(SILENCE) {
-        if let Some(packet) = tap::read(&frame) {
-            heard.entry(packet.to).or_default().push(packet);
+    let mut heard: HashMap<IpAddr, Vec<Vec<u8>>> = HashMap::new();
+    while let Some(frame) = tap.receive(SILENCE).unwrap() {
+        if let Some(to) = packet::read(&frame).map(|packet| packet.to.ip()) {
+            heard.entry(to).or_default().push(frame);
         }
     }
     heard
 }
 
-fn assert_right(row: &Row, heard: &[Heard]) {
+fn assert_right(row: &Row, heard: &[Vec<u8>]) {
     let name = format!("{}, {:?}, from {}", row.name, row.wrapping, row.source);
-    let bytes_in: usize = row.frames.iter().map(|frame| ip_bytes(frame)).sum();
-    let bytes_out: usize = heard.iter().map(|packet| packet.ip_bytes).sum();
+    let packets = heard.iter().map(|frame| packet::read(frame).unwrap());
+    let packets: Vec<_> = packets.collect();
+    let bytes_in: usize = row
+        .frames
+        .iter()
+        .map(|frame| frame.len() - ETHERNET_BYTES)
+        .sum();
+    let bytes_out: usize = packets.iter().map(|packet| packet.ip_bytes).sum();
     assert!(
         bytes_out <= bytes_in,
         "I14: {name}: {bytes_in} bytes in, {bytes_out} out"
     );
     assert_eq!(heard.len(), usize::from(row.answer.is_some()), "{name}");
-    for packet in heard {
-        let payload = packet
-            .payload
-            .as_deref()
-            .unwrap_or_else(|| panic!("{name}: not UDP"));
+    for packet in packets {
+        let payload = packet.payload();
+        let payload = payload.unwrap_or_else(|| panic!("{name}: not UDP"));
         assert!(row.answer.unwrap().is(payload), "{name}: {payload:x?}");
-        assert!(packet.checksum_is_right, "{name}");
+        assert!(packet.checksum_is_right(), "{name}");
         let repeats = payload.windows(WORDS.len()).any(|window| window == WORDS);
         assert!(!repeats, "{name}: words came back");
     }

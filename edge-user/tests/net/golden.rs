@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use edge_ebpf::golden::{self, Case, Expect};
 use edge_ebpf::reason::Reason;
+use edge_testbed::raw_socket::RawSocket;
 use edge_user::counters::{ReasonCounts, Snapshot, sum};
 
 use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
-use crate::tap::Tap;
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -42,14 +42,14 @@ fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str
             ..settings(&ground, sender)
         },
     );
-    let tap = Tap::on(&ground.reader);
+    let tap = RawSocket::on(&ground.reader).unwrap();
     let mut before = counts(&edged.settled());
     let cases = match xdp {
         "generic" => golden::generic(),
         _ => golden::all(),
     };
     for case in cases {
-        tap.send(&case.frame);
+        assert!(tap.send(&case.frame).unwrap(), "{}", case.name);
         let now = wait::until(PATIENCE, || {
             let now = counts(&edged.stat());
             (sum(&now) > sum(&before)).then_some(now)
@@ -88,9 +88,9 @@ fn reason(expect: &Expect) -> Reason {
     }
 }
 
-fn assert_answered(case: &Case, tap: &Tap) {
+fn assert_answered(case: &Case, tap: &RawSocket) {
     let answer = loop {
-        let frame = tap.receive(PATIENCE);
+        let frame = tap.receive(PATIENCE).unwrap();
         let frame = frame.unwrap_or_else(|| panic!("{}: no answer", case.name));
         // The kernel asks who 192.0.2.7 is, on behalf of the socket path: nobody answers it.
         if frame

@@ -10,10 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use edge_ebpf::golden::build::{self, Build};
-use edge_ebpf::wire::SERVICE_PORT;
+use edge_ebpf::golden::build::Build;
 use edge_testbed::bed::{self, Bed};
-use edge_testbed::{place, process};
+use edge_testbed::{packet, place, process};
 use tempfile::TempDir;
 
 pub(crate) use edge_testbed::bed::{Plan, Side};
@@ -65,24 +64,18 @@ impl Ground {
 
     /// A frame of the reader's to the service, made by hand.
     pub(crate) fn request(&self, v6: bool, payload: Vec<u8>) -> Build {
-        let (build, from, to) = if v6 {
-            let address = |side: &Side| side.ipv6.octets().to_vec();
-            (
-                build::v6(payload),
-                address(&self.reader),
-                address(&self.edge),
-            )
+        let from: IpAddr = if v6 {
+            self.reader.ipv6.into()
         } else {
-            let address = |side: &Side| side.ipv4.octets().to_vec();
-            (
-                build::v4(payload),
-                address(&self.reader),
-                address(&self.edge),
-            )
+            self.reader.ipv4.into()
         };
-        build
-            .source(&from, 40_000)
-            .destination(&to, SERVICE_PORT)
+        self.request_from(from, payload)
+    }
+
+    /// The same, from a forged address.
+    pub(crate) fn request_from(&self, from: IpAddr, payload: Vec<u8>) -> Build {
+        let service = self.services()[usize::from(from.is_ipv6())];
+        packet::datagram((from, 40_000).into(), service, payload)
             .macs(self.reader.mac, self.edge.mac)
     }
 

@@ -1,18 +1,17 @@
 //! What the kernel does to datagrams before the edge sees them, and what it lets through.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use edge_ebpf::golden::build::{self, Build};
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::Welcome;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::UdpGsoSegment;
+use edge_testbed::client::Client;
+use edge_testbed::packet;
+use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
 use crate::ground::Ground;
 use crate::objects::Object;
-use crate::tap::{self, Tap};
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -27,43 +26,22 @@ fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
     };
     let edged = Edged::start(&ground, &setup);
     object.fetch(&ground, ground.service_v4());
-    for address in [ground.service_v4(), ground.service_v6()] {
-        let any: SocketAddr = if address.is_ipv4() {
-            (ground.reader.ipv4, 0).into()
-        } else {
-            (ground.reader.ipv6, 0).into()
-        };
-        let socket = ground
-            .reader
-            .enter(|| UdpSocket::bind(any))
-            .unwrap()
-            .unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket.connect(address).unwrap();
-        let mut buffer = [0; 2048];
-        let mut next = || {
-            let length = socket.recv(&mut buffer).expect("an answer");
-            buffer[..length].to_vec()
-        };
-        // Cut to datagrams of this length, on this link only behind the edge's program.
-        let send = |segment_bytes: i32, payload: &[u8]| {
-            setsockopt(&socket, UdpGsoSegment, &segment_bytes).unwrap();
-            assert_eq!(socket.send(payload).unwrap(), payload.len());
-        };
-        send(0, &build::hello(1232));
-        let welcome = Welcome::decode(next().first_chunk().unwrap()).unwrap();
-        let get = |want| build::get(welcome.cookie, object.chunk_id(), want);
-        let mut kinds = |segment_bytes, first: Vec<u8>, second: Vec<u8>| {
-            send(segment_bytes, &[first, second].concat());
-            let mut heard = [next(), next()].map(|answer| [answer[1], answer[2]]);
+    let from: [IpAddr; 2] = [ground.reader.ipv4.into(), ground.reader.ipv6.into()];
+    for (from, edge) in from.into_iter().zip(ground.services()) {
+        let client = Client::greet(&ground.reader, from, edge).unwrap();
+        let get = |want| client.get(object.chunk_id(), want).to_vec();
+        let kinds = |first: Vec<u8>, second: Vec<u8>| {
+            let both = [&first[..], &second].concat();
+            client.send_as_one(first.len(), &both).unwrap();
+            let mut heard = [(); 2].map(|()| {
+                let answer = client.receive().unwrap();
+                [answer[1], answer[2]]
+            });
             heard.sort_unstable();
             heard
         };
-        assert_eq!(kinds(64, get(1), get(2)), [[0x14, 0], [0x14, 1]]);
-        assert_eq!(
-            kinds(1232, build::hello(1232), get(4)),
-            [[0x12, 4], [0x14, 2]]
-        );
+        assert_eq!(kinds(get(1), get(2)), [[0x14, 0], [0x14, 1]]);
+        assert_eq!(kinds(build::hello(1232), get(4)), [[0x12, 4], [0x14, 2]]);
     }
     let stat = edged.settled();
     assert_eq!(
@@ -86,7 +64,7 @@ fn a_greeting_is_answered_or_not_alike_by_program_and_socket() {
             ..settings(&ground, "gso")
         };
         let edged = Edged::start(&ground, &setup);
-        let tap = Tap::on(&ground.reader);
+        let tap = RawSocket::on(&ground.reader).unwrap();
         let hello = |v6| ground.request(v6, build::hello(1232));
         let from = ground.reader.mac;
         let group = [0x01, 0x00, 0x5e, 0, 0, 1];
@@ -95,10 +73,10 @@ fn a_greeting_is_answered_or_not_alike_by_program_and_socket() {
         let mut damaged = hello(false).frame();
         damaged[24] ^= 1;
         let answered = |frame: &[u8]| {
-            tap.send(frame);
+            assert!(tap.send(frame).unwrap());
             let welcome = || loop {
-                let frame = tap.receive(PATIENCE)?;
-                let payload = tap::read(&frame).and_then(|heard| heard.payload);
+                let frame = tap.receive(PATIENCE).unwrap()?;
+                let payload = packet::read(&frame).and_then(|packet| packet.payload());
                 if payload.is_some_and(|payload| payload.starts_with(&[0xed, 0x12])) {
                     return Some(());
                 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use edge_ebpf::golden::build;
 use edge_ebpf::reason::Reason;
+use edge_testbed::raw_socket::RawSocket;
 use edge_user::clock;
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, Settings, settings};
 use crate::ground::{Ground, ip};
 use crate::objects::Object;
-use crate::tap::Tap;
 use crate::wait::{self, ANSWER_TIME_MAX, pause};
 
 with_each_sender!(
@@ -68,7 +68,7 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     assert!(steered() > before, "hits take the kernel's path");
 
     // Nobody is greeted at an address that was removed; it is served again when it is back.
-    let tap = Tap::on(&ground.reader);
+    let tap = RawSocket::on(&ground.reader).unwrap();
     let macs = (ground.reader.mac, [2, 0, 0, 0, 0, 0x99]);
     let hello = ground
         .request(false, build::hello(1232))
@@ -77,12 +77,12 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     in_edge("address del 10.71.0.1/24 dev edge0");
     assert!(ails(&edged, "address_removed"), "{}", edged.log());
     let before = welcomes();
-    tap.send(&hello.frame());
+    assert!(tap.send(&hello.frame()).unwrap());
     pause(Duration::from_millis(200));
     assert_eq!(welcomes(), before, "greeted at an address that is gone");
     in_edge("address add 10.71.0.1/24 dev edge0");
     assert!(ails(&edged, ""), "{}", edged.log());
-    tap.send(&hello.frame());
+    assert!(tap.send(&hello.frame()).unwrap());
     let greeted = wait::until(ANSWER_TIME_MAX, || (welcomes() > before).then_some(()));
     assert!(greeted.is_some(), "{}", edged.log());
 

@@ -59,8 +59,6 @@ mod ground;
 mod daemon;
 /// Sealed files, and how they are fetched.
 mod objects;
-/// Whole frames, in and out.
-mod tap;
 /// Datagrams an edge must distrust, from many forged sources, in many wrappings.
 mod trace;
 /// Waits, with an end.

@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use edge_ebpf::wire::ChunkId;
+use edge_testbed::client::chunk_id;
+use edge_testbed::objects::files;
 use sha2::{Digest, Sha256};
 
 use crate::ground::{Ground, Side, program};
@@ -140,30 +142,13 @@ impl Object {
 
     /// Name of one of its chunks.
     pub(crate) fn chunk_id(&self) -> ChunkId {
-        let name = self.chunks[0].file_name().unwrap().to_str().unwrap();
-        let byte = |at: usize| u8::from_str_radix(&name[2 * at..2 * at + 2], 16).unwrap();
-        ChunkId(std::array::from_fn(byte))
+        chunk_id(&self.chunks[0]).unwrap()
     }
 }
 
 /// Every chunk file of an origin.
 pub(crate) fn chunk_files(origin: &Path) -> Vec<PathBuf> {
-    let mut folders = vec![origin.join("chunks")];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = fs::read_dir(&folder) else {
-            continue;
-        };
-        for entry in entries {
-            let entry = entry.unwrap();
-            let place = if entry.file_type().unwrap().is_dir() {
-                &mut folders
-            } else {
-                &mut files
-            };
-            place.push(entry.path());
-        }
-    }
+    let mut files = files::under(&origin.join("chunks")).unwrap_or_default();
     files.sort_unstable();
     files
 }

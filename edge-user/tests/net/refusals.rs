@@ -1,80 +1,27 @@
 //! What a GET is refused with, datagram by datagram, in both ways in.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use edge_ebpf::reason::Reason;
-use edge_ebpf::wire::{ChunkId, Cookie, Get, HELLO_BYTES_MIN, Hello, Nack, NackCode, Welcome};
-
+use edge_ebpf::wire::{ChunkId, Nack, NackCode};
+use edge_testbed::client::{Client, absent};
 use edge_user::clock;
 use edge_user::counters::packets;
 use edge_user::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES};
 
 use crate::daemon::{Edged, settings};
-use crate::ground::{Ground, ip};
+use crate::ground::Ground;
 use crate::objects::Object;
 use crate::wait;
 
-/// A reader that asks for one thing at a time.
-struct Asker {
-    socket: UdpSocket,
-    cookie: Cookie,
-}
-
-impl Asker {
-    fn greet(ground: &Ground, edge: SocketAddr) -> Self {
-        Self::greet_from(ground, Ipv4Addr::UNSPECIFIED, edge)
-    }
-
-    fn greet_from(ground: &Ground, source: Ipv4Addr, edge: SocketAddr) -> Self {
-        let socket = ground
-            .reader
-            .enter(|| {
-                let socket = UdpSocket::bind((source, 0)).unwrap();
-                socket.connect(edge).unwrap();
-                socket
-            })
-            .unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(2)))
-            .unwrap();
-        let mut hello = Hello {
-            nonce: *b"refusals",
-        }
-        .encode()
-        .to_vec();
-        hello.resize(HELLO_BYTES_MIN, 0);
-        socket.send(&hello).unwrap();
-        let mut answer = [0; 2048];
-        let len = socket.recv(&mut answer).unwrap();
-        assert_eq!(len, hello.len());
-        let welcome = Welcome::decode(answer.first_chunk().unwrap()).unwrap();
-        assert_eq!(welcome.nonce, *b"refusals");
-        Self {
-            socket,
-            cookie: welcome.cookie,
-        }
-    }
-
-    fn ask(&self, id: ChunkId, want: u128) {
-        let get = Get {
-            cookie: self.cookie,
-            id,
-            want,
-        };
-        self.socket.send(&get.encode()).unwrap();
-    }
-
-    /// The next NACK, which must be an answer to this GET.
-    fn refusal(&self, id: &ChunkId) -> (NackCode, u32) {
-        let mut datagram = [0; 2048];
-        let len = self.socket.recv(&mut datagram).unwrap();
-        assert_eq!(len, 24, "a NACK");
-        let nack = Nack::decode(datagram.first_chunk().unwrap()).unwrap();
-        assert_eq!((nack.tag, nack.echo), (id.tag(), self.cookie.value));
-        (nack.code, nack.retry_ms)
-    }
+/// The next NACK, which must be an answer to a GET for this chunk.
+fn refusal(client: &Client, id: &ChunkId) -> (NackCode, u32) {
+    let answer = client.receive().unwrap();
+    let nack = Nack::decode(answer.as_slice().try_into().expect("a NACK")).unwrap();
+    assert_eq!((nack.tag, nack.echo), (id.tag(), client.cookie.value));
+    (nack.code, nack.retry_ms)
 }
 
 with_each_sender!(what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again);
@@ -87,27 +34,30 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
     let edged = Edged::start(&ground, &settings(&ground, sender));
     here.fetch(&ground, ground.service_v4());
     let start = edged.settled();
-    let asker = Asker::greet(&ground, ground.service_v4());
+    let edge = ground.service_v4();
+    let client = Client::greet(&ground.reader, Ipv4Addr::UNSPECIFIED, edge).unwrap();
+    let ask = |id, want| client.ask(want, [id]).unwrap();
+    let refusal = |id| refusal(&client, id);
 
     // By the program's way: the chunk is resident, the segments do not exist.
     let id = here.chunk_id();
     for want in [0, 1 << 127] {
-        asker.ask(id, want);
-        assert_eq!(asker.refusal(&id), (NackCode::Range, 0));
+        ask(id, want);
+        assert_eq!(refusal(&id), (NackCode::Range, 0));
     }
     // By the kernel's way: at first it may come, then it is known that it does not.
-    let absent = ChunkId([0xee; 32]);
-    asker.ask(absent, 1);
-    assert_eq!(asker.refusal(&absent), (NackCode::Pending, 250));
-    assert_eq!(asker.refusal(&absent), (NackCode::Absent, 0));
-    asker.ask(absent, 1);
-    assert_eq!(asker.refusal(&absent), (NackCode::Absent, 0));
+    let nobodys = ChunkId([0xee; 32]);
+    ask(nobodys, 1);
+    assert_eq!(refusal(&nobodys), (NackCode::Pending, 250));
+    assert_eq!(refusal(&nobodys), (NackCode::Absent, 0));
+    ask(nobodys, 1);
+    assert_eq!(refusal(&nobodys), (NackCode::Absent, 0));
     let id = damaged.chunk_id();
-    asker.ask(id, 1);
-    assert_eq!(asker.refusal(&id), (NackCode::Pending, 250));
-    assert_eq!(asker.refusal(&id), (NackCode::Origin, 1000));
-    asker.ask(id, 1);
-    assert_eq!(asker.refusal(&id), (NackCode::Origin, 1000));
+    ask(id, 1);
+    assert_eq!(refusal(&id), (NackCode::Pending, 250));
+    assert_eq!(refusal(&id), (NackCode::Origin, 1000));
+    ask(id, 1);
+    assert_eq!(refusal(&id), (NackCode::Origin, 1000));
 
     let end = edged.settled();
     let risen =
@@ -124,9 +74,9 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
     // A failure is not believed for long: a second later the origin is asked again.
     fs::remove_file(&damaged.chunks[0]).unwrap();
     wait::pause(Duration::from_millis(1100));
-    asker.ask(id, 1);
-    assert_eq!(asker.refusal(&id), (NackCode::Pending, 250));
-    assert_eq!(asker.refusal(&id), (NackCode::Absent, 0));
+    ask(id, 1);
+    assert_eq!(refusal(&id), (NackCode::Pending, 250));
+    assert_eq!(refusal(&id), (NackCode::Absent, 0));
     edged.stop();
 }
 
@@ -138,33 +88,13 @@ fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold()
     let edge = ground.service_v4();
     let reader = &ground.reader;
     let own = Ipv4Addr::new(10, 71, 0, 9);
-    let add = [
-        "-n",
-        &reader.namespace,
-        "address",
-        "add",
-        "10.71.0.9/24",
-        "dev",
-    ];
-    ip(&[&add[..], &[reader.link]].concat());
-    let greedy = Asker::greet_from(&ground, own, edge);
+    let add = format!("address add {own}/24 dev {}", reader.link);
+    reader.ip(&add).unwrap();
+    let greedy = Client::greet(reader, own, edge).unwrap();
     let begin = clock::now();
-    let mut absent = (0_u64..).map(|number| {
-        let mut id = [0xee; 32];
-        id[..8].copy_from_slice(&number.to_be_bytes());
-        ChunkId(id)
-    });
-    let mut flood = |count: usize| {
-        for id in absent.by_ref().take(count) {
-            greedy.ask(id, 1);
-            // No faster than they are read.
-            if id.0[7] % 32 == 0 {
-                wait::pause(Duration::from_millis(1));
-            }
-        }
-    };
+    let mut absent = absent(0..10_000);
     for object in &objects {
-        flood(5000);
+        greedy.ask(1, absent.by_ref().take(5000)).unwrap();
         object.fetch(&ground, edge);
     }
     let origin = edged.settled().origin;
@@ -182,7 +112,7 @@ fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold()
     }
     greedy.socket.set_nonblocking(false).unwrap();
     let id = ChunkId([0xdd; 32]);
-    greedy.ask(id, 1);
-    assert_eq!(greedy.refusal(&id), (NackCode::Pending, 250));
+    greedy.ask(1, [id]).unwrap();
+    assert_eq!(refusal(&greedy, &id), (NackCode::Pending, 250));
     edged.stop();
 }

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use edge_ebpf::golden::build;
-use edge_ebpf::wire::{Cookie, DataHeader, Get, WELCOME_HEADER_BYTES, Welcome};
+use edge_ebpf::wire::{Cookie, DataHeader, Welcome};
+use edge_testbed::packet;
+use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
 use crate::ground::Ground;
 use crate::objects::Object;
-use crate::tap::{self, Tap};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The tag of a customer VLAN, as the builder writes it.
@@ -28,7 +29,7 @@ fn a_request_under_tags_is_answered_under_the_same_tags() {
     );
     object.fetch(&ground, ground.service_v4());
     let id = object.chunk_id();
-    let tap = Tap::on(&ground.reader);
+    let tap = RawSocket::on(&ground.reader).unwrap();
     for tags in [&[0x8100_u16][..], &[0x88a8, 0x8100]] {
         for v6 in [false, true] {
             let frame = |payload: Vec<u8>| {
@@ -36,18 +37,14 @@ fn a_request_under_tags_is_answered_under_the_same_tags() {
                 let tagged = tags.iter().fold(request, |request, tag| request.tag(*tag));
                 tagged.frame()
             };
-            tap.send(&frame(build::hello(1232)));
-            let answer = tap.receive(PATIENCE).expect("a WELCOME");
-            let welcome = payload(&answer, tags);
-            let cookie = Welcome::decode(welcome.first_chunk::<WELCOME_HEADER_BYTES>().unwrap())
-                .unwrap()
-                .cookie;
-            assert_ne!(cookie, Cookie::default());
-            let want = 0b11010;
-            tap.send(&frame(Get { cookie, id, want }.encode().to_vec()));
+            let send = |payload| assert!(tap.send(&frame(payload)).unwrap());
+            let answer = || payload(&tap.receive(PATIENCE).unwrap().expect("an answer"), tags);
+            send(build::hello(1232));
+            let welcome = Welcome::decode(answer().first_chunk().unwrap()).unwrap();
+            assert_ne!(welcome.cookie, Cookie::default());
+            send(build::get(welcome.cookie, id, 0b11010));
             for index in [1, 3, 4] {
-                let answer = tap.receive(PATIENCE).expect("DATA");
-                let data = payload(&answer, tags);
+                let data = answer();
                 let header = DataHeader::decode(data.first_chunk().unwrap()).unwrap();
                 assert_eq!((header.index, header.last), (index, 4), "lowest first");
                 assert_eq!(header.tag, id.tag());
@@ -68,7 +65,7 @@ fn payload(frame: &[u8], tags: &[u16]) -> Vec<u8> {
     let ip_at = 14 + inner.len();
     assert_eq!(frame[12..ip_at - 2], *inner, "the tags come back");
     let untagged = [&frame[..12], &frame[ip_at - 2..]].concat();
-    let heard = tap::read(&untagged).expect("an IP packet");
-    assert!(heard.checksum_is_right);
-    heard.payload.expect("UDP")
+    let packet = packet::read(&untagged).expect("an IP packet");
+    assert!(packet.checksum_is_right());
+    packet.payload().expect("UDP").to_vec()
 }

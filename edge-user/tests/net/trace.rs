@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use edge_ebpf::golden::build::{self, Build};
-use edge_ebpf::wire::{ChunkId, Cookie, Kind, NACK_BYTES, SERVICE_PORT};
+use edge_ebpf::wire::{ChunkId, Cookie, Kind, NACK_BYTES};
+use edge_testbed::packet::sum;
 
 use crate::ground::Ground;
-use crate::tap::sum;
 
 /// Put where the padding of a HELLO should be.
 pub(crate) const WORDS: &[u8] = b"words for somebody else";
@@ -100,36 +100,13 @@ pub(crate) fn rows(ground: &Ground, bait: &Bait) -> Vec<Row> {
             if payload.is_empty() && wrapping == Wrapping::Fragments {
                 continue;
             }
-            let build = if v6 { build::v6 } else { build::v4 }(payload.clone());
-            let (source, from, to) = if v6 {
-                let source = Ipv6Addr::new(
-                    0xfd71,
-                    0,
-                    0,
-                    0,
-                    0,
-                    0,
-                    number.into(),
-                    0x100 + wrapping as u16,
-                );
-                (
-                    source.into(),
-                    source.octets().to_vec(),
-                    ground.edge.ipv6.octets().to_vec(),
-                )
+            let source: IpAddr = if v6 {
+                let last = 0x100 + wrapping as u16;
+                Ipv6Addr::new(0xfd71, 0, 0, 0, 0, 0, number.into(), last).into()
             } else {
-                let source = Ipv4Addr::new(10, 71, 0, 10 + number * 5 + wrapping as u8);
-                (
-                    source.into(),
-                    source.octets().to_vec(),
-                    ground.edge.ipv4.octets().to_vec(),
-                )
+                Ipv4Addr::new(10, 71, 0, 10 + number * 5 + wrapping as u8).into()
             };
-            let build = build
-                .source(&from, 40_000)
-                .destination(&to, SERVICE_PORT)
-                .macs(ground.reader.mac, ground.edge.mac);
-            let frames = wrapping.frames(build, v6);
+            let frames = wrapping.frames(ground.request_from(source, payload.clone()), v6);
             rows.push(Row {
                 name,
                 wrapping,

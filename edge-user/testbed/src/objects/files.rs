@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::place;
@@ -14,7 +15,7 @@ use crate::place;
 const LARGE_BYTES: u64 = 100_000_000;
 
 /// A file and what is known of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Object {
     pub name: String,
     pub path: PathBuf,

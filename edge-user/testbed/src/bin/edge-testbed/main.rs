@@ -11,8 +11,8 @@
 mod demo;
 /// Proves promises on hostile ground.
 mod scenario;
-/// Where both play.
-mod stage;
+/// Where both run.
+mod testbed;
 
 use std::process::ExitCode;
 

@@ -18,7 +18,7 @@ use edge_testbed::{
 };
 
 use self::report::{Cold, Fetched, Hot, Report};
-use crate::stage::{self, Stage};
+use crate::testbed::{self, Testbed};
 
 /// Reasons for which the XDP program leaves a good GET to the kernel.
 const TO_KERNEL: &[&str] = &["miss", "no_socket", "no_metadata"];
@@ -28,40 +28,40 @@ pub(crate) struct Demo {
     /// What to send; three files of this machine when none is named
     files: Vec<PathBuf>,
     #[command(flatten)]
-    stage: stage::Options,
+    testbed: testbed::Options,
 }
 
 pub(crate) fn demo(options: &Demo) -> Result<()> {
-    stage::perform(
-        &options.stage,
+    testbed::perform(
+        &options.testbed,
         "demo makes network namespaces, loads an XDP program and reserves hugepages; it",
         "the demo did not keep its promises",
-        |machine| play(options, machine),
+        |machine| run(options, machine),
     )
 }
 
-fn play(options: &Demo, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Demo, machine: &mut Machine) -> Result<Report> {
     let choose = |folder: &Path| files::choose(&options.files, folder);
-    let stage = Stage::set(&options.stage, machine, choose)?;
-    let mut edged = stage.start_edge()?;
-    let report = Run { stage: &stage }.phases(&mut edged)?;
+    let testbed = Testbed::new(&options.testbed, machine, choose)?;
+    let mut edged = testbed.start_edge()?;
+    let report = Run { testbed: &testbed }.phases(&mut edged)?;
     edged.stop()?;
     Ok(report)
 }
 
 /// The time when the edge runs.
 struct Run<'a> {
-    stage: &'a Stage<'a>,
+    testbed: &'a Testbed<'a>,
 }
 
 impl Run<'_> {
     fn phases(&self, edged: &mut Daemon) -> Result<Report> {
-        let Stage {
+        let Testbed {
             bed,
             sealed,
             settings,
             ..
-        } = self.stage;
+        } = self.testbed;
         let [ipv4, ipv6] = bed.services();
         let mut fetched: Vec<(&Sealed, String)> =
             sealed.iter().map(|one| (one, String::new())).collect();
@@ -83,7 +83,7 @@ impl Run<'_> {
                 origin_fetches: cold_end
                     .origin_fetches()
                     .saturating_sub(start.origin_fetches()),
-                distinct_chunks: self.stage.distinct_chunks,
+                distinct_chunks: self.testbed.distinct_chunks,
                 seconds: cold_seconds,
                 bytes,
             },
@@ -117,8 +117,8 @@ impl Run<'_> {
     ) -> Result<f64> {
         let mut seconds = 0.0;
         for (one, sha256_out) in fetched {
-            let out = self.stage.folder.join("out");
-            let mut get = objects::get(&self.stage.bed.reader, &one.ticket, edge, &out);
+            let out = self.testbed.folder.join("out");
+            let mut get = objects::get(&self.testbed.bed.reader, &one.ticket, edge, &out);
             let begin = clock::now();
             let result = process::run(&mut get);
             seconds += begin.elapsed().as_secs_f64();

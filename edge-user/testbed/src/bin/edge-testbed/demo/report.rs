@@ -1,19 +1,20 @@
-//! What a demo measured, whether that is good, and the two ways to tell it.
-
-use std::fmt::Write as _;
+//! What a demo measured, and whether that is good.
 
 use edge_testbed::objects::files::Object;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::stage::Outcome;
+use crate::testbed::{Outcome, Promise};
 
 /// One object, and the hash of what came back; the last wrong one if any was wrong.
+#[derive(Serialize)]
 pub(crate) struct Fetched {
+    #[serde(flatten)]
     pub(crate) object: Object,
     pub(crate) sha256_out: String,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Cold {
     pub(crate) origin_fetches: u64,
     pub(crate) distinct_chunks: u64,
@@ -21,7 +22,7 @@ pub(crate) struct Cold {
     pub(crate) bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Hot {
     pub(crate) gets_xdp: u64,
     pub(crate) gets_kernel: u64,
@@ -30,6 +31,7 @@ pub(crate) struct Hot {
     pub(crate) bytes: u64,
 }
 
+#[derive(Serialize)]
 pub(crate) struct Report {
     pub(crate) objects: Vec<Fetched>,
     pub(crate) cold: Cold,
@@ -38,7 +40,7 @@ pub(crate) struct Report {
 }
 
 impl Outcome for Report {
-    fn promises(&self) -> Vec<(bool, String)> {
+    fn promises(&self) -> Vec<Promise> {
         let Self {
             objects,
             cold,
@@ -78,114 +80,52 @@ impl Outcome for Report {
         ]
     }
 
-    fn to_json(&self) -> Value {
-        let objects: Vec<Value> = self
-            .objects
-            .iter()
-            .map(|Fetched { object, sha256_out }| {
-                json!({
-                    "name": object.name,
-                    "size": object.size,
-                    "sha256_in": object.sha256,
-                    "sha256_out": sha256_out,
-                })
-            })
-            .collect();
+    fn story(&self) -> String {
         let Self {
-            objects: _,
+            objects,
             cold,
             hot,
             mode,
         } = self;
-        json!({
-            "ok": self.ok(),
-            "objects": objects,
-            "cold": {
-                "origin_fetches": cold.origin_fetches,
-                "distinct_chunks": cold.distinct_chunks,
-                "seconds": cold.seconds,
-                "bytes": cold.bytes,
-            },
-            "hot": {
-                "gets_xdp": hot.gets_xdp,
-                "gets_kernel": hot.gets_kernel,
-                "origin_fetches": hot.origin_fetches,
-                "seconds": hot.seconds,
-                "bytes": hot.bytes,
-            },
-            "mode": {
-                "xdp": mode["xdp"],
-                "bind": mode["bind"],
-                "hugepages": mode["hugepages"],
-                "sender": mode["sender"],
-            },
-        })
-    }
-
-    /// For somebody who sees this project for the first time.
-    fn story(&self) -> String {
-        let mut story = String::from(
+        let objects = objects
+            .iter()
+            .map(|Fetched { object, .. }| format!("  {} ({})\n", object.name, size(object.size)));
+        format!(
             "
 What happened
+{}Each file was encrypted and cut into chunks named by their own hash: {} chunks.
+The key went into a ticket that only the reader got. The edge saw chunk names and
+ciphertext, never a key.
+
+Cold, over IPv4: the edge had nothing. It fetched {} chunks from the origin, checked
+the hash of each, kept them as ready-made packets in hugepages, and answered.
+{} in {:.2} s ({}).
+
+Hot, once over IPv4 and once over IPv6: of {} requests the XDP program handed {}
+straight to a worker, past the kernel's network stack; {} went through the kernel
+and {} chunks came from the origin.
+{} in {:.2} s ({}). Speeds are for information: both sides share this machine.
+
+Mode in use: XDP {}, AF_XDP {}, hugepages {}, sender {}.
 ",
-        );
-        let mut say = |text: &str| writeln!(story, "{text}").expect("a String grows");
-        for Fetched { object, .. } in &self.objects {
-            say(&format!("  {} ({})", object.name, size(object.size)));
-        }
-        say(&format!(
-            "Each file was encrypted and cut into chunks named by their own hash: {} chunks.
-\
-             The key went into a ticket that only the reader got. The edge saw chunk names and
-\
-             ciphertext, never a key.
-",
-            self.cold.distinct_chunks
-        ));
-        say(&format!(
-            "Cold, over IPv4: the edge had nothing. It fetched {} chunks from the origin, checked
-\
-             the hash of each, kept them as ready-made packets in hugepages, and answered.
-\
-             {} in {:.2} s ({}).
-",
-            self.cold.origin_fetches,
-            size(self.cold.bytes),
-            self.cold.seconds,
-            speed(self.cold.bytes, self.cold.seconds),
-        ));
-        say(&format!(
-            "Hot, once over IPv4 and once over IPv6: of {} requests the XDP program handed {}
-\
-             straight to a worker, past the kernel's network stack; {} went through the kernel
-\
-             and {} chunks came from the origin.
-\
-             {} in {:.2} s ({}). Speeds are for information: both sides share this machine.
-",
-            self.hot.gets_xdp + self.hot.gets_kernel,
-            self.hot.gets_xdp,
-            self.hot.gets_kernel,
-            self.hot.origin_fetches,
-            size(self.hot.bytes),
-            self.hot.seconds,
-            speed(self.hot.bytes, self.hot.seconds),
-        ));
-        say(&format!(
-            "Mode in use: XDP {}, AF_XDP {}, hugepages {}, sender {}.
-",
-            word(&self.mode["xdp"]),
-            word(&self.mode["bind"]),
-            word(&self.mode["hugepages"]),
-            word(&self.mode["sender"]),
-        ));
-        for (kept, promise) in self.promises() {
-            say(&format!(
-                "  {}  {promise}",
-                if kept { "ok   " } else { "WRONG" }
-            ));
-        }
-        story
+            objects.collect::<String>(),
+            cold.distinct_chunks,
+            cold.origin_fetches,
+            size(cold.bytes),
+            cold.seconds,
+            speed(cold.bytes, cold.seconds),
+            hot.gets_xdp + hot.gets_kernel,
+            hot.gets_xdp,
+            hot.gets_kernel,
+            hot.origin_fetches,
+            size(hot.bytes),
+            hot.seconds,
+            speed(hot.bytes, hot.seconds),
+            word(&mode["xdp"]),
+            word(&mode["bind"]),
+            word(&mode["hugepages"]),
+            word(&mode["sender"]),
+        )
     }
 }
 
@@ -220,6 +160,8 @@ fn speed(bytes: u64, seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn report() -> Report {
@@ -272,14 +214,14 @@ mod tests {
     #[test]
     fn the_object_on_standard_output_has_the_promised_fields() {
         let object = report().to_json();
-        assert_eq!(object["objects"][0]["sha256_in"], "same");
+        assert_eq!(object["objects"][0]["sha256"], "same");
         assert_eq!(object["hot"]["gets_xdp"], 100);
         assert_eq!(object["mode"]["hugepages"], true);
     }
 
     #[test]
     fn the_story_names_numbers_and_promises() {
-        let story = report().story();
+        let story = report().to_text();
         assert!(story.contains("100 GETs taken by the XDP path"), "{story}");
         assert!(!story.contains("WRONG"), "{story}");
     }

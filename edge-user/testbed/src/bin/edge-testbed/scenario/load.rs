@@ -1,9 +1,7 @@
-//! Readers as users run them: one in the background that fetches everything again and again, and
-//! single ones whose end matters.
+//! A reader in the background that fetches everything again and again.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,54 +10,18 @@ use anyhow::{Result, bail};
 use edge_testbed::{
     clock,
     daemon::Daemon,
-    objects::{self, Sealed, files},
-    process,
     stop::{self, Stop},
 };
 
-use crate::stage::Stage;
+use super::StopGuard;
+use super::reader::{End, fetch};
+use crate::testbed::Testbed;
 
 /// How long three rounds may take; they take a few seconds.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// How a reader's run ended.
-pub(super) enum End {
-    /// With the very bytes that were published.
-    Whole,
-    /// With this exit code and these words.
-    Failed { code: Option<i32>, said: String },
-}
-
-/// Runs `edge get` once, and compares what came of it; none when that is enough. Other bytes than
-/// those published are an error, whoever asks.
-pub(super) fn fetch(
-    stage: &Stage<'_>,
-    one: &Sealed,
-    edge: SocketAddr,
-    out: &PathBuf,
-    enough: impl Fn() -> bool,
-) -> Result<Option<End>> {
-    let mut get = objects::get(&stage.bed.reader, &one.ticket, edge, out);
-    let child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
-    let Some(ended) = process::watch(child, enough)? else {
-        return Ok(None);
-    };
-    if ended.code != Some(0) {
-        if out.exists() {
-            bail!("a reader failed and left a file: {}", process::line(&get));
-        }
-        let process::Ended { code, said } = ended;
-        return Ok(Some(End::Failed { code, said }));
-    }
-    if files::sha256(out)? != one.object.sha256 {
-        bail!("{} came back altered", one.object.name);
-    }
-    std::fs::remove_file(out)?;
-    Ok(Some(End::Whole))
-}
-
 pub(super) struct Load<'a> {
-    stage: &'a Stage<'a>,
+    testbed: &'a Testbed<'a>,
     edges: [SocketAddr; 2],
     out: PathBuf,
     /// With which words a reader may fail.
@@ -70,21 +32,12 @@ pub(super) struct Load<'a> {
     fetches: AtomicU64,
 }
 
-/// Ends the load when let go of, on every way out.
-pub(super) struct Leash<'a>(&'a Load<'a>);
-
-impl Drop for Leash<'_> {
-    fn drop(&mut self) {
-        self.0.enough.store(true, Ordering::Relaxed);
-    }
-}
-
 impl<'a> Load<'a> {
-    pub(super) fn new(stage: &'a Stage<'a>) -> Self {
+    pub(super) fn new(testbed: &'a Testbed<'a>) -> Self {
         Self {
-            stage,
-            edges: stage.bed.services(),
-            out: stage.folder.join("out"),
+            testbed,
+            edges: testbed.bed.services(),
+            out: testbed.folder.join("out"),
             excuses: &[],
             excused: Mutex::default(),
             enough: AtomicBool::new(false),
@@ -98,8 +51,9 @@ impl<'a> Load<'a> {
         Self { excuses, ..self }
     }
 
-    pub(super) fn leash(&'a self) -> Leash<'a> {
-        Leash(self)
+    /// Ends the load when dropped.
+    pub(super) fn stop_guard(&self) -> StopGuard<impl Fn()> {
+        StopGuard(|| self.enough.store(true, Ordering::Relaxed))
     }
 
     /// Objects that came back whole so far.
@@ -115,7 +69,7 @@ impl<'a> Load<'a> {
 
     /// Until everything was fetched so often since the start.
     pub(super) fn wait_for_rounds(&self, rounds: u64, edged: &mut Daemon) -> Result<()> {
-        let objects = u64::try_from(self.stage.sealed.len())?;
+        let objects = u64::try_from(self.testbed.sealed.len())?;
         self.wait_for_fetches(rounds * objects, edged)
     }
 
@@ -143,19 +97,18 @@ impl<'a> Load<'a> {
     fn rounds(&self) -> Result<()> {
         let enough = || self.enough.load(Ordering::Relaxed);
         for edge in self.edges.iter().cycle() {
-            for one in &self.stage.sealed {
-                match fetch(self.stage, one, *edge, &self.out, enough)? {
+            for one in &self.testbed.sealed {
+                let reader = &self.testbed.bed.reader;
+                match fetch(reader, one, *edge, &self.out, enough)? {
                     None => return Ok(()),
-                    Some(End::Whole) => {
+                    Some((_, End::Whole)) => {
                         self.fetches.fetch_add(1, Ordering::Relaxed);
                     }
-                    Some(End::Failed { said, .. }) if self.excuses(&said) => {
+                    Some((_, End::Failed(_, said))) if self.excuses(&said) => {
                         let excused = self.excused.lock();
                         excused.unwrap_or_else(PoisonError::into_inner).push(said);
                     }
-                    Some(End::Failed { code, said }) => {
-                        bail!("a reader failed with exit code {code:?}: {said}")
-                    }
+                    Some((_, end)) => bail!("a reader's {} {}", one.object.name, end.told()),
                 }
             }
         }

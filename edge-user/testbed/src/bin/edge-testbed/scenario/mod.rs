@@ -7,15 +7,23 @@ mod faults;
 /// Floods, forgeries and lies, towards the edge and towards its readers.
 mod attack;
 
+/// Which rows of a scenario are run.
+mod selection;
 /// The reader in the background.
 mod load;
-/// Numbers that nobody chose.
-mod dice;
+/// One reader, and its end.
+mod reader;
 /// As much of an HTTP client as asking an edge takes.
 mod http;
 
-use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
+use edge_testbed::objects::files;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
 
 #[derive(Subcommand)]
 pub(crate) enum Scenario {
@@ -33,4 +41,32 @@ pub(crate) fn scenario(which: &Scenario) -> Result<()> {
         Scenario::Faults(options) => faults::faults(options),
         Scenario::Attack(options) => attack::attack(options),
     }
+}
+
+/// Ends what goes on in another thread, on every way out.
+struct StopGuard<F: Fn()>(F);
+
+impl<F: Fn()> Drop for StopGuard<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
+/// Files of random bytes.
+fn random_files(
+    folder: &Path,
+    name: &str,
+    bytes: usize,
+    count: usize,
+    rng: &mut SmallRng,
+) -> Result<Vec<files::Object>> {
+    let mut content = vec![0; bytes];
+    let write = |number| {
+        rng.fill_bytes(&mut content);
+        let file = folder.join(format!("{name}{number}"));
+        fs::write(&file, &content).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    };
+    let written = (0..count).map(write).collect::<Result<Vec<PathBuf>>>()?;
+    files::choose(&written, folder)
 }

@@ -13,11 +13,11 @@ use edge_ebpf::wire::{
 };
 use edge_testbed::clock;
 
-use super::Play;
+use super::Session;
 use super::frames::{self, data, welcome};
-use super::reader::{self, End, Fetch};
-use super::report::{Attacker, Row};
+use super::report::{Cost, Fetch, Row};
 use super::tally::Amount;
+use crate::scenario::reader::End;
 
 /// The first edge listens here, the others behind.
 const FIRST_PORT: u16 = 7400;
@@ -26,8 +26,8 @@ const TICK: Duration = Duration::from_millis(20);
 /// A reader that hears something now and then has not been forgotten.
 const DRIBBLE: Duration = Duration::from_millis(2500);
 
-/// One kind of malice: adding a row to the table is all it takes.
-pub(super) struct Malice {
+/// One way to do harm: adding a row to the table is all it takes.
+pub(super) struct MaliciousEdge {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
     /// What it answers.
@@ -39,27 +39,27 @@ pub(super) struct Malice {
 }
 
 #[rustfmt::skip] // one attack a line, as far as it goes
-pub(super) const ATTACKS: &[Malice] = &[
-    Malice { name: "edge-deaf", does: "says nothing", answer: |_, _| Vec::new(), whole: false, within: 6 },
-    Malice { name: "edge-mute", does: "greets, then says nothing", answer: greet_only, whole: false, within: 13 },
-    Malice { name: "edge-pending", does: "answers PENDING, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Pending), whole: false, within: 36 },
-    Malice { name: "edge-busy", does: "answers BUSY, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Busy), whole: false, within: 10 },
-    Malice { name: "edge-origin", does: "blames the origin, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Origin), whole: false, within: 10 },
-    Malice { name: "edge-cookie", does: "refuses every cookie it gave", answer: |edge, asked| edge.refuse(asked, NackCode::Cookie), whole: false, within: 5 },
-    Malice { name: "edge-range", does: "says that chunks are shorter", answer: |edge, asked| edge.refuse(asked, NackCode::Range), whole: false, within: 5 },
-    Malice { name: "edge-in-turn", does: "PENDING, BUSY and ORIGIN in turn, for ever", answer: in_turn, whole: false, within: 36 },
-    Malice { name: "edge-segment-0", does: "WELCOME with segments of 0 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = 0), whole: false, within: 5 },
-    Malice { name: "edge-segment-max", does: "WELCOME with segments of 65535 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = u16::MAX), whole: false, within: 5 },
-    Malice { name: "edge-burst-0", does: "WELCOME with bursts of nothing", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 0), whole: false, within: 5 },
-    Malice { name: "edge-burst-max", does: "WELCOME with bursts of 255", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 255), whole: false, within: 5 },
-    Malice { name: "edge-lifetime-0", does: "WELCOME with cookies good for 0 s", answer: |edge, asked| edge.greet_with(asked, |to| to.lifetime_seconds = 0), whole: false, within: 5 },
-    Malice { name: "edge-version", does: "WELCOME of version 9", answer: other_version, whole: false, within: 5 },
-    Malice { name: "edge-wider", does: "asks for an ever longer HELLO", answer: wider, whole: false, within: 5 },
-    Malice { name: "edge-altered", does: "DATA that is not the chunk", answer: altered, whole: false, within: 5 },
-    Malice { name: "edge-lengths", does: "DATA whose lengths lie", answer: lengths, whole: false, within: 13 },
-    Malice { name: "edge-port", does: "answers from another port", answer: |edge, asked| edge.answer_elsewhere(asked), whole: false, within: 6 },
-    Malice { name: "edge-dribble", does: "right DATA, a segment each 2.5 s", answer: dribble, whole: true, within: 30 },
-    Malice { name: "edge-restart", does: "one segment, then another cookie and segment size", answer: restart, whole: false, within: 5 },
+pub(super) const ATTACKS: &[MaliciousEdge] = &[
+    MaliciousEdge { name: "edge-deaf", does: "says nothing", answer: |_, _| Vec::new(), whole: false, within: 6 },
+    MaliciousEdge { name: "edge-mute", does: "greets, then says nothing", answer: greet_only, whole: false, within: 13 },
+    MaliciousEdge { name: "edge-pending", does: "answers PENDING, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Pending), whole: false, within: 36 },
+    MaliciousEdge { name: "edge-busy", does: "answers BUSY, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Busy), whole: false, within: 10 },
+    MaliciousEdge { name: "edge-origin", does: "blames the origin, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Origin), whole: false, within: 10 },
+    MaliciousEdge { name: "edge-cookie", does: "refuses every cookie it gave", answer: |edge, asked| edge.refuse(asked, NackCode::Cookie), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-range", does: "says that chunks are shorter", answer: |edge, asked| edge.refuse(asked, NackCode::Range), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-in-turn", does: "PENDING, BUSY and ORIGIN in turn, for ever", answer: in_turn, whole: false, within: 36 },
+    MaliciousEdge { name: "edge-segment-0", does: "WELCOME with segments of 0 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = 0), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-segment-max", does: "WELCOME with segments of 65535 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = u16::MAX), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-burst-0", does: "WELCOME with bursts of nothing", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 0), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-burst-max", does: "WELCOME with bursts of 255", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 255), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-lifetime-0", does: "WELCOME with cookies good for 0 s", answer: |edge, asked| edge.greet_with(asked, |to| to.lifetime_seconds = 0), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-version", does: "WELCOME of version 9", answer: other_version, whole: false, within: 5 },
+    MaliciousEdge { name: "edge-wider", does: "asks for an ever longer HELLO", answer: wider, whole: false, within: 5 },
+    MaliciousEdge { name: "edge-altered", does: "DATA that is not the chunk", answer: altered, whole: false, within: 5 },
+    MaliciousEdge { name: "edge-lengths", does: "DATA whose lengths lie", answer: lengths, whole: false, within: 13 },
+    MaliciousEdge { name: "edge-port", does: "answers from another port", answer: |edge, asked| edge.answer_elsewhere(asked), whole: false, within: 6 },
+    MaliciousEdge { name: "edge-dribble", does: "right DATA, a segment each 2.5 s", answer: dribble, whole: true, within: 30 },
+    MaliciousEdge { name: "edge-restart", does: "one segment, then another cookie and segment size", answer: restart, whole: false, within: 5 },
 ];
 
 /// A datagram that came.
@@ -260,12 +260,16 @@ fn restart(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
 }
 
 /// All of them at once, each with a reader of its own: they wait more than they work.
-pub(super) fn run(play: &Play<'_>, attacks: &[&Malice]) -> Result<Vec<Row>> {
+pub(super) fn run<'a>(
+    session: &Session<'_>,
+    attacks: impl Iterator<Item = &'a MaliciousEdge>,
+) -> Result<Vec<Row>> {
     thread::scope(|scope| {
-        let each = attacks.iter().copied().zip(FIRST_PORT..);
-        let running: Vec<_> = each
-            .map(|(malice, port)| scope.spawn(move || one(play, malice, port)))
-            .collect();
+        let start = |(attack, port): (&'a MaliciousEdge, u16)| {
+            eprintln!("--- {}: {}", attack.name, attack.does);
+            scope.spawn(move || one(session, attack, port))
+        };
+        let running: Vec<_> = attacks.zip(FIRST_PORT..).map(start).collect();
         let rows = running.into_iter().map(|row| {
             row.join()
                 .map_err(|_panic| anyhow!("a hostile edge panicked"))?
@@ -274,16 +278,16 @@ pub(super) fn run(play: &Play<'_>, attacks: &[&Malice]) -> Result<Vec<Row>> {
     })
 }
 
-fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
-    let address = SocketAddr::new(play.edges[0].ip(), port);
-    let sockets = play.stage.bed.edge.enter(move || {
+fn one(session: &Session<'_>, attack: &MaliciousEdge, port: u16) -> Result<Row> {
+    let address = SocketAddr::new(session.edges[0].ip(), port);
+    let sockets = session.testbed.bed.edge.enter(move || {
         let open = |address| UdpSocket::bind(address).with_context(|| format!("{address}"));
         let sockets = [open(address)?, open(SocketAddr::new(address.ip(), 0))?];
         sockets[0].set_read_timeout(Some(TICK))?;
         anyhow::Ok(sockets)
     })??;
     let edge = Edge {
-        chunks: &play.chunks,
+        chunks: &session.chunks,
         gets: 0,
         cookies: 0,
         segment_bytes: SEGMENT_BYTES_DEFAULT,
@@ -291,53 +295,46 @@ fn one(play: &Play<'_>, malice: &Malice, port: u16) -> Result<Row> {
         elsewhere: false,
     };
     let gone = AtomicBool::new(false);
-    let (fetched, sent) = thread::scope(|scope| {
-        let serving = scope.spawn(|| serve(edge, malice, &sockets, &gone));
-        let out = play.stage.folder.join(format!("out{port}"));
-        let reader = &play.stage.bed.reader;
-        let fetched = reader::fetch(reader, &play.small_object, address, &out, &mut || {});
+    let (fetched, spent) = thread::scope(|scope| {
+        let serving = scope.spawn(|| serve(edge, attack, &sockets, &gone));
+        let out = session.testbed.folder.join(format!("out{port}"));
+        let fetched = session.fetch_to(&out, &session.small_object, address, &mut || {});
         gone.store(true, Ordering::Relaxed);
-        let sent = serving
+        let spent = serving
             .join()
             .map_err(|_panic| anyhow!("a hostile edge panicked"));
-        Ok::<_, anyhow::Error>((fetched?, sent??))
+        Ok::<_, anyhow::Error>((fetched?, spent??))
     })?;
     let (seconds, end) = fetched;
-    let right = if malice.whole {
+    let right = if attack.whole {
         end == End::Whole
     } else {
-        matches!(end, End::Failed(_))
+        matches!(end, End::Failed(..))
     };
-    let right = right && seconds <= f64::from(malice.within);
-    let after = format!(
-        "within {} s: after {seconds:.1} s it {}",
-        malice.within,
-        end.told()
-    );
+    let within = attack.within;
+    let told = format!("within {within} s: after {seconds:.1} s it {}", end.told());
+    let (cold, attacked) = (true, true);
     Ok(Row {
-        name: malice.name,
-        does: malice.does,
-        attacker: Attacker {
+        attacker: Cost {
             seconds,
-            spent: sent,
-            answered: Amount::default(),
+            spent,
             addresses: 1,
+            ..Cost::default()
         },
-        edge: None,
-        notes: Vec::new(),
         reader: vec![Fetch {
-            cold: true,
-            attacked: true,
+            cold,
+            attacked,
             seconds,
             end,
         }],
-        promises: vec![(right, after)],
+        promises: vec![(right && seconds <= f64::from(within), told)],
+        ..Row::new(attack.name, attack.does)
     })
 }
 
 fn serve(
     mut edge: Edge<'_>,
-    malice: &Malice,
+    attack: &MaliciousEdge,
     sockets: &[UdpSocket; 2],
     gone: &AtomicBool,
 ) -> Result<Amount> {
@@ -352,7 +349,7 @@ fn serve(
         let Some(asked) = Asked::read(&datagram[..length]) else {
             continue;
         };
-        for answer in (malice.answer)(&mut edge, &asked) {
+        for answer in (attack.answer)(&mut edge, &asked) {
             let by = if edge.elsewhere { other } else { socket };
             sent.packets += 1;
             sent.bytes += u64::try_from(by.send_to(&answer, from)?)?;

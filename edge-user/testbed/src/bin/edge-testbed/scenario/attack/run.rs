@@ -1,6 +1,7 @@
 //! One attack on an edge of its own, with quiet times between, and a reader in both.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,16 +10,20 @@ use anyhow::{Result, anyhow};
 use edge_testbed::{
     clock,
     daemon::{Counts, Daemon},
+    packet::Mac,
+    raw_socket,
 };
 
+use super::attacker::Attacker;
 use super::flood::{Attack, Flood};
-use super::life::{Life, Measured};
-use super::line::{self, Mac};
-use super::reader::{End, Fetch};
-use super::report::{Promise, Row, rate};
-use super::scene::Scene;
+use super::frames::FRONT_BYTES;
+use super::report::{Fetch, Row, rate};
 use super::tally::Amount;
-use super::{LARGE_BYTES, Play};
+use super::victim::{Measured, Victim};
+use super::{LARGE_BYTES, Session};
+use crate::scenario::StopGuard;
+use crate::scenario::reader::End;
+use crate::testbed::Promise;
 
 /// Frames between two looks at what came.
 const BATCH: usize = 32;
@@ -75,67 +80,53 @@ impl Phase {
     }
 }
 
-/// Ends the attack when let go of, on every way out.
-struct Leash<'a>(&'a Phase);
-
-impl Drop for Leash<'_> {
-    fn drop(&mut self) {
-        self.0.set(Now::End);
-    }
-}
-
-pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
-    let mut edged = play.start_edge()?;
-    play.warm()?;
-    let mut scene = Scene::new(play)?;
-    let mut flood = (attack.make)(&mut scene)?;
-    let before = Counts::read(&play.stage.settings.socket)?;
+pub(super) fn run(session: &Session<'_>, attack: &Attack) -> Result<Row> {
+    let mut edged = session.start_edge()?;
+    session.warm()?;
+    let mut attacker = Attacker::new(session)?;
+    let mut flood = (attack.make)(&mut attacker)?;
+    let before = Counts::read(&session.testbed.settings.socket)?;
     let steadily = flood.per_second.is_some();
     let mut sent = 0;
-    let measured = fight(play, &mut edged, steadily, |phase| {
-        sent = strike(&mut scene, &mut flood, phase)?;
+    let measured = fight(session, &mut edged, steadily, |phase| {
+        sent = strike(&mut attacker, &mut flood, phase)?;
         Ok(())
     })?;
-    let unheard = line::unheard(&play.stage.bed.reader)?;
-    let (counts, mut promises) = audit(play, edged)?;
+    let lost = raw_socket::lost(&session.testbed.bed.reader)?;
+    let (reasons, mut promises) = audit(session, &before, edged)?;
 
-    let reasons = counts
-        .map(|counts| risen(&before, &counts))
-        .unwrap_or_default();
     let rose = |label: &str| {
-        let of = reasons.iter();
-        of.filter(|(stage, _)| stage.ends_with(&format!(" {label}")))
-            .count()
-            > 0
+        reasons
+            .keys()
+            .any(|stage| stage.ends_with(&format!(" {label}")))
     };
-    let missing: Vec<&str> = attack
-        .reasons
-        .iter()
-        .map(|reason| reason.label())
-        .filter(|label| !rose(label))
-        .collect();
+    let labels = attack.reasons.iter().map(|reason| reason.label());
+    let missing: Vec<&str> = labels.filter(|label| !rose(label)).collect();
+    let but = if missing.is_empty() {
+        String::new()
+    } else {
+        format!(", BUT NONE as {}", missing.join(", "))
+    };
     promises.push((
         missing.is_empty(),
-        format!("its frames were counted for what they are{}", but(&missing)),
+        format!("its frames were counted for what they are{but}"),
     ));
-    let amplified = scene.tally.amplified(&flood.proved);
+    let amplified = attacker.tally.amplified(&flood.proved);
     promises.push((
-        amplified.is_empty() && unheard == 0,
-        match (amplified.first(), unheard) {
+        amplified.is_empty() && lost == 0,
+        match (amplified.first(), lost) {
             (Some(first), _) => format!("I14 IS BROKEN: {first}"),
             (None, 0) => String::from("I14: without a good cookie nobody got more than he sent"),
             (None, lost) => format!("I14 is not shown: the tap missed {lost} frames"),
         },
     ));
+    let in_flight = measured.in_flight_max;
     promises.push((
-        measured.in_flight_max <= FLIGHTS,
-        format!(
-            "at most {} chunks under way, of {FLIGHTS}",
-            measured.in_flight_max
-        ),
+        in_flight <= FLIGHTS,
+        format!("at most {in_flight} chunks under way, of {FLIGHTS}"),
     ));
     promises.extend(fair(&measured.fetches));
-    let mut told = told(&scene, &flood);
+    let mut told = told(&attacker, &flood);
     if let Some(per_second) = flood.per_second {
         let rate = rate(sent, measured.seconds) / f64::from(per_second);
         promises.push((
@@ -149,7 +140,7 @@ pub(super) fn run(play: &Play<'_>, attack: &Attack) -> Result<Row> {
     let head = (attack.name, attack.does);
     Ok(Row::fought(
         head,
-        &scene.tally,
+        &attacker.tally,
         reasons,
         told,
         measured,
@@ -212,7 +203,7 @@ fn goodput(fetches: &[Fetch]) -> Promise {
 
 /// Quiet and attack in turn; the legitimate reader fetches all the while.
 pub(super) fn fight(
-    play: &Play<'_>,
+    session: &Session<'_>,
     edged: &mut Daemon,
     steadily: bool,
     attacker: impl FnOnce(&Phase) -> Result<()> + Send,
@@ -220,14 +211,14 @@ pub(super) fn fight(
     let phase = Phase::default();
     thread::scope(|scope| {
         let attacker = scope.spawn(|| attacker(&phase));
-        let leash = Leash(&phase);
-        let life = Life::new(play, &phase, edged);
+        let stop = StopGuard(|| phase.set(Now::End));
+        let victim = Victim::new(session, &phase, edged);
         let measured = if steadily {
-            life.live_steadily()
+            victim.run_steadily()
         } else {
-            life.live()
+            victim.run()
         };
-        drop(leash);
+        drop(stop);
         let struck = attacker.join();
         let measured = measured?;
         struck.map_err(|_panic| anyhow!("the attacker panicked"))??;
@@ -237,7 +228,7 @@ pub(super) fn fight(
 
 /// The attacker's thread: sends when told to, and hears whatever the edge's end emits. Returns how
 /// many frames were sent.
-fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64> {
+fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64> {
     let mut times = vec![0; flood.frames.len()];
     let mut at = 0;
     let mut pace = Pace::new(flood.per_second);
@@ -247,19 +238,18 @@ fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64
             for _ in 0..pace.due() {
                 let frame = &mut flood.frames[at];
                 if let Some(vary) = flood.vary {
-                    frame.vary(vary, &mut scene.dice);
+                    frame.vary(vary, &mut attacker.rng);
                 }
-                times[at] += u64::from(scene.line.send(&frame.bytes)?);
+                times[at] += u64::from(attacker.socket.send(&frame.bytes)?);
                 at = (at + 1) % flood.frames.len();
             }
-        }
-        if now != Now::Attack {
+        } else {
             pace.rest();
         }
         let patience = now.patience().max(pace.patience());
-        let heard = scene.line.wait(patience)?;
-        let Scene { line, tally, .. } = scene;
-        line.drain(|front, length| {
+        let heard = attacker.socket.wait(patience)?;
+        let Attacker { socket, tally, .. } = attacker;
+        socket.drain(FRONT_BYTES, |front, length| {
             tally.hear(front, length);
             Ok(())
         })?;
@@ -269,7 +259,7 @@ fn strike(scene: &mut Scene<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64
     }
     let sent = times.iter().sum();
     for (frame, times) in flood.frames.iter().zip(times) {
-        scene.tally.sent(frame, times);
+        attacker.tally.sent(frame, times);
     }
     Ok(sent)
 }
@@ -318,15 +308,21 @@ impl Pace {
     }
 }
 
-/// The end of an edge: its counts, its log and its stop.
-pub(super) fn audit(play: &Play<'_>, edged: Daemon) -> Result<(Option<Counts>, Vec<Promise>)> {
-    let audited = Counts::audited(&play.stage.settings.socket);
+/// The reasons that rose, by stage.
+pub(super) type Reasons = BTreeMap<String, u64>;
+
+/// The end of an edge: its counts since `before`, its log and its stop.
+pub(super) fn audit(
+    session: &Session<'_>,
+    before: &Counts,
+    edged: Daemon,
+) -> Result<(Reasons, Vec<Promise>)> {
+    let audited = Counts::audited(&session.testbed.settings.socket);
     let begin = clock::now();
     let said = edged.stop()?;
     let took = begin.elapsed();
-    let bad = said
-        .iter()
-        .find(|line| line.contains("panicked") || line.contains("ERROR"));
+    let mut bad = said.iter();
+    let bad = bad.find(|line| line.contains("panicked") || line.contains("ERROR"));
     let promises = vec![
         (
             audited.is_ok(),
@@ -343,20 +339,16 @@ pub(super) fn audit(play: &Play<'_>, edged: Daemon) -> Result<(Option<Counts>, V
             },
         ),
     ];
-    Ok((audited.ok(), promises))
-}
-
-/// Reasons that rose, by stage.
-pub(super) fn risen(before: &Counts, after: &Counts) -> BTreeMap<String, u64> {
-    let (before, after) = (by_stage(before), by_stage(after));
+    let before = by_stage(before);
+    let after = audited.map(|after| by_stage(&after)).unwrap_or_default();
     let rise = after.into_iter().filter_map(|(name, now)| {
         let rise = now.saturating_sub(before.get(&name).copied().unwrap_or(0));
         (rise > 0).then_some((name, rise))
     });
-    rise.collect()
+    Ok((rise.collect(), promises))
 }
 
-fn by_stage(counts: &Counts) -> BTreeMap<String, u64> {
+fn by_stage(counts: &Counts) -> Reasons {
     let all = counts.all();
     let interface = &all["interfaces"][0];
     let queues = interface["xdp"].as_object().into_iter().flatten();
@@ -385,39 +377,28 @@ fn by_stage(counts: &Counts) -> BTreeMap<String, u64> {
     sums
 }
 
-fn told(scene: &Scene<'_>, flood: &Flood) -> Vec<String> {
-    let tell = |(address, what): &(std::net::IpAddr, &str)| {
-        let heard = scene.tally.heard_at(*address);
-        let own = |(mac, amount): &(Mac, Amount)| {
-            let whom = if *mac == scene.line.mac {
-                "the station that asked"
-            } else {
-                "the new holder"
-            };
-            format!(
-                "{} packets, {} bytes to {whom}",
-                amount.packets, amount.bytes
-            )
+fn told(attacker: &Attacker<'_>, flood: &Flood) -> Vec<String> {
+    let own = |(mac, amount): &(Mac, Amount)| {
+        let whom = if *mac == attacker.socket.mac {
+            "the station that asked"
+        } else {
+            "the new holder"
         };
-        let heard: Vec<String> = heard.iter().map(own).collect();
         format!(
-            "{what}: {}",
-            if heard.is_empty() {
-                "nothing".into()
-            } else {
-                heard.join("; ")
-            }
+            "{} packets, {} bytes to {whom}",
+            amount.packets, amount.bytes
         )
     };
+    let tell = |(address, what): &(IpAddr, &str)| {
+        let heard: Vec<String> = attacker.tally.heard_at(*address).iter().map(own).collect();
+        let heard = if heard.is_empty() {
+            "nothing".into()
+        } else {
+            heard.join("; ")
+        };
+        format!("{what}: {heard}")
+    };
     flood.told.iter().map(tell).collect()
-}
-
-fn but(missing: &[&str]) -> String {
-    if missing.is_empty() {
-        String::new()
-    } else {
-        format!(", BUT NONE as {}", missing.join(", "))
-    }
 }
 
 #[cfg(test)]

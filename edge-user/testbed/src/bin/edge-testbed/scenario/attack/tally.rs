@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use super::frames::{self, ETHERNET_BYTES, Frame};
-use super::line::Mac;
+use edge_ebpf::frame::ETHERNET_BYTES;
+use edge_testbed::packet::{self, Mac};
+use serde::Serialize;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use super::frames::Frame;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Amount {
     pub(super) packets: u64,
     /// As the network layer counts.
@@ -53,12 +56,9 @@ impl Tally {
     pub(super) fn hear(&mut self, front: &[u8], length: usize) {
         let bytes = (length - ETHERNET_BYTES.min(length)) as u64;
         let amount = Amount { packets: 1, bytes };
-        let Some(heard) = frames::read(front) else {
+        let Some(heard) = packet::read(front).filter(|packet| packet.from_mac == self.edge) else {
             return;
         };
-        if heard.from_mac != self.edge {
-            return;
-        }
         self.emitted.add(amount);
         let to = heard.to.ip();
         // What a kernel asks its neighbours is no answer to anybody.
@@ -66,7 +66,7 @@ impl Tally {
             IpAddr::V4(_) => false,
             IpAddr::V6(to) => to.is_multicast() || to.is_unicast_link_local(),
         };
-        let talk = !heard.udp && neighbours;
+        let talk = heard.payload().is_none() && neighbours;
         if !talk && !self.not_counted.contains(&to) {
             let of = self.heard.entry(to).or_default();
             of.entry(heard.to_mac).or_default().add(amount);

@@ -1,7 +1,7 @@
 //! Searches an edge at work for what it must never have: keys and plaintext.
 
 /// What is looked for, and where it was met.
-mod hunt;
+mod scan;
 /// The runs of bytes that stand for content.
 mod runs;
 /// Keys, and where an object's ciphertext lies.
@@ -11,7 +11,7 @@ mod search;
 /// The memory of a process.
 mod memory;
 /// A file of text to publish.
-mod prose;
+mod text_corpus;
 /// What came out.
 mod report;
 
@@ -34,12 +34,12 @@ use edge_testbed::{
 };
 use serde_json::Value;
 
-use self::hunt::Hunt;
 use self::memory::Layout;
 use self::report::Report;
+use self::scan::Scan;
 use super::http;
 use super::load::Load;
-use crate::stage::{self, Stage};
+use crate::testbed::{self, Testbed};
 
 /// Everything is fetched so often before the memory is searched for good: once cold, then hot.
 const ROUNDS: u64 = 3;
@@ -51,34 +51,39 @@ pub(crate) struct Blind {
     /// What to publish; three files of this machine and one of text when none is named
     files: Vec<PathBuf>,
     #[command(flatten)]
-    stage: stage::Options,
+    testbed: testbed::Options,
     /// Chooses the places whose bytes are looked for
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 pub(super) fn blind(options: &Blind) -> Result<()> {
-    stage::perform(
-        &options.stage,
+    testbed::perform(
+        &options.testbed,
         "the scenario makes network namespaces, loads an XDP program and reads the memory of \
          another process; it",
         "the edge is not proven blind",
-        |machine| play(options, machine),
+        |machine| run(options, machine),
     )
 }
 
-fn play(options: &Blind, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Blind, machine: &mut Machine) -> Result<Report> {
     let choose = |folder: &Path| published(&options.files, folder);
-    let stage = Stage::set(&options.stage, machine, choose)?;
-    let edged = stage.start_edge()?;
+    let testbed = Testbed::new(&options.testbed, machine, choose)?;
+    let edged = testbed.start_edge()?;
 
     let own = Layout::of(edged.id())?.files();
     if !own.iter().any(|file| *file == place::release("edged")) {
         bail!("process {} is not edged: it maps {own:?}", edged.id());
     }
-    let hunt = Hunt::prepare(&stage.sealed, stage.settings.origin(), &own, options.seed)?;
-    let search = Search { stage: &stage };
-    search.run(hunt, edged, options.seed)
+    let scan = Scan::prepare(
+        &testbed.sealed,
+        testbed.settings.origin(),
+        &own,
+        options.seed,
+    )?;
+    let search = Search { testbed: &testbed };
+    search.run(scan, edged, options.seed)
 }
 
 /// The files asked for, or those of the demo and one of text.
@@ -86,7 +91,7 @@ fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
     let mut chosen = files::choose(asked, folder)?;
     if asked.is_empty() {
         let text = folder.join("text");
-        prose::write(&text)?;
+        text_corpus::write(&text)?;
         chosen.extend(files::choose(&[text], folder)?);
     }
     Ok(chosen)
@@ -94,22 +99,22 @@ fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
 
 /// The time when the edge runs.
 struct Search<'a> {
-    stage: &'a Stage<'a>,
+    testbed: &'a Testbed<'a>,
 }
 
 /// What the edge says and is told, in words.
 type Texts = BTreeMap<&'static str, Vec<u8>>;
 
 impl Search<'_> {
-    fn run(&self, mut hunt: Hunt, mut edged: Daemon, seed: u64) -> Result<Report> {
+    fn run(&self, mut scan: Scan, mut edged: Daemon, seed: u64) -> Result<Report> {
         let begin = clock::now();
-        let load = Load::new(self.stage);
+        let load = Load::new(self.testbed);
         let mut texts = Texts::new();
         let (fetches, mode) = thread::scope(|scope| {
             let reader = scope.spawn(|| load.run());
-            let leash = load.leash();
-            let searched = self.search_at_work(&mut hunt, &mut texts, &load, &mut edged);
-            drop(leash);
+            let stop = load.stop_guard();
+            let searched = self.search_at_work(&mut scan, &mut texts, &load, &mut edged);
+            drop(stop);
             let read = reader.join();
             // An edge that ended is the better reason than a reader that got no answer.
             let searched = searched?;
@@ -118,16 +123,15 @@ impl Search<'_> {
         })?;
         texts.insert("log", edged.stop()?.join("\n").into_bytes());
         for (name, text) in &texts {
-            hunt.search(name, text.as_slice())?;
+            scan.search(name, text.as_slice())?;
         }
         let plain: Vec<PathBuf> = self.each(|one| one.object.path.clone());
         let tickets: Vec<PathBuf> = self.each(|one| one.ticket.clone());
         Ok(Report {
-            objects: self.each(|one| one.object.clone()),
-            plain: hunt.look_in_files("files as published", &plain)?,
-            tickets: hunt.look_in_files("tickets", &tickets)?,
+            plain: scan.look_in_files("files as published", &plain)?,
+            tickets: scan.look_in_files("tickets", &tickets)?,
             client_in: self.client_in(&texts),
-            hunt,
+            scan,
             seed,
             fetches,
             seconds: begin.elapsed().as_secs_f64(),
@@ -136,40 +140,43 @@ impl Search<'_> {
     }
 
     fn each<T>(&self, of: impl Fn(&Sealed) -> T) -> Vec<T> {
-        self.stage.sealed.iter().map(of).collect()
+        self.testbed.sealed.iter().map(of).collect()
     }
 
     /// While the reader reads. Returns how many objects it fetched during the searches, and the
     /// mode in use.
     fn search_at_work(
         &self,
-        hunt: &mut Hunt,
+        scan: &mut Scan,
         texts: &mut Texts,
         load: &Load<'_>,
         edged: &mut Daemon,
     ) -> Result<(u64, Value)> {
         let layout = Layout::of(edged.id())?;
         let all = [layout.arena, layout.others].concat();
-        hunt.search_memory("memory, while it fills", edged.id(), all)?;
+        scan.search_memory("memory, while it fills", edged.id(), all)?;
 
         load.wait_for_rounds(ROUNDS, edged)?;
         let before = load.fetches();
         // Anew: threads and buffers have come since.
         let layout = Layout::of(edged.id())?;
-        hunt.search_memory(report::ARENA, edged.id(), layout.arena)?;
-        hunt.search_memory("memory besides the arena", edged.id(), layout.others)?;
-        hunt.search_files(report::ORIGIN, &files::under(self.stage.settings.origin())?)?;
-        texts.insert("configuration", fs::read(&self.stage.config)?);
+        scan.search_memory(report::ARENA, edged.id(), layout.arena)?;
+        scan.search_memory("memory besides the arena", edged.id(), layout.others)?;
+        scan.search_files(
+            report::ORIGIN,
+            &files::under(self.testbed.settings.origin())?,
+        )?;
+        texts.insert("configuration", fs::read(&self.testbed.config)?);
         texts.insert("admin answer", self.admin_answer()?);
         texts.insert("metrics", self.metrics()?);
-        let mode = Counts::read(&self.stage.settings.socket)?.mode().clone();
+        let mode = Counts::read(&self.testbed.settings.socket)?.mode().clone();
         // The reader was at work all the time: what it had begun then has come since.
         load.wait_for_fetches(before + 1, edged)?;
         Ok((load.fetches() - before, mode))
     }
 
     fn admin_answer(&self) -> Result<Vec<u8>> {
-        let socket = &self.stage.settings.socket;
+        let socket = &self.testbed.settings.socket;
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("cannot reach {}", socket.display()))?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -177,7 +184,7 @@ impl Search<'_> {
     }
 
     fn metrics(&self) -> Result<Vec<u8>> {
-        self.stage.bed.edge.enter(|| {
+        self.testbed.bed.edge.enter(|| {
             let stream =
                 TcpStream::connect(METRICS).with_context(|| format!("cannot reach {METRICS}"))?;
             stream.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -187,7 +194,7 @@ impl Search<'_> {
 
     /// Texts in which the reader's address stands.
     fn client_in(&self, texts: &Texts) -> Vec<String> {
-        let reader = &self.stage.bed.reader;
+        let reader = &self.testbed.bed.reader;
         let client = [reader.ipv4.to_string(), reader.ipv6.to_string()];
         let names = |text: &[u8]| {
             client.iter().any(|ip| {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-
-use crate::scenario::dice::Dice;
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
 
 /// Length of a run.
 pub(super) const RUN_BYTES: usize = 64;
@@ -28,7 +28,7 @@ pub(super) fn choose(
     size: u64,
     wanted: usize,
     distinct_min: usize,
-    dice: &mut Dice,
+    rng: &mut SmallRng,
     mut read: impl FnMut(u64, &mut Run) -> Result<()>,
 ) -> Result<Vec<Run>> {
     let mut chosen = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn choose(
         if chosen.len() == wanted {
             break;
         }
-        let at = dice.below(places);
+        let at = rng.random_range(0..places);
         if !within_a_segment(at) {
             continue;
         }
@@ -82,6 +82,8 @@ fn monotonous(run: &Run) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+
     use super::*;
 
     /// An object whose byte at each place is the place, mixed.
@@ -99,7 +101,16 @@ mod tests {
 
     #[test]
     fn runs_are_many_different_and_of_the_seed() {
-        let choose_by = |seed| choose(1 << 30, 16, DISTINCT, &mut Dice::new(seed), mixed).unwrap();
+        let choose_by = |seed| {
+            choose(
+                1 << 30,
+                16,
+                DISTINCT,
+                &mut SmallRng::seed_from_u64(seed),
+                mixed,
+            )
+            .unwrap()
+        };
         let runs = choose_by(1);
         assert_eq!(runs.len(), 16);
         assert!(runs.iter().all(|run| distinct(run) >= DISTINCT));
@@ -111,20 +122,26 @@ mod tests {
     #[test]
     fn places_stay_within_segment_chunk_and_object() {
         let size = 3 * CHUNK_BYTES + 100;
-        let runs = choose(size, 10_000, 0, &mut Dice::new(3), |at, run| {
-            assert!(at + 64 <= size, "{at}");
-            let in_chunk = at % 131_072;
-            assert!(in_chunk % 1216 <= 1216 - 64, "{at}");
-            assert!(in_chunk <= 131_072 - 64, "{at}");
-            mixed(at, run)
-        });
+        let runs = choose(
+            size,
+            10_000,
+            0,
+            &mut SmallRng::seed_from_u64(3),
+            |at, run| {
+                assert!(at + 64 <= size, "{at}");
+                let in_chunk = at % 131_072;
+                assert!(in_chunk % 1216 <= 1216 - 64, "{at}");
+                assert!(in_chunk <= 131_072 - 64, "{at}");
+                mixed(at, run)
+            },
+        );
         assert!(runs.unwrap().len() > 1000);
     }
 
     #[test]
     fn an_object_too_small_or_too_plain_has_no_run() {
         let choose = |size, read: fn(u64, &mut Run) -> Result<()>| {
-            choose(size, 16, DISTINCT, &mut Dice::new(1), read)
+            choose(size, 16, DISTINCT, &mut SmallRng::seed_from_u64(1), read)
                 .unwrap()
                 .len()
         };

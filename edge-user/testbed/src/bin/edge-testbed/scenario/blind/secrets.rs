@@ -2,17 +2,18 @@
 //!
 //! Written from docs/SEALING.md alone: the search must not trust the code it tries.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use edge_ebpf::wire::ChunkId;
+use serde::Serialize;
 
 use super::runs::CHUNK_BYTES;
 
 const KEY_BYTES: usize = 32;
-const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// What a ticket says.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Ticket {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let bytes = decode(text.strip_prefix("edge1:")?)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text.strip_prefix("edge1:")?).ok()?;
         (bytes.len() == 90).then_some(())?;
         Some(Self {
             size: u64::from_be_bytes(*bytes[2..].first_chunk()?),
@@ -41,70 +42,32 @@ impl Ticket {
 }
 
 /// A way to write a key down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Form {
     Raw,
     Hex,
     Base64,
 }
 
-impl Form {
-    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Hex, Self::Base64];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Hex => "hex",
-            Self::Base64 => "base64url",
-        }
-    }
-}
-
 /// Every string that gives the key away.
 pub(super) fn forms(key: &[u8; KEY_BYTES]) -> Vec<(Form, Vec<u8>)> {
-    let mut hex = String::new();
-    for byte in key {
-        write!(hex, "{byte:02x}").expect("a String grows");
-    }
+    let hex = ChunkId(*key).to_string();
     let mut forms = vec![
         (Form::Raw, key.to_vec()),
         (Form::Hex, hex.to_uppercase().into_bytes()),
         (Form::Hex, hex.into_bytes()),
     ];
-    for alphabet in [URL_SAFE, STANDARD] {
+    for alphabet in [&URL_SAFE_NO_PAD, &STANDARD_NO_PAD] {
         forms.extend((0..3).map(|before| (Form::Base64, base64_within(key, before, alphabet))));
     }
     forms
 }
 
 /// The characters that only the key decides when so many bytes, or 3 or 6 more, stand before it.
-fn base64_within(key: &[u8], before: usize, alphabet: &[u8; 64]) -> Vec<u8> {
-    let shift = before * 8;
-    let first = shift.div_ceil(6);
-    let end = (shift + key.len() * 8) / 6;
-    let bit = |at: usize| (key[(at - shift) / 8] >> (7 - (at - shift) % 8)) & 1;
-    let letter = |number: usize| {
-        let six = (number * 6..number * 6 + 6).fold(0, |six, at| six << 1 | bit(at));
-        alphabet[usize::from(six)]
-    };
-    (first..end).map(letter).collect()
-}
-
-/// Base64url without padding.
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let (mut held, mut bits) = (0_u32, 0);
-    for letter in text.bytes() {
-        let six = URL_SAFE.iter().position(|known| *known == letter)?;
-        held = held << 6 | u32::try_from(six).ok()?;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push(u8::try_from(held >> bits & 0xff).ok()?);
-            held &= (1 << bits) - 1;
-        }
-    }
-    Some(bytes)
+fn base64_within(key: &[u8], before: usize, alphabet: &GeneralPurpose) -> Vec<u8> {
+    let text = alphabet.encode([&vec![0; before][..], key].concat());
+    let only = (before * 8).div_ceil(6)..(before + key.len()) * 8 / 6;
+    text.as_bytes()[only].to_vec()
 }
 
 /// The files of an object's data chunks at the origin, in order.
@@ -136,10 +99,7 @@ pub(super) fn data_chunks(origin: &Path, ticket: &Ticket) -> Result<Vec<PathBuf>
 }
 
 fn chunk_file(origin: &Path, id: &[u8; 32]) -> PathBuf {
-    let mut hex = String::new();
-    for byte in id {
-        write!(hex, "{byte:02x}").expect("a String grows");
-    }
+    let hex = ChunkId(*id).to_string();
     origin
         .join("chunks")
         .join(&hex[..2])
@@ -186,7 +146,7 @@ mod tests {
             "AAQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eH",
         ];
         for (before, expected) in expected.iter().enumerate() {
-            let bytes = base64_within(&key(), before, STANDARD);
+            let bytes = base64_within(&key(), before, &STANDARD_NO_PAD);
             assert_eq!(String::from_utf8(bytes).unwrap(), *expected);
         }
     }

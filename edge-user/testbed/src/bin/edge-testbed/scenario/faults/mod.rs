@@ -2,7 +2,7 @@
 //! how soon the service was good again.
 
 /// One row's means.
-mod play;
+mod session;
 /// What happens to `edged`.
 mod daemon;
 /// What happens to the interface.
@@ -13,8 +13,6 @@ mod pressure;
 mod origin;
 /// What happens to the reader.
 mod reader;
-/// As much of the protocol as it takes to ask faster than anybody needs.
-mod flood;
 /// What came out.
 mod report;
 
@@ -23,22 +21,24 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use edge_testbed::{
     machine::Machine,
-    objects::files,
     stop::{self, Stop},
 };
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
-use self::play::Play;
 use self::report::{Report, Row};
+use self::session::Session;
 use super::load::Load;
-use crate::stage::{self, Stage};
+use super::random_files;
+use super::selection::{self, Selection};
+use crate::testbed::{self, Testbed};
 
 /// Small, so that a start is quick; everything the scenario publishes fits.
 const ARENA_BYTES: u64 = 160 << 20;
 /// What the reader in the background fetches.
-const LOAD_BYTES: u64 = 3_000_000;
+const LOAD_BYTES: usize = 3_000_000;
 
 /// What readers may say while the edge is not to be reached.
 const UNREACHABLE: &[&str] = &[
@@ -57,104 +57,83 @@ struct Fault {
     expected: &'static str,
     /// What the reader in the background may say instead of finishing.
     excuses: &'static [&'static str],
-    play: fn(&mut Play<'_>) -> Result<String>,
+    run: fn(&mut Session<'_>) -> Result<String>,
 }
 
 #[derive(Args)]
 pub(crate) struct Faults {
     #[command(flatten)]
-    stage: stage::Options,
-    /// Only these rows, separated by commas
-    #[arg(
-        long,
-        value_name = "NAME,…",
-        value_delimiter = ',',
-        value_parser = names(),
-        hide_possible_values = true
-    )]
-    only: Vec<String>,
-    /// Tell the rows and end
-    #[arg(long)]
-    list: bool,
+    testbed: testbed::Options,
+    #[command(flatten)]
+    selection: Selection<Table>,
 }
 
-/// Every row there is, in the order it is played.
+#[derive(Clone)]
+pub(super) struct Table;
+
+impl selection::Table for Table {
+    fn rows() -> Vec<(&'static str, &'static str)> {
+        table().map(|fault| (fault.name, fault.done)).collect()
+    }
+}
+
+/// Every row there is, in the order they are run.
 fn table() -> impl Iterator<Item = &'static Fault> {
-    [
+    let parts = [
         daemon::FAULTS,
         link::FAULTS,
         pressure::FAULTS,
         origin::FAULTS,
         reader::FAULTS,
-    ]
-    .into_iter()
-    .flatten()
+    ];
+    parts.into_iter().flatten()
 }
 
 pub(super) fn faults(options: &Faults) -> Result<()> {
-    let chosen = chosen(&options.only);
-    if options.list {
-        for fault in chosen {
-            println!("{:<18} {}", fault.name, fault.done);
-        }
+    if options.selection.listed() {
         return Ok(());
     }
-    stage::perform(
-        &options.stage,
+    testbed::perform(
+        &options.testbed,
         "the scenario makes network namespaces and loads an XDP program; it",
         "not every fault is survived",
-        |machine| play(&options.stage, &chosen, machine),
+        |machine| run(options, machine),
     )
 }
 
-fn names() -> PossibleValuesParser {
-    table().map(|fault| fault.name).into()
-}
-
-fn chosen(only: &[String]) -> Vec<&'static Fault> {
-    let wanted = |fault: &&Fault| only.is_empty() || only.iter().any(|name| name == fault.name);
-    table().filter(wanted).collect()
-}
-
-fn play(
-    options: &stage::Options,
-    faults: &[&'static Fault],
-    machine: &mut Machine,
-) -> Result<Report> {
-    let choose = |folder: &Path| {
-        let path = folder.join("load");
-        play::write_random(&path, LOAD_BYTES)?;
-        files::choose(&[path], folder)
-    };
-    let mut stage = Stage::set(options, machine, choose)?;
-    stage.settings.arena_bytes = ARENA_BYTES;
-    let mut play = Play::begin(&stage)?;
+fn run(options: &Faults, machine: &mut Machine) -> Result<Report> {
+    let mut rng = SmallRng::seed_from_u64(1);
+    let choose = |folder: &Path| random_files(folder, "load", LOAD_BYTES, 1, &mut rng);
+    let mut testbed = Testbed::new(&options.testbed, machine, choose)?;
+    testbed.settings.arena_bytes = ARENA_BYTES;
+    let mut session = Session::begin(&testbed, rng)?;
     let mut report = Report {
-        mode: play.counts()?.mode().clone(),
+        mode: session.counts()?.mode().clone(),
         ..Report::default()
     };
-    for fault in faults {
+    for fault in table().filter(|fault| options.selection.has(fault.name)) {
         eprintln!("--- {}: {}", fault.name, fault.done);
-        let row = row(&mut play, fault, &mut report);
+        let row = row(&mut session, fault, &mut report);
         if stop::came() {
             return Err(Stop::interrupted());
         }
         if !row.ok {
             eprintln!("{}: {}", fault.name, row.seen);
-            play.start_over()?;
+            session.start_over()?;
         }
         report.rows.push(row);
     }
-    report.wrong_at_end = play.end()?;
+    report.wrong_at_end = session.end()?;
     Ok(report)
 }
 
-/// Plays one fault while a reader fetches in the background, then audits the edge.
-fn row(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Row {
-    play.seconds = None;
-    let seen = under_load(play, fault, report).and_then(|seen| {
-        play.audit()?;
-        play.seconds
+/// Runs one fault while a reader fetches in the background, then audits the edge.
+fn row(session: &mut Session<'_>, fault: &'static Fault, report: &mut Report) -> Row {
+    session.took = None;
+    let seen = under_load(session, fault, report).and_then(|seen| {
+        session.audit()?;
+        session
+            .took
             .context("nobody looked whether the service is good again")?;
         Ok(seen)
     });
@@ -167,32 +146,36 @@ fn row(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Row {
         done: fault.done,
         expected: fault.expected,
         seen,
-        seconds: play.seconds,
+        took: session.took,
         ok,
     }
 }
 
-fn under_load(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -> Result<String> {
-    let load = Load::new(play.stage).excused_by(fault.excuses);
-    let played = thread::scope(|scope| {
+fn under_load(
+    session: &mut Session<'_>,
+    fault: &'static Fault,
+    report: &mut Report,
+) -> Result<String> {
+    let load = Load::new(session.testbed).excused_by(fault.excuses);
+    let ran = thread::scope(|scope| {
         let reader = scope.spawn(|| load.run());
-        let leash = load.leash();
-        let played = play
+        let stop = load.stop_guard();
+        let ran = session
             .while_read(&load, 1)
-            .and_then(|()| (fault.play)(play))
+            .and_then(|()| (fault.run)(session))
             // It has read all the time, and reads again.
-            .and_then(|seen| play.while_read(&load, load.fetches() + 2).map(|()| seen));
-        drop(leash);
+            .and_then(|seen| session.while_read(&load, load.fetches() + 2).map(|()| seen));
+        drop(stop);
         let read = reader.join();
         // What happened to the edge is the better reason than a reader that got no answer.
-        let played = played?;
+        let ran = ran?;
         read.map_err(|_panic| anyhow!("the reader panicked"))??;
-        Ok::<_, anyhow::Error>(played)
+        Ok::<_, anyhow::Error>(ran)
     });
     report.fetches += load.fetches();
     let excused = load.excused();
-    report.excused += excused.len();
-    let seen = played?;
+    report.gave_up += excused.len();
+    let seen = ran?;
     Ok(match excused.last() {
         Some(last) => format!(
             "{seen}; readers in the background that gave up: {}, the last with \"{last}\"",
@@ -200,21 +183,4 @@ fn under_load(play: &mut Play<'_>, fault: &'static Fault, report: &mut Report) -
         ),
         None => seen,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_fault_has_a_name_of_its_own_and_can_be_chosen_by_it() {
-        let mut names: Vec<&str> = table().map(|fault| fault.name).collect();
-        let only: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(chosen(&only).len(), names.len());
-        assert_eq!(chosen(&[]).len(), names.len());
-        assert_eq!(chosen(&only[1..2])[0].name, names[1]);
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), only.len());
-    }
 }

@@ -10,105 +10,63 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, daemon::Counts, place::PYTHON, process};
+use edge_testbed::{
+    client::{Client, absent},
+    clock,
+    daemon::Counts,
+    place::PYTHON,
+    process,
+};
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use super::flood::Flood;
-use super::play::{Play, WITHIN, wait};
 use super::report::in_seconds;
+use super::session::{Session, WITHIN, wait};
 use super::{Fault, NOTHING};
-use crate::scenario::load::{End, fetch};
+use crate::scenario::reader::{End, fetch};
 
+#[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "origin-slow",
+    Fault { name: "origin-slow", excuses: NOTHING, run: origin_slow,
         done: "the origin lets nobody open an object's chunks for three seconds (file leases)",
-        expected: "PENDING meanwhile; the reader waits and finishes; others are served",
-        excuses: NOTHING,
-        play: origin_slow,
-    },
-    Fault {
-        name: "origin-hangs",
+        expected: "PENDING meanwhile; the reader waits and finishes; others are served" },
+    Fault { name: "origin-hangs", excuses: NOTHING, run: origin_hangs,
         done: "the same for twelve seconds",
         expected: "the edge gives a fetch up after ten (failed_total) and says so to the reader \
-                   and in the log; the reader asks again, and finishes when the origin is back",
-        excuses: NOTHING,
-        play: origin_hangs,
-    },
-    Fault {
-        name: "chunk-hangs",
+                   and in the log; the reader asks again, and finishes when the origin is back" },
+    Fault { name: "chunk-hangs", excuses: NOTHING, run: chunk_hangs,
         done: "the origin lets nobody open one chunk for fourteen seconds",
         expected: "it is read once, however often it is asked for (origin_hung_reads 1); other \
-                   objects are fetched; its reader finishes when the chunk can be read",
-        excuses: NOTHING,
-        play: chunk_hangs,
-    },
-    Fault {
-        name: "source-greedy",
+                   objects are fetched; its reader finishes when the chunk can be read" },
+    Fault { name: "source-greedy", excuses: NOTHING, run: source_greedy,
         done: "one address asks for 20,000 chunks that nobody has, as fast as it can",
         expected: "BUSY to it for what is beyond its share (source_limited_total); the readers of \
-                   another address fetch what is cold",
-        excuses: NOTHING,
-        play: source_greedy,
-    },
-    Fault {
-        name: "origin-gone",
+                   another address fetch what is cold" },
+    Fault { name: "origin-gone", excuses: NOTHING, run: origin_gone,
         done: "the origin's directory moved away, and back",
         expected: "what is resident is served on; else ORIGIN (failed_total, never absent_total) \
-                   with a line in the log; back, it is fetched",
-        excuses: NOTHING,
-        play: origin_gone,
-    },
-    Fault {
-        name: "origin-removed",
+                   with a line in the log; back, it is fetched" },
+    Fault { name: "origin-removed", excuses: NOTHING, run: origin_removed,
         done: "the origin's chunks moved away, and back",
         expected: "what is resident is served on; else \"no origin has chunk\" (absent_total); \
-                   refilled, it is fetched",
-        excuses: NOTHING,
-        play: origin_removed,
-    },
-    Fault {
-        name: "chunk-altered",
+                   refilled, it is fetched" },
+    Fault { name: "chunk-altered", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes[7] ^= 1), "corrupt_total", "altered or cut"),
         done: "one byte of a chunk changed",
-        expected: CORRUPT,
-        excuses: NOTHING,
-        play: |play| damaged(play, alter, "corrupt_total", "altered or cut"),
-    },
-    Fault {
-        name: "chunk-cut",
+        expected: CORRUPT },
+    Fault { name: "chunk-cut", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.truncate(bytes.len() / 2)), "corrupt_total", "altered or cut"),
         done: "a chunk cut to its half",
-        expected: CORRUPT,
-        excuses: NOTHING,
-        play: |play| damaged(play, cut, "corrupt_total", "altered or cut"),
-    },
-    Fault {
-        name: "chunk-grown",
+        expected: CORRUPT },
+    Fault { name: "chunk-grown", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.resize(3 << 20, 0)), "corrupt_total", "which no chunk has"),
         done: "a chunk of 3 MB",
-        expected: CORRUPT,
-        excuses: NOTHING,
-        play: |play| damaged(play, grow, "corrupt_total", "which no chunk has"),
-    },
-    Fault {
-        name: "chunk-directory",
+        expected: CORRUPT },
+    Fault { name: "chunk-directory", excuses: NOTHING, run: |session| damaged(session, become_directory, "failed_total", "is not a file"),
         done: "a directory in the place of a chunk",
-        expected: FAILED,
-        excuses: NOTHING,
-        play: |play| damaged(play, become_directory, "failed_total", "is not a file"),
-    },
-    Fault {
-        name: "chunk-pipe",
+        expected: FAILED },
+    Fault { name: "chunk-pipe", excuses: NOTHING, run: |session| damaged(session, become_pipe, "failed_total", "is not a file"),
         done: "a pipe nobody writes into in the place of a chunk",
-        expected: FAILED,
-        excuses: NOTHING,
-        play: |play| damaged(play, become_pipe, "failed_total", "is not a file"),
-    },
-    Fault {
-        name: "chunk-unreadable",
+        expected: FAILED },
+    Fault { name: "chunk-unreadable", excuses: NOTHING, run: |session| damaged(session, forbid, "failed_total", "ermission denied"),
         done: "a chunk that edged may not read (mode 000, edged without CAP_DAC_OVERRIDE)",
-        expected: FAILED,
-        excuses: NOTHING,
-        play: |play| damaged(play, forbid, "failed_total", "ermission denied"),
-    },
+        expected: FAILED },
 ];
 
 const CORRUPT: &str = "ORIGIN to the reader, who gives up with exit code 75 and names the chunk; a \
@@ -137,35 +95,35 @@ print('held', flush=True)
 signal.pause()
 ";
 
-fn origin_slow(play: &mut Play<'_>) -> Result<String> {
+fn origin_slow(session: &mut Session<'_>) -> Result<String> {
     let started = "/socket/reasons/fetch_started/packets";
-    let before = play.count(started)?;
-    let took = read_while_leased(play, SLOW_FOR)?;
-    let fetches = play.count(started)? - before;
+    let before = session.count(started)?;
+    let took = read_while_leased(session, SLOW_FOR)?;
+    let fetches = session.count(started)? - before;
     Ok(format!(
         "the reader finished after {}, fetch_started +{fetches}",
-        in_seconds(took.as_secs_f64())
+        in_seconds(took)
     ))
 }
 
-fn origin_hangs(play: &mut Play<'_>) -> Result<String> {
-    let from = play.lines()?;
-    let before = play.count("/origin/failed_total")?;
-    let took = read_while_leased(play, HANGS_FOR)?;
-    let failed = play.count("/origin/failed_total")? - before;
-    let heard = play.hear(from, "no answer within 10 s")?;
+fn origin_hangs(session: &mut Session<'_>) -> Result<String> {
+    let from = session.lines()?;
+    let before = session.count("/origin/failed_total")?;
+    let took = read_while_leased(session, HANGS_FOR)?;
+    let failed = session.count("/origin/failed_total")? - before;
+    let heard = session.hear(from, "no answer within 10 s")?;
     if failed == 0 {
         bail!("failed_total does not rise");
     }
     Ok(format!(
         "the reader finished after {}, failed_total +{failed}; log: {heard}",
-        in_seconds(took.as_secs_f64())
+        in_seconds(took)
     ))
 }
 
 /// Reads an object whose chunks nobody may open for so long, and says how long that took.
-fn read_while_leased(play: &mut Play<'_>, time: Duration) -> Result<Duration> {
-    let fresh = play.fresh()?;
+fn read_while_leased(session: &mut Session<'_>, time: Duration) -> Result<Duration> {
+    let fresh = session.fresh()?;
     let mut lease = lease(&fresh.chunks)?;
     let begin = clock::now();
     let read = thread::scope(|scope| {
@@ -173,13 +131,13 @@ fn read_while_leased(play: &mut Play<'_>, time: Duration) -> Result<Duration> {
             wait(time);
             process::end(&mut lease);
         });
-        play.reads_whole(&fresh)
+        session.reads_whole(&fresh)
     });
     let took = read?;
     if took < time {
         bail!("the origin was not slow: {took:.1?}");
     }
-    play.good_since(begin + time)?;
+    session.good_since(begin + time)?;
     Ok(took)
 }
 
@@ -201,14 +159,14 @@ fn lease(files: &[PathBuf]) -> Result<Child> {
     Ok(lease)
 }
 
-fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
-    let (fresh, other) = (play.fresh()?, play.fresh()?);
+fn chunk_hangs(session: &mut Session<'_>) -> Result<String> {
+    let (fresh, other) = (session.fresh()?, session.fresh()?);
     let hung_at = "/origin/hung_reads/0";
     let mut lease = lease(&[fresh.data_chunk()?.to_owned()])?;
     let begin = clock::now();
-    let (stage, edge) = (play.stage, play.address());
+    let (testbed, edge) = (session.testbed, session.address());
     let hung = || {
-        let counts = Counts::read(&stage.settings.socket).ok()?;
+        let counts = Counts::read(&testbed.settings.socket).ok()?;
         counts.all().pointer(hung_at)?.as_u64()
     };
     let watch = || -> Result<_> {
@@ -216,10 +174,16 @@ fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
             .context("hung_reads does not rise")?;
         let asked = clock::now();
         let hangs = || asked.elapsed() > WITHIN;
-        let Some(End::Whole) = fetch(stage, &other.sealed, edge, &other.out(), hangs)? else {
+        let fetched = fetch(
+            &testbed.bed.reader,
+            &other.sealed,
+            edge,
+            &other.out(),
+            hangs,
+        )?;
+        let Some((took, End::Whole)) = fetched else {
             bail!("another object is not fetched meanwhile");
         };
-        let took = asked.elapsed();
         wait(CHUNK_HANGS_FOR.saturating_sub(begin.elapsed()));
         Ok((took, hung()))
     };
@@ -229,7 +193,7 @@ fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
             process::end(&mut lease);
             seen
         });
-        let took = play.reads_whole(&fresh);
+        let took = session.reads_whole(&fresh);
         (took, watching.join())
     });
     let seen = seen.ok().context("the watching thread failed")?;
@@ -238,138 +202,123 @@ fn chunk_hangs(play: &mut Play<'_>) -> Result<String> {
     if hung != Some(1) {
         bail!("reads that hang at one chunk: {hung:?}");
     }
-    play.good_since(begin + CHUNK_HANGS_FOR)?;
-    let ended = || (play.count(hung_at).ok()? == 0).then_some(());
+    session.good_since(begin + CHUNK_HANGS_FOR)?;
+    let ended = || (session.count(hung_at).ok()? == 0).then_some(());
     clock::poll(WITHIN, ended).context("hung_reads does not fall")?;
     Ok(format!(
         "hung_reads 1 to the end; another object in {}, its reader after {}",
-        in_seconds(other_took.as_secs_f64()),
-        in_seconds(took.as_secs_f64())
+        in_seconds(other_took),
+        in_seconds(took)
     ))
 }
 
-fn source_greedy(play: &mut Play<'_>) -> Result<String> {
+fn source_greedy(session: &mut Session<'_>) -> Result<String> {
     let limited_at = "/origin/source_limited_total";
     let (limited, fetches) = (
-        play.count(limited_at)?,
-        play.count("/origin/fetches_total")?,
+        session.count(limited_at)?,
+        session.count("/origin/fetches_total")?,
     );
-    let cold = [play.fresh()?, play.fresh()?, play.fresh()?];
-    let reader = &play.stage.bed.reader;
+    let cold = [session.fresh()?, session.fresh()?, session.fresh()?];
+    let reader = &session.testbed.bed.reader;
     let ip_address = |what| reader.ip(&format!("address {what} {GREEDY}/24 dev {}", reader.link));
     ip_address("add")?;
-    let greedy = Flood::greet_from(reader, GREEDY, play.address())?;
+    let greedy = Client::greet(reader, GREEDY, session.address())?;
     let begin = clock::now();
     let poured = thread::scope(|scope| {
-        let pouring = scope.spawn(|| greedy.pour_absent(0..GREEDY_GETS));
-        let read = cold.iter().map(|fresh| play.reads_whole(fresh));
+        let pouring = scope.spawn(|| greedy.ask(1, absent(0..GREEDY_GETS)));
+        let read = cold.iter().map(|fresh| session.reads_whole(fresh));
         let read = read.collect::<Result<Vec<_>>>();
-        let poured = pouring
-            .join()
-            .ok()
-            .context("the thread of the flood failed");
-        poured?.and(read)
+        pouring.join().expect("it does not panic").and(read)
     });
     let poured_for = begin.elapsed();
     ip_address("delete")?;
     let slowest = poured?.into_iter().max().unwrap_or_default();
-    play.good_again(begin)?;
-    let limited = play.count(limited_at)? - limited;
-    let fetches = play.count("/origin/fetches_total")? - fetches;
+    session.good_again()?;
+    let limited = session.count(limited_at)? - limited;
+    let fetches = session.count("/origin/fetches_total")? - fetches;
     if limited == 0 {
         bail!("source_limited_total does not rise");
     }
     Ok(format!(
         "within {}: fetches +{fetches}, source_limited_total +{limited}; the slowest of three cold \
          objects took {}",
-        in_seconds(poured_for.as_secs_f64()),
-        in_seconds(slowest.as_secs_f64())
+        in_seconds(poured_for),
+        in_seconds(slowest)
     ))
 }
 
-fn origin_gone(play: &mut Play<'_>) -> Result<String> {
-    let fresh = play.fresh()?;
-    let origin = play.stage.settings.origin().to_owned();
+fn origin_gone(session: &mut Session<'_>) -> Result<String> {
+    let fresh = session.fresh()?;
+    let origin = session.testbed.settings.origin().to_owned();
     let elsewhere = origin.with_extension("elsewhere");
-    let absent = play.count("/origin/absent_total")?;
-    let from = play.lines()?;
+    let absent = session.count("/origin/absent_total")?;
+    let from = session.lines()?;
     fs::rename(&origin, &elsewhere)?;
-    let gave_up = play.reads_not(&fresh, 75, "cannot get chunk");
+    let gave_up = session.reads_not(&fresh, 75, "cannot get chunk");
     let over = clock::now();
     fs::rename(&elsewhere, &origin)?;
     let gave_up = gave_up?;
-    let heard = play.hear(from, "the directory itself")?;
-    if play.count("/origin/absent_total")? != absent {
+    let heard = session.hear(from, "the directory itself")?;
+    if session.count("/origin/absent_total")? != absent {
         bail!("absent_total rises");
     }
-    play.comes(&fresh, over)?;
+    session.comes(&fresh, over)?;
     Ok(format!("{gave_up}; log: {heard}"))
 }
 
-fn origin_removed(play: &mut Play<'_>) -> Result<String> {
-    let fresh = play.fresh()?;
-    let chunks = play.stage.settings.origin().join("chunks");
-    let elsewhere = play.stage.settings.origin().join("elsewhere");
-    let before = play.count("/origin/absent_total")?;
+fn origin_removed(session: &mut Session<'_>) -> Result<String> {
+    let fresh = session.fresh()?;
+    let chunks = session.testbed.settings.origin().join("chunks");
+    let elsewhere = session.testbed.settings.origin().join("elsewhere");
+    let before = session.count("/origin/absent_total")?;
     fs::rename(&chunks, &elsewhere)?;
-    let gave_up = play.reads_not(&fresh, 1, "no origin of the edge has chunk");
+    let gave_up = session.reads_not(&fresh, 1, "no origin of the edge has chunk");
     let over = clock::now();
     fs::rename(&elsewhere, &chunks)?;
     let gave_up = gave_up?;
-    let absent = play.count("/origin/absent_total")? - before;
+    let absent = session.count("/origin/absent_total")? - before;
     if absent == 0 {
         bail!("absent_total does not rise");
     }
-    play.comes(&fresh, over)?;
+    session.comes(&fresh, over)?;
     Ok(format!("{gave_up}; absent_total +{absent}"))
 }
 
 /// A reader of an object with one damaged chunk, and another when it was put right.
 fn damaged(
-    play: &mut Play<'_>,
+    session: &mut Session<'_>,
     damage: fn(&Path) -> Result<()>,
     counter: &str,
     complaint: &str,
 ) -> Result<String> {
-    let fresh = play.fresh()?;
+    let fresh = session.fresh()?;
     let chunk = fresh.data_chunk()?;
     let good = fs::read(chunk)?;
     let counter_at = format!("/origin/{counter}");
-    let before = play.count(&counter_at)?;
-    let from = play.lines()?;
+    let before = session.count(&counter_at)?;
+    let from = session.lines()?;
     damage(chunk)?;
-    let gave_up = play.reads_not(&fresh, 75, "cannot get chunk");
+    let gave_up = session.reads_not(&fresh, 75, "cannot get chunk");
     let over = clock::now();
     remove(chunk)?;
     fs::write(chunk, good)?;
     let gave_up = gave_up?;
-    let heard = play.hear(from, complaint)?;
+    let heard = session.hear(from, complaint)?;
     let name = chunk.file_name().and_then(|name| name.to_str());
     if !heard.contains(name.context("a chunk has a name")?) {
         bail!("the log does not name the chunk: {heard}");
     }
-    let rose = play.count(&counter_at)? - before;
+    let rose = session.count(&counter_at)? - before;
     if rose == 0 {
         bail!("{counter} does not rise");
     }
-    play.comes(&fresh, over)?;
+    session.comes(&fresh, over)?;
     Ok(format!("{gave_up}; {counter} +{rose}; log: {heard}"))
 }
 
-fn alter(chunk: &Path) -> Result<()> {
+fn rewrite(chunk: &Path, change: fn(&mut Vec<u8>)) -> Result<()> {
     let mut bytes = fs::read(chunk)?;
-    bytes[7] ^= 1;
-    Ok(fs::write(chunk, bytes)?)
-}
-
-fn cut(chunk: &Path) -> Result<()> {
-    let bytes = fs::read(chunk)?;
-    Ok(fs::write(chunk, &bytes[..bytes.len() / 2])?)
-}
-
-fn grow(chunk: &Path) -> Result<()> {
-    let mut bytes = fs::read(chunk)?;
-    bytes.resize(3 << 20, 0);
+    change(&mut bytes);
     Ok(fs::write(chunk, bytes)?)
 }
 

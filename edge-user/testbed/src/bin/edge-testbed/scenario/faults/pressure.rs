@@ -1,74 +1,61 @@
 //! More than rings, memory and the operator's door hold.
 
 use std::fs;
+use std::iter::repeat_n;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use edge_ebpf::wire::ChunkId;
+use edge_testbed::client::{Client, chunk_id};
 use edge_testbed::clock;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::net::{SendFlags, connect, send, socket_with};
 use rustix::process::Signal;
 
-use super::flood::Flood;
-use super::play::{Play, WITHIN};
+use super::session::{Session, WITHIN};
 use super::{Fault, NOTHING, UNREACHABLE};
 
+#[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "rx-ring-starved",
+    Fault { name: "rx-ring-starved", excuses: UNREACHABLE, run: rx_ring_starved,
         done: "edged stopped while 4000 GETs for a resident chunk come in",
         expected: "the frames run out: the socket counts what it lost (rx_dropped) and an empty \
-                   fill ring; then it serves, and no frame is missing",
-        excuses: UNREACHABLE,
-        play: rx_ring_starved,
-    },
-    Fault {
-        name: "umem-exhausted",
+                   fill ring; then it serves, and no frame is missing" },
+    Fault { name: "umem-exhausted", excuses: UNREACHABLE, run: umem_exhausted,
         done: "edged stopped while 2000 GETs for whole chunks come in, then all to be answered at \
                once",
         expected: "by xsk the frames to send from run out and are waited for, and what is lost all \
                    the same is counted (would_block with send_queue_full or served_partly); by gso \
                    there are none, and the kernel takes what it can; then it serves, and no frame \
-                   is missing",
-        excuses: UNREACHABLE,
-        play: umem_exhausted,
-    },
-    Fault {
-        name: "admin-flood",
+                   is missing" },
+    Fault { name: "admin-flood", excuses: NOTHING, run: admin_flood,
         done: "connections to the admin socket until the kernel takes no more, half of them \
                silent, half with noise",
-        expected: "64 at a time, the oldest makes room: `edge stat` gets its answer or says why not; nobody's \
-                   reader notices; then it answers",
-        excuses: NOTHING,
-        play: admin_flood,
-    },
-    Fault {
-        name: "hugepages-withheld",
+        expected: "64 at a time, the oldest makes room: `edge stat` gets its answer or says why \
+                   not; nobody's reader notices; then it answers" },
+    Fault { name: "hugepages-withheld", excuses: UNREACHABLE, run: hugepages_withheld,
         done: "edged started in a control group that may have 32 MiB of hugepages, fewer than its \
                arena",
         expected: "it refuses with exit code 78 and names the limit, and does not die when it \
-                   touches the memory; outside the group it serves",
-        excuses: UNREACHABLE,
-        play: hugepages_withheld,
-    },
+                   touches the memory; outside the group it serves" },
 ];
 
 /// What a queue has (docs/ARCHITECTURE.md, "Memory").
 pub(super) const RX_FRAMES: u64 = 2048;
-const STARVING: u64 = 4000;
-const EXHAUSTING: u64 = 2000;
+const STARVING: usize = 4000;
+const EXHAUSTING: usize = 2000;
 const CONNECTIONS: usize = 5000;
 const CONTROLLER: &str = "hugetlb";
 const FEW_HUGEPAGES_BYTES: u64 = 32 << 20;
 
-fn rx_ring_starved(play: &mut Play<'_>) -> Result<String> {
-    let means = prepare(play)?;
-    let before = Rings::read(play)?;
-    stalled(play, &means, 1, STARVING)?;
-    play.good_again(clock::now())?;
-    let after = Rings::read(play)?;
+fn rx_ring_starved(session: &mut Session<'_>) -> Result<String> {
+    let means = prepare(session)?;
+    let before = Rings::read(session)?;
+    stalled(session, &means, 1, STARVING)?;
+    session.good_again()?;
+    let after = Rings::read(session)?;
     let dropped = after.dropped - before.dropped;
     let empty = after.fill_empty - before.fill_empty;
     if dropped == 0 || empty == 0 {
@@ -79,16 +66,16 @@ fn rx_ring_starved(play: &mut Play<'_>) -> Result<String> {
     ))
 }
 
-fn umem_exhausted(play: &mut Play<'_>) -> Result<String> {
-    let means = prepare(play)?;
-    let before = Rings::read(play)?;
-    stalled(play, &means, u128::MAX, EXHAUSTING)?;
-    play.good_again(clock::now())?;
-    let after = Rings::read(play)?;
+fn umem_exhausted(session: &mut Session<'_>) -> Result<String> {
+    let means = prepare(session)?;
+    let before = Rings::read(session)?;
+    stalled(session, &means, u128::MAX, EXHAUSTING)?;
+    session.good_again()?;
+    let after = Rings::read(session)?;
     let blocked = after.would_block - before.would_block;
     let full = after.queue_full - before.queue_full;
     let sent = after.datagrams - before.datagrams;
-    let by_frames = play.stage.settings.sender == "xsk";
+    let by_frames = session.testbed.settings.sender == "xsk";
     if by_frames && (blocked == 0) != (full == 0) {
         bail!("would_block rose by {blocked}, requests that found no frame by {full}");
     }
@@ -98,36 +85,35 @@ fn umem_exhausted(play: &mut Play<'_>) -> Result<String> {
 }
 
 /// A socket with a cookie, and a whole resident chunk.
-fn prepare(play: &mut Play<'_>) -> Result<(Flood, PathBuf)> {
-    let resident = play.fresh()?;
-    play.reads_whole(&resident)?;
-    let flood = Flood::greet(&play.stage.bed.reader, play.address())?;
-    Ok((flood, resident.data_chunk()?.to_owned()))
+fn prepare(session: &mut Session<'_>) -> Result<(Client, ChunkId)> {
+    let resident = session.fresh()?;
+    session.reads_whole(&resident)?;
+    Ok((session.greet()?, chunk_id(resident.data_chunk()?)?))
 }
 
 /// The edge stands still while so many GETs for these segments of a chunk come in, and goes on.
 fn stalled(
-    play: &mut Play<'_>,
-    (flood, chunk): &(Flood, PathBuf),
+    session: &mut Session<'_>,
+    (client, id): &(Client, ChunkId),
     want: u128,
-    gets: u64,
+    gets: usize,
 ) -> Result<()> {
-    play.stop()?;
-    let poured = flood.pour(chunk, want, gets);
-    let poured = poured.and_then(|()| play.link_rests());
-    play.signal(Signal::CONT)?;
-    poured
+    session.stop()?;
+    let asked = client.ask(want, repeat_n(*id, gets));
+    let asked = asked.and_then(|()| session.link_rests());
+    session.signal(Signal::CONT)?;
+    asked
 }
 
 /// What the kernel gives a worker that stood still while more came than there are frames: every
 /// frame there is, or some were lost on the way here (I2).
-pub(super) fn frames_left(play: &mut Play<'_>) -> Result<u64> {
-    let means = prepare(play)?;
-    play.audit()?;
-    let before = Rings::read(play)?;
-    stalled(play, &means, 1, STARVING)?;
-    play.audit()?;
-    let after = Rings::read(play)?;
+pub(super) fn frames_left(session: &mut Session<'_>) -> Result<u64> {
+    let means = prepare(session)?;
+    session.audit()?;
+    let before = Rings::read(session)?;
+    stalled(session, &means, 1, STARVING)?;
+    session.audit()?;
+    let after = Rings::read(session)?;
     if after.dropped == before.dropped {
         bail!("the frames were not exhausted");
     }
@@ -145,8 +131,8 @@ struct Rings {
 }
 
 impl Rings {
-    fn read(play: &Play<'_>) -> Result<Self> {
-        let counts = play.counts()?;
+    fn read(session: &Session<'_>) -> Result<Self> {
+        let counts = session.counts()?;
         let worker = &counts.all()["interfaces"][0]["workers"][0];
         let number = |pointer: &str| {
             let value = worker.pointer(pointer);
@@ -164,17 +150,17 @@ impl Rings {
     }
 }
 
-fn admin_flood(play: &mut Play<'_>) -> Result<String> {
+fn admin_flood(session: &mut Session<'_>) -> Result<String> {
     let mut held = Vec::new();
     while held.len() < CONNECTIONS
-        && let Some(socket) = connected(&play.stage.settings.socket)?
+        && let Some(socket) = connected(&session.testbed.settings.socket)?
     {
         if held.len() % 2 == 1 {
             send(&socket, &[0xff; 512], SendFlags::NOSIGNAL)?;
         }
         held.push(socket);
     }
-    let stat = play.stat()?;
+    let stat = session.stat()?;
     let answers = match stat.code {
         Some(0) => true,
         Some(1) => stat.said.contains("no answer in 5 seconds"),
@@ -185,11 +171,11 @@ fn admin_flood(play: &mut Play<'_>) -> Result<String> {
         bail!("`edge stat` ended with {:?}: {}", stat.code, stat.said);
     }
     let count = held.len();
-    let over = clock::now();
-    drop(held);
-    let answers = clock::poll(WITHIN, || play.counts().ok());
-    answers.context("`edge stat` gets no answer 10 s after the flood")?;
-    play.good_again(over)?;
+    session.good_after(|session| {
+        drop(held);
+        let answers = clock::poll(WITHIN, || session.counts().ok().map(drop));
+        answers.context("`edge stat` gets no answer 10 s after the flood")
+    })?;
     let said = if stat.said.is_empty() {
         "got its answer"
     } else {
@@ -279,17 +265,15 @@ fn listed(file: &Path) -> bool {
     text.split_whitespace().any(|word| word == CONTROLLER)
 }
 
-fn hugepages_withheld(play: &mut Play<'_>) -> Result<String> {
+fn hugepages_withheld(session: &mut Session<'_>) -> Result<String> {
     let Some(group) = Group::new(FEW_HUGEPAGES_BYTES)? else {
-        play.good_again(clock::now())?;
-        return Ok("not played: this kernel has no control groups for hugepages".into());
+        session.good_again()?;
+        return Ok("not tried: this kernel has no control groups for hugepages".into());
     };
-    play.take_edged()?.stop()?;
+    session.take_edged()?.stop()?;
     let words = ["the arena", "hugetlb limit", "/sealedge-"];
-    let refused = play.refused_in(&group.folder, &words, 78);
+    let refused = session.refused_in(&group.folder, &words, 78);
     drop(group);
-    let over = clock::now();
-    play.start(&[])?;
-    play.good_again(over)?;
+    session.good_after(|session| session.start(&[]))?;
     refused
 }

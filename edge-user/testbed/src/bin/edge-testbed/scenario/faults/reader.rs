@@ -3,50 +3,39 @@
 use std::path::Path;
 use std::process::{Child, Command};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use edge_testbed::{
     clock, objects,
     process::{self, Ended},
 };
 use rustix::process::Signal;
 
-use super::play::{Fresh, Play, WITHIN, half_files, run_within};
+use super::session::{Fresh, Session, WITHIN, half_files, run_within};
 use super::{Fault, NOTHING};
 
+#[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
-    Fault {
-        name: "disk-full",
+    Fault { name: "disk-full", excuses: NOTHING, run: disk_full,
         done: "the output on a tmpfs of 128 KiB, which is then made larger",
-        expected: "the reader says so, exit code 1, and leaves nothing; with room it finishes",
-        excuses: NOTHING,
-        play: disk_full,
-    },
-    Fault {
-        name: "output-unwritable",
+        expected: "the reader says so, exit code 1, and leaves nothing; with room it finishes" },
+    Fault { name: "output-unwritable", excuses: NOTHING, run: output_unwritable,
         done: "the output on a file system that is read-only, which is then made writable",
-        expected: "the reader says so, exit code 1, and leaves nothing; then it finishes",
-        excuses: NOTHING,
-        play: output_unwritable,
-    },
-    Fault {
-        name: "reader-killed",
+        expected: "the reader says so, exit code 1, and leaves nothing; then it finishes" },
+    Fault { name: "reader-killed", excuses: NOTHING, run: reader_killed,
         done: "SIGKILL to a reader in the middle of an object, and the same command again",
         expected: "no file under the object's name; at most one hidden .part file beside it; run \
-                   again the reader finishes",
-        excuses: NOTHING,
-        play: reader_killed,
-    },
+                   again the reader finishes" },
 ];
 
-const LARGE_BYTES: u64 = 64 << 20;
+const LARGE_BYTES: usize = 64 << 20;
 
 /// A process whose file systems are its own, on the reader's side: what is mounted there is seen
 /// nowhere else and goes with it.
 struct Mounts(Child);
 
 impl Mounts {
-    fn new(play: &Play<'_>) -> Result<Self> {
-        let mut sleeper = play.stage.bed.reader.inside("sleep");
+    fn new(session: &Session<'_>) -> Result<Self> {
+        let mut sleeper = session.testbed.bed.reader.inside("sleep");
         let mounts = Self(process::spawn(sleeper.arg("600"))?);
         // `ip netns exec` makes the file systems its own before it becomes the sleeper.
         let comm = format!("/proc/{}/comm", mounts.0.id());
@@ -71,9 +60,9 @@ impl Mounts {
     }
 
     /// The reader's call, among these file systems.
-    fn get(&self, play: &Play<'_>, fresh: &Fresh, out: &Path) -> Result<Ended> {
-        let reader = &play.stage.bed.reader;
-        let get = objects::get(reader, &fresh.sealed.ticket, play.address(), out);
+    fn get(&self, session: &Session<'_>, fresh: &Fresh, out: &Path) -> Result<Ended> {
+        let reader = &session.testbed.bed.reader;
+        let get = objects::get(reader, &fresh.sealed.ticket, session.address(), out);
         // Behind `ip netns exec NAMESPACE` stand program and arguments.
         let mut inside = self.inside("env");
         inside.args(get.get_args().skip(3));
@@ -91,57 +80,48 @@ impl Drop for Mounts {
     }
 }
 
-fn disk_full(play: &mut Play<'_>) -> Result<String> {
-    refused_output(play, "size=128k", "remount,size=64m", "no space for")
+fn disk_full(session: &mut Session<'_>) -> Result<String> {
+    refused_output(session, "size=128k", "remount,size=64m", "no space for")
 }
 
-fn output_unwritable(play: &mut Play<'_>) -> Result<String> {
-    refused_output(play, "ro", "remount,rw", "Read-only file system")
+fn output_unwritable(session: &mut Session<'_>) -> Result<String> {
+    refused_output(session, "ro", "remount,rw", "Read-only file system")
 }
 
-fn refused_output(play: &mut Play<'_>, bad: &str, good: &str, words: &str) -> Result<String> {
-    let fresh = play.fresh()?;
-    let mounts = Mounts::new(play)?;
-    let folder = play.stage.folder.join("small");
+fn refused_output(session: &mut Session<'_>, bad: &str, good: &str, words: &str) -> Result<String> {
+    let fresh = session.fresh()?;
+    let mounts = Mounts::new(session)?;
+    let folder = session.testbed.folder.join("small");
     std::fs::create_dir_all(&folder)?;
     let out = folder.join("out");
     mounts.mount(bad, &folder)?;
-    let failed = mounts.get(play, &fresh, &out)?;
+    let failed = mounts.get(session, &fresh, &out)?;
     let left = mounts.lists(&folder)?;
-    if failed.code != Some(1) || !failed.said.contains(words) || !left.is_empty() {
-        bail!(
-            "the reader ended with {:?}, left {left:?}: {}",
-            failed.code,
-            failed.said
-        );
-    }
-    let over = clock::now();
-    mounts.mount(good, &folder)?;
-    let finished = mounts.get(play, &fresh, &out)?;
-    let sum = process::output(mounts.inside("sha256sum").arg(&out))?;
-    if finished.code != Some(0) || !sum.starts_with(&fresh.sealed.object.sha256) {
-        bail!(
-            "the reader ended with {:?}: {}",
-            finished.code,
-            finished.said
-        );
-    }
-    play.good_again(over)?;
-    Ok(format!("exit code 1: {}", failed.said))
+    let Ended { code, said } = failed;
+    let refused = code == Some(1) && said.contains(words) && left.is_empty();
+    ensure!(
+        refused,
+        "the reader ended with {code:?}, left {left:?}: {said}"
+    );
+    session.good_after(|session| {
+        mounts.mount(good, &folder)?;
+        let Ended { code, said } = mounts.get(session, &fresh, &out)?;
+        let sum = process::output(mounts.inside("sha256sum").arg(&out))?;
+        let whole = code == Some(0) && sum.starts_with(&fresh.sealed.object.sha256);
+        ensure!(whole, "the reader ended with {code:?}: {said}");
+        Ok(())
+    })?;
+    Ok(format!("exit code 1: {said}"))
 }
 
-fn reader_killed(play: &mut Play<'_>) -> Result<String> {
-    let large = play.publish(LARGE_BYTES)?;
-    let mut child = play.reader_in_the_middle(&large)?;
+fn reader_killed(session: &mut Session<'_>) -> Result<String> {
+    let large = session.publish(LARGE_BYTES)?;
+    let mut child = session.reader_in_the_middle(&large)?;
     let over = clock::now();
     process::signal(&child, Signal::KILL)?;
     child.wait()?;
-    let folder = large
-        .sealed
-        .object
-        .path
-        .parent()
-        .context("a folder of ours")?;
+    let folder = large.sealed.object.path.parent();
+    let folder = folder.context("a folder of ours")?;
     let left = half_files(folder)?;
     if left.len() > 1 || large.out().exists() {
         bail!("the killed reader left {left:?}");
@@ -149,7 +129,7 @@ fn reader_killed(play: &mut Play<'_>) -> Result<String> {
     for half in &left {
         std::fs::remove_file(half)?;
     }
-    play.comes(&large, over)?;
+    session.comes(&large, over)?;
     Ok(format!(
         "no file under the object's name, {} .part file left; run again it finished",
         left.len()

@@ -1,45 +1,48 @@
-//! What came of each fault, and the two ways to tell it.
+//! What came of each fault.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::stage::Outcome;
+use crate::testbed::{Outcome, Promise};
 
-/// One fault, as it was played.
+/// One fault, as it was tried.
+#[derive(Serialize)]
 pub(super) struct Row {
     pub(super) fault: &'static str,
     pub(super) done: &'static str,
     pub(super) expected: &'static str,
     pub(super) seen: String,
     /// From the end of the fault until a cold object came whole; nothing if none did.
-    pub(super) seconds: Option<f64>,
+    pub(super) took: Option<Duration>,
     pub(super) ok: bool,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct Report {
     pub(super) mode: Value,
     pub(super) rows: Vec<Row>,
     /// Objects that came back whole in the background.
     pub(super) fetches: u64,
     /// Readers in the background that gave up with a sentence that was expected.
-    pub(super) excused: usize,
+    pub(super) gave_up: usize,
     /// What was not as it should be when the edge had been asked to stop.
     pub(super) wrong_at_end: Vec<String>,
 }
 
 impl Outcome for Report {
-    fn promises(&self) -> Vec<(bool, String)> {
+    fn promises(&self) -> Vec<Promise> {
         let rows = self.rows.iter().map(|row| {
-            let told = match row.seconds {
-                Some(seconds) if row.ok => format!("good again after {}", in_seconds(seconds)),
+            let told = match row.took {
+                Some(took) if row.ok => format!("good again after {}", in_seconds(took)),
                 Some(_) | None => row.seen.clone(),
             };
             (row.ok, format!("{:<18} {told}", row.fault))
         });
         let end = if self.wrong_at_end.is_empty() {
-            "in the end: no frame is missing, the edge stops with exit code 0, nothing is left behind"
+            "in the end: no frame is missing, the edge stops with exit code 0, nothing is \
+                     left behind"
                 .to_owned()
         } else {
             self.wrong_at_end.join("; ")
@@ -47,58 +50,27 @@ impl Outcome for Report {
         rows.chain([(self.wrong_at_end.is_empty(), end)]).collect()
     }
 
-    fn to_json(&self) -> Value {
-        let row = |row: &Row| {
-            json!({
-                "fault": row.fault,
-                "done": row.done,
-                "expected": row.expected,
-                "seen": row.seen,
-                "seconds": row.seconds,
-                "ok": row.ok,
-            })
-        };
-        json!({
-            "ok": self.ok(),
-            "mode": self.mode,
-            "fetches": self.fetches,
-            "gave_up": self.excused,
-            "wrong_at_end": self.wrong_at_end,
-            "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
-        })
-    }
-
     fn story(&self) -> String {
-        let mut story = String::new();
-        let mut line = |text: String| writeln!(story, "{text}").expect("a String grows");
-        let count = self.rows.len();
-        line(format!(
-            "{count} faults, each at an edge at work: sender {}, xdp {}.",
+        let rows = self.rows.iter().map(|row| {
+            let (fault, done, expected, seen) = (row.fault, row.done, row.expected, &row.seen);
+            format!("\n{fault}\n  done      {done}\n  expected  {expected}\n  seen      {seen}\n")
+        });
+        format!(
+            "{} faults, each at an edge at work: sender {}, xdp {}.\n\
+             Meanwhile readers in the background fetched {} objects whole; {} gave up, each with \
+             a sentence that says why.\n{}",
+            self.rows.len(),
             self.mode["sender"].as_str().unwrap_or("?"),
             self.mode["xdp"].as_str().unwrap_or("?"),
-        ));
-        line(format!(
-            "Meanwhile readers in the background fetched {} objects whole; {} gave up, each with a \
-             sentence that says why.",
-            self.fetches, self.excused
-        ));
-        for row in &self.rows {
-            line(format!("\n{}", row.fault));
-            line(format!("  done      {}", row.done));
-            line(format!("  expected  {}", row.expected));
-            line(format!("  seen      {}", row.seen));
-        }
-        line(String::new());
-        for (kept, promise) in self.promises() {
-            let word = if kept { "ok  " } else { "FAIL" };
-            line(format!("  {word}   {promise}"));
-        }
-        story.trim_end().to_owned()
+            self.fetches,
+            self.gave_up,
+            rows.collect::<String>()
+        )
     }
 }
 
-pub(super) fn in_seconds(seconds: f64) -> String {
-    format!("{seconds:.1} s")
+pub(super) fn in_seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -111,12 +83,12 @@ mod tests {
             done: "SIGKILL",
             expected: "a restart serves",
             seen: "it does".to_owned(),
-            seconds: Some(0.25),
+            took: Some(Duration::from_millis(250)),
             ok,
         };
         Report {
             rows: vec![row],
-            wrong_at_end: wrong_at_end.iter().map(|word| (*word).to_owned()).collect(),
+            wrong_at_end: wrong_at_end.iter().map(ToString::to_string).collect(),
             ..Report::default()
         }
     }
@@ -134,8 +106,7 @@ mod tests {
         let json = report.to_json();
         assert_eq!(json["ok"], false);
         assert_eq!(json["rows"][0]["fault"], "killed");
-        assert_eq!(json["rows"][0]["seconds"], 0.25);
-        let story = report.story();
-        assert!(story.contains("FAIL   killed") && story.contains("a restart serves"));
+        let text = report.to_text();
+        assert!(text.contains("WRONG  killed") && text.contains("a restart serves"));
     }
 }

@@ -1,11 +1,11 @@
-//! One end of the link, by whole frames: sends whatever it is given, hears everything that arrives.
+//! One end of the link, by whole frames: sends whatever it is given, receives everything that
+//! arrives.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{bed::Side, process};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
@@ -14,22 +14,21 @@ use nix::sys::socket::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-/// What arrives while the owner of a line is not let run.
+use crate::bed::Side;
+use crate::process;
+
+/// What arrives while its owner is not let run.
 const BUFFER_BYTES: usize = 256 << 20;
-/// The front of a frame that is looked at: the longest headers and a GET.
-const FRONT_BYTES: usize = 160;
+const FRAME_BYTES_MAX: usize = 65_536;
 
-pub(super) type Mac = [u8; 6];
-
-/// A raw socket on one end of the link. It does not hear what it sent itself, but what others on
-/// this end send.
-pub(super) struct Line {
+/// It does not receive what it sent itself, but what others on this end send.
+pub struct RawSocket {
     socket: OwnedFd,
-    pub(super) mac: Mac,
+    pub mac: [u8; 6],
 }
 
-impl Line {
-    pub(super) fn on(side: &Side) -> Result<Self> {
+impl RawSocket {
+    pub fn on(side: &Side) -> Result<Self> {
         let name = side.link;
         side.enter(move || {
             let links = getifaddrs().context("cannot list the interfaces")?;
@@ -38,13 +37,9 @@ impl Line {
                 .find_map(|there| there.address?.as_link_addr().copied())
                 .with_context(|| format!("{name} has no link address"))?;
             let mac = link.addr().context("the link has no station address")?;
-            let socket = socket(
-                AddressFamily::Packet,
-                SockType::Raw,
-                SockFlag::SOCK_CLOEXEC,
-                SockProtocol::EthAll,
-            )
-            .context("no raw socket")?;
+            let (raw, all) = (SockType::Raw, SockProtocol::EthAll);
+            let socket = socket(AddressFamily::Packet, raw, SockFlag::SOCK_CLOEXEC, all)
+                .context("no raw socket")?;
             set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES)?;
             bind(socket.as_raw_fd(), &link).with_context(|| format!("cannot bind to {name}"))?;
             Ok(Self { socket, mac })
@@ -52,30 +47,48 @@ impl Line {
     }
 
     /// Whether the link took it; when its queue is full it does not.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<bool> {
+    pub fn send(&self, frame: &[u8]) -> Result<bool> {
         match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
-            Ok(_) => Ok(true),
+            Ok(length) => Ok(length == frame.len()),
             Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR) => Ok(false),
             Err(error) => Err(error).context("cannot send a frame"),
         }
     }
 
-    /// Hands over the front of each frame that is there, and the length of the whole.
-    pub(super) fn drain(&self, mut each: impl FnMut(&[u8], usize) -> Result<()>) -> Result<()> {
-        let mut front = [0; FRONT_BYTES];
+    /// Hands over the first bytes of each frame that is there, at most `front`, and its length.
+    pub fn drain(
+        &self,
+        front: usize,
+        mut each: impl FnMut(&[u8], usize) -> Result<()>,
+    ) -> Result<()> {
+        let mut bytes = vec![0; front];
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         loop {
-            match recv(self.socket.as_raw_fd(), &mut front, flags) {
-                Ok(length) => each(&front[..length.min(FRONT_BYTES)], length)?,
+            match recv(self.socket.as_raw_fd(), &mut bytes, flags) {
+                Ok(length) => each(&bytes[..length.min(front)], length)?,
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
-                Err(error) => return Err(error).context("cannot hear the link"),
+                Err(error) => return Err(error).context("cannot receive frames"),
             }
         }
     }
 
+    /// The next frame for this station, if one comes in time. An outer VLAN tag has been taken
+    /// off by the kernel.
+    pub fn receive(&self, patience: Duration) -> Result<Option<Vec<u8>>> {
+        let mut frame = vec![0; FRAME_BYTES_MAX];
+        while self.wait(patience)? {
+            let length = recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty())?;
+            if frame[..6] == self.mac {
+                frame.truncate(length);
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
     /// Until something is there, or the time is over.
-    pub(super) fn wait(&self, patience: Duration) -> Result<bool> {
+    pub fn wait(&self, patience: Duration) -> Result<bool> {
         let patience = Timespec::try_from(patience)?;
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         match poll(&mut fds, Some(&patience)) {
@@ -86,8 +99,8 @@ impl Line {
     }
 }
 
-/// Frames that the raw sockets of a side did not hear because their buffers were full.
-pub(super) fn unheard(side: &Side) -> Result<u64> {
+/// Frames that the raw sockets of a side lost because their buffers were full.
+pub fn lost(side: &Side) -> Result<u64> {
     let mut command = side.inside("ss");
     command.args(["--packet", "--memory", "--numeric", "--no-header"]);
     let text = process::output(&mut command)?;

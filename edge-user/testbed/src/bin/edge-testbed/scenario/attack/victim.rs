@@ -11,8 +11,8 @@ use edge_testbed::{
     objects::Sealed,
 };
 
-use super::Play;
-use super::reader::Fetch;
+use super::Session;
+use super::report::Fetch;
 use super::run::{Now, Phase};
 
 /// How often it is quiet, and then not.
@@ -48,8 +48,8 @@ impl Measured {
     }
 }
 
-pub(super) struct Life<'a> {
-    play: &'a Play<'a>,
+pub(super) struct Victim<'a> {
+    session: &'a Session<'a>,
     phase: &'a Phase,
     edged: &'a mut Daemon,
     /// What it fetches again and again.
@@ -59,21 +59,21 @@ pub(super) struct Life<'a> {
     measured: Measured,
 }
 
-impl<'a> Life<'a> {
-    pub(super) fn new(play: &'a Play<'a>, phase: &'a Phase, edged: &'a mut Daemon) -> Self {
+impl<'a> Victim<'a> {
+    pub(super) fn new(session: &'a Session<'a>, phase: &'a Phase, edged: &'a mut Daemon) -> Self {
         Self {
-            play,
+            session,
             phase,
             edged,
-            hot_object: play.hot_object,
-            cold_objects: play.cold_objects.iter(),
+            hot_object: session.hot_object,
+            cold_objects: session.cold_objects.iter(),
             over_ipv6: false,
             measured: Measured::default(),
         }
     }
 
     /// Quiet and attack in turn.
-    pub(super) fn live(mut self) -> Result<Measured> {
+    pub(super) fn run(mut self) -> Result<Measured> {
         for round in 0..ROUNDS {
             for cold in [false, false, true] {
                 self.fetch(cold, &mut || {})?;
@@ -86,14 +86,14 @@ impl<'a> Life<'a> {
     }
 
     /// Quiet and attack in turn, for as long, with one large file that the edge has.
-    pub(super) fn live_steadily(mut self) -> Result<Measured> {
-        self.hot_object = &self.play.large_object;
+    pub(super) fn run_steadily(mut self) -> Result<Measured> {
+        self.hot_object = &self.session.large_object;
         // Now the edge has it.
         self.fetch(false, &mut || {})?;
         self.measured.fetches.clear();
         for _round in 0..STEADY_ROUNDS {
             let begin = clock::now();
-            while begin.elapsed() < self.play.slice {
+            while begin.elapsed() < self.session.slice {
                 self.fetch(false, &mut || {})?;
             }
             self.attack(&[])?;
@@ -108,10 +108,10 @@ impl<'a> Life<'a> {
         let mut kinds = kinds.iter();
         while !slice.is_over() {
             let kind = kinds.next();
-            if kind.is_none() && slice.begin.elapsed() >= self.play.slice {
+            if kind.is_none() && slice.begin.elapsed() >= self.session.slice {
                 break;
             }
-            let longest = ATTACK_MAX.max(self.play.slice);
+            let longest = ATTACK_MAX.max(self.session.slice);
             self.fetch(kind.copied().unwrap_or(false), &mut || {
                 if slice.begin.elapsed() >= longest {
                     slice.end();
@@ -135,7 +135,7 @@ impl<'a> Life<'a> {
         let attacked = self.phase.now() == Now::Attack;
         let family = usize::from(self.over_ipv6);
         self.over_ipv6 = !self.over_ipv6;
-        let (seconds, end) = self.play.fetch(object, family, meanwhile)?;
+        let (seconds, end) = self.session.fetch(object, family, meanwhile)?;
         self.edged.runs()?;
         self.measured.fetches.push(Fetch {
             cold,
@@ -148,7 +148,7 @@ impl<'a> Life<'a> {
 
     /// How full the table of flights is.
     fn look(&mut self) -> Result<()> {
-        let counts = Counts::read(&self.play.stage.settings.socket)?;
+        let counts = Counts::read(&self.session.testbed.settings.socket)?;
         let in_flight = counts.all()["origin"]["in_flight"].as_u64().unwrap_or(0);
         self.measured.in_flight_max = self.measured.in_flight_max.max(in_flight);
         Ok(())

@@ -1,15 +1,16 @@
 //! What every row works with: the edge, objects nobody has fetched yet, single readers, counts.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpStream};
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use edge_testbed::{
+    client::Client,
     clock,
     daemon::{Counts, Daemon, METRICS},
     objects::{self, Sealed, files},
@@ -17,27 +18,27 @@ use edge_testbed::{
     process::{self, Ended},
     stop::{self, Stop},
 };
+use rand::rngs::SmallRng;
 use rustix::process::Signal;
 
 use super::pressure::{self, RX_FRAMES};
 use super::report::in_seconds;
-use crate::scenario::http;
-use crate::scenario::load::{End, Load, fetch};
-use crate::stage::Stage;
+use crate::scenario::load::Load;
+use crate::scenario::reader::{End, fetch};
+use crate::scenario::{http, random_files};
+use crate::testbed::Testbed;
 
 /// The promise: whatever is wrong is said, and whatever was wrong is over, within this time.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
 /// What keeps the edge from serving is named in `/ready` within this time.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
-/// A program that takes so long hangs.
-const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// A link that carried nothing for so long rests; how often that is looked at.
 const REST: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 20;
 /// How often a reader may be too fast to be stopped in the middle.
 const TRIES: u32 = 5;
 /// An object of three data chunks and an index.
-const SMALL_BYTES: u64 = 300_000;
+const SMALL_BYTES: usize = 300_000;
 /// As root but for the right to read what nobody may read, so that a file's mode counts.
 const WITHOUT_OVERRIDE: [&str; 2] = ["--bounding-set", "-dac_override,-dac_read_search"];
 
@@ -49,12 +50,24 @@ pub(super) struct Fresh {
 
 impl Fresh {
     /// Whether what a reader made of it is the very same; the file then goes.
-    pub(super) fn is_whole(&self) -> Result<()> {
+    fn is_whole(&self) -> Result<()> {
         let out = self.out();
         if files::sha256(&out)? != self.sealed.object.sha256 {
             bail!("{} came back altered", out.display());
         }
         Ok(fs::remove_file(&out)?)
+    }
+
+    /// A stopped reader of it goes on and finishes.
+    pub(super) fn finished_by(&self, mut child: Child) -> Result<()> {
+        process::signal(&child, Signal::CONT)?;
+        let status = clock::poll(WITHIN, || child.try_wait().transpose());
+        let status = status.context("the reader hangs")??;
+        ensure!(
+            status.success(),
+            "the reader in the middle ended with {status}"
+        );
+        self.is_whole()
     }
 
     /// Removes what readers made of it.
@@ -81,42 +94,51 @@ impl Fresh {
     }
 }
 
-pub(super) struct Play<'a> {
-    pub(super) stage: &'a Stage<'a>,
+pub(super) struct Session<'a> {
+    pub(super) testbed: &'a Testbed<'a>,
     edged: Option<Daemon>,
     /// Objects published so far.
     published: u32,
+    /// Makes their bytes.
+    rng: SmallRng,
     /// How long the service took to be good again.
-    pub(super) seconds: Option<f64>,
+    pub(super) took: Option<Duration>,
 }
 
-impl<'a> Play<'a> {
-    pub(super) fn begin(stage: &'a Stage<'a>) -> Result<Self> {
-        let mut play = Self {
-            stage,
+impl<'a> Session<'a> {
+    pub(super) fn begin(testbed: &'a Testbed<'a>, rng: SmallRng) -> Result<Self> {
+        let mut session = Self {
+            testbed,
             edged: None,
             published: 0,
-            seconds: None,
+            rng,
+            took: None,
         };
-        play.start(&[])?;
-        Ok(play)
+        session.start(&[])?;
+        Ok(session)
     }
 
     // --- the edge
 
-    /// Starts the edge with the stage's settings and these variables.
+    /// Starts the edge with its settings and these variables.
     pub(super) fn start(&mut self, variables: &[(&str, &Path)]) -> Result<()> {
-        self.stage.settings.write(&self.stage.config)?;
+        self.testbed.settings.write(&self.testbed.config)?;
         let mut command = self.edged_command();
         command.envs(variables.iter().copied());
         self.edged = Some(Daemon::start(&mut command)?);
         Ok(())
     }
 
-    /// Starts the edge anew, with its log going elsewhere.
+    /// Starts the edge anew, with these variables.
+    pub(super) fn restart(&mut self, variables: &[(&str, &Path)]) -> Result<()> {
+        self.take_edged()?.stop()?;
+        self.start(variables)
+    }
+
+    /// The same, with its log going elsewhere.
     pub(super) fn restart_with_log(&mut self, log: Stdio) -> Result<()> {
         self.take_edged()?.stop()?;
-        let socket = &self.stage.settings.socket;
+        let socket = &self.testbed.settings.socket;
         self.edged = Some(Daemon::start_with_log(
             &mut self.edged_command(),
             log,
@@ -126,12 +148,12 @@ impl<'a> Play<'a> {
     }
 
     fn edged_command(&self) -> Command {
-        let mut command = self.stage.bed.edge.inside("setpriv");
+        let mut command = self.testbed.bed.edge.inside("setpriv");
         command
             .args(WITHOUT_OVERRIDE)
             .arg(place::release("edged"))
             .arg("--config")
-            .arg(&self.stage.config);
+            .arg(&self.testbed.config);
         command
     }
 
@@ -168,7 +190,7 @@ impl<'a> Play<'a> {
     /// Waits until nothing comes in by the edge's interface any more.
     pub(super) fn link_rests(&self) -> Result<()> {
         let received = || -> Result<u64> {
-            let packets = self.stage.bed.edge.facts()?["stats64"]["rx"]["packets"].as_u64();
+            let packets = self.testbed.bed.edge.facts()?["stats64"]["rx"]["packets"].as_u64();
             packets.context("`ip` does not tell how many packets came")
         };
         let mut last = received()?;
@@ -229,17 +251,17 @@ impl<'a> Play<'a> {
 
     /// Whether an XDP program is on the edge's interface.
     pub(super) fn attached(&self) -> Result<bool> {
-        Ok(self.stage.bed.edge.program()?.is_some())
+        Ok(self.testbed.bed.edge.program()?.is_some())
     }
 
     /// `ip` on the edge's side.
     pub(super) fn ip(&self, words: &str) -> Result<()> {
-        self.stage.bed.edge.ip(words).map(drop)
+        self.testbed.bed.edge.ip(words).map(drop)
     }
 
     /// What `/ready` answers.
     fn ready(&self) -> Result<String> {
-        let answer = self.stage.bed.edge.enter(|| {
+        let answer = self.testbed.bed.edge.enter(|| {
             let stream = TcpStream::connect(METRICS)?;
             stream.set_read_timeout(Some(NAMED_WITHIN))?;
             http::ask(stream, "/ready")
@@ -278,12 +300,12 @@ impl<'a> Play<'a> {
     pub(super) fn stat(&self) -> Result<Ended> {
         let mut stat = Command::new(place::release("edge"));
         stat.args(["stat", "--socket"])
-            .arg(&self.stage.settings.socket);
+            .arg(&self.testbed.settings.socket);
         run_within(&mut stat, WITHIN)
     }
 
     pub(super) fn counts(&self) -> Result<Counts> {
-        Counts::read(&self.stage.settings.socket)
+        Counts::read(&self.testbed.settings.socket)
     }
 
     /// A number of its counts, by its place.
@@ -295,7 +317,7 @@ impl<'a> Play<'a> {
 
     /// Everything adds up, nothing is under way, and nobody panicked.
     pub(super) fn audit(&mut self) -> Result<()> {
-        let socket = &self.stage.settings.socket;
+        let socket = &self.testbed.settings.socket;
         let at_rest = clock::poll(WITHIN, || {
             self.count("/origin/in_flight")
                 .is_ok_and(|count| count == 0)
@@ -309,7 +331,7 @@ impl<'a> Play<'a> {
         if let Some(line) = said.iter().find(|line| line.contains("panicked")) {
             bail!("edged panicked: {line}");
         }
-        let parts: Vec<PathBuf> = half_files(&self.stage.folder)?;
+        let parts: Vec<PathBuf> = half_files(&self.testbed.folder)?;
         if !parts.is_empty() {
             bail!("readers left {parts:?}");
         }
@@ -319,7 +341,16 @@ impl<'a> Play<'a> {
     // --- readers
 
     pub(super) fn address(&self) -> SocketAddr {
-        self.stage.bed.services()[0]
+        self.testbed.bed.services()[0]
+    }
+
+    /// A client with a cookie.
+    pub(super) fn greet(&self) -> Result<Client> {
+        Client::greet(
+            &self.testbed.bed.reader,
+            Ipv4Addr::UNSPECIFIED,
+            self.address(),
+        )
     }
 
     /// Until the reader in the background has fetched so often, and the edge runs.
@@ -332,16 +363,18 @@ impl<'a> Play<'a> {
         self.publish(SMALL_BYTES)
     }
 
-    pub(super) fn publish(&mut self, bytes: u64) -> Result<Fresh> {
+    pub(super) fn publish(&mut self, bytes: usize) -> Result<Fresh> {
         self.published += 1;
-        let folder = self.stage.folder.join(format!("object-{}", self.published));
+        let folder = self
+            .testbed
+            .folder
+            .join(format!("object-{}", self.published));
         fs::create_dir(&folder)?;
-        let path = folder.join("plain");
-        write_random(&path, bytes)?;
-        let origin = self.stage.settings.origin();
+        let files = random_files(&folder, "plain", bytes, 1, &mut self.rng)?;
+        let origin = self.testbed.settings.origin();
         let chunks = origin.join("chunks");
         let before: BTreeSet<PathBuf> = files::under(&chunks)?.into_iter().collect();
-        let mut sealed = objects::seal(files::choose(&[path], &folder)?, &folder, origin)?;
+        let mut sealed = objects::seal(files, &folder, origin)?;
         let mut new = files::under(&chunks)?;
         new.retain(|chunk| !before.contains(chunk));
         let sealed = sealed.pop().context("one object was sealed")?;
@@ -352,43 +385,39 @@ impl<'a> Play<'a> {
     }
 
     /// One reader, to its end; how it ended and how long that took.
-    pub(super) fn read(&self, fresh: &Fresh) -> Result<(End, Duration)> {
-        let begin = clock::now();
-        let hangs = || begin.elapsed() > HANGS_AFTER;
-        let out = fresh.out();
-        match fetch(self.stage, &fresh.sealed, self.address(), &out, hangs)? {
-            Some(end) => Ok((end, begin.elapsed())),
-            None if stop::came() => Err(Stop::interrupted()),
-            None => bail!("a reader hangs"),
+    pub(super) fn read(&self, fresh: &Fresh) -> Result<(Duration, End)> {
+        let (reader, out) = (&self.testbed.bed.reader, fresh.out());
+        let ended = fetch(reader, &fresh.sealed, self.address(), &out, || false)?;
+        let (took, end) = ended.context("a reader ended that nobody ended")?;
+        if !end.is_fair() {
+            bail!("a reader's file {}", end.told());
         }
+        Ok((took, end))
     }
 
     pub(super) fn reads_whole(&self, fresh: &Fresh) -> Result<Duration> {
         match self.read(fresh)? {
-            (End::Whole, time) => Ok(time),
-            (End::Failed { code, said }, _) => bail!("the reader failed with {code:?}: {said}"),
+            (time, End::Whole) => Ok(time),
+            (_, end) => bail!("the reader {}", end.told()),
         }
     }
 
     /// A reader that must fail with this exit code and these words.
     pub(super) fn reads_not(&self, fresh: &Fresh, code: i32, words: &str) -> Result<String> {
         match self.read(fresh)? {
-            (End::Failed { code: got, said }, time)
-                if got == Some(code) && said.contains(words) =>
-            {
-                let time = in_seconds(time.as_secs_f64());
+            (time, End::Failed(got, said)) if got == code && said.contains(words) => {
+                let time = in_seconds(time);
                 Ok(format!(
                     "the reader gave up after {time} with exit code {code}: {said}"
                 ))
             }
-            (End::Failed { code, said }, _) => bail!("the reader failed with {code:?}: {said}"),
-            (End::Whole, _) => bail!("the reader finished"),
+            (_, end) => bail!("the reader {end:?}"),
         }
     }
 
     /// A reader that was stopped in the middle of an object.
     pub(super) fn reader_in_the_middle(&self, fresh: &Fresh) -> Result<Child> {
-        let reader = &self.stage.bed.reader;
+        let reader = &self.testbed.bed.reader;
         let half = fresh.sealed.object.size / 2;
         let mut get = objects::get(reader, &fresh.sealed.ticket, self.address(), &fresh.out());
         get.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -416,32 +445,37 @@ impl<'a> Play<'a> {
         bail!("no reader could be stopped in the middle")
     }
 
-    /// From `since` on the fault is over: asks for an object nobody has asked for until it comes.
-    pub(super) fn good_again(&mut self, since: Instant) -> Result<()> {
-        let fresh = self.fresh()?;
-        self.comes(&fresh, since)
+    /// The fault is over: asks for an object nobody has asked for until it comes.
+    pub(super) fn good_again(&mut self) -> Result<()> {
+        self.good_after(|_| Ok(()))
     }
 
-    /// As `good_again`, with an object of the row's own.
+    /// The same, once the fault was undone.
+    pub(super) fn good_after(&mut self, undo: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let over = clock::now();
+        undo(self)?;
+        let fresh = self.fresh()?;
+        self.comes(&fresh, over)
+    }
+
+    /// The same, with an object of the row's own.
     pub(super) fn comes(&mut self, fresh: &Fresh, since: Instant) -> Result<()> {
         loop {
-            match self.read(fresh)? {
-                (End::Whole, _) => return self.good_since(since),
-                (End::Failed { said, .. }, _) if since.elapsed() > WITHIN => {
-                    bail!("not good again within 10 s: {said}")
-                }
-                (End::Failed { .. }, _) => {}
+            let (_, end) = self.read(fresh)?;
+            if end == End::Whole {
+                return self.good_since(since);
+            }
+            if since.elapsed() > WITHIN {
+                bail!("not good again within 10 s: {}", end.told());
             }
         }
     }
 
     /// The service is good again now.
     pub(super) fn good_since(&mut self, since: Instant) -> Result<()> {
-        if since.elapsed() > WITHIN {
-            bail!("good again only after {:.1?}", since.elapsed());
-        }
-        let seconds = since.elapsed().as_secs_f64();
-        self.seconds = Some(self.seconds.unwrap_or(0.0).max(seconds));
+        let took = since.elapsed();
+        ensure!(took <= WITHIN, "good again only after {took:.1?}");
+        self.took = self.took.max(Some(took));
         Ok(())
     }
 
@@ -454,7 +488,7 @@ impl<'a> Play<'a> {
             edged.signal(Signal::CONT)?;
             drop(edged);
         }
-        let bed = self.stage.bed;
+        let bed = self.testbed.bed;
         if let Err(error) = bed.reader.ip(&format!("link delete {}", bed.reader.link)) {
             eprintln!("the link was gone already: {error:#}");
         }
@@ -477,7 +511,7 @@ impl<'a> Play<'a> {
         if self.attached()? {
             wrong.push("a program is left on the interface".to_owned());
         }
-        if self.stage.settings.socket.exists() {
+        if self.testbed.settings.socket.exists() {
             wrong.push("the admin socket is left behind".to_owned());
         }
         Ok(wrong)
@@ -509,14 +543,6 @@ pub(super) fn run_within(command: &mut Command, within: Duration) -> Result<Ende
 /// Lets time pass, unless the command is to end.
 pub(super) fn wait(time: Duration) {
     clock::poll(time, || stop::came().then_some(()));
-}
-
-pub(super) fn write_random(path: &Path, bytes: u64) -> Result<()> {
-    let mut random = File::open("/dev/urandom")?.take(bytes);
-    let mut file =
-        File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-    io::copy(&mut random, &mut file)?;
-    Ok(())
 }
 
 /// Files that readers had not finished.

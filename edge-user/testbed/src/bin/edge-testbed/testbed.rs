@@ -1,4 +1,4 @@
-//! Where the demo and the scenarios play: objects in an origin, a bed, and an edge on it.
+//! Where the demo and the scenarios run: objects in an origin, a bed, and an edge on it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,10 @@ use edge_testbed::{
     objects::{self, Sealed, files},
     rights,
 };
+use serde::Serialize;
 use serde_json::Value;
 
-/// What every play lets its user choose.
+/// What every run lets its user choose.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Write one JSON object, and nothing else, to standard output
@@ -24,35 +25,51 @@ pub(crate) struct Options {
     sender: String,
 }
 
-/// What came out of a play, and the two ways to tell it.
-pub(crate) trait Outcome {
-    /// Each promise, and whether it was kept.
-    fn promises(&self) -> Vec<(bool, String)>;
+/// Whether it was kept, and what it is or how it was broken.
+pub(crate) type Promise = (bool, String);
+
+/// The result of a run: as JSON, and as a story for somebody who sees this project for the first
+/// time.
+pub(crate) trait Outcome: Serialize {
+    fn promises(&self) -> Vec<Promise>;
+    fn story(&self) -> String;
 
     fn ok(&self) -> bool {
         self.promises().iter().all(|(kept, _)| *kept)
     }
 
-    fn to_json(&self) -> Value;
-    fn story(&self) -> String;
+    fn to_json(&self) -> Value {
+        let mut object = serde_json::to_value(self).expect("a tree of plain values");
+        object["ok"] = self.ok().into();
+        object["promises"] = serde_json::json!(self.promises());
+        object
+    }
+
+    fn to_text(&self) -> String {
+        let promises = self.promises().into_iter().map(|(kept, promise)| {
+            let word = if kept { "ok   " } else { "WRONG" };
+            format!("\n  {word}  {promise}")
+        });
+        self.story() + &promises.collect::<String>()
+    }
 }
 
-/// Borrows what is needed from the machine, plays, gives it back, and tells what came out.
+/// Borrows what is needed from the machine, runs, gives it back, and tells what came out.
 /// `needs` says what root is needed for, `broken` what it means when a promise was not kept.
 pub(crate) fn perform<O: Outcome>(
     options: &Options,
     needs: &str,
     broken: &str,
-    play: impl FnOnce(&mut Machine) -> Result<O>,
+    run: impl FnOnce(&mut Machine) -> Result<O>,
 ) -> Result<()> {
     rights::need_root(needs)?;
     let mut machine = Machine::borrow()?;
-    let outcome = play(&mut machine)?;
+    let outcome = run(&mut machine)?;
     machine.give_back()?;
     if options.json {
         println!("{}", outcome.to_json());
     } else {
-        println!("{}", outcome.story());
+        println!("{}", outcome.to_text());
     }
     if !outcome.ok() {
         bail!("{broken}, see above");
@@ -61,7 +78,7 @@ pub(crate) fn perform<O: Outcome>(
 }
 
 /// Everything is in place; the edge is not started yet.
-pub(crate) struct Stage<'a> {
+pub(crate) struct Testbed<'a> {
     pub(crate) bed: &'a Bed,
     /// For files of the run: only root can read it, and it goes with the run.
     pub(crate) folder: PathBuf,
@@ -71,10 +88,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) distinct_chunks: u64,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Testbed<'a> {
     /// Seals what `choose` finds (it may put files of its own into the folder) and makes the
     /// bed.
-    pub(crate) fn set(
+    pub(crate) fn new(
         options: &Options,
         machine: &'a mut Machine,
         choose: impl FnOnce(&Path) -> Result<Vec<files::Object>>,
@@ -104,7 +121,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// The edge with the stage's settings as they are now, once it serves.
+    /// The edge with the settings as they are now, once it serves.
     pub(crate) fn start_edge(&self) -> Result<Daemon> {
         Daemon::start(&mut self.settings.command(self.bed, &self.config)?)
     }

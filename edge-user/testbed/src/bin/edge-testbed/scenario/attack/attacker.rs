@@ -1,8 +1,7 @@
-//! What an attacker knows and can do on a stage where an edge serves.
+//! What an attacker knows and can do where an edge serves.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,17 +9,23 @@ use edge_ebpf::cookie::{EPOCH_SECONDS, epoch_at};
 use edge_ebpf::frame::{Address, Endpoint};
 use edge_ebpf::golden::build;
 use edge_ebpf::maps::{COOKIE_KEYS, CookieKey, Cookies};
-use edge_ebpf::wire::{ChunkId, Cookie, Kind, WELCOME_HEADER_BYTES, Welcome};
-use edge_testbed::{bed, clock};
+use edge_ebpf::wire::{Cookie, Welcome};
+use edge_testbed::{
+    bed,
+    client::HELLO_BYTES,
+    clock,
+    packet::{self, Mac},
+    raw_socket::RawSocket,
+};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Sha256;
 
-use super::Play;
-use super::frames::{self, Frame};
-use super::line::{Line, Mac};
+use super::Session;
+use super::frames::{FRONT_BYTES, Frame};
 use super::tally::Tally;
-use crate::scenario::dice::Dice;
 
 /// How long an edge may take to greet.
 const GREETED_WITHIN: Duration = Duration::from_secs(3);
@@ -29,33 +34,33 @@ const EPOCH_NOTICED_WITHIN: Duration = Duration::from_secs(3);
 /// How long its answers are waited for before the greeting is said again.
 const SILENCE: Duration = Duration::from_millis(50);
 
-pub(super) struct Scene<'a> {
-    pub(super) play: &'a Play<'a>,
-    pub(super) line: Line,
+pub(super) struct Attacker<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) socket: RawSocket,
     pub(super) tally: Tally,
-    pub(super) dice: Dice,
+    pub(super) rng: SmallRng,
 }
 
-impl<'a> Scene<'a> {
-    pub(super) fn new(play: &'a Play<'a>) -> Result<Self> {
-        let reader = &play.stage.bed.reader;
+impl<'a> Attacker<'a> {
+    pub(super) fn new(session: &'a Session<'a>) -> Result<Self> {
+        let reader = &session.testbed.bed.reader;
         let own = vec![reader.ipv4.into(), reader.ipv6.into()];
         Ok(Self {
-            play,
-            line: Line::on(reader)?,
-            tally: Tally::new(play.edge_mac, own),
-            dice: Dice::new(1),
+            session,
+            socket: RawSocket::on(reader)?,
+            tally: Tally::new(session.edge_mac, own),
+            rng: SmallRng::seed_from_u64(1),
         })
     }
 
     /// The service's address of the same family.
     pub(super) fn service(&self, from: SocketAddr) -> SocketAddr {
-        self.play.edges[usize::from(from.is_ipv6())]
+        self.session.edges[usize::from(from.is_ipv6())]
     }
 
     /// A frame to the service.
     pub(super) fn frame(&self, from: SocketAddr, payload: Vec<u8>) -> Frame {
-        self.frame_by((self.line.mac, self.play.edge_mac), from, payload)
+        self.frame_by((self.socket.mac, self.session.edge_mac), from, payload)
     }
 
     pub(super) fn frame_by(&self, macs: (Mac, Mac), from: SocketAddr, payload: Vec<u8>) -> Frame {
@@ -72,14 +77,14 @@ impl<'a> Scene<'a> {
             }
             for client in clients {
                 if !cookies.contains_key(client) {
-                    let hello = self.frame(*client, build::hello(1232));
-                    self.tally
-                        .sent(&hello, u64::from(self.line.send(&hello.bytes)?));
+                    let hello = self.frame(*client, build::hello(HELLO_BYTES));
+                    let sent = self.socket.send(&hello.bytes)?;
+                    self.tally.sent(&hello, sent.into());
                 }
             }
-            let Self { line, tally, .. } = self;
-            while line.wait(SILENCE)? {
-                line.drain(|front, length| {
+            let Self { socket, tally, .. } = self;
+            while socket.wait(SILENCE)? {
+                socket.drain(FRONT_BYTES, |front, length| {
                     tally.hear(front, length);
                     if let Some((client, cookie)) = cookie_in(front) {
                         cookies.insert(client, cookie);
@@ -97,7 +102,7 @@ impl<'a> Scene<'a> {
     pub(super) fn cookie_of_age(&self, client: SocketAddr, epochs: u32) -> Result<Cookie> {
         let epoch = epoch()? - epochs;
         let mut keys = [CookieKey::default(); COOKIE_KEYS];
-        keys[epoch as usize % COOKIE_KEYS] = key(&self.play.secret, epoch)?;
+        keys[epoch as usize % COOKIE_KEYS] = key(&self.session.secret, epoch)?;
         let cookies = Cookies {
             epoch,
             reserved: 0,
@@ -114,7 +119,7 @@ impl<'a> Scene<'a> {
 
     /// Says on the edge's side which station an address is at.
     pub(super) fn settle(&self, address: IpAddr, mac: Mac) -> Result<()> {
-        let (side, mac) = (&self.play.stage.bed.edge, bed::station(mac));
+        let (side, mac) = (&self.session.testbed.bed.edge, bed::station(mac));
         let words = format!(
             "neigh replace {address} lladdr {mac} nud permanent dev {}",
             side.link
@@ -147,13 +152,9 @@ pub(super) fn nobodies() -> [SocketAddr; 2] {
 
 /// Whom a frame greets, and the cookie in it.
 fn cookie_in(front: &[u8]) -> Option<(SocketAddr, Cookie)> {
-    let heard = frames::read(front)?;
-    let header = heard.payload.first_chunk::<WELCOME_HEADER_BYTES>()?;
-    if !frames::is(heard.payload, Kind::Welcome) {
-        return None;
-    }
-    let welcome = Welcome::decode(header).ok()?;
-    Some((heard.to, welcome.cookie))
+    let packet = packet::read(front)?;
+    let welcome = Welcome::decode(packet.payload()?.first_chunk()?).ok()?;
+    Some((packet.to, welcome.cookie))
 }
 
 /// The cookie epoch of this moment.
@@ -185,18 +186,6 @@ fn key(secret: &[u8], epoch: u32) -> Result<CookieKey> {
         live: 1,
         words: [u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])],
     })
-}
-
-/// Name of a chunk, from where it lies at an origin.
-pub(super) fn chunk_id(file: &Path) -> Result<ChunkId> {
-    let name = file.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("{} is no chunk", file.display()))?;
-    let byte = |at: usize| u8::from_str_radix(name.get(2 * at..2 * at + 2)?, 16).ok();
-    let mut id = ChunkId([0; 32]);
-    for (at, place) in id.0.iter_mut().enumerate() {
-        *place = byte(at).with_context(|| format!("{name} is no chunk"))?;
-    }
-    Ok(id)
 }
 
 #[cfg(test)]

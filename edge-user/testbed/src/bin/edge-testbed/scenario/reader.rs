@@ -1,4 +1,4 @@
-//! A reader like any other: what an attack is to it.
+//! One reader as users run it, and how that ends.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,37 +13,37 @@ use edge_testbed::{
     process,
     stop::{self, Stop},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// A reader that has not ended by then hangs. Its own longest patience is 30 s.
-const PATIENCE: Duration = Duration::from_mins(1);
+const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// Exit codes with which `edge` says that it failed, and that trying again may help.
 const FAILED: [i32; 2] = [1, 75];
 
-/// How a fetch ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum End {
+    /// With the very bytes that were published.
     Whole,
-    /// It said why.
-    Failed(String),
+    /// With this exit code and these words, and no file.
+    Failed(i32, String),
     Altered,
     Hung,
-    /// It ended otherwise: a panic, a signal, or without a word.
+    /// Otherwise: a panic, a signal, without a word, or with a file all the same.
     Broken(String),
 }
 
 impl End {
     /// Whether the promise to readers was kept.
     pub(super) fn is_fair(&self) -> bool {
-        matches!(self, Self::Whole | Self::Failed(_))
+        matches!(self, Self::Whole | Self::Failed(..))
     }
 
     pub(super) fn told(&self) -> String {
         match self {
             Self::Whole => String::from("came back whole"),
-            Self::Failed(why) => format!("said: {}", short(why)),
+            Self::Failed(_, why) => format!("said: {}", short(why)),
             Self::Altered => String::from("CAME BACK ALTERED"),
-            Self::Hung => format!("DID NOT END within {} s", PATIENCE.as_secs()),
+            Self::Hung => format!("DID NOT END within {} s", HANGS_AFTER.as_secs()),
             Self::Broken(how) => format!("BROKE: {how}"),
         }
     }
@@ -68,75 +68,44 @@ fn short(why: &str) -> String {
     words.join(" ")
 }
 
-pub(super) struct Fetch {
-    /// Not yet at the edge.
-    pub(super) cold: bool,
-    /// Begun during the attack.
-    pub(super) attacked: bool,
-    pub(super) seconds: f64,
-    pub(super) end: End,
-}
-
-impl Fetch {
-    pub(super) fn to_json(&self) -> Value {
-        json!({
-            "cold": self.cold,
-            "attacked": self.attacked,
-            "seconds": self.seconds,
-            "whole": self.end == End::Whole,
-            "said": self.end.told(),
-        })
-    }
-}
-
-/// Fetches an object and compares it; calls `meanwhile` again and again. An error is an interruption, or none of the reader's doing.
+/// Fetches an object and compares it; none when `enough` says so before the end. An error is an
+/// interruption, or none of the reader's doing.
 pub(super) fn fetch(
     reader: &Side,
     sealed: &Sealed,
     edge: SocketAddr,
     out: &Path,
-    meanwhile: &mut dyn FnMut(),
-) -> Result<(f64, End)> {
+    mut enough: impl FnMut() -> bool,
+) -> Result<Option<(Duration, End)>> {
     let mut get = objects::get(reader, &sealed.ticket, edge, out);
     let begin = clock::now();
-    let mut child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
-    let said = process::line_by_line(child.stderr.take());
-    let status = clock::poll(PATIENCE, || {
-        meanwhile();
-        match child.try_wait() {
-            Ok(None) if !stop::came() => None,
-            ended => Some(ended),
-        }
-    });
-    let seconds = begin.elapsed().as_secs_f64();
-    let Some(status) = status.transpose()?.flatten() else {
-        process::end(&mut child);
+    let child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
+    let mut hung = false;
+    let ended = process::watch(child, || {
+        hung = begin.elapsed() > HANGS_AFTER;
+        hung || enough()
+    })?;
+    let took = begin.elapsed();
+    let Some(process::Ended { code, said }) = ended else {
         return if stop::came() {
             Err(Stop::interrupted())
         } else {
-            Ok((seconds, End::Hung))
+            Ok(hung.then_some((took, End::Hung)))
         };
     };
-    let said: Vec<String> = said.iter().collect();
-    let said = said.join(" / ");
-    let end = if status.success() {
-        let end = if files::sha256(out)? == sealed.object.sha256 {
-            End::Whole
-        } else {
-            End::Altered
-        };
-        std::fs::remove_file(out)?;
-        end
-    } else {
-        let whose = said.strip_prefix("edge: ");
-        match (status.code(), whose) {
-            (Some(code), Some(why)) if FAILED.contains(&code) && !out.exists() => {
-                End::Failed(why.to_owned())
-            }
-            _ => End::Broken(format!("{status}: {said}")),
+    let said = said.replace('\n', " / ");
+    let end = match (code, said.strip_prefix("edge: ")) {
+        (Some(0), _) => {
+            let same = files::sha256(out)? == sealed.object.sha256;
+            std::fs::remove_file(out)?;
+            if same { End::Whole } else { End::Altered }
         }
+        (Some(code), Some(why)) if FAILED.contains(&code) && !out.exists() => {
+            End::Failed(code, why.to_owned())
+        }
+        (code, _) => End::Broken(format!("exit code {code:?}: {said}")),
     };
-    Ok((seconds, end))
+    Ok(Some((took, end)))
 }
 
 #[cfg(test)]

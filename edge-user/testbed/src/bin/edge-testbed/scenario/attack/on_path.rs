@@ -1,5 +1,4 @@
-//! Attacks on a reader by somebody beside the link: he sees what it asks, and forges answers that
-//! seem to come from the edge. The edge itself is honest and serves all the while.
+//! Attacks on a reader by somebody on the path: he sees what it asks, and forges answers that seem to come from the edge. The edge itself is honest and serves all the while.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,21 +8,24 @@ use edge_ebpf::wire::{
     ChunkId, Cookie, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Hello, Kind, Nack, NackCode,
     SEGMENT_BYTES_DEFAULT, Welcome,
 };
-use edge_testbed::daemon::Counts;
+use edge_testbed::{
+    client::HELLO_BYTES,
+    daemon::Counts,
+    packet::{self, Mac},
+    raw_socket::RawSocket,
+};
 
-use super::Play;
-use super::frames::{self, Frame, data, welcome};
-use super::life::Measured;
-use super::line::{Line, Mac};
-use super::reader::End;
-use super::report::{Promise, Row};
+use super::Session;
+use super::attacker::{Attacker, nobody};
+use super::frames::{self, FRONT_BYTES, Frame, data, welcome};
+use super::report::Row;
 use super::run::{self, Now, Phase};
-use super::scene::Scene;
+use super::victim::Measured;
+use crate::scenario::reader::End;
+use crate::testbed::Promise;
 
 /// His station.
 const STRANGER: Mac = [2, 0, 0, 0, 0x66, 6];
-/// Length of the reader's first HELLO.
-const HELLO_BYTES: usize = HELLO_HEADER_BYTES + SEGMENT_BYTES_DEFAULT as usize;
 /// Datagrams of noise for each GET.
 const NOISE: u8 = 200;
 
@@ -115,7 +117,7 @@ fn elsewhere(seen: &Seen<'_>) -> Vec<Forged> {
     let mut port = seen.service;
     port.set_port(port.port() + 1);
     let mut address = seen.service;
-    address.set_ip(super::scene::nobody(7, address.is_ipv6(), 0).ip());
+    address.set_ip(nobody(7, address.is_ipv6(), 0).ip());
     let from = [port, address];
     let forged = altered(seen).into_iter();
     forged
@@ -217,26 +219,24 @@ fn noise(seen: &Seen<'_>) -> Vec<Forged> {
     seen.as_edge((0..NOISE).map(|tag| data(0, 107, 131_072, [tag; 8], full)))
 }
 
-pub(super) fn run(play: &Play<'_>, attack: &Forgery) -> Result<Row> {
-    let mut edged = play.start_edge()?;
-    play.warm()?;
-    let mut scene = Scene::new(play)?;
-    let beside = Line::on(&play.stage.bed.edge)?;
-    let before = Counts::read(&play.stage.settings.socket)?;
-    let forger = |phase: &Phase| forge(&mut scene, &beside, attack, phase);
-    let measured = run::fight(play, &mut edged, false, forger)?;
-    let (counts, mut promises) = run::audit(play, edged)?;
+pub(super) fn run(session: &Session<'_>, attack: &Forgery) -> Result<Row> {
+    let mut edged = session.start_edge()?;
+    session.warm()?;
+    let mut attacker = Attacker::new(session)?;
+    let beside = RawSocket::on(&session.testbed.bed.edge)?;
+    let before = Counts::read(&session.testbed.settings.socket)?;
+    let forger = |phase: &Phase| forge(&mut attacker, &beside, attack, phase);
+    let measured = run::fight(session, &mut edged, false, forger)?;
+    let (reasons, mut promises) = run::audit(session, &before, edged)?;
     promises.extend(run::fair(&measured.fetches));
     promises.extend(in_vain(attack, &measured));
-    let reasons = counts
-        .map(|counts| run::risen(&before, &counts))
-        .unwrap_or_default();
     let head = (attack.name, attack.does);
+    let told = Vec::new();
     Ok(Row::fought(
         head,
-        &scene.tally,
+        &attacker.tally,
         reasons,
-        Vec::new(),
+        told,
         measured,
         promises,
     ))
@@ -260,9 +260,14 @@ fn in_vain(attack: &Forgery, measured: &Measured) -> Option<Promise> {
 }
 
 /// The attacker's thread: looks at what the reader sends, and answers in the edge's name.
-fn forge(scene: &mut Scene<'_>, beside: &Line, attack: &Forgery, phase: &Phase) -> Result<()> {
-    let chunks = &scene.play.chunks;
-    let reader_mac = scene.line.mac;
+fn forge(
+    attacker: &mut Attacker<'_>,
+    beside: &RawSocket,
+    attack: &Forgery,
+    phase: &Phase,
+) -> Result<()> {
+    let chunks = &attacker.session.chunks;
+    let reader_mac = attacker.socket.mac;
     let mut gets = 0;
     let mut was = Now::Rest;
     loop {
@@ -273,21 +278,28 @@ fn forge(scene: &mut Scene<'_>, beside: &Line, attack: &Forgery, phase: &Phase) 
         }
         let mut forged: Vec<(SocketAddr, Forged)> = Vec::new();
         // Even in an attack there is nothing to do before the reader asks.
-        let heard = scene.line.wait(now.patience().max(Now::Rest.patience()))?;
-        let Scene {
-            line, tally, play, ..
-        } = &mut *scene;
-        line.drain(|front, length| {
+        let heard = attacker
+            .socket
+            .wait(now.patience().max(Now::Rest.patience()))?;
+        let Attacker {
+            socket,
+            tally,
+            session,
+            ..
+        } = &mut *attacker;
+        socket.drain(FRONT_BYTES, |front, length| {
             tally.hear(front, length);
-            let Some(heard) = frames::read(front) else {
-                return Ok(());
-            };
-            if now == Now::Attack && heard.from_mac == reader_mac && play.edges.contains(&heard.to)
+            let heard = packet::read(front).filter(|packet| {
+                packet.from_mac == reader_mac && session.edges.contains(&packet.to)
+            });
+            if now == Now::Attack
+                && let Some(heard) = heard
+                && let Some(payload) = heard.payload()
             {
-                gets += u64::from(frames::is(heard.payload, Kind::Get));
+                gets += u64::from(frames::is(payload, Kind::Get));
                 let seen = Seen {
                     service: heard.to,
-                    payload: heard.payload,
+                    payload,
                     gets,
                     chunks,
                 };

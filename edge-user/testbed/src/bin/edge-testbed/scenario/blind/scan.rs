@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use edge_testbed::objects::Sealed;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use serde::Serialize;
 
 use super::memory::{Layout, Mapping, Memory};
 use super::runs::{self, CHUNK_BYTES, DISTINCT, DISTINCT_PLAINTEXT, Run};
 use super::search::Searcher;
 use super::secrets::{self, Form, Ticket};
-use crate::scenario::dice::Dice;
 
 /// Runs of plaintext and of ciphertext for each object.
 pub(super) const RUNS: usize = 16;
@@ -22,7 +24,7 @@ const CANDIDATES: usize = 3 * RUNS;
 /// How often memory that could not be read is tried.
 const TRIES: usize = 3;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum What {
     Key(Form),
     Plaintext,
@@ -30,14 +32,25 @@ pub(super) enum What {
 }
 
 /// A byte string of an object.
-pub(super) struct Quarry {
-    pub(super) object: usize,
+#[derive(Serialize)]
+pub(super) struct Needle {
+    object: usize,
     pub(super) what: What,
-    pub(super) bytes: Vec<u8>,
+    #[serde(skip)]
+    bytes: Vec<u8>,
+}
+
+/// One that was published.
+#[derive(Serialize)]
+pub(super) struct Published {
+    pub(super) name: String,
+    pub(super) size: u64,
+    /// Distinct values that each plaintext run has at least.
+    pub(super) distinct: usize,
 }
 
 /// Somewhere that was searched.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) bytes: u64,
@@ -52,17 +65,18 @@ impl Place {
     }
 }
 
-pub(super) struct Hunt {
-    pub(super) quarries: Vec<Quarry>,
-    /// Distinct values that each plaintext run of an object has at least.
-    pub(super) distinct: Vec<usize>,
+#[derive(Serialize)]
+pub(super) struct Scan {
+    pub(super) objects: Vec<Published>,
+    pub(super) needles: Vec<Needle>,
+    #[serde(skip)]
     searcher: Searcher,
     pub(super) places: Vec<Place>,
     /// Memory that could not be read, by the name of its mapping.
     pub(super) unread: BTreeMap<String, u64>,
 }
 
-impl Hunt {
+impl Scan {
     /// Chooses what to look for. `own` are the files of the edge itself, program and libraries.
     pub(super) fn prepare(
         sealed: &[Sealed],
@@ -70,13 +84,13 @@ impl Hunt {
         own: &[PathBuf],
         seed: u64,
     ) -> Result<Self> {
-        let mut quarries = Vec::new();
-        let mut distinct = Vec::new();
-        let mut dice = Dice::new(seed);
+        let mut needles = Vec::new();
+        let mut objects = Vec::new();
+        let mut rng = SmallRng::seed_from_u64(seed);
         for (object, one) in sealed.iter().enumerate() {
             let ticket = Ticket::read(&one.ticket)?;
             let mut add = |what, bytes| {
-                quarries.push(Quarry {
+                needles.push(Needle {
                     object,
                     what,
                     bytes,
@@ -85,19 +99,23 @@ impl Hunt {
             for (form, bytes) in secrets::forms(&ticket.key) {
                 add(What::Key(form), bytes);
             }
-            let (values, plaintext) = plaintext_runs(one, own, &mut dice)?;
-            distinct.push(values);
+            let (distinct, plaintext) = plaintext_runs(one, own, &mut rng)?;
+            objects.push(Published {
+                name: one.object.name.clone(),
+                size: one.object.size,
+                distinct,
+            });
             for run in plaintext {
                 add(What::Plaintext, run.to_vec());
             }
-            for run in ciphertext_runs(origin, &ticket, &mut dice)? {
+            for run in ciphertext_runs(origin, &ticket, &mut rng)? {
                 add(What::Ciphertext, run.to_vec());
             }
         }
-        let searcher = Searcher::new(quarries.iter().map(|quarry| quarry.bytes.clone()).collect())?;
+        let searcher = Searcher::new(needles.iter().map(|needle| needle.bytes.clone()).collect())?;
         Ok(Self {
-            quarries,
-            distinct,
+            objects,
+            needles,
             searcher,
             places: Vec::new(),
             unread: BTreeMap::new(),
@@ -172,19 +190,19 @@ impl Hunt {
         object: usize,
         wanted: impl Fn(What) -> bool,
     ) -> impl Iterator<Item = usize> {
-        let quarries = self.quarries.iter().enumerate();
-        quarries
-            .filter(move |(_, quarry)| quarry.object == object && wanted(quarry.what))
+        let needles = self.needles.iter().enumerate();
+        needles
+            .filter(move |(_, needle)| needle.object == object && wanted(needle.what))
             .map(|(number, _)| number)
     }
 }
 
 /// Of the strictest kind of which there are enough, and how strict that is.
-fn plaintext_runs(one: &Sealed, own: &[PathBuf], dice: &mut Dice) -> Result<(usize, Vec<Run>)> {
+fn plaintext_runs(one: &Sealed, own: &[PathBuf], rng: &mut SmallRng) -> Result<(usize, Vec<Run>)> {
     let file = open(&one.object.path)?;
     let mut best = (DISTINCT, Vec::new());
     for distinct in DISTINCT_PLAINTEXT {
-        let candidates = runs::choose(one.object.size, CANDIDATES, distinct, dice, |at, run| {
+        let candidates = runs::choose(one.object.size, CANDIDATES, distinct, rng, |at, run| {
             Ok(file.read_exact_at(run, at)?)
         })?;
         let strangers = without_those_in(candidates, own)?;
@@ -213,9 +231,9 @@ fn without_those_in(candidates: Vec<Run>, own: &[PathBuf]) -> Result<Vec<Run>> {
         .collect())
 }
 
-fn ciphertext_runs(origin: &Path, ticket: &Ticket, dice: &mut Dice) -> Result<Vec<Run>> {
+fn ciphertext_runs(origin: &Path, ticket: &Ticket, rng: &mut SmallRng) -> Result<Vec<Run>> {
     let chunks = secrets::data_chunks(origin, ticket)?;
-    runs::choose(ticket.size, RUNS, DISTINCT, dice, |at, run| {
+    runs::choose(ticket.size, RUNS, DISTINCT, rng, |at, run| {
         let chunk = &chunks[usize::try_from(at / CHUNK_BYTES)?];
         Ok(open(chunk)?.read_exact_at(run, at % CHUNK_BYTES)?)
     })
