@@ -4,6 +4,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
@@ -81,12 +83,9 @@ impl Path {
     }
 
     fn run(&self) {
-        let mut state = SEED;
+        let mut rng = SmallRng::seed_from_u64(SEED);
         let mut passes = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            let passes = (state >> 33) % 100 >= LOSS_PERCENT;
+            let passes = rng.random_range(0..100) >= LOSS_PERCENT;
             if passes { &self.passed } else { &self.lost }.fetch_add(1, Ordering::Relaxed);
             passes
         };

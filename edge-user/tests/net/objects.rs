@@ -10,6 +10,8 @@ use std::time::Duration;
 use edge_ebpf::wire::ChunkId;
 use edge_testbed::client::chunk_id;
 use edge_testbed::objects::files;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 use sha2::{Digest, Sha256};
 
 use crate::ground::{Ground, Side, program};
@@ -154,25 +156,15 @@ pub(crate) fn chunk_files(origin: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes noise in which no two blocks are the same; gives its hash.
-fn noise(path: &Path, seed: &str, size_bytes: usize) -> [u8; 32] {
-    let mut state = seed.bytes().fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut block = Vec::with_capacity(BLOCK_BYTES);
-    while block.len() < BLOCK_BYTES {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        block.extend(state.to_le_bytes());
-    }
+pub(crate) fn noise(path: &Path, name: &str, size_bytes: usize) -> [u8; 32] {
+    let mut rng = SmallRng::from_seed(Sha256::digest(name).into());
+    let mut block = vec![0; BLOCK_BYTES];
     let mut file = File::create(path).unwrap();
     let mut hash = Sha256::new();
     let mut left = size_bytes;
     while left > 0 {
         let part = &mut block[..left.min(BLOCK_BYTES)];
-        let stamp = left.to_le_bytes();
-        let stamped = stamp.len().min(part.len());
-        part[..stamped].copy_from_slice(&stamp[..stamped]);
+        rng.fill_bytes(part);
         hash.update(&*part);
         file.write_all(part).unwrap();
         left -= part.len();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::daemon::{Edged, settings};
 use crate::ground::{Ground, program, tell_skip};
-use crate::objects::chunk_files;
+use crate::objects::{chunk_files, noise};
 use crate::wait;
 
 /// Debian's, for which Debian packs the module.
@@ -85,15 +85,7 @@ fn seal(ground: &Ground, origin: &Path, name: &str) -> (PathBuf, PathBuf) {
         ground.folder().join(name),
         ground.folder().join(format!("{name}.ticket")),
     );
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut noise = Vec::with_capacity(OBJECT_BYTES + 8);
-    while noise.len() < OBJECT_BYTES {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        noise.extend(state.to_le_bytes());
-    }
-    fs::write(&file, &noise[..OBJECT_BYTES]).unwrap();
+    noise(&file, name, OBJECT_BYTES);
     let mut command = Command::new(program("edge"));
     command.arg("seal").arg(&file).arg("--origin").arg(origin);
     command.arg("--ticket-out").arg(&ticket);

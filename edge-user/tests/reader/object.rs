@@ -12,6 +12,8 @@ use edge_user::object::tree::{Verified, id_of};
 use edge_user::seal::open::Opener;
 use edge_user::seal::publish::{open_origin, publish};
 use edge_user::seal::ticket::Ticket;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
 
 pub(crate) struct Object {
     pub(crate) plaintext: Vec<u8>,
@@ -21,15 +23,9 @@ pub(crate) struct Object {
 
 /// Bytes in which no piece is like another.
 pub(crate) fn plaintext(size_bytes: usize) -> Vec<u8> {
-    (0_u64..)
-        .flat_map(|word| {
-            word.wrapping_add(1)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-                .to_be_bytes()
-        })
-        .take(size_bytes)
-        .collect()
+    let mut bytes = vec![0; size_bytes];
+    SmallRng::seed_from_u64(1).fill_bytes(&mut bytes);
+    bytes
 }
 
 impl Object {

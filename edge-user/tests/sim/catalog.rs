@@ -93,10 +93,9 @@ impl Catalog {
 }
 
 fn random(chance: &mut Chance, size: usize) -> Vec<u8> {
-    (0..size.div_ceil(8))
-        .flat_map(|_| chance.next().to_le_bytes())
-        .take(size)
-        .collect()
+    let mut bytes = vec![0; size];
+    chance.fill(&mut bytes);
+    bytes
 }
 
 fn object(chance: &mut Chance, size: usize, chunks: &mut HashMap<ChunkId, Vec<u8>>) -> Object {

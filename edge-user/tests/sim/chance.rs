@@ -1,34 +1,30 @@
-//! The seed's randomness (SplitMix64): small, and the same on every machine.
+//! The seed's randomness.
 
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+
 #[derive(Clone, Debug)]
-pub(crate) struct Chance(u64);
+pub(crate) struct Chance(SmallRng);
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5ea1_ed9e)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+        Self(SmallRng::seed_from_u64(seed))
     }
 
     /// A stream of its own, so that one part's choices do not shift another's.
     pub(crate) fn split(&mut self) -> Self {
-        Self(self.next())
+        Self(self.0.fork())
     }
 
     /// Below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.0.random_range(0..end)
     }
 
     pub(crate) fn index(&mut self, len: usize) -> usize {
-        usize::try_from(self.below(len as u64)).expect("below a length")
+        self.0.random_range(0..len)
     }
 
     pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
@@ -41,7 +37,11 @@ impl Chance {
     }
 
     pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next().to_le_bytes()[0])
+        self.0.random()
+    }
+
+    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
     }
 
     /// Between nothing and `most`, more often short.
