@@ -22,6 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::place;
+use edge_user::client::handshake::Session;
 use edge_user::clock;
 use edge_user::object::ticket::PublicTicket;
 use serde_json::{Value, json};
@@ -33,7 +34,6 @@ use self::step::{Generator, Limits, Step, Way};
 use crate::host;
 use crate::load::bulk::Bulk;
 use crate::load::catalogue::{self, Chunk};
-use crate::load::greeting::Terms;
 use crate::load::mix::Mix;
 use crate::load::tally::Tally;
 use crate::output;
@@ -181,7 +181,7 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     host.other.insert("host_of".into(), json!("the generator"));
     let started_seconds = clock::unix_seconds();
     let (bulk, chunks) = prepare(options, &tickets)?;
-    let mode = mode(options, bulk.terms().context("there is a client")?);
+    let mode = mode(options, bulk.session().context("there is a client")?);
     let work = format!(
         "whole chunks, open loop, {} over {} of {} bytes in all",
         options.mix,
@@ -238,12 +238,12 @@ fn prepare(options: &Capacity, tickets: &[PublicTicket]) -> Result<(Bulk, Vec<Ch
 }
 
 /// What the edge said of itself, and what it was asked.
-fn mode(options: &Capacity, terms: Terms) -> BTreeMap<String, Value> {
+fn mode(options: &Capacity, session: &Session) -> BTreeMap<String, Value> {
     let p99_max = humantime::format_duration(options.p99_max).to_string();
     let facts = [
         ("target", json!(options.target.to_string())),
-        ("segment_bytes", json!(terms.segment_bytes)),
-        ("max_burst", json!(terms.max_burst)),
+        ("segment_bytes", json!(session.segment_bytes)),
+        ("max_burst", json!(session.max_burst)),
         ("threads", json!(options.threads)),
         ("clients", json!(options.clients)),
         ("loss_max", json!(options.loss_max)),

@@ -152,6 +152,10 @@ fn welcome(payload: &[u8], segment_bytes: u16) -> Option<Welcome> {
         max_burst: MAX_BURST,
         lifetime_seconds: u16::MAX,
         nonce: Hello::decode(hello).ok()?.nonce,
-        cookie: Cookie::default(),
+        // Not zero, which is no edge's; nobody looks at it again.
+        cookie: Cookie {
+            epoch: 1,
+            value: [1; 8],
+        },
     })
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry, Kind, opening};
+use edge_user::client::handshake::Session;
 use edge_user::clock;
 use edge_user::object::tree::id_of;
 
 use super::catalogue::Chunk;
-use super::greeting::Terms;
 use super::lane::{self, Inbox, Lane};
 use super::mix::Picker;
 use super::pace::{Pace, Schedule};
@@ -128,8 +128,8 @@ impl Bulk {
     }
 
     /// What the edge said of itself.
-    pub fn terms(&self) -> Option<Terms> {
-        self.clients.first().map(|client| client.lane.terms)
+    pub fn session(&self) -> Option<&Session> {
+        self.clients.first().map(|client| client.lane.session())
     }
 
     /// How many chunks the receive buffer of each client holds.
@@ -341,13 +341,13 @@ impl Client {
             compared,
             due,
         } = wanted;
-        let geometry = Geometry::new(chunk.bytes, self.lane.terms.segment_bytes)
+        let geometry = Geometry::new(chunk.bytes, self.lane.session().segment_bytes)
             .context("the edge's segments do not fit the chunk")?;
         let missing = match part {
             Part::Resident | Part::Absent => geometry.all(),
             Part::First => 1,
         };
-        let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.terms.max_burst));
+        let first_burst = !u128::MAX.unbounded_shl(u32::from(self.lane.session().max_burst));
         tally.segments += u64::from(missing.count_ones());
         tally.asked_after(now.saturating_duration_since(due));
         Ok(Asked {
@@ -424,7 +424,7 @@ impl Client {
         done: &mut dyn FnMut(&mut Tally, Asked),
     ) -> Result<()> {
         let now = clock::now();
-        let segment_bytes = self.lane.terms.segment_bytes;
+        let segment_bytes = self.lane.session().segment_bytes;
         let asked = &mut self.asked;
         self.lane.receive(inbox, |datagram| {
             tally.datagrams += 1;
@@ -457,7 +457,7 @@ fn want(lane: &mut Lane, asked: &Asked, tally: &mut Tally) -> Result<()> {
 fn want_set(lane: &mut Lane, id: ChunkId, mut rest: u128, tally: &mut Tally) -> Result<()> {
     while rest != 0 {
         let mut burst = 0_u128;
-        for _ in 0..lane.terms.max_burst {
+        for _ in 0..lane.session().max_burst {
             burst |= rest & rest.wrapping_neg();
             rest &= rest.wrapping_sub(1);
         }

@@ -12,6 +12,7 @@ use edge_ebpf::wire::{
     ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
     Hello, SEGMENT_BYTES_DEFAULT, WELCOME_HEADER_BYTES, Welcome,
 };
+use edge_user::client::handshake::HELLO_BYTES_DEFAULT;
 use edge_user::clock;
 use edge_user::limits::BATCH;
 use edge_user::object::tree::id_of;
@@ -22,7 +23,6 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::bulk::VERIFIED_ONE_IN;
 use super::catalogue::Chunk;
-use super::greeting::HELLO_BYTES;
 use super::mix::Picker;
 use super::pace::{Pace, Schedule};
 use super::tally::Tally;
@@ -190,7 +190,7 @@ impl Nuisance {
         match self {
             Self::Hello => {
                 let nonce = random.random();
-                (Hello { nonce }.encode().to_vec(), HELLO_BYTES)
+                (Hello { nonce }.encode().to_vec(), HELLO_BYTES_DEFAULT)
             }
             Self::BadCookie | Self::Group => {
                 let cookie = Cookie {
@@ -276,7 +276,7 @@ impl Frames {
                 debug_assert_eq!(hello.len(), HELLO_HEADER_BYTES);
                 let source = self.way.source(number);
                 let room = self.xsk.tx_bytes(&mut frame);
-                let len_bytes = self.way.write(room, source, &hello, HELLO_BYTES);
+                let len_bytes = self.way.write(room, source, &hello, HELLO_BYTES_DEFAULT);
                 self.xsk.send(frame, len_bytes);
             }
             self.xsk.kick();

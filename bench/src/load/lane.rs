@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use edge_ebpf::cookie::LIFETIME_SECONDS;
 use edge_ebpf::wire::{CHUNK_BYTES_MAX, ChunkId, GET_BYTES, Get, Kind, opening};
+use edge_user::client::handshake::{DATAGRAM_BYTES_MAX, Event, Handshake, Session, Step};
 use edge_user::clock;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
-
-use super::greeting::{Greeting, Terms};
 
 /// Room for everything that can be under way on one lane.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
@@ -29,8 +29,51 @@ pub struct Lane {
     state: UdpSocketState,
     edge: SocketAddr,
     greeting: Greeting,
-    pub terms: Terms,
     gets: Vec<u8>,
+}
+
+/// The handshake of one lane, on one port: a cookie serves until it is dead, however often it could
+/// not be renewed.
+struct Greeting {
+    begin: Instant,
+    handshake: Handshake,
+    session: Option<Session>,
+    /// When the last cookie is dead.
+    end: Duration,
+}
+
+impl Greeting {
+    /// Sends a HELLO if one is due; says when the next will be.
+    fn act(&mut self, now: Instant, mut send: impl FnMut(&[u8])) -> Result<Duration> {
+        let now = now.saturating_duration_since(self.begin);
+        let mut hello = [0; DATAGRAM_BYTES_MAX];
+        loop {
+            let random = &mut rand::random;
+            match (self.handshake).step(now, self.end, Duration::ZERO, &mut hello, random) {
+                Step::Open => self.handshake.opened(),
+                Step::Send(len_bytes) => send(&hello[..len_bytes]),
+                Step::Wait(until) => return Ok(until.saturating_sub(now)),
+                Step::Failed(failure) => return Err(failure.into()),
+            }
+        }
+    }
+
+    fn hear(&mut self, datagram: &[u8], now: Instant) -> Result<()> {
+        let now = now.saturating_duration_since(self.begin);
+        match self.handshake.on_datagram(now, datagram) {
+            Event::Ignored | Event::Continue => return Ok(()),
+            Event::Completed { .. } => {}
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+        let cut = |session: &Session| (session.segment_bytes, session.max_burst);
+        let before = self.session.as_ref().map(cut);
+        self.session = self.handshake.session().copied();
+        if before.is_some_and(|before| Some(before) != self.session.as_ref().map(cut)) {
+            bail!("it cuts chunks otherwise than before: was it restarted with other settings?");
+        }
+        self.end = now + Duration::from_secs(LIFETIME_SECONDS.into());
+        Ok(())
+    }
 }
 
 /// Where received datagrams lie; one for all lanes of a thread.
@@ -65,45 +108,48 @@ impl Lane {
         }
         let state = UdpSocketState::new((&socket).into()).context("cannot set up a UDP socket")?;
         let mut inbox = Inbox::default();
-        let mut greeting = Greeting::new(clock::now());
-        let terms = loop {
-            let now = clock::now();
-            if let Some(hello) = greeting.hello(now).with_context(|| edge.to_string())? {
-                // Lost on the way out is as good as lost on the path.
-                let (Ok(_) | Err(_)) = socket.send(&hello);
-            }
-            let left = greeting.next().saturating_duration_since(now);
-            wait(&[socket.as_fd()], left)?;
-            receive(&socket, &state, &mut inbox, |datagram| {
-                greeting.hear(datagram, clock::now()).map(drop)
-            })?;
-            if let Some(terms) = greeting.terms() {
-                break terms;
-            }
+        let greeting = Greeting {
+            begin: clock::now(),
+            handshake: Handshake::default(),
+            session: None,
+            end: Duration::ZERO,
         };
-        Ok(Self {
+        let mut lane = Self {
             socket,
             state,
             edge,
             greeting,
-            terms,
             gets: Vec::with_capacity(GETS_PER_SEND * GET_BYTES),
-        })
+        };
+        while lane.greeting.session.is_none() {
+            let left = lane.keep(clock::now())?;
+            wait(&[lane.fd()], left)?;
+            lane.receive(&mut inbox, |_| {})?;
+        }
+        Ok(lane)
     }
 
-    /// Renews the cookie when it is time to.
-    pub fn keep(&mut self, now: Instant) -> Result<()> {
-        let hello = self.greeting.hello(now);
-        if let Some(hello) = hello.with_context(|| self.edge.to_string())? {
-            let (Ok(_) | Err(_)) = self.socket.send(&hello);
-        }
-        Ok(())
+    /// Renews the cookie when it is time to; says how long that is from now.
+    pub fn keep(&mut self, now: Instant) -> Result<Duration> {
+        let socket = &self.socket;
+        // Lost on the way out is as good as lost on the path.
+        let send = |hello: &[u8]| drop(socket.send(hello));
+        let kept = self.greeting.act(now, send);
+        kept.with_context(|| self.edge.to_string())
+    }
+
+    /// What the edge said of itself last.
+    pub fn session(&self) -> &Session {
+        self.greeting
+            .session
+            .as_ref()
+            .expect("a lane is open once it is greeted")
     }
 
     /// How many chunks can come at once without filling the receive buffer.
     pub fn chunks_max(&self) -> Result<usize> {
         let room = sockopt::socket_recv_buffer_size(&self.socket)?;
-        let segments = CHUNK_BYTES_MAX.div_ceil(self.terms.segment_bytes.into());
+        let segments = CHUNK_BYTES_MAX.div_ceil(self.session().segment_bytes.into());
         Ok(room / (segments as usize * SEGMENT_ROOM_BYTES))
     }
 
@@ -114,7 +160,7 @@ impl Lane {
     /// Puts a GET into the train, which leaves when it is full or flushed.
     pub fn get(&mut self, id: ChunkId, want: u128) -> Result<()> {
         let get = Get {
-            cookie: self.greeting.cookie(),
+            cookie: self.session().cookie,
             id,
             want,
         };
@@ -152,7 +198,7 @@ impl Lane {
         let greeting = &mut self.greeting;
         receive(&self.socket, &self.state, inbox, |datagram| {
             if datagram.starts_with(&opening(Kind::Welcome)) {
-                return greeting.hear(datagram, clock::now()).map(drop);
+                return greeting.hear(datagram, clock::now());
             }
             take(datagram);
             Ok(())
@@ -202,5 +248,79 @@ pub fn wait(fds: &[BorrowedFd<'_>], most: Duration) -> Result<()> {
     match poll(&mut watched, Some(&most)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error).context("cannot wait"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use edge_ebpf::wire::{Cookie, Hello, Welcome};
+
+    use super::*;
+
+    /// Answers the next HELLO with a cookie of this value.
+    fn welcome(edge: &UdpSocket, value: u8, segment_bytes: u16) {
+        let mut datagram = [0; DATAGRAM_BYTES_MAX];
+        let (len_bytes, client) = edge.recv_from(&mut datagram).unwrap();
+        let hello = Hello::decode(datagram.first_chunk().unwrap()).unwrap();
+        let welcome = Welcome {
+            segment_bytes,
+            max_burst: 53,
+            lifetime_seconds: 120,
+            nonce: hello.nonce,
+            cookie: Cookie {
+                epoch: 1,
+                value: [value; 8],
+            },
+        };
+        datagram[..32].copy_from_slice(&welcome.encode());
+        edge.send_to(&datagram[..len_bytes], client).unwrap();
+    }
+
+    #[test]
+    fn a_cookie_is_renewed_in_the_middle_of_its_life_and_serves_until_its_end() {
+        let edge = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = edge.local_addr().unwrap();
+        let mut lane = thread::scope(|scope| {
+            scope.spawn(|| welcome(&edge, 1, 1216));
+            Lane::open(address).unwrap()
+        });
+        let begin = clock::now();
+        let mut inbox = Inbox::default();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        edge.set_nonblocking(true).unwrap();
+        lane.keep(at(59)).unwrap();
+        edge.recv(&mut []).expect_err("a HELLO is not due yet");
+        edge.set_nonblocking(false).unwrap();
+        lane.keep(at(60)).unwrap();
+        assert_eq!(lane.session().cookie.value, [1; 8]);
+        welcome(&edge, 2, 1216);
+        lane.receive(&mut inbox, |_| {}).unwrap();
+        assert_eq!(lane.session().cookie.value, [2; 8]);
+
+        let silent = (60..400).find_map(|seconds| {
+            let error = lane.keep(at(seconds)).err()?;
+            assert_eq!(lane.session().cookie.value, [2; 8]);
+            Some((seconds, format!("{error:#}")))
+        });
+        let (seconds, error) = silent.expect("it comes to an end");
+        assert!((115..130).contains(&seconds), "{seconds}");
+        assert!(error.contains("does not answer any more"), "{error}");
+    }
+
+    #[test]
+    fn an_edge_that_changes_its_segments_is_refused() {
+        let edge = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = edge.local_addr().unwrap();
+        let mut lane = thread::scope(|scope| {
+            scope.spawn(|| welcome(&edge, 1, 1216));
+            Lane::open(address).unwrap()
+        });
+        lane.keep(clock::now() + Duration::from_mins(1)).unwrap();
+        welcome(&edge, 2, 1100);
+        let refused = lane.receive(&mut Inbox::default(), |_| {});
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains("cuts chunks otherwise"), "{error}");
     }
 }

@@ -6,8 +6,6 @@ pub mod catalogue;
 pub mod mix;
 /// How requests are spread over time.
 pub mod pace;
-/// When to say HELLO, and to whom a WELCOME belongs.
-pub mod greeting;
 /// One client.
 pub mod lane;
 /// Whole chunks, by sockets.
