@@ -10,13 +10,13 @@ use aya::{Ebpf, EbpfLoader};
 
 /// What is done with the packets that the rule names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Deed {
+pub enum Action {
     Redirect,
     Reflect,
     Drop,
 }
 
-impl Deed {
+impl Action {
     const fn program(self) -> &'static str {
         match self {
             Self::Redirect => "measure_redirect",
@@ -42,7 +42,7 @@ pub struct Program {
 
 impl Program {
     /// In the driver, or not at all.
-    pub fn attach(object: &Path, interface: &str, deed: Deed, rule: Rule) -> Result<Self> {
+    pub fn attach(object: &Path, interface: &str, action: Action, rule: Rule) -> Result<Self> {
         let mut ebpf = EbpfLoader::new()
             .load_file(object)
             .with_context(|| format!("cannot load {}", object.display()))?;
@@ -52,7 +52,7 @@ impl Program {
             Rule::Port(port) => words.set(0, u32::from(port), 0)?,
             Rule::Net(bytes) => words.set(1, u32::from(u16::from_be_bytes(bytes)), 0)?,
         }
-        let name = deed.program();
+        let name = action.program();
         let program: &mut Xdp = ebpf
             .program_mut(name)
             .with_context(|| format!("it has no program {name}"))?

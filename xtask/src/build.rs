@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 
 use crate::setup::{self, Tools};
 use crate::toolchain;
@@ -35,11 +35,11 @@ pub(crate) fn programs(tools: &Tools) -> Result<()> {
     let mut command = program_cargo(tools, "build");
     process::run(&mut command)?;
     let built = bpf_target().join(TARGET).join(PROFILE);
-    fs::create_dir_all(place::xdp())?;
+    fs::create_dir_all(paths::xdp())?;
     for name in PROGRAMS {
-        let changed = copy_when_different(&built.join(name), &place::xdp().join(name))?;
+        let changed = copy_when_different(&built.join(name), &paths::xdp().join(name))?;
         let state = if changed { "new" } else { "unchanged" };
-        eprintln!("{name} ({state}): {}", place::xdp().join(name).display());
+        eprintln!("{name} ({state}): {}", paths::xdp().join(name).display());
     }
     Ok(())
 }
@@ -55,7 +55,7 @@ pub(crate) fn program_cargo(tools: &Tools, verb: &str) -> Command {
     ];
     let mut command = tools.compiler.cargo();
     command
-        .current_dir(place::root())
+        .current_dir(paths::root())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", bpf_target())
         .args([
@@ -78,14 +78,14 @@ pub(crate) fn program_cargo(tools: &Tools, verb: &str) -> Command {
 pub(crate) fn workspace_cargo(verb: &str) -> Command {
     let mut command = toolchain::host_cargo();
     command
-        .current_dir(place::root())
+        .current_dir(paths::root())
         .env("SEALEDGE_COMMIT", commit())
         .args([verb, "--locked"]);
     command
 }
 
 fn bpf_target() -> PathBuf {
-    place::target().join("bpf")
+    paths::target().join("bpf")
 }
 
 pub(crate) fn commit() -> String {
@@ -97,9 +97,9 @@ pub(crate) fn commit() -> String {
 /// Git, also where the folder belongs to another user, as it often does in CI.
 pub(crate) fn git() -> Command {
     let mut git = Command::new("git");
-    git.current_dir(place::root())
+    git.current_dir(paths::root())
         .arg("-c")
-        .arg(format!("safe.directory={}", place::root().display()));
+        .arg(format!("safe.directory={}", paths::root().display()));
     git
 }
 

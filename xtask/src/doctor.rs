@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use edge_testbed::{hugepages, place::PYTHON, process, rights};
+use edge_testbed::{hugepages, paths::PYTHON, privileges, process};
 
 use crate::setup;
 use crate::toolchain;
@@ -143,16 +143,16 @@ fn run_tools() -> Vec<Finding> {
 }
 
 fn root() -> Finding {
-    let user = if rights::is_root() {
+    let user = if privileges::is_root() {
         "root"
     } else {
         "not root"
     };
     Finding::new(
         "rights",
-        rights::is_root(),
+        privileges::is_root(),
         format!("{user} (demo, test and run need root)"),
-        rights::as_root(),
+        privileges::as_root(),
     )
 }
 
@@ -185,7 +185,7 @@ fn namespaces() -> Finding {
 fn io_uring() -> Finding {
     // The file is there since 6.6; before, io_uring could not be switched off.
     let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let off = setting.trim() == "2" || (setting.trim() == "1" && !rights::is_root());
+    let off = setting.trim() == "2" || (setting.trim() == "1" && !privileges::is_root());
     Finding::new(
         "io_uring",
         !off,

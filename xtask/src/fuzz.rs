@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::{
-    clock, place, process,
+    clock, paths, process,
     stop::{self, Stop},
 };
 
@@ -107,7 +107,7 @@ pub(crate) fn fuzz(options: &Fuzz) -> Result<()> {
 
 /// Where everything of a target goes that is not kept.
 fn folder(target: &str) -> PathBuf {
-    place::target().join("fuzz").join(target)
+    paths::target().join("fuzz").join(target)
 }
 
 /// Builds the program that has all targets.
@@ -165,7 +165,7 @@ fn under(program: &Path, target: &str) -> Command {
     let mut command = Command::new(program);
     command
         .env("SEALEDGE_FUZZ_TARGET", target)
-        .current_dir(place::root())
+        .current_dir(paths::root())
         .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
         .arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"));
     command
@@ -192,9 +192,9 @@ impl Run {
             .args(["-print_final_stats=1", "-use_value_profile=1"])
             // New inputs are written to the first folder.
             .arg(&found)
-            .arg(place::root().join(KEPT).join(target))
+            .arg(paths::root().join(KEPT).join(target))
             .stderr(log);
-        let words = place::root().join(format!("edge-user/fuzz/{target}.dict"));
+        let words = paths::root().join(format!("edge-user/fuzz/{target}.dict"));
         if words.is_file() {
             command.arg(format!("-dict={}", words.display()));
         }
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn every_target_has_a_kept_corpus() {
         for target in TARGETS {
-            assert!(place::root().join(KEPT).join(target).is_dir(), "{target}");
+            assert!(paths::root().join(KEPT).join(target).is_dir(), "{target}");
         }
     }
 }

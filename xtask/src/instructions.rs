@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 use serde_json::{Value, json};
 
 use crate::build;
@@ -36,7 +36,7 @@ pub(crate) fn instructions(accept: bool) -> Result<()> {
     command.args(["--release", "--package", "edge-bench"]);
     process::run(command.args(["--example", DRIVER]))?;
 
-    let file = place::root().join(COMMITTED);
+    let file = paths::root().join(COMMITTED);
     let compiler = toolchain::host_version()?;
     let counted = count()?;
     if accept {
@@ -84,13 +84,13 @@ fn count() -> Result<Figures> {
 }
 
 fn examples() -> PathBuf {
-    place::release("examples")
+    paths::release("examples")
 }
 
 /// Instructions of a whole run that calls the stage this often.
 fn executed(valgrind: &Path, stage: &str, calls: u32) -> Result<u64> {
     // The longer run is written last and stays, for callgrind_annotate.
-    let folder = place::target().join("bench/callgrind");
+    let folder = paths::target().join("bench/callgrind");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let name = stage.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
     let file = folder.join(format!("{name}.out"));

@@ -24,7 +24,7 @@ mod check;
 /// Runs all tests.
 mod test;
 /// Starts the demo and the scenarios.
-mod play;
+mod testbed;
 /// Serves on a real interface.
 mod run;
 /// Measures the edge beside its ceilings and its peers.
@@ -62,9 +62,9 @@ enum Command {
     /// Compiles the XDP programs and the release build of `edged` and `edge`
     Build,
     /// Seals files, serves them from an edge without their key, fetches them through XDP
-    Demo(play::Words),
+    Demo(testbed::Words),
     /// Proves one promise of the edge on hostile ground
-    Scenario(play::Words),
+    Scenario(testbed::Words),
     /// Serves on a real interface until Ctrl-C
     Run(run::Run),
     /// Runs all tests, those that need the kernel too
@@ -105,8 +105,8 @@ fn dispatch(command: Option<Command>) -> Result<()> {
         Some(Command::Setup) => setup::setup().map(drop),
         Some(Command::Doctor) => doctor::doctor(),
         Some(Command::Build) => build::build(),
-        Some(Command::Demo(words)) => play::play("demo", &words),
-        Some(Command::Scenario(words)) => play::play("scenario", &words),
+        Some(Command::Demo(words)) => testbed::start("demo", &words),
+        Some(Command::Scenario(words)) => testbed::start("scenario", &words),
         Some(Command::Run(options)) => run::run(&options),
         Some(Command::Test { nightly, filter }) => test::test(nightly, &filter),
         Some(Command::Bench(options)) => bench::bench(&options),

@@ -11,7 +11,7 @@ use edge_testbed::{
     clock,
     daemon::{self, Daemon, SENDERS, Settings},
     machine::Machine,
-    place, rights, stop,
+    paths, privileges, stop,
 };
 
 use crate::build;
@@ -54,7 +54,7 @@ fn service(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) fn run(options: &Run) -> Result<()> {
-    rights::need_root("run loads an XDP program and reserves hugepages; it")?;
+    privileges::need_root("run loads an XDP program and reserves hugepages; it")?;
     let origin = options
         .origin
         .canonicalize()
@@ -83,13 +83,13 @@ pub(crate) fn run(options: &Run) -> Result<()> {
     let config = folder.join("edged.toml");
     settings.write(&config)?;
     let mut edged = Daemon::start(
-        Command::new(place::release("edged"))
+        Command::new(paths::release("edged"))
             .arg("--config")
             .arg(&config),
     )?;
     eprintln!(
         "serving until Ctrl-C. What it does: {} stat --socket {}",
-        place::release("edge").display(),
+        paths::release("edge").display(),
         settings.socket.display()
     );
     while !stop::came() {

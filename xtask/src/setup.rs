@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{place::PYTHON, process, rights, stop::Stop};
+use edge_testbed::{paths::PYTHON, privileges, process, stop::Stop};
 
 use crate::toolchain::{self, Compiler, Llvm, Way};
 use crate::versions::{
@@ -136,7 +136,7 @@ fn install(packages: &[&str]) -> Result<()> {
             BPF_LINKER_LLVMS.last().unwrap_or(&DEBIAN_LLVM),
         );
     }
-    if !rights::is_root() {
+    if !privileges::is_root() {
         let line = format!("sudo {}", apt_line(packages));
         return Err(Stop::no_rights("installing packages", &line));
     }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, machine::Machine, place, process, rights};
+use edge_testbed::{clock, machine::Machine, paths, privileges, process};
 
 use crate::build;
 
@@ -40,7 +40,7 @@ const LONG: [(&str, &str); 3] = [
 const ACCEPTED: &str = "xtask/skips.txt";
 
 pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
-    rights::need_root(
+    privileges::need_root(
         "test makes network namespaces, loads an XDP program and reserves hugepages; it",
     )?;
     build::build()?;
@@ -61,7 +61,7 @@ pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
             .args(words)
             .envs(variables.iter().copied())
             .env("RUST_TEST_THREADS", (THREADS_PER_CPU * cpus).to_string())
-            .env("SEALEDGE_BIN_DIR", place::target().join("release"))
+            .env("SEALEDGE_BIN_DIR", paths::target().join("release"))
             .env("SEALEDGE_SKIPS", &skips_file);
         let began = clock::now();
         tally.begin("compiling", Duration::ZERO);
@@ -79,7 +79,7 @@ pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
     ));
     machine.give_back()?;
 
-    let accepted = place::root().join(ACCEPTED);
+    let accepted = paths::root().join(ACCEPTED);
     let accepted = fs::read_to_string(&accepted)
         .with_context(|| format!("cannot read {}", accepted.display()))?;
     let unlisted = unlisted(&tally.skips, &accepted);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 
 use crate::versions::{BPF_LINKER, BPF_LINKER_LLVMS};
 
@@ -144,7 +144,7 @@ fn llvms() -> Vec<Llvm> {
 
 /// Where `setup` puts bpf-linker; one folder per version, so that an update is never half done.
 pub(crate) fn linker_root(llvm: &Llvm) -> Result<PathBuf> {
-    Ok(place::cache()?.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", llvm.version)))
+    Ok(paths::cache()?.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", llvm.version)))
 }
 
 /// The linker, when it is built and starts.

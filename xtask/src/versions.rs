@@ -1,6 +1,6 @@
 //! Versions of the tools, and the packages they come in. The only home of these facts.
 
-use edge_testbed::place::PYTHON;
+use edge_testbed::paths::PYTHON;
 
 /// Turns the compiler's output into a BPF object. 0.13 is the first with LLVM 21 to 23.
 pub(crate) const BPF_LINKER: &str = "0.13.0";

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use edge_testbed::place;
+use edge_testbed::paths;
 use edge_user::client::handshake::Session;
 use edge_user::clock;
 use edge_user::object::ticket::PublicTicket;
@@ -175,7 +175,7 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     let tickets = catalogue::tickets(&options.tickets)?;
     for file in options.output.iter().chain(&options.page) {
         output::apart(&options.tickets, file)?;
-        place::clear(file)?;
+        paths::clear(file)?;
     }
     let mut host = host::facts(&host::interface_to(options.target)?)?;
     host.other.insert("host_of".into(), json!("the generator"));

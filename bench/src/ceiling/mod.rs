@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use edge_ebpf::wire::ChunkId;
 
-use crate::program::{Deed, Program, Rule};
+use crate::program::{Action, Program, Rule};
 
 #[derive(Args)]
 pub struct Ceiling {
@@ -68,7 +68,7 @@ struct Driver {
     #[arg(long)]
     port: u16,
     #[arg(long, value_enum)]
-    deed: Deed,
+    action: Action,
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
 }
@@ -103,8 +103,8 @@ pub fn ceiling(options: &Ceiling) -> Result<()> {
         Which::Driver(options) => {
             let rule = Rule::Port(options.port);
             let _program =
-                Program::attach(&options.programs, &options.interface, options.deed, rule)?;
-            say_ready(&format!("{:?} on {}", options.deed, options.interface));
+                Program::attach(&options.programs, &options.interface, options.action, rule)?;
+            say_ready(&format!("{:?} on {}", options.action, options.interface));
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 // The signal ends the wait.
                 let second = rustix::time::Timespec {

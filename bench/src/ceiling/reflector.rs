@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Reflector, say_ready};
 use crate::memory::memory;
-use crate::program::{Deed, Program, Rule};
+use crate::program::{Action, Program, Rule};
 
 /// Ethernet, IPv4, UDP.
 const HEADERS_BYTES: usize = 42;
@@ -32,7 +32,12 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
     }
     let mut xsk = Xsk::new(memory(XSK_SENDING.umem_bytes())?, XSK_SENDING)?;
     let rule = Rule::Port(options.port);
-    let mut program = Program::attach(&options.programs, &options.interface, Deed::Redirect, rule)?;
+    let mut program = Program::attach(
+        &options.programs,
+        &options.interface,
+        Action::Redirect,
+        rule,
+    )?;
     xsk.bind(&options.interface, 0)
         .with_context(|| format!("cannot have queue 0 of {}", options.interface))?;
     program.set_socket(0, xsk.share_fd())?;

@@ -27,7 +27,7 @@ use super::mix::Picker;
 use super::pace::{Pace, Schedule};
 use super::tally::Tally;
 use crate::memory::memory;
-use crate::program::{Deed, Program, Rule};
+use crate::program::{Action, Program, Rule};
 
 /// Ethernet, IPv4 and UDP.
 const HEADERS_BYTES: usize = 42;
@@ -220,7 +220,7 @@ impl Frames {
     pub fn open(way: Way, answers: Answers) -> Result<Self> {
         let xsk = Xsk::new(memory(SIZES.umem_bytes())?, SIZES)?;
         let rule = Rule::Net(way.net);
-        let mut program = Program::attach(&way.programs, &way.interface, Deed::Redirect, rule)?;
+        let mut program = Program::attach(&way.programs, &way.interface, Action::Redirect, rule)?;
         xsk.bind(&way.interface, 0)
             .with_context(|| format!("cannot have queue 0 of {}", way.interface))?;
         program.set_socket(0, xsk.share_fd())?;

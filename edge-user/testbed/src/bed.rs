@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-use crate::{clock, ledger, place, process};
+use crate::{clock, paths, process, undo_log};
 
 /// All namespaces this project makes are called `sealedge-<process id>-…`.
 const PREFIX: &str = "sealedge-";
@@ -262,7 +262,7 @@ impl Side {
         attach.args(["link", "set", "dev", self.link, "xdpdrv", "obj"]);
         process::run(
             attach
-                .arg(place::xdp().join("edge-pass"))
+                .arg(paths::xdp().join("edge-pass"))
                 .args(["sec", "xdp"]),
         )
     }
@@ -325,7 +325,7 @@ fn batch(ip: &mut Command, lines: impl IntoIterator<Item = String>) -> Result<()
 pub fn leftovers() -> Vec<String> {
     names()
         .into_iter()
-        .filter(|name| owner(name).is_some_and(|pid| !ledger::alive(pid)))
+        .filter(|name| owner(name).is_some_and(|pid| !undo_log::alive(pid)))
         .collect()
 }
 
@@ -382,10 +382,8 @@ pub fn unmount_names() -> Result<()> {
 }
 
 pub fn netns_mounted() -> Result<bool> {
-    let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
-    Ok(mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some(NAMES)))
+    let mounts = procfs::mounts().context("cannot read the mounts")?;
+    Ok(mounts.iter().any(|mount| mount.fs_file == NAMES))
 }
 
 /// `ip` stands where not every user's PATH leads.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::bed::Bed;
 use crate::clock;
-use crate::place;
+use crate::paths;
 use crate::process;
 use crate::stop::{self, Stop};
 
@@ -111,7 +111,7 @@ impl Settings {
     /// `edged` with these settings in this file, on the edge's side of a bed.
     pub fn command(&self, bed: &Bed, file: &Path) -> Result<Command> {
         self.write(file)?;
-        let mut command = bed.edge.inside(place::release("edged"));
+        let mut command = bed.edge.inside(paths::release("edged"));
         command.arg("--config").arg(file);
         Ok(command)
     }
@@ -267,7 +267,7 @@ impl Drop for Daemon {
 
 /// What `edge stat --json` tells of a daemon.
 pub fn stat<T: DeserializeOwned>(socket: &Path, more: &[&str]) -> Result<T> {
-    let mut command = Command::new(place::release("edge"));
+    let mut command = Command::new(paths::release("edge"));
     command.args(["stat", "--json", "--socket"]).arg(socket);
     let text = process::output(command.args(more))?;
     serde_json::from_str(&text).context("`edge stat --json` wrote something else")

@@ -4,9 +4,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use procfs::Current as _;
 
 use crate::clock;
-use crate::ledger::{self, Ledger};
+use crate::undo_log::{self, UndoLog};
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
 /// Written to, they have the kernel drop clean file pages, and join free memory into larger pieces.
@@ -16,8 +17,9 @@ const COMPACT: &str = "/proc/sys/vm/compact_memory";
 const ATTEMPTS: u32 = 5;
 
 /// What `/proc/meminfo` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Meminfo {
+    /// Zero in a kernel without hugepages.
     pub page_bytes: u64,
     pub total: u64,
     pub free: u64,
@@ -25,28 +27,17 @@ pub struct Meminfo {
 }
 
 pub fn meminfo() -> Result<Meminfo> {
-    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    Ok(parse(&text))
-}
-
-fn parse(text: &str) -> Meminfo {
-    let field = |name: &str| -> u64 {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let number = line.and_then(|rest| rest.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).unwrap_or(0)
-    };
-    Meminfo {
-        page_bytes: field("Hugepagesize") * 1024,
-        total: field("HugePages_Total"),
-        free: field("HugePages_Free"),
-        available_bytes: field("MemAvailable") * 1024,
-    }
+    let memory = procfs::Meminfo::current().context("cannot read /proc/meminfo")?;
+    Ok(Meminfo {
+        page_bytes: memory.hugepagesize.unwrap_or(0),
+        total: memory.hugepages_total.unwrap_or(0),
+        free: memory.hugepages_free.unwrap_or(0),
+        available_bytes: memory.mem_available.unwrap_or(0),
+    })
 }
 
 /// Adds pages for so many bytes, after writing down that it will.
-pub fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
+pub fn reserve(undo_log: &mut UndoLog, bytes: u64) -> Result<()> {
     let before = meminfo()?;
     if before.page_bytes == 0 {
         bail!("this kernel has no hugepages (CONFIG_HUGETLBFS)");
@@ -59,9 +50,9 @@ pub fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
             before.available_bytes >> 20
         );
     }
-    let _lock = ledger::lock()?;
+    let _lock = undo_log::lock()?;
     let old = count()?;
-    ledger.note(|record| record.hugepages_added += pages)?;
+    undo_log.note(|record| record.hugepages_added += pages)?;
     let mut got = old;
     for _ in 0..ATTEMPTS {
         set(old + pages)?;
@@ -74,7 +65,7 @@ pub fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
         }
     }
     if got < old + pages {
-        ledger.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
+        undo_log.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
         bail!(
             "asked the kernel for {pages} more hugepages and got {}: memory is fragmented; \
              end other programs, or restart the machine",
@@ -86,9 +77,9 @@ pub fn reserve(ledger: &mut Ledger, bytes: u64) -> Result<()> {
 
 /// Takes away what `reserve` added. The last user may be gone only a moment: the kernel gives its
 /// pages back a little later.
-pub fn give_back(ledger: &mut Ledger) -> Result<()> {
-    take_away(ledger.record.hugepages_added)?;
-    ledger.note(|record| record.hugepages_added = 0)
+pub fn give_back(undo_log: &mut UndoLog) -> Result<()> {
+    take_away(undo_log.record.hugepages_added)?;
+    undo_log.note(|record| record.hugepages_added = 0)
 }
 
 /// Takes pages away that an earlier run added.
@@ -96,7 +87,7 @@ pub fn take_away(pages: u64) -> Result<()> {
     if pages == 0 {
         return Ok(());
     }
-    let _lock = ledger::lock()?;
+    let _lock = undo_log::lock()?;
     let wanted = count()?.saturating_sub(pages);
     set(wanted)?;
     let gone = clock::poll(Duration::from_secs(5), || {
@@ -118,22 +109,4 @@ pub fn count() -> Result<u64> {
 fn set(pages: u64) -> Result<()> {
     eprintln!("+ sysctl vm.nr_hugepages={pages}");
     fs::write(COUNT, pages.to_string()).with_context(|| format!("cannot write {COUNT}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn meminfo_is_read_by_name() {
-        let text = "MemAvailable:   2048 kB\nHugePages_Total:       3\nHugePages_Free:        1\n\
-                    Hugepagesize:       2048 kB\n";
-        let expected = Meminfo {
-            page_bytes: 2 << 20,
-            total: 3,
-            free: 1,
-            available_bytes: 2 << 20,
-        };
-        assert_eq!(parse(text), expected);
-    }
 }

@@ -24,14 +24,14 @@ pub mod raw_socket;
 /// Memory in large pages.
 pub mod hugepages;
 /// What was changed, on disk, in case this process is killed.
-pub mod ledger;
+pub mod undo_log;
 /// Puts back what killed runs left.
-pub mod sweep;
+pub mod cleanup;
 
 /// Child processes.
 pub mod process;
-/// The user's rights.
-pub mod rights;
+/// The user's privileges.
+pub mod privileges;
 /// Why and how a command ends early.
 pub mod stop;
 /// Waiting.
@@ -39,4 +39,4 @@ pub mod clock;
 /// Processor time.
 pub mod cpu;
 /// Where things are.
-pub mod place;
+pub mod paths;

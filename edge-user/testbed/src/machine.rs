@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 
 use crate::bed::{self, Bed, Plan};
+use crate::cleanup;
 use crate::hugepages;
-use crate::ledger::Ledger;
-use crate::sweep;
+use crate::undo_log::UndoLog;
 
 /// Borrowed things. `give_back` returns them and checks; dropping returns them too, so that a
 /// failure or Ctrl-C on any line of a command leaves nothing behind.
 pub struct Machine {
     /// Taken when everything is back.
-    ledger: Option<Ledger>,
+    undo_log: Option<UndoLog>,
     bed: Option<Bed>,
     before: Before,
 }
@@ -29,31 +29,31 @@ struct Before {
 impl Machine {
     /// Sweeps first, so that what is noted as "before" is the machine's own state.
     pub fn borrow() -> Result<Self> {
-        sweep::sweep()?;
+        cleanup::cleanup()?;
         let before = Before {
             hugepages: hugepages::count()?,
             netns_mounted: bed::netns_mounted()?,
         };
         Ok(Self {
-            ledger: Some(Ledger::open()?),
+            undo_log: Some(UndoLog::open()?),
             bed: None,
             before,
         })
     }
 
     pub fn hugepages(&mut self, bytes: u64) -> Result<()> {
-        hugepages::reserve(self.ledger()?, bytes)
+        hugepages::reserve(self.undo_log()?, bytes)
     }
 
     /// A folder of temporary files only root can read: tickets, which hold keys, lie in it.
     pub fn folder(&mut self) -> Result<PathBuf> {
         let folder = std::env::temp_dir().join(format!("sealedge-{}", std::process::id()));
         let folder = std::path::absolute(folder)?;
-        self.ledger()?
+        self.undo_log()?
             .note(|record| record.folder = Some(folder.clone()))?;
         // `create` fails on a folder that is there: somebody else's is not taken over, nor removed.
         if let Err(error) = fs::DirBuilder::new().mode(0o700).create(&folder) {
-            self.ledger()?.note(|record| record.folder = None)?;
+            self.undo_log()?.note(|record| record.folder = None)?;
             return Err(error).with_context(|| format!("cannot make {}", folder.display()));
         }
         Ok(folder)
@@ -70,7 +70,8 @@ impl Machine {
     /// The commands that make namespaces themselves (tests) may leave the mount of `ip netns`.
     pub fn expect_namespaces(&mut self) -> Result<()> {
         if !self.before.netns_mounted {
-            self.ledger()?.note(|record| record.netns_mounted = true)?;
+            self.undo_log()?
+                .note(|record| record.netns_mounted = true)?;
         }
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Machine {
     }
 
     fn undo(&mut self) -> Result<()> {
-        let Some(mut ledger) = self.ledger.take() else {
+        let Some(mut undo_log) = self.undo_log.take() else {
             return Ok(());
         };
         let mut problems = Vec::new();
@@ -116,22 +117,22 @@ impl Machine {
             bed::end_inhabitants(&name);
             step(bed::remove_namespace(&name));
         }
-        if ledger.record.netns_mounted {
+        if undo_log.record.netns_mounted {
             step(bed::unmount_names());
         }
-        if let Some(folder) = ledger.record.folder.clone() {
-            step(sweep::remove_folder(&folder));
+        if let Some(folder) = undo_log.record.folder.clone() {
+            step(cleanup::remove_folder(&folder));
         }
-        step(hugepages::give_back(&mut ledger));
+        step(hugepages::give_back(&mut undo_log));
         if problems.is_empty() {
-            return ledger.close();
+            return undo_log.close();
         }
         // The record stays: the next run tries again.
         bail!("could not put everything back: {}", problems.join("; "))
     }
 
-    fn ledger(&mut self) -> Result<&mut Ledger> {
-        self.ledger
+    fn undo_log(&mut self) -> Result<&mut UndoLog> {
+        self.undo_log
             .as_mut()
             .context("everything was given back already")
     }

@@ -11,8 +11,8 @@ use edge_testbed::packet;
 use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::{FULL_MTU_BYTES, Ground, Plan, offload};
 use crate::objects::Object;
+use crate::testbed::{FULL_MTU_BYTES, Plan, Testbed, offload};
 use crate::trace::{Answer, Bait, Row, WORDS, Wrapping, rows};
 
 /// When nothing came for this long, nothing more will.
@@ -37,32 +37,32 @@ fn forged_sources_get_no_more_than_they_sent_without_a_program() {
 }
 
 fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static str) {
-    let Some(ground) = Ground::with(Plan {
+    let Some(testbed) = Testbed::with(Plan {
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
     }) else {
         return;
     };
-    let object = Object::seal(&ground, "bait", 1_000_000);
+    let object = Object::seal(&testbed, "bait", 1_000_000);
     let edged = Edged::start(
-        &ground,
+        &testbed,
         &Settings {
             xdp: xdp.to_owned(),
-            ..settings(&ground, sender)
+            ..settings(&testbed, sender)
         },
     );
     // Else what the kernel sends has checksums only in part, and we want to look at them.
-    offload(&ground.edge, "off");
+    offload(&testbed.edge, "off");
     // The chunks are there: whoever was believed would get a hundred times what he sends.
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     let bait = Bait {
         id: object.chunk_id(),
-        stolen: cookie(&ground),
+        stolen: cookie(&testbed),
     };
-    let rows = rows(&ground, &bait);
-    ground.claim_for_reader(rows.iter().map(|row| row.source));
+    let rows = rows(&testbed, &bait);
+    testbed.claim_for_reader(rows.iter().map(|row| row.source));
 
-    let heard = answers(&ground, &rows);
+    let heard = answers(&testbed, &rows);
     for row in &rows {
         assert_right(row, heard.get(&row.source).map_or(&[], Vec::as_slice));
     }
@@ -81,14 +81,14 @@ fn forged_sources_get_no_more_than_they_sent(xdp: &'static str, sender: &'static
 }
 
 /// A cookie of the reader's own address.
-pub(crate) fn cookie(ground: &Ground) -> Cookie {
-    let client = Client::greet(&ground.reader, Ipv4Addr::UNSPECIFIED, ground.service_v4());
+pub(crate) fn cookie(testbed: &Testbed) -> Cookie {
+    let client = Client::greet(&testbed.reader, Ipv4Addr::UNSPECIFIED, testbed.service_v4());
     client.unwrap().cookie
 }
 
 /// Sends the trace; gives the frames that came back, by whom they were for.
-pub(crate) fn answers(ground: &Ground, rows: &[Row]) -> HashMap<IpAddr, Vec<Vec<u8>>> {
-    let tap = RawSocket::on(&ground.reader).unwrap();
+pub(crate) fn answers(testbed: &Testbed, rows: &[Row]) -> HashMap<IpAddr, Vec<Vec<u8>>> {
+    let tap = RawSocket::on(&testbed.reader).unwrap();
     for frame in rows.iter().flat_map(|row| &row.frames) {
         assert!(tap.send(frame).unwrap());
     }

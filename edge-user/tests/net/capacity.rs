@@ -10,7 +10,7 @@ use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
 use serde_json::{Value, json};
 
 use crate::daemon::{Edged, gets, settings};
-use crate::ground::{Ground, program};
+use crate::testbed::{Testbed, program};
 use crate::wait;
 
 /// Fits the arena.
@@ -21,38 +21,38 @@ const SEARCH_TIME_MAX: Duration = Duration::from_mins(2);
 
 /// A running edge, and the file of tickets to what it can serve.
 struct Site<'a> {
-    ground: &'a Ground,
+    testbed: &'a Testbed,
     edged: Edged,
     tickets: PathBuf,
 }
 
 impl<'a> Site<'a> {
-    fn of(ground: &'a Ground, sender: &'static str) -> Self {
-        let setup = settings(ground, sender);
-        let tickets = ground.folder().join("tickets");
+    fn of(testbed: &'a Testbed, sender: &'static str) -> Self {
+        let setup = settings(testbed, sender);
+        let tickets = testbed.folder().join("tickets");
         let mut seed = Command::new(program("edge-bench"));
         seed.arg("seed").arg("--origin").arg(setup.origin());
         seed.args(["--bytes", CONTENT_BYTES, "--object-bytes", CONTENT_BYTES]);
         seed.arg("--tickets").arg(&tickets);
         assert_code(&wait::ended(seed, SEARCH_TIME_MAX), 0);
         Self {
-            ground,
-            edged: Edged::start(ground, &setup),
+            testbed,
+            edged: Edged::start(testbed, &setup),
             tickets,
         }
     }
 
     fn target(&self) -> String {
-        self.ground.service_v4().to_string()
+        self.testbed.service_v4().to_string()
     }
 
     fn report(&self) -> PathBuf {
-        self.ground.folder().join("report.json")
+        self.testbed.folder().join("report.json")
     }
 
     /// Short steps that end early.
     fn capacity(&self, confirmed: &str, p99_max: &str, more: &[&str]) -> Output {
-        let mut command = self.ground.reader.inside(program("edge-bench"));
+        let mut command = self.testbed.reader.inside(program("edge-bench"));
         command.args(["capacity", "--target", &self.target()]);
         command.args(["--confirm-target", confirmed]);
         command.arg("--tickets").arg(&self.tickets);
@@ -84,8 +84,10 @@ fn an_edge_that_sends_past_the_kernel_is_sized_as_far_as_asked() {
 }
 
 fn is_sized(sender: &'static str, more: &[&str]) {
-    let Some(ground) = Ground::new() else { return };
-    let site = Site::of(&ground, sender);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let site = Site::of(&testbed, sender);
     let output = site.capacity(&site.target(), "1s", more);
     assert_code(&output, 0);
     let sentence = text(&output.stdout);
@@ -153,7 +155,7 @@ fn can_be_read(site: &Site<'_>) {
     table.arg("table").arg(site.report());
     let table = wait::ended(table, SEARCH_TIME_MAX);
     assert_code(&table, 0);
-    let page = site.ground.folder().join("page.html");
+    let page = site.testbed.folder().join("page.html");
     let mut report = Command::new(program("edge-bench"));
     report.arg("report").arg(site.report()).arg("-o").arg(&page);
     assert_code(&wait::ended(report, SEARCH_TIME_MAX), 0);
@@ -167,9 +169,11 @@ fn can_be_read(site: &Site<'_>) {
 
 #[test]
 fn a_target_that_is_not_confirmed_hears_nothing() {
-    let Some(ground) = Ground::new() else { return };
-    let site = Site::of(&ground, "gso");
-    let other = ground.service_v6().to_string();
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let site = Site::of(&testbed, "gso");
+    let other = testbed.service_v6().to_string();
     let output = site.capacity(&other, "1s", &[]);
     assert_code(&output, 2);
     let said = text(&output.stderr);
@@ -183,8 +187,10 @@ fn a_target_that_is_not_confirmed_hears_nothing() {
 
 #[test]
 fn a_report_that_cannot_be_written_is_told_before_the_edge_is_loaded() {
-    let Some(ground) = Ground::new() else { return };
-    let site = Site::of(&ground, "gso");
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let site = Site::of(&testbed, "gso");
     let nowhere = ["--page", "/proc/nowhere/report.html"];
     let output = site.capacity(&site.target(), "1s", &nowhere);
     assert_code(&output, 1);
@@ -195,8 +201,10 @@ fn a_report_that_cannot_be_written_is_told_before_the_edge_is_loaded() {
 
 #[test]
 fn limits_that_no_edge_keeps_are_named_with_exit_code_1() {
-    let Some(ground) = Ground::new() else { return };
-    let site = Site::of(&ground, "gso");
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let site = Site::of(&testbed, "gso");
     let output = site.capacity(&site.target(), "1us", &[]);
     assert_code(&output, 1);
     assert_eq!(text(&output.stdout), "");

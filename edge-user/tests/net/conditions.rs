@@ -16,20 +16,22 @@ use edge_user::sys::socket::ServiceSocket;
 use edge_user::sys::xsk::Xsk;
 
 use crate::daemon::{Edged, Settings, command, command_with, settings};
-use crate::ground::{Ground, bpf_object, ip, program};
 use crate::objects::Object;
+use crate::testbed::{Testbed, bpf_object, ip, program};
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended, pause};
 
-fn refused(ground: &Ground, setup: &Settings, code: i32, words: &[&str]) {
-    let output = ended(command(ground, setup), ANSWER_TIME_MAX);
+fn refused(testbed: &Testbed, setup: &Settings, code: i32, words: &[&str]) {
+    let output = ended(command(testbed, setup), ANSWER_TIME_MAX);
     assert_refused(&output, code, words);
     assert!(!setup.socket.exists(), "the admin socket is left behind");
 }
 
 #[test]
 fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
-    let Some(ground) = Ground::new() else { return };
-    let good = || settings(&ground, "gso");
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let good = || settings(&testbed, "gso");
 
     let large = Settings {
         arena_bytes: 64 << 30,
@@ -37,7 +39,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         ..good()
     };
     refused(
-        &ground,
+        &testbed,
         &large,
         78,
         &["32768 pages", "sysctl -w vm.nr_hugepages"],
@@ -47,17 +49,17 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         ..good()
     };
     refused(
-        &ground,
+        &testbed,
         &missing,
         78,
         &["no interface \"nowhere0\"", "ip link"],
     );
     let no_origin = Settings {
-        origins: vec![ground.folder().join("missing")],
+        origins: vec![testbed.folder().join("missing")],
         ..good()
     };
     refused(
-        &ground,
+        &testbed,
         &no_origin,
         78,
         &["origin[0].url", "missing", "create it"],
@@ -67,7 +69,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         ..good()
     };
     refused(
-        &ground,
+        &testbed,
         &elsewhere,
         78,
         &[
@@ -80,7 +82,7 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         ..good()
     };
     refused(
-        &ground,
+        &testbed,
         &loopback,
         78,
         &["lo has no native XDP", "\"generic\""],
@@ -89,23 +91,25 @@ fn what_edged_cannot_start_with_is_one_line_that_names_the_fix() {
         arena_bytes: 1 << 20,
         ..good()
     };
-    refused(&ground, &small, 78, &["store.size"]);
+    refused(&testbed, &small, 78, &["store.size"]);
 
     let misspelt = good().to_toml().replace("mode", "mdoe");
-    let output = ended(command_with(&ground, &misspelt), ANSWER_TIME_MAX);
+    let output = ended(command_with(&testbed, &misspelt), ANSWER_TIME_MAX);
     let lines = misspelt.lines().take_while(|line| !line.contains("mdoe"));
     let place = format!("edged.toml:{}: xdp.mdoe", lines.count() + 1);
     assert_refused(&output, 78, &[&place, "`mode`"]);
-    assert!(!ground.has_program());
+    assert!(!testbed.has_program());
 }
 
 #[test]
 fn an_mtu_too_large_for_native_xdp_is_named() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     // The program at the reader's end allows no such MTU either.
     let there = [
         "-n",
-        &ground.reader.namespace,
+        &testbed.reader.namespace,
         "link",
         "set",
         "dev",
@@ -115,7 +119,7 @@ fn an_mtu_too_large_for_native_xdp_is_named() {
     ip(&[&there[..], &["mtu", "9000"]].concat());
     ip(&[
         "-n",
-        &ground.edge.namespace,
+        &testbed.edge.namespace,
         "link",
         "set",
         "dev",
@@ -129,19 +133,21 @@ fn an_mtu_too_large_for_native_xdp_is_named() {
         "ip link set edge0 mtu 3000",
         "\"generic\"",
     ];
-    refused(&ground, &settings(&ground, "gso"), 78, &words);
+    refused(&testbed, &settings(&testbed, "gso"), 78, &words);
     let generic = Settings {
         xdp: "generic".into(),
-        ..settings(&ground, "gso")
+        ..settings(&testbed, "gso")
     };
-    Edged::start(&ground, &generic).stop();
+    Edged::start(&testbed, &generic).stop();
 }
 
 #[test]
 fn too_few_descriptors_are_named_with_their_limit() {
-    let Some(ground) = Ground::new() else { return };
-    let setup = settings(&ground, "gso");
-    let command = command(&ground, &setup);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let setup = settings(&testbed, "gso");
+    let command = command(&testbed, &setup);
     let mut few = Command::new("prlimit");
     few.arg("--nofile=24")
         .arg(command.get_program())
@@ -149,24 +155,26 @@ fn too_few_descriptors_are_named_with_their_limit() {
     few.env_remove("NOTIFY_SOCKET");
     let output = ended(few, ANSWER_TIME_MAX);
     assert_refused(&output, 78, &["RLIMIT_NOFILE", "LimitNOFILE="]);
-    assert!(!ground.has_program());
+    assert!(!testbed.has_program());
 }
 
 #[test]
 fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
-    let Some(ground) = Ground::new() else { return };
-    let in_edge = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace], words].concat());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let in_edge = |words: &[&str]| ip(&[&["-n", &testbed.edge.namespace], words].concat());
     let at = |address: &str| Settings {
         listen: vec![format!("[{address}]:7347").parse().unwrap()],
-        ..settings(&ground, "gso")
+        ..settings(&testbed, "gso")
     };
     in_edge(&["address", "add", "fd71::77/64", "dev", "edge0"]);
-    Edged::start(&ground, &at("fd71::77")).stop();
+    Edged::start(&testbed, &at("fd71::77")).stop();
 
-    let taken = ground.reader.ipv6.to_string();
+    let taken = testbed.reader.ipv6.to_string();
     in_edge(&["address", "add", &format!("{taken}/64"), "dev", "edge0"]);
     refused(
-        &ground,
+        &testbed,
         &at(&taken),
         75,
         &["a neighbour has", &taken, "dadfailed"],
@@ -174,7 +182,7 @@ fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
 
     // More questions than anybody waits for.
     let transmits = "/proc/sys/net/ipv6/conf/edge0/dad_transmits";
-    ground
+    testbed
         .edge
         .enter(|| fs::write(transmits, "60"))
         .unwrap()
@@ -184,21 +192,23 @@ fn an_ipv6_address_is_waited_for_until_it_is_known_to_be_unique() {
         "[fd71::78]:7347 is still tentative after 4 s",
         "start again",
     ];
-    refused(&ground, &at("fd71::78"), 75, &words);
+    refused(&testbed, &at("fd71::78"), 75, &words);
 }
 
 #[test]
 fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     let link_local: Ipv6Addr = "fe80::ff:fe00:1".parse().unwrap();
     for xdp in ["native", "off"] {
         let setup = Settings {
             listen: vec![(link_local, 7347).into()],
             xdp: xdp.to_owned(),
-            ..settings(&ground, "gso")
+            ..settings(&testbed, "gso")
         };
-        let edged = Edged::start(&ground, &setup);
-        let answer = ground
+        let edged = Edged::start(&testbed, &setup);
+        let answer = testbed
             .reader
             .enter(|| {
                 let network = Network::open().unwrap();
@@ -226,59 +236,61 @@ fn a_link_local_address_is_served_on_the_interface_without_being_told_which() {
 
 #[test]
 fn what_somebody_else_holds_is_named_and_worth_another_try() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "held", 100_000);
-    let setup = settings(&ground, "gso");
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "held", 100_000);
+    let setup = settings(&testbed, "gso");
     let pass = bpf_object("edge-pass").display().to_string();
     let link = [
         "-n",
-        &ground.edge.namespace,
+        &testbed.edge.namespace,
         "link",
         "set",
         "dev",
-        ground.edge.link,
+        testbed.edge.link,
     ];
     ip(&[&link[..], &["xdpdrv", "obj", &pass, "sec", "xdp"]].concat());
     refused(
-        &ground,
+        &testbed,
         &setup,
         75,
         &["already attached to edge0", "ip link show edge0"],
     );
     ip(&[&link[..], &["xdpdrv", "off"]].concat());
 
-    let queue = bound_to_queue(&ground).unwrap();
+    let queue = bound_to_queue(&testbed).unwrap();
     refused(
-        &ground,
+        &testbed,
         &setup,
         75,
         &["queue 0 of edge0 is taken", "ss -p --xdp"],
     );
     drop(queue);
 
-    let edged = Edged::start(&ground, &setup);
+    let edged = Edged::start(&testbed, &setup);
     let second = Settings {
-        socket: ground.folder().join("second.sock"),
+        socket: testbed.folder().join("second.sock"),
         ..setup
     };
     refused(
-        &ground,
+        &testbed,
         &second,
         75,
         &["10.71.0.1:7347 is taken", "ss -lunp"],
     );
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     edged.stop();
 }
 
 /// An AF_XDP socket on the queue that an edge would use.
-fn bound_to_queue(ground: &Ground) -> io::Result<Xsk> {
+fn bound_to_queue(testbed: &Testbed) -> io::Result<Xsk> {
     let umem = Mapping::anonymous(XSK.umem_bytes(), false)?;
-    ground
+    testbed
         .edge
         .enter(|| {
             let socket = Xsk::new(umem, XSK)?;
-            socket.bind(ground.edge.link, 0)?;
+            socket.bind(testbed.edge.link, 0)?;
             Ok(socket)
         })
         .unwrap()
@@ -297,24 +309,28 @@ fn what_is_let_go_of_a_moment_later_is_had() {
             hold().unwrap();
         });
     }
-    let Some(ground) = Ground::new() else { return };
-    had_after(|| bound_to_queue(&ground));
-    for address in [ground.service_v4(), ground.service_v6()] {
-        had_after(|| ground.edge.enter(|| ServiceSocket::bind(address)).unwrap());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    had_after(|| bound_to_queue(&testbed));
+    for address in [testbed.service_v4(), testbed.service_v6()] {
+        had_after(|| testbed.edge.enter(|| ServiceSocket::bind(address)).unwrap());
     }
 }
 
 #[test]
 fn edged_without_rights_says_which_it_needs() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     // Where everybody may read and run it.
-    let copy = ground.folder().join("edged");
+    let copy = testbed.folder().join("edged");
     fs::copy(program("edged"), &copy).unwrap();
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).unwrap();
-    let setup = settings(&ground, "gso");
-    let file = ground.folder().join("edged.toml");
+    let setup = settings(&testbed, "gso");
+    let file = testbed.folder().join("edged.toml");
     fs::write(&file, setup.to_toml()).unwrap();
-    let mut command = ground.edge.inside("setpriv");
+    let mut command = testbed.edge.inside("setpriv");
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     command.arg(&copy).arg("--config").arg(&file);
     let output = ended(command, ANSWER_TIME_MAX);
@@ -323,21 +339,23 @@ fn edged_without_rights_says_which_it_needs() {
 
 #[test]
 fn a_get_that_cannot_succeed_says_why() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "asked-for", 100_000);
-    let other = Object::seal(&ground, "asked-of-nobody", 100_000);
-    let edged = Edged::start(&ground, &settings(&ground, "gso"));
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "asked-for", 100_000);
+    let other = Object::seal(&testbed, "asked-of-nobody", 100_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, "gso"));
     let get = |ticket: &str, edge: &str| {
-        let mut command: Command = ground.reader.inside(program("edge"));
+        let mut command: Command = testbed.reader.inside(program("edge"));
         command
             .args(["get", ticket, "--edge", edge, "-o"])
-            .arg(ground.folder().join("out"));
+            .arg(testbed.folder().join("out"));
         ended(command, ANSWER_TIME_MAX)
     };
     let ticket = object.ticket_text();
     let last = if ticket.ends_with('A') { 'B' } else { 'A' };
     let wrong = format!("{}{last}", &ticket[..ticket.len() - 1]);
-    let file = ground.folder().join("wrong.ticket");
+    let file = testbed.folder().join("wrong.ticket");
     fs::write(&file, &wrong).unwrap();
     let output = get(&format!("@{}", file.display()), "10.71.0.1");
     assert_refused(&output, 1, &["ticket"]);
@@ -354,18 +372,18 @@ fn a_get_that_cannot_succeed_says_why() {
     // Nobody at the port, nobody at the address, and one behind the port who never answers.
     let running = "is edged running";
     thread::scope(|scope| {
-        scope.spawn(|| other.assert_not_to_be_had(&ground, ground.service_v6(), 1, &[running]));
-        object.assert_not_to_be_had(&ground, ground.service_v4(), 1, &[running]);
+        scope.spawn(|| other.assert_not_to_be_had(&testbed, testbed.service_v6(), 1, &[running]));
+        object.assert_not_to_be_had(&testbed, testbed.service_v4(), 1, &[running]);
     });
     let nobody = "10.71.0.99:7347".parse().unwrap();
-    let mute = ground
+    let mute = testbed
         .edge
-        .enter(|| UdpSocket::bind(ground.service_v4()).unwrap())
+        .enter(|| UdpSocket::bind(testbed.service_v4()).unwrap())
         .unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| other.assert_not_to_be_had(&ground, nobody, 1, &["10.71.0.99:7347"]));
+        scope.spawn(|| other.assert_not_to_be_had(&testbed, nobody, 1, &["10.71.0.99:7347"]));
         let words = [running, "does not answer", "firewall"];
-        object.assert_not_to_be_had(&ground, ground.service_v4(), 1, &words);
+        object.assert_not_to_be_had(&testbed, testbed.service_v4(), 1, &words);
     });
     drop(mute);
 }

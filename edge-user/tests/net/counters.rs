@@ -8,34 +8,34 @@ use edge_user::counters::{Snapshot, packets, sum};
 
 use crate::amplification::{answers, cookie};
 use crate::daemon::{Edged, settings};
-use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
 use crate::objects::Object;
+use crate::testbed::{FULL_MTU_BYTES, Plan, Testbed};
 use crate::trace::{Bait, rows};
 use crate::wait;
 
 with_each_sender!(every_frame_of_a_mixed_load_is_counted_once_at_every_stage);
 
 fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static str) {
-    let Some(ground) = Ground::with(Plan {
+    let Some(testbed) = Testbed::with(Plan {
         queues: 2,
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
     }) else {
         return;
     };
-    let object = Object::seal(&ground, "mixed", 5_000_000);
-    let edged = Edged::start(&ground, &settings(&ground, sender));
+    let object = Object::seal(&testbed, "mixed", 5_000_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
     let start = at_rest(&edged);
 
-    object.fetch_by_many(&ground, 4);
+    object.fetch_by_many(&testbed, 4);
     let bait = Bait {
         id: object.chunk_id(),
-        stolen: cookie(&ground),
+        stolen: cookie(&testbed),
     };
-    let trace = rows(&ground, &bait);
-    ground.claim_for_reader(trace.iter().map(|row| row.source));
-    answers(&ground, &trace);
-    object.fetch_by_many(&ground, 2);
+    let trace = rows(&testbed, &bait);
+    testbed.claim_for_reader(trace.iter().map(|row| row.source));
+    answers(&testbed, &trace);
+    object.fetch_by_many(&testbed, 2);
 
     let end = at_rest(&edged);
     let seen = |snapshot: &Snapshot| -> u64 { snapshot.interfaces[0].xdp.values().map(sum).sum() };
@@ -78,11 +78,13 @@ fn every_frame_of_a_mixed_load_is_counted_once_at_every_stage(sender: &'static s
 
 #[test]
 fn by_xsk_a_single_reader_finds_a_frame_for_what_it_asks_for() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "polite", 10_000_000);
-    let edged = Edged::start(&ground, &settings(&ground, "xsk"));
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "polite", 10_000_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, "xsk"));
     for _ in 0..4 {
-        object.fetch(&ground, ground.service_v4());
+        object.fetch(&testbed, testbed.service_v4());
     }
     let reasons = &edged.settled().interfaces[0].workers[0].reasons;
     let dropped = [Reason::SendQueueFull, Reason::ServedPartly].map(|why| packets(reasons, why));

@@ -1,4 +1,4 @@
-//! A running `edged`, on the edge's side of a ground.
+//! A running `edged`, on the edge's side of a testbed.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,45 +11,45 @@ use edge_testbed::daemon::{Daemon, stat};
 use edge_user::counters::Snapshot;
 use rustix::process::Signal;
 
-use crate::ground::{Ground, program};
+use crate::testbed::{Testbed, program};
 use crate::wait;
 
 pub(crate) use edge_testbed::daemon::Settings;
 
 /// Native XDP, both addresses, 64 MiB.
-pub(crate) fn settings(ground: &Ground, sender: &str) -> Settings {
+pub(crate) fn settings(testbed: &Testbed, sender: &str) -> Settings {
     let settings = Settings {
         sender: sender.to_owned(),
         hugepages: "prefer",
         metrics: "",
-        ..Settings::on(ground, ground.folder())
+        ..Settings::on(testbed, testbed.folder())
     };
     fs::create_dir_all(settings.origin()).unwrap();
     settings
 }
 
 /// `edged` with these settings.
-pub(crate) fn command(ground: &Ground, settings: &Settings) -> Command {
-    command_with(ground, &settings.to_toml())
+pub(crate) fn command(testbed: &Testbed, settings: &Settings) -> Command {
+    command_with(testbed, &settings.to_toml())
 }
 
 /// `edged` with this text as its file.
-pub(crate) fn command_with(ground: &Ground, text: &str) -> Command {
-    configured(ground, text, ground.edge.inside(program("edged")))
+pub(crate) fn command_with(testbed: &Testbed, text: &str) -> Command {
+    configured(testbed, text, testbed.edge.inside(program("edged")))
 }
 
 /// The same as by `nsenter --net`, with the mounts of this process: /sys shows other devices, and the
 /// control groups.
-pub(crate) fn command_beside(ground: &Ground, settings: &Settings) -> Command {
+pub(crate) fn command_beside(testbed: &Testbed, settings: &Settings) -> Command {
     let mut command = Command::new("nsenter");
     command
-        .arg(format!("--net=/run/netns/{}", ground.edge.namespace))
+        .arg(format!("--net=/run/netns/{}", testbed.edge.namespace))
         .arg(program("edged"));
-    configured(ground, &settings.to_toml(), command)
+    configured(testbed, &settings.to_toml(), command)
 }
 
-fn configured(ground: &Ground, text: &str, mut command: Command) -> Command {
-    let file = ground.folder().join("edged.toml");
+fn configured(testbed: &Testbed, text: &str, mut command: Command) -> Command {
+    let file = testbed.folder().join("edged.toml");
     fs::write(&file, text).unwrap();
     command
         .arg("--config")
@@ -66,8 +66,8 @@ pub(crate) struct Edged {
 
 impl Edged {
     /// Starts it, and waits until it says that it is ready.
-    pub(crate) fn start(ground: &Ground, settings: &Settings) -> Self {
-        Self::start_command(settings, command(ground, settings))
+    pub(crate) fn start(testbed: &Testbed, settings: &Settings) -> Self {
+        Self::start_command(settings, command(testbed, settings))
     }
 
     /// The same by a command of the test's own.

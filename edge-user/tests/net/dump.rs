@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, command, settings};
-use crate::ground::{Ground, tell_skip};
+use crate::testbed::{Testbed, tell_skip};
 use crate::wait;
 
 /// A command that may leave a core dump, in a folder.
@@ -26,10 +26,12 @@ fn with_cores(command: &Command, folder: &Path) -> Command {
 
 #[test]
 fn edged_leaves_no_core_dump() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     let mut aborts = Command::new("sh");
     aborts.args(["-c", "kill -ABRT $$"]);
-    let mut control = with_cores(&aborts, ground.folder());
+    let mut control = with_cores(&aborts, testbed.folder());
     if !control
         .stderr(Stdio::null())
         .status()
@@ -39,8 +41,8 @@ fn edged_leaves_no_core_dump() {
         tell_skip("this machine keeps no core dumps (kernel.core_pattern)");
         return;
     }
-    let setup = settings(&ground, "gso");
-    let command = with_cores(&command(&ground, &setup), ground.folder());
+    let setup = settings(&testbed, "gso");
+    let command = with_cores(&command(&testbed, &setup), testbed.folder());
     let edged = Edged::start_command(&setup, command);
     edged.signal(Signal::ABORT);
     let status = edged.end(wait::ANSWER_TIME_MAX);
@@ -88,13 +90,15 @@ fn dumpable_memory(process: u32) -> Vec<u8> {
 
 #[test]
 fn a_copy_of_the_memory_holds_no_cookie_secret() {
-    let Some(ground) = Ground::new() else { return };
-    let secret_file = ground.folder().join("secret");
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let secret_file = testbed.folder().join("secret");
     let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at * 7 + 3).unwrap());
     fs::write(&secret_file, secret).unwrap();
     fs::set_permissions(&secret_file, Permissions::from_mode(0o600)).unwrap();
-    let setup = settings(&ground, "gso");
-    let mut command = command(&ground, &setup);
+    let setup = settings(&testbed, "gso");
+    let mut command = command(&testbed, &setup);
     command.env("SEALEDGE_COOKIE__SECRET_FILE", &secret_file);
     let edged = Edged::start_command(&setup, command);
     let copy = dumpable_memory(edged.pid());

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use edge_user::network::{AddressState, Network};
 
 use crate::daemon::{Edged, command_beside, settings};
-use crate::ground::{Ground, Plan, Side};
 use crate::objects::Object;
+use crate::testbed::{Plan, Side, Testbed};
 use crate::wait;
 
-fn with_queues(queues: u32) -> Option<Ground> {
-    Ground::with(Plan {
+fn with_queues(queues: u32) -> Option<Testbed> {
+    Testbed::with(Plan {
         queues,
         ..Plan::default()
     })
@@ -28,14 +28,16 @@ fn ip_in(side: &Side, words: &str) {
 
 #[test]
 fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
-    let Some(ground) = with_queues(2) else { return };
-    let object = Object::seal(&ground, "elsewhere", 300_000);
+    let Some(testbed) = with_queues(2) else {
+        return;
+    };
+    let object = Object::seal(&testbed, "elsewhere", 300_000);
     // `nsenter --net` leaves /sys as it is, and so does systemd's NetworkNamespacePath=.
-    assert!(!Path::new("/sys/class/net").join(ground.edge.link).exists());
-    let setup = settings(&ground, "gso");
-    let command = command_beside(&ground, &setup);
+    assert!(!Path::new("/sys/class/net").join(testbed.edge.link).exists());
+    let setup = settings(&testbed, "gso");
+    let command = command_beside(&testbed, &setup);
     let edged = Edged::start_command(&setup, command);
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     let stat = edged.settled();
     assert_eq!(
         (stat.interfaces[0].queues, stat.mode.xdp.as_str()),
@@ -47,8 +49,10 @@ fn edged_serves_where_sys_shows_the_devices_of_another_namespace() {
 
 #[test]
 fn an_interface_is_known_by_name_and_by_index_with_all_that_counts() {
-    let Some(ground) = with_queues(2) else { return };
-    let side = &ground.edge;
+    let Some(testbed) = with_queues(2) else {
+        return;
+    };
+    let side = &testbed.edge;
     ip_in(side, "link set dev edge0 mtu 1400");
     ask(side, |network| {
         let edge = network.interface("edge0").unwrap().unwrap();
@@ -78,13 +82,15 @@ fn an_interface_is_known_by_name_and_by_index_with_all_that_counts() {
 
 #[test]
 fn an_address_that_is_not_usable_yet_or_never_is_told_apart() {
-    let Some(ground) = Ground::new() else { return };
-    let side = &ground.edge;
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let side = &testbed.edge;
     // One of its own, which takes a second to be found unique, and one the reader has already.
     ip_in(side, "address add fd71::77/64 dev edge0");
     ip_in(
         side,
-        &format!("address add {}/64 dev edge0", ground.reader.ipv6),
+        &format!("address add {}/64 dev edge0", testbed.reader.ipv6),
     );
     let state = |address: &str| {
         let address: IpAddr = address.parse().unwrap();
@@ -98,7 +104,7 @@ fn an_address_that_is_not_usable_yet_or_never_is_told_apart() {
     assert_eq!(state("fd71::77"), Some(AddressState::Tentative));
     assert_eq!(state("fd71::1"), Some(AddressState::Usable));
     assert_eq!(state("10.71.0.1"), Some(AddressState::Usable));
-    let duplicate = ground.reader.ipv6.to_string();
+    let duplicate = testbed.reader.ipv6.to_string();
     let settled = wait::until(Duration::from_secs(5), || {
         let both = (state("fd71::77"), state(&duplicate));
         (both == (Some(AddressState::Usable), Some(AddressState::Duplicate))).then_some(())
@@ -117,8 +123,10 @@ fn an_address_that_is_not_usable_yet_or_never_is_told_apart() {
 )]
 fn a_look_at_one_interface_is_cheap_among_ten_thousand_addresses() {
     const COUNT: u32 = 10_000;
-    let Some(ground) = Ground::new() else { return };
-    let side = &ground.edge;
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let side = &testbed.edge;
     let addresses = (1..=COUNT).map(|number| Ipv4Addr::from(0x0a48_0000 + number));
     let add = |address| format!("address add {address}/32 dev lo");
     side.ip_batch(addresses.map(add)).unwrap();

@@ -8,7 +8,7 @@ use edge_testbed::raw_socket::RawSocket;
 use edge_user::counters::{ReasonCounts, Snapshot, sum};
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::{FULL_MTU_BYTES, Ground, Plan};
+use crate::testbed::{FULL_MTU_BYTES, Plan, Testbed};
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ fn golden_packets_end_as_named_on_a_wire_with_the_generic_program(sender: &'stat
 }
 
 fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str) {
-    let Some(ground) = Ground::with(Plan {
+    let Some(testbed) = Testbed::with(Plan {
         golden: true,
         mtu_bytes: FULL_MTU_BYTES,
         ..Plan::default()
@@ -35,14 +35,14 @@ fn golden_packets_end_as_named_on_a_wire(xdp: &'static str, sender: &'static str
         return;
     };
     let edged = Edged::start(
-        &ground,
+        &testbed,
         &Settings {
             xdp: xdp.to_owned(),
             vlans: &["untagged", "5", "5.5"],
-            ..settings(&ground, sender)
+            ..settings(&testbed, sender)
         },
     );
-    let tap = RawSocket::on(&ground.reader).unwrap();
+    let tap = RawSocket::on(&testbed.reader).unwrap();
     let mut before = counts(&edged.settled());
     let cases = match xdp {
         "generic" => golden::generic(),

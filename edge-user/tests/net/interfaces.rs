@@ -7,8 +7,8 @@ use edge_ebpf::wire::SERVICE_PORT;
 use edge_user::counters::{Fault, Snapshot};
 
 use crate::daemon::{Edged, Settings, command, settings};
-use crate::ground::{Ground, SecondLink, ip};
 use crate::objects::Object;
+use crate::testbed::{SecondLink, Testbed, ip};
 use crate::wait::{self, ANSWER_TIME_MAX, assert_refused, ended};
 
 with_each_sender!(
@@ -20,8 +20,8 @@ with_each_sender!(
 const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x71);
 
 /// Both interfaces, and all addresses of both.
-fn setup(ground: &Ground, second: &SecondLink, sender: &'static str) -> Settings {
-    let mut setup = settings(ground, sender);
+fn setup(testbed: &Testbed, second: &SecondLink, sender: &'static str) -> Settings {
+    let mut setup = settings(testbed, sender);
     setup.interfaces.push(second.edge.link.to_owned());
     let [v4, v6] = second.services();
     setup.listen.extend([v4, v6]);
@@ -53,8 +53,10 @@ fn assert_hits_on(edged: &Edged, place: usize, fetch: impl FnOnce()) {
 }
 
 fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let second = ground.add_link();
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let second = testbed.add_link();
     let local = format!("{LINK_LOCAL}/64");
     for (side, address) in [
         (&second.edge, local.as_str()),
@@ -63,29 +65,29 @@ fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(send
         let there = ["-n", &side.namespace, "address", "add", address];
         ip(&[&there[..], &["dev", side.link, "nodad"]].concat());
     }
-    let mut setup = setup(&ground, &second, sender);
+    let mut setup = setup(&testbed, &second, sender);
     setup.listen.push((LINK_LOCAL, SERVICE_PORT).into());
-    let object = Object::seal(&ground, "both", 300_000);
-    let edged = Edged::start(&ground, &setup);
+    let object = Object::seal(&testbed, "both", 300_000);
+    let edged = Edged::start(&testbed, &setup);
     assert!(
         edged.log().contains("on edge0 (1 queues) edge1 (1 queues)"),
         "{}",
         edged.log()
     );
     // What one reader made resident, the other gets by its own interface.
-    object.fetch(&ground, ground.service_v4());
-    for address in ground.services() {
-        assert_hits_on(&edged, 0, || object.fetch(&ground, address));
+    object.fetch(&testbed, testbed.service_v4());
+    for address in testbed.services() {
+        assert_hits_on(&edged, 0, || object.fetch(&testbed, address));
     }
     for address in second.services() {
-        let fetch = || object.fetch_by(&second.reader, &ground, address);
+        let fetch = || object.fetch_by(&second.reader, &testbed, address);
         assert_hits_on(&edged, 1, fetch);
     }
     // All addresses are served on all interfaces, but for those of one link.
     let via = second.edge.ipv4.to_string();
     let there = ["-n", &second.reader.namespace, "route", "add", "10.71.0.1"];
     ip(&[&there[..], &["via", &via]].concat());
-    let fetch = || object.fetch_by(&second.reader, &ground, ground.service_v4());
+    let fetch = || object.fetch_by(&second.reader, &testbed, testbed.service_v4());
     assert_hits_on(&edged, 1, fetch);
     let index = second.reader.enter(|| {
         let network = edge_user::network::Network::open().unwrap();
@@ -93,7 +95,7 @@ fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(send
     });
     let index = index.unwrap();
     let local = SocketAddrV6::new(LINK_LOCAL, SERVICE_PORT, 0, index).into();
-    let fetch = || object.fetch_by(&second.reader, &ground, local);
+    let fetch = || object.fetch_by(&second.reader, &testbed, local);
     assert_hits_on(&edged, 1, fetch);
     edged.stop();
 }
@@ -101,14 +103,16 @@ fn readers_behind_two_interfaces_get_their_hits_by_the_workers_of_their_own(send
 fn an_interface_that_is_removed_is_a_fault_and_the_other_goes_on_until_it_is_removed_too(
     sender: &'static str,
 ) {
-    let Some(ground) = Ground::new() else { return };
-    let second = ground.add_link();
-    let object = Object::seal(&ground, "half", 300_000);
-    let edged = Edged::start(&ground, &setup(&ground, &second, sender));
-    object.fetch(&ground, ground.service_v4());
-    object.fetch_by(&second.reader, &ground, second.services()[0]);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let second = testbed.add_link();
+    let object = Object::seal(&testbed, "half", 300_000);
+    let edged = Edged::start(&testbed, &setup(&testbed, &second, sender));
+    object.fetch(&testbed, testbed.service_v4());
+    object.fetch_by(&second.reader, &testbed, second.services()[0]);
     edged.settled();
-    let delete = |link| ip(&["-n", &ground.edge.namespace, "link", "delete", link]);
+    let delete = |link| ip(&["-n", &testbed.edge.namespace, "link", "delete", link]);
 
     delete("edge1");
     let found = |faults: &[Fault]| {
@@ -137,8 +141,8 @@ fn an_interface_that_is_removed_is_a_fault_and_the_other_goes_on_until_it_is_rem
     });
     assert!(ended.is_some(), "{:?}", threads());
     assert!(threads().contains(&"worker-0\n".to_owned()));
-    for address in ground.services() {
-        assert_hits_on(&edged, 0, || object.fetch(&ground, address));
+    for address in testbed.services() {
+        assert_hits_on(&edged, 0, || object.fetch(&testbed, address));
     }
     assert!(found(&edged.stat().faults), "the fault lasts");
 
@@ -151,12 +155,14 @@ fn an_interface_that_is_removed_is_a_fault_and_the_other_goes_on_until_it_is_rem
 
 #[test]
 fn a_fault_of_one_interface_names_it_and_the_others_serve() {
-    let Some(ground) = Ground::new() else { return };
-    let second = ground.add_link();
-    let object = Object::seal(&ground, "one", 300_000);
-    let edged = Edged::start(&ground, &setup(&ground, &second, "gso"));
-    object.fetch(&ground, ground.service_v4());
-    let link = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace, "link"], words].concat());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let second = testbed.add_link();
+    let object = Object::seal(&testbed, "one", 300_000);
+    let edged = Edged::start(&testbed, &setup(&testbed, &second, "gso"));
+    object.fetch(&testbed, testbed.service_v4());
+    let link = |words: &[&str]| ip(&[&["-n", &testbed.edge.namespace, "link"], words].concat());
     let faults = || -> Vec<_> {
         let faults = edged.stat().faults.into_iter();
         faults
@@ -169,8 +175,8 @@ fn a_fault_of_one_interface_names_it_and_the_others_serve() {
         let expected = vec![(cause, on.clone(), Some(on))];
         let found = wait::until(ANSWER_TIME_MAX, || (faults() == expected).then_some(()));
         assert!(found.is_some(), "{:?}\n{}", faults(), edged.log());
-        for address in ground.services() {
-            assert_hits_on(&edged, 0, || object.fetch(&ground, address));
+        for address in testbed.services() {
+            assert_hits_on(&edged, 0, || object.fetch(&testbed, address));
         }
     };
     link(&["set", "dev", "edge1", "mtu", "1279"]);
@@ -183,25 +189,27 @@ fn a_fault_of_one_interface_names_it_and_the_others_serve() {
 
 #[test]
 fn what_edged_cannot_start_with_on_several_interfaces_is_one_line_that_names_them() {
-    let Some(ground) = Ground::new() else { return };
-    let second = ground.add_link();
-    let edge = &ground.edge.namespace;
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let second = testbed.add_link();
+    let edge = &testbed.edge.namespace;
     let refused = |setup: &Settings, code, words: &[&str]| {
         assert_refused(
-            &ended(command(&ground, setup), ANSWER_TIME_MAX),
+            &ended(command(&testbed, setup), ANSWER_TIME_MAX),
             code,
             words,
         );
-        assert!(!ground.has_program(), "the program is left on the first");
+        assert!(!testbed.has_program(), "the program is left on the first");
     };
-    let good = || setup(&ground, &second, "gso");
+    let good = || setup(&testbed, &second, "gso");
     let alias = ["-n", edge, "link", "property", "add", "dev", "edge1"];
     ip(&[&alias[..], &["altname", "uplink1"]].concat());
     let mut twice = good();
     twice.interfaces.push("uplink1".to_owned());
     refused(&twice, 78, &["edge1 and uplink1", "remove one"]);
 
-    for link in [ground.edge.link, second.edge.link] {
+    for link in [testbed.edge.link, second.edge.link] {
         let local = format!("{LINK_LOCAL}/64");
         let add = ["-n", edge, "address", "add", &local, "nodad", "dev", link];
         ip(&add);

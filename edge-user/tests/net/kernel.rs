@@ -10,25 +10,27 @@ use edge_testbed::packet;
 use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::Ground;
 use crate::objects::Object;
+use crate::testbed::Testbed;
 use crate::wait;
 
 const PATIENCE: Duration = Duration::from_millis(500);
 
 #[test]
 fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "coalesced", 5_000_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "coalesced", 5_000_000);
     let setup = Settings {
         xdp: "generic".into(),
-        ..settings(&ground, "gso")
+        ..settings(&testbed, "gso")
     };
-    let edged = Edged::start(&ground, &setup);
-    object.fetch(&ground, ground.service_v4());
-    let from: [IpAddr; 2] = [ground.reader.ipv4.into(), ground.reader.ipv6.into()];
-    for (from, edge) in from.into_iter().zip(ground.services()) {
-        let client = Client::greet(&ground.reader, from, edge).unwrap();
+    let edged = Edged::start(&testbed, &setup);
+    object.fetch(&testbed, testbed.service_v4());
+    let from: [IpAddr; 2] = [testbed.reader.ipv4.into(), testbed.reader.ipv6.into()];
+    for (from, edge) in from.into_iter().zip(testbed.services()) {
+        let client = Client::greet(&testbed.reader, from, edge).unwrap();
         let get = |want| client.get(object.chunk_id(), want).to_vec();
         let kinds = |first: Vec<u8>, second: Vec<u8>| {
             let both = [&first[..], &second].concat();
@@ -58,15 +60,17 @@ fn a_reader_is_served_where_the_kernel_puts_its_requests_into_one_frame() {
 #[test]
 fn a_greeting_is_answered_or_not_alike_by_program_and_socket() {
     for xdp in ["native", "off"] {
-        let Some(ground) = Ground::new() else { return };
+        let Some(testbed) = Testbed::new() else {
+            return;
+        };
         let setup = Settings {
             xdp: xdp.to_owned(),
-            ..settings(&ground, "gso")
+            ..settings(&testbed, "gso")
         };
-        let edged = Edged::start(&ground, &setup);
-        let tap = RawSocket::on(&ground.reader).unwrap();
-        let hello = |v6| ground.request(v6, build::hello(1232));
-        let from = ground.reader.mac;
+        let edged = Edged::start(&testbed, &setup);
+        let tap = RawSocket::on(&testbed.reader).unwrap();
+        let hello = |v6| testbed.request(v6, build::hello(1232));
+        let from = testbed.reader.mac;
         let group = [0x01, 0x00, 0x5e, 0, 0, 1];
         let subnet = [10, 71, 0, 255];
         let broadcast = || hello(false).destination(&subnet, 7347);

@@ -11,8 +11,8 @@ use edge_user::clock;
 use rustix::process::Signal;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::{Ground, ip};
 use crate::objects::Object;
+use crate::testbed::{Testbed, ip};
 use crate::wait::{self, ANSWER_TIME_MAX, pause};
 
 with_each_sender!(
@@ -35,17 +35,19 @@ fn ails(edged: &Edged, cause: &str) -> bool {
 
 #[test]
 fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "followed", 300_000);
-    let setup = Settings {
-        listen: vec![ground.service_v4()],
-        ..settings(&ground, "gso")
+    let Some(testbed) = Testbed::new() else {
+        return;
     };
-    let edged = Edged::start(&ground, &setup);
-    object.fetch(&ground, ground.service_v4());
+    let object = Object::seal(&testbed, "followed", 300_000);
+    let setup = Settings {
+        listen: vec![testbed.service_v4()],
+        ..settings(&testbed, "gso")
+    };
+    let edged = Edged::start(&testbed, &setup);
+    object.fetch(&testbed, testbed.service_v4());
     let in_edge = |words: &str| {
         let words: Vec<_> = words.split(' ').collect();
-        ip(&[&["-n", &ground.edge.namespace], &words[..]].concat())
+        ip(&[&["-n", &testbed.edge.namespace], &words[..]].concat())
     };
     let steered = || edged.settled().xdp_packets(Reason::Steered);
 
@@ -62,15 +64,15 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     assert!(told.is_some(), "{}", edged.log());
     assert!(edged.stat().host_changes_total > 0);
     let before = steered();
-    let reader = ["-n", &ground.reader.namespace];
+    let reader = ["-n", &testbed.reader.namespace];
     ip(&[&reader[..], &["neigh", "flush", "dev", "reader0"]].concat());
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     assert!(steered() > before, "hits take the kernel's path");
 
     // Nobody is greeted at an address that was removed; it is served again when it is back.
-    let tap = RawSocket::on(&ground.reader).unwrap();
-    let macs = (ground.reader.mac, [2, 0, 0, 0, 0, 0x99]);
-    let hello = ground
+    let tap = RawSocket::on(&testbed.reader).unwrap();
+    let macs = (testbed.reader.mac, [2, 0, 0, 0, 0, 0x99]);
+    let hello = testbed
         .request(false, build::hello(1232))
         .macs(macs.0, macs.1);
     let welcomes = || edged.settled().xdp_packets(Reason::Welcome);
@@ -91,19 +93,21 @@ fn a_host_that_changes_is_a_fault_until_it_is_mended_and_the_program_follows() {
     detach.args([
         "-c",
         script,
-        &ground.edge.program().unwrap().unwrap().to_string(),
+        &testbed.edge.program().unwrap().unwrap().to_string(),
     ]);
     assert!(detach.status().unwrap().success());
     assert!(ails(&edged, "program_detached"), "{}", edged.log());
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     edged.stop();
 }
 
 fn an_idle_edged_uses_less_than_a_hundredth_of_a_core(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "once", 3_000_000);
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    object.fetch(&ground, ground.service_v4());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "once", 3_000_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    object.fetch(&testbed, testbed.service_v4());
     edged.settled();
     pause(Duration::from_secs(1));
     let before = cpu_ticks(edged.pid());
@@ -126,14 +130,16 @@ fn cpu_ticks(pid: u32) -> u64 {
 fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program(
     sender: &'static str,
 ) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "again", 2_000_000);
-    let setup = settings(&ground, sender);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "again", 2_000_000);
+    let setup = settings(&testbed, sender);
     for signal in [Signal::TERM, Signal::INT, Signal::KILL] {
-        let edged = Edged::start(&ground, &setup);
-        assert!(ground.has_program());
+        let edged = Edged::start(&testbed, &setup);
+        assert!(testbed.has_program());
         assert!(setup.socket.exists());
-        object.fetch(&ground, ground.service_v4());
+        object.fetch(&testbed, testbed.service_v4());
         edged.settled();
         edged.signal(signal);
         let status = edged.end(Duration::from_secs(2));
@@ -141,33 +147,35 @@ fn a_stopped_edged_leaves_nothing_on_the_interface_and_a_killed_one_no_program(
             assert_eq!(status.code(), None);
             // The kernel takes the program down when the last handle is gone, a moment later.
             let gone = wait::until(Duration::from_secs(2), || {
-                (!ground.has_program()).then_some(())
+                (!testbed.has_program()).then_some(())
             });
             assert!(gone.is_some());
         } else {
             assert_eq!(status.code(), Some(0), "{}", edged.log());
-            assert!(!ground.has_program());
+            assert!(!testbed.has_program());
             assert!(!setup.socket.exists());
         }
     }
-    let edged = Edged::start(&ground, &setup);
+    let edged = Edged::start(&testbed, &setup);
     // There is nothing to reload yet, and a terminal that closes is no reason to end.
     edged.signal(Signal::HUP);
-    object.fetch(&ground, ground.service_v6());
+    object.fetch(&testbed, testbed.service_v6());
     edged.stop();
 }
 
 fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "cut-short", 200_000_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "cut-short", 200_000_000);
     let edged = Edged::start(
-        &ground,
+        &testbed,
         &Settings {
             arena_bytes: 16 << 20,
-            ..settings(&ground, sender)
+            ..settings(&testbed, sender)
         },
     );
-    let mut get = object.get(&ground, ground.service_v4(), 0);
+    let mut get = object.get(&testbed, testbed.service_v4(), 0);
     let mut get = get
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
@@ -184,14 +192,16 @@ fn an_edged_that_is_told_to_stop_while_it_serves_stops(sender: &'static str) {
     get.wait().unwrap();
     assert!(busy.is_some(), "the load never came");
     assert_eq!(status.code(), Some(0), "after {took:?}: {}", edged.log());
-    assert!(!ground.has_program());
+    assert!(!testbed.has_program());
 }
 
 fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "moved", 300_000);
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    let link = |words: &[&str]| ip(&[&["-n", &ground.edge.namespace, "link"], words].concat());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "moved", 300_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    let link = |words: &[&str]| ip(&[&["-n", &testbed.edge.namespace, "link"], words].concat());
     let told = |edged: &Edged, words: &str| {
         let told = wait::until(ANSWER_TIME_MAX, || {
             edged.log().contains(words).then_some(())
@@ -200,7 +210,7 @@ fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: 
     };
     link(&["set", "dev", "edge0", "name", "other0"]);
     told(&edged, "edge0 is now called other0");
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     assert!(edged.settled().interfaces[0].up);
 
     link(&["set", "dev", "other0", "down"]);
@@ -208,7 +218,7 @@ fn an_interface_that_changes_is_told_and_one_that_is_removed_ends_edged(sender: 
     assert!(!edged.stat().interfaces[0].up);
     link(&["set", "dev", "other0", "up"]);
     told(&edged, "over: the interface other0 is down");
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     edged.settled();
 
     link(&["delete", "other0"]);

@@ -10,8 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
 use crate::daemon::{Edged, settings};
-use crate::ground::Ground;
 use crate::objects::Object;
+use crate::testbed::Testbed;
 
 const LOSS_PERCENT: u64 = 5;
 const SEED: u64 = 0x5eed;
@@ -19,14 +19,16 @@ const SEED: u64 = 0x5eed;
 with_each_sender!(a_file_gets_through_a_path_that_loses_one_datagram_in_twenty);
 
 fn a_file_gets_through_a_path_that_loses_one_datagram_in_twenty(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "lossy", 20_000_000);
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    let path = Path::new(&ground, ground.service_v4());
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "lossy", 20_000_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    let path = Path::new(&testbed, testbed.service_v4());
     thread::scope(|scope| {
         scope.spawn(|| path.run());
         let _end = EndOnDrop(&path.end);
-        object.fetch(&ground, path.address);
+        object.fetch(&testbed, path.address);
     });
     let (passed, lost) = (path.passed.into_inner(), path.lost.into_inner());
     let share = lost * 100 / (passed + lost);
@@ -56,8 +58,8 @@ impl Drop for EndOnDrop<'_> {
 }
 
 impl Path {
-    fn new(ground: &Ground, edge: SocketAddr) -> Self {
-        let (near, far) = ground
+    fn new(testbed: &Testbed, edge: SocketAddr) -> Self {
+        let (near, far) = testbed
             .reader
             .enter(|| {
                 let near = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -54,7 +54,7 @@ mod refusals;
 mod origin;
 
 /// Two network namespaces and the link between them.
-mod ground;
+mod testbed;
 /// A running `edged`.
 mod daemon;
 /// Sealed files, and how they are fetched.

@@ -14,7 +14,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use sha2::{Digest, Sha256};
 
-use crate::ground::{Ground, Side, program};
+use crate::testbed::{Side, Testbed, program};
 use crate::wait;
 
 /// A file of this size is fetched within this time, or something is wrong.
@@ -30,12 +30,12 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// Makes a file of noise and seals it to the ground's origin; the file itself is gone then.
-    pub(crate) fn seal(ground: &Ground, name: &str, size_bytes: usize) -> Self {
-        let file = ground.folder().join(name);
+    /// Makes a file of noise and seals it to the testbed's origin; the file itself is gone then.
+    pub(crate) fn seal(testbed: &Testbed, name: &str, size_bytes: usize) -> Self {
+        let file = testbed.folder().join(name);
         let sha256 = noise(&file, name, size_bytes);
-        let ticket = ground.folder().join(format!("{name}.ticket"));
-        let origin = ground.folder().join("origin");
+        let ticket = testbed.folder().join(format!("{name}.ticket"));
+        let origin = testbed.folder().join("origin");
         fs::create_dir_all(&origin).unwrap();
         let before = chunk_files(&origin);
         let mut command = Command::new(program("edge"));
@@ -55,12 +55,12 @@ impl Object {
     }
 
     /// `edge get` on the reader's side; `copy` tells several at a time apart.
-    pub(crate) fn get(&self, ground: &Ground, edge: SocketAddr, copy: u32) -> Command {
-        self.get_by(&ground.reader, ground, edge, copy)
+    pub(crate) fn get(&self, testbed: &Testbed, edge: SocketAddr, copy: u32) -> Command {
+        self.get_by(&testbed.reader, testbed, edge, copy)
     }
 
     /// The same by a reader elsewhere.
-    fn get_by(&self, reader: &Side, ground: &Ground, edge: SocketAddr, copy: u32) -> Command {
+    fn get_by(&self, reader: &Side, testbed: &Testbed, edge: SocketAddr, copy: u32) -> Command {
         let mut ticket = std::ffi::OsString::from("@");
         ticket.push(&self.ticket);
         let mut command = reader.inside(program("edge"));
@@ -68,59 +68,59 @@ impl Object {
             .arg("get")
             .arg(ticket)
             .args(["--json", "--edge", &edge.to_string()]);
-        command.arg("-o").arg(self.out(ground, copy));
+        command.arg("-o").arg(self.out(testbed, copy));
         command
     }
 
-    fn out(&self, ground: &Ground, copy: u32) -> PathBuf {
-        ground.folder().join(format!("{}.{copy}.out", self.name))
+    fn out(&self, testbed: &Testbed, copy: u32) -> PathBuf {
+        testbed.folder().join(format!("{}.{copy}.out", self.name))
     }
 
     /// Fetches the object and compares it with the file that was sealed.
-    pub(crate) fn fetch(&self, ground: &Ground, edge: SocketAddr) {
-        let output = wait::ended(self.get(ground, edge, 0), FETCH_TIME_MAX);
-        self.check(ground, 0, &output);
+    pub(crate) fn fetch(&self, testbed: &Testbed, edge: SocketAddr) {
+        let output = wait::ended(self.get(testbed, edge, 0), FETCH_TIME_MAX);
+        self.check(testbed, 0, &output);
     }
 
     /// The same by a reader elsewhere.
-    pub(crate) fn fetch_by(&self, reader: &Side, ground: &Ground, edge: SocketAddr) {
-        let output = wait::ended(self.get_by(reader, ground, edge, 0), FETCH_TIME_MAX);
-        self.check(ground, 0, &output);
+    pub(crate) fn fetch_by(&self, reader: &Side, testbed: &Testbed, edge: SocketAddr) {
+        let output = wait::ended(self.get_by(reader, testbed, edge, 0), FETCH_TIME_MAX);
+        self.check(testbed, 0, &output);
     }
 
     /// The same, and what `edge get` reports of it.
-    pub(crate) fn fetch_reported(&self, ground: &Ground, edge: SocketAddr) -> serde_json::Value {
-        let output = wait::ended(self.get(ground, edge, 0), FETCH_TIME_MAX);
-        self.check(ground, 0, &output);
+    pub(crate) fn fetch_reported(&self, testbed: &Testbed, edge: SocketAddr) -> serde_json::Value {
+        let output = wait::ended(self.get(testbed, edge, 0), FETCH_TIME_MAX);
+        self.check(testbed, 0, &output);
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// So many readers at once, half of them over IPv6.
-    pub(crate) fn fetch_by_many(&self, ground: &Ground, readers: u32) {
+    pub(crate) fn fetch_by_many(&self, testbed: &Testbed, readers: u32) {
         std::thread::scope(|scope| {
             for copy in 0..readers {
                 scope.spawn(move || {
                     let v6 = copy % 2 == 1;
                     let edge = if v6 {
-                        ground.service_v6()
+                        testbed.service_v6()
                     } else {
-                        ground.service_v4()
+                        testbed.service_v4()
                     };
-                    let output = wait::ended(self.get(ground, edge, copy), FETCH_TIME_MAX);
-                    self.check(ground, copy, &output);
+                    let output = wait::ended(self.get(testbed, edge, copy), FETCH_TIME_MAX);
+                    self.check(testbed, copy, &output);
                 });
             }
         });
     }
 
-    fn check(&self, ground: &Ground, copy: u32, output: &Output) {
+    fn check(&self, testbed: &Testbed, copy: u32, output: &Output) {
         assert!(
             output.status.success(),
             "{}: {}",
             self.name,
             wait::said(output)
         );
-        let out = self.out(ground, copy);
+        let out = self.out(testbed, copy);
         assert_eq!(hash(&out), self.sha256, "{} came altered", self.name);
         fs::remove_file(out).unwrap();
     }
@@ -128,14 +128,14 @@ impl Object {
     /// The fetch must fail, with this code and these words, and leave no file.
     pub(crate) fn assert_not_to_be_had(
         &self,
-        ground: &Ground,
+        testbed: &Testbed,
         edge: SocketAddr,
         code: i32,
         words: &[&str],
     ) {
-        let output = wait::ended(self.get(ground, edge, 0), wait::ANSWER_TIME_MAX);
+        let output = wait::ended(self.get(testbed, edge, 0), wait::ANSWER_TIME_MAX);
         wait::assert_refused(&output, code, words);
-        assert!(!self.out(ground, 0).exists(), "half a file is no file");
+        assert!(!self.out(testbed, 0).exists(), "half a file is no file");
     }
 
     pub(crate) fn ticket_text(&self) -> String {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use edge_user::limits::ORIGIN_THREADS;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
+use crate::testbed::{Testbed, tell_skip};
 use crate::wait::{self, pause};
 
 /// What is done to a chunk's file, and whether the edge will then say that it is not there.
@@ -44,11 +44,13 @@ fn change(path: &Path, act: impl FnOnce(&mut Vec<u8>)) {
 with_each_sender!(a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served);
 
 fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let healthy = Object::seal(&ground, "healthy", 3_000_000);
-    let objects = DAMAGES.map(|(name, ..)| Object::seal(&ground, name, 300_000));
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    let edge = ground.service_v4();
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let healthy = Object::seal(&testbed, "healthy", 3_000_000);
+    let objects = DAMAGES.map(|(name, ..)| Object::seal(&testbed, name, 300_000));
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    let edge = testbed.service_v4();
     let mut saved = Vec::new();
     for (number, ((_, damage, _), object)) in DAMAGES.iter().zip(&objects).enumerate() {
         // Not the same chunk of each object: some are data, some are an index.
@@ -64,12 +66,12 @@ fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: 
             } else {
                 (75, "the chunk is damaged there")
             };
-            let ground = &ground;
-            scope.spawn(move || object.assert_not_to_be_had(ground, edge, code, &[words]));
+            let testbed = &testbed;
+            scope.spawn(move || object.assert_not_to_be_had(testbed, edge, code, &[words]));
         }
-        healthy.fetch(&ground, edge);
+        healthy.fetch(&testbed, edge);
     });
-    healthy.fetch(&ground, ground.service_v6());
+    healthy.fetch(&testbed, testbed.service_v6());
     let origin = edged.settled().origin;
     assert_eq!(origin.absent_total, 1);
     assert!(origin.corrupt_total >= 5, "{origin:?}");
@@ -86,7 +88,7 @@ fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: 
     }
     pause(Duration::from_secs(5));
     for object in &objects {
-        object.fetch(&ground, edge);
+        object.fetch(&testbed, edge);
     }
     edged.stop();
 }
@@ -132,24 +134,24 @@ impl Drop for Leases {
 #[test]
 fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
     // I8
-    let Some(ground) = Ground::new() else {
+    let Some(testbed) = Testbed::new() else {
         return;
     };
-    let edge = ground.service_v4();
-    let hanging = Object::seal(&ground, "hanging", 100_000);
-    let healthy = Object::seal(&ground, "healthy", 3_000_000);
+    let edge = testbed.service_v4();
+    let hanging = Object::seal(&testbed, "hanging", 100_000);
+    let healthy = Object::seal(&testbed, "healthy", 3_000_000);
     let Some(leases) = Leases::on(&hanging.chunks[..1]) else {
         return;
     };
-    let edged = Edged::start(&ground, &settings(&ground, "gso"));
+    let edged = Edged::start(&testbed, &settings(&testbed, "gso"));
     let begun = |count: u64| {
         let hung = || (edged.stat().origin.failed_total >= count).then_some(());
         wait::until(Duration::from_secs(15), hung).expect("the fetch is given up after 10 s");
     };
     thread::scope(|scope| {
-        scope.spawn(|| hanging.fetch(&ground, edge));
+        scope.spawn(|| hanging.fetch(&testbed, edge));
         begun(1);
-        healthy.fetch(&ground, edge);
+        healthy.fetch(&testbed, edge);
         // Its reader goes on to ask.
         pause(Duration::from_secs(3));
         let origin = edged.stat().origin;
@@ -166,13 +168,13 @@ fn a_file_that_hangs_is_read_once_and_hurts_no_other() {
 
 #[test]
 fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
-    let Some(ground) = Ground::new() else {
+    let Some(testbed) = Testbed::new() else {
         return;
     };
-    let object = Object::seal(&ground, "object", 6_000_000);
+    let object = Object::seal(&testbed, "object", 6_000_000);
     assert!(object.chunks.len() > 2 * ORIGIN_THREADS);
-    let setup = settings(&ground, "gso");
-    let second = ground.folder().join("second");
+    let setup = settings(&testbed, "gso");
+    let second = testbed.folder().join("second");
     let mut copy = Command::new("cp");
     copy.arg("-r").arg(setup.origin()).arg(&second);
     assert!(copy.status().unwrap().success());
@@ -183,8 +185,8 @@ fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
         origins: vec![setup.origin().to_owned(), second],
         ..setup
     };
-    let edged = Edged::start(&ground, &setup);
-    object.fetch(&ground, ground.service_v4());
+    let edged = Edged::start(&testbed, &setup);
+    object.fetch(&testbed, testbed.service_v4());
     // The index, then as many as there are threads, each for half of 10 s; no chunk after these.
     let origin = edged.settled().origin;
     assert_eq!(origin.hung_reads, [ORIGIN_THREADS as u64, 0]);
@@ -196,26 +198,26 @@ fn a_second_origin_serves_when_every_file_of_the_first_hangs() {
 
 #[test]
 fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure() {
-    let Some(ground) = Ground::new() else {
+    let Some(testbed) = Testbed::new() else {
         return;
     };
-    let edge = ground.service_v4();
-    let setup = settings(&ground, "gso");
-    let old = Object::seal(&ground, "old", 100_000);
-    let releases = [1, 2].map(|number| ground.folder().join(format!("release-{number}")));
+    let edge = testbed.service_v4();
+    let setup = settings(&testbed, "gso");
+    let old = Object::seal(&testbed, "old", 100_000);
+    let releases = [1, 2].map(|number| testbed.folder().join(format!("release-{number}")));
     fs::rename(setup.origin(), &releases[0]).unwrap();
-    let new = Object::seal(&ground, "new", 100_000);
-    let newer = Object::seal(&ground, "newer", 100_000);
+    let new = Object::seal(&testbed, "new", 100_000);
+    let newer = Object::seal(&testbed, "newer", 100_000);
     fs::rename(setup.origin(), &releases[1]).unwrap();
     symlink(&releases[0], setup.origin()).unwrap();
-    let edged = Edged::start(&ground, &setup);
-    old.fetch(&ground, edge);
-    let aside = ground.folder().join("aside");
+    let edged = Edged::start(&testbed, &setup);
+    old.fetch(&testbed, edge);
+    let aside = testbed.folder().join("aside");
     symlink(&releases[1], &aside).unwrap();
     fs::rename(&aside, setup.origin()).unwrap();
-    new.fetch(&ground, edge);
+    new.fetch(&testbed, edge);
     fs::remove_file(setup.origin()).unwrap();
-    newer.assert_not_to_be_had(&ground, edge, 75, &["cannot get chunk"]);
+    newer.assert_not_to_be_had(&testbed, edge, 75, &["cannot get chunk"]);
     assert!(
         edged.log().contains("the directory itself: No such file"),
         "{}",
@@ -223,6 +225,6 @@ fn a_link_to_the_origin_may_be_switched_and_one_that_leads_nowhere_is_a_failure(
     );
     assert_eq!(edged.settled().origin.absent_total, 0);
     symlink(&releases[1], setup.origin()).unwrap();
-    newer.fetch(&ground, edge);
+    newer.fetch(&testbed, edge);
     edged.stop();
 }

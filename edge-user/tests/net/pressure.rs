@@ -8,8 +8,8 @@ use edge_user::counters::{Snapshot, packets, sum};
 use edge_user::limits::XSK;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::{Ground, Plan};
 use crate::objects::Object;
+use crate::testbed::{Plan, Testbed};
 
 with_each_sender!(
     eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once,
@@ -19,16 +19,16 @@ with_each_sender!(
 );
 
 fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static str) {
-    let Some(ground) = Ground::with(Plan {
+    let Some(testbed) = Testbed::with(Plan {
         queues: 2,
         ..Plan::default()
     }) else {
         return;
     };
-    let object = Object::seal(&ground, "wanted", 12_000_000);
-    let edged = Edged::start(&ground, &settings(&ground, sender));
+    let object = Object::seal(&testbed, "wanted", 12_000_000);
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
     assert_eq!(edged.stat().interfaces[0].queues, 2);
-    object.fetch_by_many(&ground, 8);
+    object.fetch_by_many(&testbed, 8);
     let counts = edged.settled();
     assert_eq!(counts.origin.fetches_total, object.chunks.len() as u64);
     assert_eq!(counts.store.evicted_total, 0);
@@ -36,14 +36,16 @@ fn eight_clients_at_once_on_a_cold_edge_fetch_each_chunk_once(sender: &'static s
 }
 
 fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "stream", 200_000_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "stream", 200_000_000);
     let setup = Settings {
         arena_bytes: 16 << 20,
-        ..settings(&ground, sender)
+        ..settings(&testbed, sender)
     };
-    let edged = Edged::start(&ground, &setup);
-    object.fetch_by_many(&ground, 4);
+    let edged = Edged::start(&testbed, &setup);
+    object.fetch_by_many(&testbed, 4);
     let counts = edged.settled();
     assert!(counts.store.evicted_total > 0);
     assert!(counts.store.evicted_total >= object.chunks.len() as u64 - counts.store.slots);
@@ -53,28 +55,32 @@ fn an_object_much_larger_than_the_arena_reaches_four_readers_at_once(sender: &'s
 }
 
 fn an_object_of_two_index_levels_comes_back(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     // An index chunk lists 4096 chunks of 128 KiB: 512 MiB.
-    let object = Object::seal(&ground, "large", 540_000_000);
+    let object = Object::seal(&testbed, "large", 540_000_000);
     assert_eq!(
         object.chunks.len(),
         4120 + 2 + 1,
         "data, index, and an index of these"
     );
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    object.fetch(&ground, ground.service_v4());
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    object.fetch(&testbed, testbed.service_v4());
     assert!(edged.settled().origin.fetches_total >= object.chunks.len() as u64);
     edged.stop();
 }
 
 fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "moved", 40_000_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "moved", 40_000_000);
     let chunks = object.chunks.len() as u64;
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    let edge = ground.service_v4();
-    object.fetch(&ground, edge);
-    let mut map = resident_map(ground.edge.program().unwrap().unwrap());
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    let edge = testbed.service_v4();
+    object.fetch(&testbed, edge);
+    let mut map = resident_map(testbed.edge.program().unwrap().unwrap());
     let truth: Vec<_> = map
         .iter()
         .map(Result::unwrap)
@@ -109,13 +115,13 @@ fn a_chunk_withdrawn_between_steering_and_answer_is_bounced_and_right(sender: &'
     for lie in lies {
         let before = edged.settled();
         tell(lie);
-        object.fetch(&ground, edge);
+        object.fetch(&testbed, edge);
         assert_all_bounced(&before, &edged.settled(), chunks);
     }
     let middle = edged.settled();
     tell(&mut marks());
     for _ in 0..4 {
-        object.fetch(&ground, edge);
+        object.fetch(&testbed, edge);
     }
     let end = edged.settled();
     assert_eq!(
@@ -154,7 +160,7 @@ fn assert_all_bounced(before: &Snapshot, now: &Snapshot, least: u64) {
     );
 }
 
-/// The map the program of this ground looks chunks up in.
+/// The map the program of this testbed looks chunks up in.
 fn resident_map(program_number: u32) -> HashMap<MapData, [u8; 32], [u8; 8]> {
     let program = loaded_programs()
         .map(Result::unwrap)

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::daemon::{Edged, settings};
-use crate::ground::{Ground, program, tell_skip};
 use crate::objects::{chunk_files, noise};
+use crate::testbed::{Testbed, program, tell_skip};
 use crate::wait;
 
 /// Debian's, for which Debian packs the module.
@@ -36,21 +36,23 @@ fn a_second_implementation_reads_what_was_sealed_from_a_running_edged(sender: &'
     if !python_is_there() {
         return;
     }
-    let Some(ground) = Ground::new() else { return };
-    let setup = settings(&ground, sender);
-    let rows = [("v4", ground.service_v4()), ("v6", ground.service_v6())];
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let setup = settings(&testbed, sender);
+    let rows = [("v4", testbed.service_v4()), ("v6", testbed.service_v6())];
     let mut known = 0;
     let sealed = rows.map(|(name, edge)| {
-        let (file, ticket) = seal(&ground, setup.origin(), name);
+        let (file, ticket) = seal(&testbed, setup.origin(), name);
         let before = std::mem::replace(&mut known, chunk_files(setup.origin()).len());
         (file, ticket, edge, known - before)
     });
-    let edged = Edged::start(&ground, &setup);
+    let edged = Edged::start(&testbed, &setup);
     for (file, ticket, edge, chunks) in sealed {
         let before = edged.stat().origin.fetches_total;
         for heat in ["cold", "hot"] {
-            let out = ground.folder().join("out");
-            let mut command = ground.reader.inside(PYTHON);
+            let out = testbed.folder().join("out");
+            let mut command = testbed.reader.inside(PYTHON);
             command.arg("-B").arg(reader()).arg(&ticket);
             command.arg(edge.to_string()).arg(&out);
             let output = wait::ended(command, RUN_TIME_MAX);
@@ -66,7 +68,7 @@ fn a_second_implementation_reads_what_was_sealed_from_a_running_edged(sender: &'
             assert_eq!(fetches, chunks as u64, "{heat}, {edge}");
         }
     }
-    let left = fs::read_dir(ground.folder()).unwrap();
+    let left = fs::read_dir(testbed.folder()).unwrap();
     let left = left.map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left
         .filter(|name| name.to_string_lossy().contains(".part"))
@@ -80,10 +82,10 @@ fn reader() -> PathBuf {
 }
 
 /// Seals a file of noise; gives the file and its ticket.
-fn seal(ground: &Ground, origin: &Path, name: &str) -> (PathBuf, PathBuf) {
+fn seal(testbed: &Testbed, origin: &Path, name: &str) -> (PathBuf, PathBuf) {
     let (file, ticket) = (
-        ground.folder().join(name),
-        ground.folder().join(format!("{name}.ticket")),
+        testbed.folder().join(name),
+        testbed.folder().join(format!("{name}.ticket")),
     );
     noise(&file, name, OBJECT_BYTES);
     let mut command = Command::new(program("edge"));

@@ -12,8 +12,8 @@ use edge_user::counters::packets;
 use edge_user::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES};
 
 use crate::daemon::{Edged, settings};
-use crate::ground::Ground;
 use crate::objects::Object;
+use crate::testbed::Testbed;
 use crate::wait;
 
 /// The next NACK, which must be an answer to a GET for this chunk.
@@ -27,15 +27,17 @@ fn refusal(client: &Client, id: &ChunkId) -> (NackCode, u32) {
 with_each_sender!(what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again);
 
 fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
-    let here = Object::seal(&ground, "here", 200_000);
-    let damaged = Object::seal(&ground, "damaged", 100_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let here = Object::seal(&testbed, "here", 200_000);
+    let damaged = Object::seal(&testbed, "damaged", 100_000);
     fs::write(&damaged.chunks[0], b"something else").unwrap();
-    let edged = Edged::start(&ground, &settings(&ground, sender));
-    here.fetch(&ground, ground.service_v4());
+    let edged = Edged::start(&testbed, &settings(&testbed, sender));
+    here.fetch(&testbed, testbed.service_v4());
     let start = edged.settled();
-    let edge = ground.service_v4();
-    let client = Client::greet(&ground.reader, Ipv4Addr::UNSPECIFIED, edge).unwrap();
+    let edge = testbed.service_v4();
+    let client = Client::greet(&testbed.reader, Ipv4Addr::UNSPECIFIED, edge).unwrap();
     let ask = |id, want| client.ask(want, [id]).unwrap();
     let refusal = |id| refusal(&client, id);
 
@@ -82,11 +84,13 @@ fn what_cannot_be_had_is_refused_by_code_and_not_asked_of_the_origin_again(sende
 
 #[test]
 fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold() {
-    let Some(ground) = Ground::new() else { return };
-    let objects = ["first", "second"].map(|name| Object::seal(&ground, name, 3_000_000));
-    let edged = Edged::start(&ground, &settings(&ground, "gso"));
-    let edge = ground.service_v4();
-    let reader = &ground.reader;
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let objects = ["first", "second"].map(|name| Object::seal(&testbed, name, 3_000_000));
+    let edged = Edged::start(&testbed, &settings(&testbed, "gso"));
+    let edge = testbed.service_v4();
+    let reader = &testbed.reader;
     let own = Ipv4Addr::new(10, 71, 0, 9);
     let add = format!("address add {own}/24 dev {}", reader.link);
     reader.ip(&add).unwrap();
@@ -95,7 +99,7 @@ fn one_source_that_asks_for_chunks_nobody_has_keeps_no_other_from_what_is_cold()
     let mut absent = absent(0..10_000);
     for object in &objects {
         greedy.ask(1, absent.by_ref().take(5000)).unwrap();
-        object.fetch(&ground, edge);
+        object.fetch(&testbed, edge);
     }
     let origin = edged.settled().origin;
     let limit = f64::from(SOURCE_FETCHES)

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::daemon::{Edged, Settings, command, command_beside, settings};
-use crate::ground::{Ground, tell_skip};
 use crate::objects::Object;
+use crate::testbed::{Testbed, tell_skip};
 use crate::wait::{ANSWER_TIME_MAX, assert_refused, ended};
 
 /// What a group can limit, with the files of both versions.
@@ -126,19 +126,21 @@ fn mounted(kind: &str, option: Option<&str>) -> Option<PathBuf> {
 
 #[test]
 fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "squeezed", 300_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "squeezed", 300_000);
     let Some(group) = Group::with(&HUGEPAGES) else {
         return;
     };
     let setup = |xdp: &str, hugepages| Settings {
         xdp: xdp.to_owned(),
         hugepages,
-        ..settings(&ground, "gso")
+        ..settings(&testbed, "gso")
     };
     let file = group.limit.display().to_string();
     // `ip netns exec` would hide the groups' files, see below.
-    let start = |setup: &Settings| group.inside(command_beside(&ground, setup));
+    let start = |setup: &Settings| group.inside(command_beside(&testbed, setup));
 
     group.allow(32 << 20);
     let words = ["the arena", "allows 32 MiB", &file, "store.hugepages"];
@@ -146,7 +148,7 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
         let output = ended(start(&setup(xdp, "require")), ANSWER_TIME_MAX);
         assert_refused(&output, 78, &words);
     }
-    let hidden = group.inside(command(&ground, &setup("off", "require")));
+    let hidden = group.inside(command(&testbed, &setup("off", "require")));
     let withheld = ["withholds them", "hugetlb limit", "/sealedge-"];
     assert_refused(&ended(hidden, ANSWER_TIME_MAX), 78, &withheld);
     // Enough for the arena, not for a umem.
@@ -159,19 +161,21 @@ fn hugepages_that_a_control_group_forbids_are_found_out_at_the_start() {
     for xdp in ["off", "native"] {
         let setup = setup(xdp, "prefer");
         let edged = Edged::start_command(&setup, start(&setup));
-        object.fetch(&ground, ground.service_v4());
+        object.fetch(&testbed, testbed.service_v4());
         assert!(!edged.stat().mode.hugepages);
         let log = edged.log();
         let told = "the arena is in normal pages, not in hugepages: 64 MiB are needed";
         assert!(log.contains(told) && log.contains(&file), "{log}");
         edged.stop();
     }
-    assert!(!ground.has_program());
+    assert!(!testbed.has_program());
 }
 
 #[test]
 fn memory_that_a_control_group_forbids_is_an_error_and_not_the_end_of_the_process() {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     let Some(group) = Group::with(&MEMORY) else {
         return;
     };
@@ -181,9 +185,9 @@ fn memory_that_a_control_group_forbids_is_an_error_and_not_the_end_of_the_proces
         let setup = Settings {
             xdp: xdp.to_owned(),
             hugepages,
-            ..settings(&ground, "gso")
+            ..settings(&testbed, "gso")
         };
-        let command = group.inside(command_beside(&ground, &setup));
+        let command = group.inside(command_beside(&testbed, &setup));
         let words = ["no memory for the arena", "allows 48 MiB", &file];
         assert_refused(&ended(command, ANSWER_TIME_MAX), 78, &words);
     }

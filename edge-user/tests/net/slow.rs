@@ -3,8 +3,8 @@
 use std::thread;
 
 use crate::daemon::{Edged, settings};
-use crate::ground::{Ground, tc};
 use crate::objects::Object;
+use crate::testbed::{Testbed, tc};
 
 /// A full datagram, and what of it is content.
 const FRAME_BYTES: f64 = 1274.0;
@@ -25,27 +25,29 @@ fn a_slow_link_is_filled_and_not_flooded_with_repairs() {
 }
 
 fn fetch_over(kilobits: u64, queue_bytes: u64) {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     let size_bytes = kilobits * 125 * SECONDS;
-    let object = Object::seal(&ground, "slow", usize::try_from(size_bytes).unwrap());
-    let edged = Edged::start(&ground, &settings(&ground, "gso"));
+    let object = Object::seal(&testbed, "slow", usize::try_from(size_bytes).unwrap());
+    let edged = Edged::start(&testbed, &settings(&testbed, "gso"));
     let (rate, limit) = (format!("{kilobits}kbit"), queue_bytes.to_string());
     let shaped = ["tbf", "rate", &rate, "burst", "4k", "limit", &limit];
     tc(&[
         &[
             "-n",
-            &ground.edge.namespace,
+            &testbed.edge.namespace,
             "qdisc",
             "add",
             "dev",
-            ground.edge.link,
+            testbed.edge.link,
             "root",
         ],
         &shaped[..],
     ]
     .concat());
 
-    let fetched = object.fetch_reported(&ground, ground.service_v4());
+    let fetched = object.fetch_reported(&testbed, testbed.service_v4());
     #[expect(clippy::cast_precision_loss, reason = "small")]
     let segments = (size_bytes as f64 / SEGMENT_BYTES).ceil();
     let bits_per_second = f64::from(u32::try_from(kilobits * 1000).unwrap());

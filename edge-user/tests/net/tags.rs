@@ -9,8 +9,8 @@ use edge_testbed::packet;
 use edge_testbed::raw_socket::RawSocket;
 
 use crate::daemon::{Edged, Settings, settings};
-use crate::ground::Ground;
 use crate::objects::Object;
+use crate::testbed::Testbed;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The tag of a customer VLAN, as the builder writes it.
@@ -18,22 +18,24 @@ const CUSTOMER: [u8; 4] = [0x81, 0x00, 0x20, 0x05];
 
 #[test]
 fn a_request_under_tags_is_answered_under_the_same_tags() {
-    let Some(ground) = Ground::new() else { return };
-    let object = Object::seal(&ground, "tagged", 5_000);
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
+    let object = Object::seal(&testbed, "tagged", 5_000);
     let edged = Edged::start(
-        &ground,
+        &testbed,
         &Settings {
             vlans: &["untagged", "5", "5.5"],
-            ..settings(&ground, "xsk")
+            ..settings(&testbed, "xsk")
         },
     );
-    object.fetch(&ground, ground.service_v4());
+    object.fetch(&testbed, testbed.service_v4());
     let id = object.chunk_id();
-    let tap = RawSocket::on(&ground.reader).unwrap();
+    let tap = RawSocket::on(&testbed.reader).unwrap();
     for tags in [&[0x8100_u16][..], &[0x88a8, 0x8100]] {
         for v6 in [false, true] {
             let frame = |payload: Vec<u8>| {
-                let request = ground.request(v6, payload);
+                let request = testbed.request(v6, payload);
                 let tagged = tags.iter().fold(request, |request, tag| request.tag(*tag));
                 tagged.frame()
             };

@@ -6,7 +6,7 @@ use edge_ebpf::golden::build::{self, Build};
 use edge_ebpf::wire::{ChunkId, Cookie, Kind, NACK_BYTES};
 use edge_testbed::packet::sum;
 
-use crate::ground::Ground;
+use crate::testbed::Testbed;
 
 /// Put where the padding of a HELLO should be.
 pub(crate) const WORDS: &[u8] = b"words for somebody else";
@@ -91,7 +91,7 @@ pub(crate) struct Bait {
 }
 
 /// Every datagram in every wrapping, each from its own source.
-pub(crate) fn rows(ground: &Ground, bait: &Bait) -> Vec<Row> {
+pub(crate) fn rows(testbed: &Testbed, bait: &Bait) -> Vec<Row> {
     let mut rows = Vec::new();
     for ((name, payload, answer), number) in datagrams(bait).into_iter().zip(0_u8..) {
         let v4 = Wrapping::V4.map(|wrapping| (false, wrapping));
@@ -106,7 +106,7 @@ pub(crate) fn rows(ground: &Ground, bait: &Bait) -> Vec<Row> {
             } else {
                 Ipv4Addr::new(10, 71, 0, 10 + number * 5 + wrapping as u8).into()
             };
-            let frames = wrapping.frames(ground.request_from(source, payload.clone()), v6);
+            let frames = wrapping.frames(testbed.request_from(source, payload.clone()), v6);
             rows.push(Row {
                 name,
                 wrapping,

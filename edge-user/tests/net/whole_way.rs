@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::daemon::{Edged, Settings, gets, settings};
-use crate::ground::{Ground, offload};
 use crate::objects::{Object, chunk_files};
+use crate::testbed::{Testbed, offload};
 
 with_each_sender!(
     a_file_goes_the_whole_way_past_the_kernel_with_the_native_program,
@@ -26,27 +26,29 @@ fn a_file_goes_the_whole_way_through_the_kernel_without_a_program() {
 
 /// Cold, then hot, over IPv4 and IPv6, with the checksum offload of the reader's sends on and off.
 fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
-    let Some(ground) = Ground::new() else { return };
+    let Some(testbed) = Testbed::new() else {
+        return;
+    };
     let rows = [
-        ("on4", "on", ground.service_v4()),
-        ("on6", "on", ground.service_v6()),
-        ("off4", "off", ground.service_v4()),
-        ("off6", "off", ground.service_v6()),
+        ("on4", "on", testbed.service_v4()),
+        ("on6", "on", testbed.service_v6()),
+        ("off4", "off", testbed.service_v4()),
+        ("off6", "off", testbed.service_v6()),
     ];
-    let objects = rows.map(|(name, ..)| Object::seal(&ground, name, 6_000_000));
+    let objects = rows.map(|(name, ..)| Object::seal(&testbed, name, 6_000_000));
     let setup = Settings {
         xdp: xdp.to_owned(),
-        ..settings(&ground, sender)
+        ..settings(&testbed, sender)
     };
-    let edged = Edged::start(&ground, &setup);
+    let edged = Edged::start(&testbed, &setup);
     let mode = edged.stat().mode;
     assert_eq!((mode.xdp.as_str(), mode.sender.as_str()), (xdp, sender));
     assert_eq!(mode.bind, if xdp == "off" { "none" } else { "copy" });
-    assert_eq!(ground.has_program(), xdp != "off");
+    assert_eq!(testbed.has_program(), xdp != "off");
 
     for ((name, state, edge), object) in rows.iter().zip(&objects) {
-        offload(&ground.reader, state);
-        cold_and_hot(&ground, &edged, object, *edge, xdp, name);
+        offload(&testbed.reader, state);
+        cold_and_hot(&testbed, &edged, object, *edge, xdp, name);
     }
     let distinct_chunks = chunk_files(setup.origin()).len() as u64;
     assert_eq!(edged.settled().origin.fetches_total, distinct_chunks);
@@ -54,7 +56,7 @@ fn a_file_goes_the_whole_way(xdp: &'static str, sender: &'static str) {
 }
 
 fn cold_and_hot(
-    ground: &Ground,
+    testbed: &Testbed,
     edged: &Edged,
     object: &Object,
     edge: SocketAddr,
@@ -62,9 +64,9 @@ fn cold_and_hot(
     name: &str,
 ) {
     let start = edged.settled();
-    object.fetch(ground, edge);
+    object.fetch(testbed, edge);
     let cold = edged.settled();
-    object.fetch(ground, edge);
+    object.fetch(testbed, edge);
     let hot = edged.settled();
 
     let fetched = cold.origin.fetches_total - start.origin.fetches_total;

@@ -3,20 +3,20 @@
 use anyhow::{Context as _, Result};
 use edge_testbed::daemon::Daemon;
 
-use super::field::{CEILING_PORT, Field, programs};
+use super::testbed::{CEILING_PORT, Testbed, programs};
 
 /// Bytes of a full segment's datagram.
 const REPLY_BYTES: &str = "1232";
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// Each packet answered with a ready one, by AF_XDP.
     pub(super) fn reflector(&self) -> Result<Daemon> {
         self.by_program("reflector", ["--reply-bytes", REPLY_BYTES])
     }
 
     /// Each packet sent back, or dropped, in the driver.
-    pub(super) fn driver(&self, deed: &str) -> Result<Daemon> {
-        self.by_program("driver", ["--deed", deed])
+    pub(super) fn driver(&self, action: &str) -> Result<Daemon> {
+        self.by_program("driver", ["--action", action])
     }
 
     fn by_program(&self, which: &str, how: [&str; 2]) -> Result<Daemon> {

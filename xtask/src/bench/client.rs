@@ -11,7 +11,7 @@ use edge_testbed::{
 use serde_json::{Value, json};
 
 use super::cpu::Used;
-use super::field::Field;
+use super::testbed::Testbed;
 
 /// Share of a CPU from which on it counts as fully used.
 const FULL_LOAD: f64 = 0.93;
@@ -87,7 +87,7 @@ impl Ran {
     }
 }
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// Runs a generator that says when it is ready, waits for a line, and says when it begins and
     /// ends to measure (`--wait`), against the server with this process id; `between` is done when
     /// it is ready.

@@ -14,14 +14,14 @@ use edge_testbed::{
 use serde_json::Value;
 
 use super::client::Ran;
-use super::field::{Field, NET, programs};
+use super::testbed::{NET, Testbed, programs};
 
 /// What starting takes, on both ends.
 const FLOOD_LONGER: f64 = 1.5;
 /// Paths for nginx's generator: more than it asks for before they are warm.
 const DRAWN: &str = "200000";
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// Whole chunks by sockets.
     pub(super) fn load(&self, to: &str, what: &[PathBuf; 2], server: &Daemon) -> Result<Ran> {
         let mut load = self.edge_bench(&self.bed.reader);

@@ -3,7 +3,7 @@
 /// The micro-benchmarks.
 mod micro;
 /// The link, and who pays for its packets.
-mod field;
+mod testbed;
 /// Processor time.
 mod cpu;
 /// A generator, from "ready" to its result.
@@ -26,12 +26,12 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use edge_testbed::{daemon::SENDERS, machine::Machine, place, process, rights};
+use edge_testbed::{daemon::SENDERS, machine::Machine, paths, privileges, process};
 use serde_json::{Value, json};
 
-use self::field::Field;
 use self::rows::growing::Growing;
 use self::rows::{ROWS, Row, Turn};
+use self::testbed::Testbed;
 use crate::build;
 use crate::instructions;
 
@@ -96,11 +96,11 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         return instructions::instructions(options.accept);
     }
     let chosen = chosen(&options.only);
-    rights::need_root(
+    privileges::need_root(
         "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
     if let Some(file) = &options.json {
-        place::clear(file)?;
+        paths::clear(file)?;
     }
     build::build()?;
     build::release("edge-bench")?;
@@ -132,7 +132,7 @@ fn measure(
     machine: &mut Machine,
 ) -> Result<Value> {
     let large = chosen.iter().any(|row| row.id.starts_with("P8"));
-    let field = Field::lay(machine, plan, large)?;
+    let testbed = Testbed::new(machine, plan, large)?;
     let sender = options.sender.as_deref();
     let mut rows: Vec<Growing> = chosen.iter().map(|row| Growing::of(row)).collect();
     for pair in 1..=plan.pairs {
@@ -142,14 +142,14 @@ fn measure(
                 "\n== {}, pair {pair} of {}: {}",
                 row.id, plan.pairs, row.work
             );
-            (row.pair)(growing, &field, Turn { pair, sender })?;
+            (row.pair)(growing, &testbed, Turn { pair, sender })?;
         }
     }
     Ok(json!({
         "schema": 1,
-        "host": host::facts(&field)?,
+        "host": host::facts(&testbed)?,
         "commit": build::commit(),
-        "started": field.started,
+        "started": testbed.started,
         "quick": options.quick,
         "seconds_a_side": plan.seconds,
         "sender": options.sender,
@@ -163,7 +163,7 @@ fn report(options: &Bench, runs: &Value) -> Result<()> {
         .as_str()
         .unwrap_or("unknown")
         .replace(':', "-");
-    let folder = place::target().join("bench").join(started);
+    let folder = paths::target().join("bench").join(started);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let measured = folder.join("runs.json");
     fs::write(&measured, runs.to_string())?;
@@ -171,7 +171,7 @@ fn report(options: &Bench, runs: &Value) -> Result<()> {
     let page = folder.join("report.html");
     edge_bench(&["assemble"], &[&measured], Some(&report))?;
     edge_bench(&["report"], &[&report], Some(&page))?;
-    let mut table = Command::new(place::release("edge-bench"));
+    let mut table = Command::new(paths::release("edge-bench"));
     print!("{}", process::output(table.arg("table").arg(&report))?);
     println!("\nreport: {}\npage:   {}", report.display(), page.display());
     if let Some(file) = &options.json {
@@ -181,7 +181,7 @@ fn report(options: &Bench, runs: &Value) -> Result<()> {
 }
 
 fn edge_bench(words: &[&str], files: &[&Path], out: Option<&Path>) -> Result<()> {
-    let mut command = Command::new(place::release("edge-bench"));
+    let mut command = Command::new(paths::release("edge-bench"));
     command.args(words).args(files);
     if let Some(out) = out {
         command.arg("-o").arg(out);

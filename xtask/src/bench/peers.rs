@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::client::Ran;
-use super::field::Field;
+use super::testbed::Testbed;
 use crate::setup;
 
 pub(super) const NGINX: &str = "nginx";
@@ -71,7 +71,7 @@ pub(super) const NGINX_PROGRAMS: &[(&str, &str)] = &[("nginx-light", "nginx"), (
 pub(super) const KNOT_PROGRAMS: &[(&str, &str)] =
     &[("knot", "knotd"), ("knot-dnsutils", "kxdpgun")];
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// nginx with the folder as its root; one worker, on the server's CPU.
     pub(super) fn nginx(&self, root: &Path) -> Result<Peer> {
         let folder = self.folder.join("nginx");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 
 use crate::build;
 
@@ -41,7 +41,7 @@ pub(super) fn all() -> Result<Vec<File>> {
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]);
     let list = process::output(&mut git)?;
     let read = |path: &str| {
-        let text = fs::read_to_string(place::root().join(path)).ok()?;
+        let text = fs::read_to_string(paths::root().join(path)).ok()?;
         Some(File {
             path: path.to_owned(),
             text,

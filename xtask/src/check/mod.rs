@@ -110,7 +110,7 @@ pub(crate) fn source() -> Result<()> {
 fn cargo_fmt() -> Command {
     let mut command = crate::toolchain::host_cargo();
     command
-        .current_dir(edge_testbed::place::root())
+        .current_dir(edge_testbed::paths::root())
         .args(["fmt", "--all"]);
     command
 }

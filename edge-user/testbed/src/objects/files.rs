@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::place;
+use crate::paths;
 
 /// A default run has one file at least this large, so that many slots and both index levels work.
 const LARGE_BYTES: u64 = 100_000_000;
@@ -37,14 +37,14 @@ pub fn choose(asked: &[PathBuf], folder: &Path) -> Result<Vec<Object>> {
 fn defaults(folder: &Path) -> Result<Vec<PathBuf>> {
     let empty = folder.join("empty");
     File::create(&empty).with_context(|| format!("cannot write {}", empty.display()))?;
-    Ok(vec![large()?, place::root().join("Cargo.lock"), empty])
+    Ok(vec![large()?, paths::root().join("Cargo.lock"), empty])
 }
 
 /// The library that is the Rust compiler: every machine that built this has it. The largest file
 /// beside it when a toolchain keeps it elsewhere.
 fn large() -> Result<PathBuf> {
     let folders = [
-        place::host_sysroot()?.join("lib"),
+        paths::host_sysroot()?.join("lib"),
         "/usr/lib/x86_64-linux-gnu".into(),
     ];
     let largest = folders

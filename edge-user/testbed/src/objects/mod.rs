@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use self::files::Object;
 use crate::bed::Side;
-use crate::place;
+use crate::paths;
 use crate::process;
 
 /// Room for one chunk with its packet headers, rounded up.
@@ -28,7 +28,7 @@ pub struct Sealed {
 pub fn seal(objects: Vec<Object>, folder: &Path, origin: &Path) -> Result<Vec<Sealed>> {
     let seal_one = |(number, object): (usize, Object)| {
         let ticket = folder.join(format!("{number}.ticket"));
-        let mut command = Command::new(place::release("edge"));
+        let mut command = Command::new(paths::release("edge"));
         command
             .arg("seal")
             .arg(&object.path)
@@ -51,7 +51,7 @@ pub fn arena_bytes(distinct_chunks: u64) -> u64 {
 pub fn get(reader: &Side, ticket: &Path, edge: SocketAddr, out: &Path) -> Command {
     let mut at_ticket = OsString::from("@");
     at_ticket.push(ticket);
-    let mut get = reader.inside(place::release("edge"));
+    let mut get = reader.inside(paths::release("edge"));
     get.arg("get")
         .arg(at_ticket)
         .args(["--edge", &edge.to_string()]);

@@ -2,39 +2,39 @@
 
 use anyhow::Result;
 
-use super::super::field::Field;
 use super::super::peers::NGINX;
+use super::super::testbed::Testbed;
 use super::growing::Growing;
 use super::{Turn, senders};
 
 pub(super) const GSO_CEILING: &str = "bare GSO sender";
 
-pub(super) fn bulk(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
+pub(super) fn bulk(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
     for (side, sender) in senders(turn.sender, "gso") {
-        let (edged, mode) = field.warm_edge(sender, "native")?;
+        let (edged, mode) = testbed.warm_edge(sender, "native")?;
         row.keep_mode(side, mode);
-        let ran = field.load(
-            &field.edge(),
-            &["--tickets".into(), field.tickets.clone()],
+        let ran = testbed.load(
+            &testbed.edge(),
+            &["--tickets".into(), testbed.tickets.clone()],
             &edged,
         )?;
         row.push(side, turn.pair, &ran, ran.rate("bytes")?);
         edged.stop()?;
     }
 
-    let count = field.chunk_count().to_string();
-    let listen = field.ceiling_address();
-    let ceiling = field.ceiling(&["gso", "--listen", &listen, "--chunks", &count])?;
-    let ran = field.load(&listen, &["--numbered".into(), count.into()], &ceiling)?;
+    let count = testbed.chunk_count().to_string();
+    let listen = testbed.ceiling_address();
+    let ceiling = testbed.ceiling(&["gso", "--listen", &listen, "--chunks", &count])?;
+    let ran = testbed.load(&listen, &["--numbered".into(), count.into()], &ceiling)?;
     row.push(GSO_CEILING, turn.pair, &ran, ran.rate("bytes")?);
     ceiling.stop()?;
 
     if row.has(NGINX) {
-        let paths = field.drawn_paths()?;
-        let nginx = field.nginx(&field.folder.join("origin/chunks"))?;
-        field.pass(false)?;
-        let ran = field.wrk(&paths, &nginx);
-        field.pass(true)?;
+        let paths = testbed.drawn_paths()?;
+        let nginx = testbed.nginx(&testbed.folder.join("origin/chunks"))?;
+        testbed.pass(false)?;
+        let ran = testbed.wrk(&paths, &nginx);
+        testbed.pass(true)?;
         let ran = ran?;
         row.push(NGINX, turn.pair, &ran, ran.rate("bytes")?);
     }

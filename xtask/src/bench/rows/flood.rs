@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 
-use super::super::field::Field;
+use super::super::testbed::Testbed;
 use super::Turn;
 use super::growing::Growing;
 
 pub(super) const DROPPED: &str = "an equal flood, dropped at once";
 const FLOOD: &str = "hello,bad-cookie,junk,unknown";
 
-pub(super) fn flood(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
-    let (edged, mode) = field.warm_edge(turn.sender.unwrap_or("gso"), "native")?;
+pub(super) fn flood(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
+    let (edged, mode) = testbed.warm_edge(turn.sender.unwrap_or("gso"), "native")?;
     row.mode = mode;
-    let (ran, rate) = field.load_beside_flood(&["--of", FLOOD], &edged)?;
+    let (ran, rate) = testbed.load_beside_flood(&["--of", FLOOD], &edged)?;
     row.push("edge", turn.pair, &ran, ran.rate("bytes")?);
     // As many as the generator can make beside its load.
     let told = format!("pair {}: {rate:.0} datagrams/s of flood", turn.pair);
@@ -20,7 +20,7 @@ pub(super) fn flood(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Res
     // Dropped at once it would be several times as fast, and no equal.
     let same = rate.to_string();
     let equal = ["--of", "group", "--rate", &same];
-    let (ran, _) = field.load_beside_flood(&equal, &edged)?;
+    let (ran, _) = testbed.load_beside_flood(&equal, &edged)?;
     row.push(DROPPED, turn.pair, &ran, ran.rate("bytes")?);
     edged.stop()?;
     Ok(())

@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::slice;
 
 use anyhow::{Context as _, Result};
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 use serde_json::Value;
 
 use super::super::client::Ran;
-use super::super::field::Field;
+use super::super::testbed::Testbed;
 use super::growing::Growing;
 use super::{REFLECTOR, Turn, WINDOW};
 
@@ -35,11 +35,11 @@ pub(in super::super) struct AtHalf {
 /// This percentile at half of what the slower path can do, such as `p99`.
 pub(super) fn at_half(
     row: &mut Growing,
-    field: &Field<'_>,
+    testbed: &Testbed<'_>,
     turn: Turn<'_>,
     percentile: &str,
 ) -> Result<()> {
-    let half = field.at_half(turn)?;
+    let half = testbed.at_half(turn)?;
     for Measured { side, pair, ran } in &half.sides {
         let value = ran.result["latency_ns"][percentile].as_f64();
         let value = value.with_context(|| format!("the generator gave no {percentile}"))?;
@@ -51,7 +51,7 @@ pub(super) fn at_half(
     Ok(())
 }
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// Measured once in a pair, for all percentiles.
     fn at_half(&self, turn: Turn<'_>) -> Result<Rc<AtHalf>> {
         if let Some(half) = self.at_half.borrow().get(&turn.pair) {
@@ -121,19 +121,19 @@ fn share(share: f64, most: f64) -> String {
 }
 
 /// At rates up to what the edge can do, and above.
-pub(super) fn under_load(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
-    if turn.pair > field.plan.load_rounds {
+pub(super) fn under_load(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
+    if turn.pair > testbed.plan.load_rounds {
         return Ok(());
     }
     if row.rates.is_empty() {
-        let most = field.most((turn.sender.unwrap_or(OWN_SENDER), "native"))?;
+        let most = testbed.most((turn.sender.unwrap_or(OWN_SENDER), "native"))?;
         row.notes.push(format!("closed loop: {most:.0} answers/s"));
-        let shares = field.plan.load_shares.iter();
+        let shares = testbed.plan.load_shares.iter();
         row.rates = shares.map(|one| share(*one, most)).collect();
     }
     let loads = u32::try_from(row.rates.len())?;
     let first = (turn.pair - 1) * loads + 1;
-    let (mode, sides) = field.at_rates(&row.rates, turn.sender, first)?;
+    let (mode, sides) = testbed.at_rates(&row.rates, turn.sender, first)?;
     for Measured { side, pair, ran } in &sides {
         row.push(side, *pair, ran, ran.rate("answers")?);
     }
@@ -143,12 +143,12 @@ pub(super) fn under_load(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -
 
 /// What the machine itself takes, shortly before: no side can be better in a hundredth of the time
 /// than its CPU is.
-fn stalls(field: &Field<'_>) -> Result<String> {
-    let mut stalls = Command::new(place::release("edge-bench"));
+fn stalls(testbed: &Testbed<'_>) -> Result<String> {
+    let mut stalls = Command::new(paths::release("edge-bench"));
     stalls.args([
         "stalls",
         "--cpus",
-        &field.cpus.map(|cpu| cpu.to_string()).join(","),
+        &testbed.cpus.map(|cpu| cpu.to_string()).join(","),
     ]);
     let told: Value = serde_json::from_str(&process::output(&mut stalls)?)?;
     let seconds = told["seconds"].as_f64().context("no time was told")?;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::super::field::Field;
+use super::super::testbed::Testbed;
 use super::Turn;
 use super::growing::Growing;
 
@@ -15,11 +15,11 @@ const UMEM_BYTES: f64 = 8_388_608.0;
 /// What an edge takes beside the payload of full slots, in percent of that.
 pub(super) fn memory(
     row: &mut Growing,
-    field: &Field<'_>,
+    testbed: &Testbed<'_>,
     turn: Turn<'_>,
     object_bytes: f64,
 ) -> Result<()> {
-    let memory = field.memory(turn)?;
+    let memory = testbed.memory(turn)?;
     let payload = memory.slots * object_bytes;
     let value = (memory.arena + memory.beside() - payload) / payload * 100.0;
     row.notes.push(format!(
@@ -56,7 +56,7 @@ impl Memory {
     }
 }
 
-impl Field<'_> {
+impl Testbed<'_> {
     /// Looked at once in a pair, for all rows.
     fn memory(&self, turn: Turn<'_>) -> Result<Memory> {
         if let Some(memory) = self.memory.borrow().get(&turn.pair) {

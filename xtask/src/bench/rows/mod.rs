@@ -23,8 +23,8 @@ use anyhow::Result;
 
 use self::Beside::{Mark, Peer, Side};
 use self::growing::{ANSWERS_A_SECOND, BYTES_A_SECOND, Growing};
-use super::field::Field;
 use super::peers::{self, KNOT, NGINX};
+use super::testbed::Testbed;
 
 pub(super) struct Row {
     pub(super) id: &'static str,
@@ -43,7 +43,7 @@ pub(super) struct Row {
 }
 
 /// Measures one pair.
-type Pair = fn(&mut Growing, &Field<'_>, Turn<'_>) -> Result<()>;
+type Pair = fn(&mut Growing, &Testbed<'_>, Turn<'_>) -> Result<()>;
 
 /// What a row is judged by.
 enum Beside {
@@ -104,25 +104,25 @@ pub(super) const ROWS: &[Row] = &[
         "P3-1k",
         "cold, 10³ resident",
         "as P3, each run another of 65536 requests: source, cookie, chunk; 10³ resident",
-        |row, field, turn| program::cold(row, field, turn, 1_000),
+        |row, testbed, turn| program::cold(row, testbed, turn, 1_000),
     ),
     cold(
         "P3-10k",
         "cold, 10⁴ resident",
         "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁴ resident",
-        |row, field, turn| program::cold(row, field, turn, 10_000),
+        |row, testbed, turn| program::cold(row, testbed, turn, 10_000),
     ),
     cold(
         "P3-100k",
         "cold, 10⁵ resident",
         "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁵ resident",
-        |row, field, turn| program::cold(row, field, turn, 100_000),
+        |row, testbed, turn| program::cold(row, testbed, turn, 100_000),
     ),
     cold(
         "P3-1M",
         "cold, 10⁶ resident",
         "as P3, each run another of 65536 requests: source, cookie, chunk; 10⁶ resident",
-        |row, field, turn| program::cold(row, field, turn, 1_000_000),
+        |row, testbed, turn| program::cold(row, testbed, turn, 1_000_000),
     ),
     Row {
         id: "P4",
@@ -132,7 +132,7 @@ pub(super) const ROWS: &[Row] = &[
         better: "lower",
         beside: &[Side(latency::XDP_OFF, 0.5), Side(REFLECTOR, 1.5)],
         lacks: None,
-        pair: |row, field, turn| latency::at_half(row, field, turn, "p99"),
+        pair: |row, testbed, turn| latency::at_half(row, testbed, turn, "p99"),
     },
     Row {
         id: "P4-median",
@@ -142,7 +142,7 @@ pub(super) const ROWS: &[Row] = &[
         better: "lower",
         beside: &[],
         lacks: None,
-        pair: |row, field, turn| latency::at_half(row, field, turn, "p50"),
+        pair: |row, testbed, turn| latency::at_half(row, testbed, turn, "p50"),
     },
     Row {
         id: "P4-load",
@@ -172,7 +172,7 @@ pub(super) const ROWS: &[Row] = &[
         better: "lower",
         beside: &[Mark("the mark of 4 %", 4.0)],
         lacks: None,
-        pair: |row, field, turn| memory::memory(row, field, turn, 131_072.0),
+        pair: |row, testbed, turn| memory::memory(row, testbed, turn, 131_072.0),
     },
     Row {
         id: "P8-4K",
@@ -182,7 +182,7 @@ pub(super) const ROWS: &[Row] = &[
         better: "lower",
         beside: &[Mark("the mark of 12 %", 12.0)],
         lacks: Some("slots for small objects are not built yet: each takes a whole chunk's"),
-        pair: |row, field, turn| memory::memory(row, field, turn, 4096.0),
+        pair: |row, testbed, turn| memory::memory(row, testbed, turn, 4096.0),
     },
 ];
 

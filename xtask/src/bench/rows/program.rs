@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use edge_testbed::process;
 use serde_json::Value;
 
-use super::super::field::{Field, programs};
+use super::super::testbed::{Testbed, programs};
 use super::Turn;
 use super::growing::Growing;
 
@@ -15,8 +15,8 @@ pub(super) const ALLOWED: &str = "1.3 × bare parse, lookup and redirect + 150 n
 const SAME_KEY: &str = "the same key each time";
 
 /// The same packet each time.
-pub(super) fn hot(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Result<()> {
-    let figures = timed(row, field, &["verdicts"])?;
+pub(super) fn hot(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
+    let figures = timed(row, testbed, &["verdicts"])?;
     let figures = figures.as_object().context("no figures came")?;
     for (name, figure) in figures {
         let side = if name == HIT { "edge" } else { name };
@@ -29,11 +29,11 @@ pub(super) fn hot(row: &mut Growing, field: &Field<'_>, turn: Turn<'_>) -> Resul
 /// Another chunk and source each time.
 pub(super) fn cold(
     row: &mut Growing,
-    field: &Field<'_>,
+    testbed: &Testbed<'_>,
     turn: Turn<'_>,
     resident: u32,
 ) -> Result<()> {
-    let figures = timed(row, field, &["cold", "--resident", &resident.to_string()])?;
+    let figures = timed(row, testbed, &["cold", "--resident", &resident.to_string()])?;
     let bare = number(&figures, "bare_ns")?;
     for (side, value) in [
         ("edge", number(&figures, "edge_ns")?),
@@ -46,8 +46,8 @@ pub(super) fn cold(
     Ok(())
 }
 
-fn timed(row: &Growing, field: &Field<'_>, what: &[&str]) -> Result<Value> {
-    let mut command = field.edge_bench(&field.bed.edge);
+fn timed(row: &Growing, testbed: &Testbed<'_>, what: &[&str]) -> Result<Value> {
+    let mut command = testbed.edge_bench(&testbed.bed.edge);
     command.args(what).arg("--programs").arg(programs());
     let text = process::output(&mut command)?;
     eprintln!("   {}: {}", row.row.id, text.trim());

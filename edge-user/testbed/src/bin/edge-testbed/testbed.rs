@@ -9,7 +9,7 @@ use edge_testbed::{
     daemon::{self, Daemon, SENDERS, Settings},
     machine::Machine,
     objects::{self, Sealed, files},
-    rights,
+    privileges,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -62,7 +62,7 @@ pub(crate) fn perform<O: Outcome>(
     broken: &str,
     run: impl FnOnce(&mut Machine) -> Result<O>,
 ) -> Result<()> {
-    rights::need_root(needs)?;
+    privileges::need_root(needs)?;
     let mut machine = Machine::borrow()?;
     let outcome = run(&mut machine)?;
     machine.give_back()?;

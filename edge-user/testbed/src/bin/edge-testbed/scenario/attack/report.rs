@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::thread;
 
+use procfs::Current as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -210,13 +210,11 @@ pub(super) fn rate(count: u64, seconds: f64) -> f64 {
 }
 
 pub(super) fn host() -> Value {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let mut lines = cpuinfo.lines();
-    let cpu = lines.find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = procfs::CpuInfo::current().ok();
     json!({
-        "kernel": read("/proc/sys/kernel/osrelease").trim(),
-        "cpu": cpu.map_or("unknown", |(_, name)| name.trim()),
-        "cpus": thread::available_parallelism().map_or(0, usize::from),
+        "kernel": kernel.trim(),
+        "cpu": cpus.as_ref().and_then(|cpus| cpus.model_name(0)),
+        "cpus": cpus.as_ref().map(procfs::CpuInfo::num_cores),
     })
 }

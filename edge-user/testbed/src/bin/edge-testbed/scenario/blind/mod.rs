@@ -30,7 +30,7 @@ use edge_testbed::{
     daemon::{Counts, Daemon, METRICS},
     machine::Machine,
     objects::{Sealed, files},
-    place,
+    paths,
 };
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ fn run(options: &Blind, machine: &mut Machine) -> Result<Report> {
     let edged = testbed.start_edge()?;
 
     let own = Layout::of(edged.id())?.files();
-    if !own.iter().any(|file| *file == place::release("edged")) {
+    if !own.iter().any(|file| *file == paths::release("edged")) {
         bail!("process {} is not edged: it maps {own:?}", edged.id());
     }
     let scan = Scan::prepare(

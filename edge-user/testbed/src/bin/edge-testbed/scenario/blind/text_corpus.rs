@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use edge_testbed::place;
+use edge_testbed::paths;
 
 /// Size of the whole, about.
 const BYTES: usize = 4 << 20;
@@ -18,12 +18,12 @@ const ENDINGS: &[&str] = &["rs", "md", "html", "txt", "py", "toml"];
 /// where they are installed, and this project's own.
 pub(super) fn write(file: &Path) -> Result<()> {
     let mut text = Vec::new();
-    let sysroot = place::host_sysroot()?;
+    let sysroot = paths::host_sysroot()?;
     for folder in ["share/doc", "lib/rustlib"] {
         gather(&sysroot.join(folder), &mut text);
     }
     for folder in ["edge-user", "edge-ebpf", "xtask", "docs"] {
-        gather(&place::root().join(folder), &mut text);
+        gather(&paths::root().join(folder), &mut text);
     }
     let mut file =
         File::create(file).with_context(|| format!("cannot write {}", file.display()))?;

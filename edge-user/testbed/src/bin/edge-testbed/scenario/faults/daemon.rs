@@ -8,14 +8,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use edge_testbed::{clock, place, process};
+use edge_testbed::{clock, paths, process};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use rustix::io::ioctl_fionbio;
 use rustix::process::Signal;
 
-use super::session::{Session, WITHIN, run_within, wait};
+use super::session::{Session, WITHIN, process_of, run_within, wait};
 use super::{Fault, NOTHING, UNREACHABLE};
 
 #[rustfmt::skip] // three lines a fault, as far as it goes
@@ -110,15 +110,12 @@ struct Held(Pid);
 
 impl Held {
     fn thread(process: u32, name: &str) -> Result<Self> {
-        let mut tasks = fs::read_dir(format!("/proc/{process}/task"))?;
-        let id = tasks.find_map(|task| {
-            let path = task.ok()?.path();
-            let is_it = fs::read_to_string(path.join("comm")).ok()?.trim_end() == name;
-            is_it
-                .then(|| path.file_name()?.to_str()?.parse().ok())
-                .flatten()
-        });
-        let thread = Pid::from_raw(id.with_context(|| format!("edged has no thread {name}"))?);
+        let mut stats = process_of(process)?
+            .tasks()?
+            .filter_map(|task| task.ok()?.stat().ok());
+        let found = stats.find(|stat| stat.comm == name);
+        let found = found.with_context(|| format!("edged has no thread {name}"))?;
+        let thread = Pid::from_raw(found.pid);
         ptrace::seize(thread, ptrace::Options::empty())?;
         ptrace::interrupt(thread)?;
         waitpid(thread, Some(WaitPidFlag::__WALL))?;
@@ -284,7 +281,7 @@ fn second_edged(session: &mut Session<'_>) -> Result<String> {
 
 fn foreign_program(session: &mut Session<'_>) -> Result<String> {
     let edge = session.testbed.bed.edge.link;
-    let pass = place::xdp().join("edge-pass");
+    let pass = paths::xdp().join("edge-pass");
     let attach = |session: &Session<'_>, more: &[&str]| {
         let mut command = session.testbed.bed.edge.ip_command();
         command

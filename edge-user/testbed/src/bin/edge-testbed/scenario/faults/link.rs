@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use edge_ebpf::wire::GET_BYTES;
-use edge_testbed::{client::chunk_id, clock, place::PYTHON, process};
+use edge_testbed::{client::chunk_id, clock, paths::PYTHON, process};
 
 use super::session::{Session, WITHIN, sentence, wait};
 use super::{Fault, NOTHING, UNREACHABLE};

@@ -14,7 +14,7 @@ use edge_testbed::{
     client::{Client, absent},
     clock,
     daemon::Counts,
-    place::PYTHON,
+    paths::PYTHON,
     process,
 };
 use rustix::fs::{CWD, Mode, mkfifoat};

@@ -207,19 +207,15 @@ struct Group {
 impl Group {
     /// None where the kernel has no such groups.
     fn new(bytes: u64) -> Result<Option<Self>> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let found = mounts.lines().find_map(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            let (&folder, &kind, &options) = (words.get(1)?, words.get(2)?, words.get(3)?);
-            let folder = PathBuf::from(folder);
-            match kind {
-                "cgroup2" => listed(&folder.join("cgroup.controllers")).then_some((folder, true)),
-                "cgroup" => {
-                    let ours = options.split(',').any(|option| option == CONTROLLER);
-                    ours.then_some((folder, false))
-                }
-                _ => None,
-            }
+        let found = procfs::mounts()?.into_iter().find_map(|mount| {
+            let folder = PathBuf::from(mount.fs_file);
+            let unified = mount.fs_vfstype == "cgroup2";
+            let ours = match mount.fs_vfstype.as_str() {
+                "cgroup2" => listed(&folder.join("cgroup.controllers")),
+                "cgroup" => mount.fs_mntops.contains_key(CONTROLLER),
+                _ => false,
+            };
+            ours.then_some((folder, unified))
         });
         let Some((parent, unified)) = found else {
             return Ok(None);

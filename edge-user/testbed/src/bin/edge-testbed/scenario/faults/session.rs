@@ -14,10 +14,12 @@ use edge_testbed::{
     clock,
     daemon::{Counts, Daemon, METRICS},
     objects::{self, Sealed, files},
-    place,
+    paths,
     process::{self, Ended},
     stop::{self, Stop},
 };
+use procfs::ProcResult;
+use procfs::process::{Process, Task};
 use rand::rngs::SmallRng;
 use rustix::process::Signal;
 
@@ -151,7 +153,7 @@ impl<'a> Session<'a> {
         let mut command = self.testbed.bed.edge.inside("setpriv");
         command
             .args(WITHOUT_OVERRIDE)
-            .arg(place::release("edged"))
+            .arg(paths::release("edged"))
             .arg("--config")
             .arg(&self.testbed.config);
         command
@@ -173,15 +175,11 @@ impl<'a> Session<'a> {
     /// Stops the edge, and waits until every thread of it stands still.
     pub(super) fn stop(&mut self) -> Result<()> {
         self.signal(Signal::STOP)?;
-        let threads = format!("/proc/{}/task", self.edged()?.id());
-        let stands = |folder: &Path| {
-            let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ")
-                .is_some_and(|(_, state)| state.starts_with('T'))
-        };
+        let edged = process_of(self.edged()?.id())?;
+        let stands = |task: ProcResult<Task>| task.and_then(|task| task.stat());
         let all_stand = || {
-            let mut folders = fs::read_dir(&threads).ok()?;
-            let all = folders.all(|folder| folder.is_ok_and(|folder| stands(&folder.path())));
+            let mut tasks = edged.tasks().ok()?;
+            let all = tasks.all(|task| stands(task).is_ok_and(|stat| stat.state == 'T'));
             all.then_some(())
         };
         clock::poll(WITHIN, all_stand).context("edged does not stand still after SIGSTOP")
@@ -298,7 +296,7 @@ impl<'a> Session<'a> {
 
     /// `edge stat`, as an operator types it.
     pub(super) fn stat(&self) -> Result<Ended> {
-        let mut stat = Command::new(place::release("edge"));
+        let mut stat = Command::new(paths::release("edge"));
         stat.args(["stat", "--socket"])
             .arg(&self.testbed.settings.socket);
         run_within(&mut stat, WITHIN)
@@ -563,7 +561,10 @@ pub(super) fn sentence(line: &str) -> String {
 
 /// Bytes a process has written so far.
 fn written(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("wchar: "));
-    line.and_then(|count| count.parse().ok()).unwrap_or(0)
+    let io = process_of(pid).and_then(|process| Ok(process.io()?));
+    io.map_or(0, |io| io.wchar)
+}
+
+pub(super) fn process_of(pid: u32) -> Result<Process> {
+    Ok(Process::new(pid.try_into()?)?)
 }

@@ -12,7 +12,7 @@ use edge_testbed::{
     bed::{self, Bed, PORT, Side},
     daemon::{self, Daemon, Settings},
     machine::Machine,
-    objects, place, process,
+    objects, paths, process,
 };
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ const LARGE_ARENA_BYTES: u64 = 4 << 30;
 /// A ceiling's port.
 pub(super) const CEILING_PORT: u16 = 7400;
 
-pub(super) struct Field<'a> {
+pub(super) struct Testbed<'a> {
     pub(super) bed: &'a Bed,
     pub(super) folder: PathBuf,
     pub(super) plan: Plan,
@@ -48,14 +48,14 @@ pub(super) struct Field<'a> {
     pub(super) cpus: [usize; 2],
 }
 
-impl<'a> Field<'a> {
+impl<'a> Testbed<'a> {
     /// With room for the large edge, if that is to be measured.
-    pub(super) fn lay(machine: &'a mut Machine, plan: Plan, large: bool) -> Result<Self> {
+    pub(super) fn new(machine: &'a mut Machine, plan: Plan, large: bool) -> Result<Self> {
         let folder = machine.folder()?;
         let origin = folder.join("origin");
         fs::create_dir(&origin)?;
         let tickets = folder.join("tickets");
-        let mut seed = Command::new(place::release("edge-bench"));
+        let mut seed = Command::new(paths::release("edge-bench"));
         seed.arg("seed").arg("--origin").arg(&origin);
         seed.args(["--bytes", &plan.content_bytes.to_string()]);
         seed.args(["--object-bytes", &OBJECT_BYTES.to_string()]);
@@ -74,7 +74,7 @@ impl<'a> Field<'a> {
             arena_bytes,
             ..Settings::on(bed, &folder)
         };
-        let field = Self {
+        let testbed = Self {
             bed,
             chunks: folder.join("chunks"),
             folder,
@@ -87,8 +87,8 @@ impl<'a> Field<'a> {
             memory: RefCell::default(),
             cpus: cpus()?,
         };
-        field.prepare()?;
-        Ok(field)
+        testbed.prepare()?;
+        Ok(testbed)
     }
 
     /// Ways to the generated sources, and RPS: the kernel's part of receiving is done on the CPU of
@@ -134,7 +134,7 @@ impl<'a> Field<'a> {
     }
 
     pub(super) fn edge_bench(&self, side: &Side) -> Command {
-        self.command(side, &place::release("edge-bench"))
+        self.command(side, &paths::release("edge-bench"))
     }
 
     /// The edge's address and port.
@@ -219,7 +219,7 @@ fn taskset() -> PathBuf {
 
 /// The object file with the programs to measure with.
 pub(super) fn programs() -> PathBuf {
-    place::xdp().join("edge-bench-xdp")
+    paths::xdp().join("edge-bench-xdp")
 }
 
 /// The first two this process may use.

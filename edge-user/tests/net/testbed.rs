@@ -12,26 +12,26 @@ use std::thread;
 
 use edge_ebpf::golden::build::Build;
 use edge_testbed::bed::{self, Bed};
-use edge_testbed::{packet, place, process};
+use edge_testbed::{packet, paths, process};
 use tempfile::TempDir;
 
 pub(crate) use edge_testbed::bed::{Plan, Side};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-pub(crate) struct Ground {
+pub(crate) struct Testbed {
     bed: Bed,
     folder: TempDir,
 }
 
-/// Another link of the edge's host; dropped before its ground.
+/// Another link of the edge's host; dropped before its testbed.
 pub(crate) struct SecondLink(Bed);
 
 /// Carries the longest HELLO there is over IPv6, and two short ones in one frame.
 pub(crate) const FULL_MTU_BYTES: u32 = 2500;
 
-impl Ground {
-    /// A ground, or nothing on a machine where there can be none; the skip is then reported.
+impl Testbed {
+    /// A testbed, or nothing on a machine where there can be none; the skip is then reported.
     pub(crate) fn new() -> Option<Self> {
         Self::with(Plan::default())
     }
@@ -47,12 +47,12 @@ impl Ground {
             .unwrap();
         // A test without root's rights looks in here too.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-        let ground = Self {
+        let testbed = Self {
             bed: Bed::new(NEXT.fetch_add(1, Ordering::Relaxed), plan),
             folder,
         };
-        ground.bed.make().unwrap();
-        Some(ground)
+        testbed.bed.make().unwrap();
+        Some(testbed)
     }
 
     /// A second interface of the edge, with a reader of its own behind it.
@@ -106,7 +106,7 @@ impl Ground {
     }
 }
 
-impl Deref for Ground {
+impl Deref for Testbed {
     type Target = Bed;
 
     fn deref(&self) -> &Bed {
@@ -114,7 +114,7 @@ impl Deref for Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for Testbed {
     fn drop(&mut self) {
         remove(&self.bed);
     }
@@ -153,12 +153,12 @@ pub(crate) fn offload(side: &Side, state: &str) {
 
 /// A program people run, as `cargo xtask build` made it.
 pub(crate) fn program(name: &str) -> PathBuf {
-    place::release(name)
+    paths::release(name)
 }
 
 /// An XDP program, as `cargo xtask build` left it.
 pub(crate) fn bpf_object(name: &str) -> PathBuf {
-    place::xdp().join(name)
+    paths::xdp().join(name)
 }
 
 /// Runs `ip`, which must succeed.

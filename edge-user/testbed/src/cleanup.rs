@@ -7,16 +7,16 @@ use anyhow::Result;
 
 use crate::bed;
 use crate::hugepages;
-use crate::ledger::{self, Record};
+use crate::undo_log::{self, Record};
 
 /// Leftovers first: they hold addresses, names and memory that this run may need.
-pub fn sweep() -> Result<()> {
+pub fn cleanup() -> Result<()> {
     for name in bed::leftovers() {
         eprintln!("found namespace {name} of a killed run: removing it");
         bed::end_inhabitants(&name);
         bed::remove_namespace(&name)?;
     }
-    for (path, record) in ledger::orphans() {
+    for (path, record) in undo_log::orphans() {
         eprintln!(
             "found the record of a killed run, {}: putting back",
             path.display()
@@ -31,7 +31,7 @@ fn put_back(record: &Record) -> Result<()> {
     if let Some(folder) = &record.folder {
         remove_folder(folder)?;
     }
-    if record.netns_mounted && !ledger::others_run() {
+    if record.netns_mounted && !undo_log::others_run() {
         bed::unmount_names()?;
     }
     hugepages::take_away(record.hugepages_added)

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use edge_testbed::{place, process};
+use edge_testbed::{paths, process};
 
 use crate::build;
 
@@ -23,10 +23,10 @@ pub(crate) struct Words {
 }
 
 /// Becomes the program, so that it is the one that hears Ctrl-C and answers for what it changes.
-pub(crate) fn play(name: &str, words: &Words) -> Result<()> {
+pub(crate) fn start(name: &str, words: &Words) -> Result<()> {
     build::build()?;
     build::release("edge-testbed")?;
-    let mut command = Command::new(place::release("edge-testbed"));
+    let mut command = Command::new(paths::release("edge-testbed"));
     command.arg(name).args(&words.words);
     eprintln!("+ {}", process::line(&command));
     Err(command.exec()).with_context(|| format!("cannot start: {}", process::line(&command)))

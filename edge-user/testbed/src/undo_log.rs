@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::place;
+use crate::paths;
 
 /// Changes of one run that outlive its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,22 +26,22 @@ pub struct Record {
 
 /// This run's record; gone from the disk when `close` finds nothing left to put back.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct UndoLog {
     path: PathBuf,
     pub record: Record,
 }
 
-impl Ledger {
+impl UndoLog {
     pub fn open() -> Result<Self> {
-        let folder = Path::new(place::RECORDS);
+        let folder = Path::new(paths::RECORDS);
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let path = folder.join(format!("{}.json", std::process::id()));
-        let ledger = Self {
+        let undo_log = Self {
             path,
             record: Record::default(),
         };
-        ledger.write()?;
-        Ok(ledger)
+        undo_log.write()?;
+        Ok(undo_log)
     }
 
     /// Writes down a change that is about to be made, or one that was undone.
@@ -66,8 +66,8 @@ impl Ledger {
 /// Held while the machine's settings are read and changed, so that two runs do not count the
 /// same page twice.
 pub fn lock() -> Result<File> {
-    fs::create_dir_all(place::RECORDS)?;
-    let path = Path::new(place::RECORDS).join("lock");
+    fs::create_dir_all(paths::RECORDS)?;
+    let path = Path::new(paths::RECORDS).join("lock");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock()
         .with_context(|| format!("cannot lock {}", path.display()))?;
@@ -95,7 +95,7 @@ pub fn alive(pid: u32) -> bool {
 }
 
 fn records() -> Vec<(u32, PathBuf, Record)> {
-    let Ok(entries) = fs::read_dir(place::RECORDS) else {
+    let Ok(entries) = fs::read_dir(paths::RECORDS) else {
         return Vec::new();
     };
     entries
