@@ -1,28 +1,46 @@
 //! Rust text reduced to what the compiler sees. Comments and strings become blanks of the same
 //! length, so that line numbers stay.
 
-/// Code only: no comments, no strings, no characters in quotes.
+use proc_macro2::{Span, TokenStream, TokenTree};
+
+/// Code only: no comments, no strings, no characters in quotes. What cannot be read as tokens is
+/// left to the compiler, and stays as it is.
 pub(super) fn code(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = bytes.to_vec();
-    let mut at = 0;
-    while at < bytes.len() {
-        let end = match bytes[at] {
-            b'/' if bytes[at..].starts_with(b"//") => line_end(bytes, at),
-            b'/' if bytes[at..].starts_with(b"/*") => comment_end(bytes, at),
-            b'"' => string_end(bytes, at + 1),
-            b'r' if !follows_word(bytes, at) => raw_string_end(bytes, at).unwrap_or(at),
-            b'\'' => character_end(bytes, at).unwrap_or(at),
-            _ => at,
-        };
-        for byte in &mut out[at..end.min(bytes.len())] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-        at = end.max(at + 1);
+    let mut out = blank(text);
+    match text.parse() {
+        Ok(tokens) => copy(tokens, text, &mut out),
+        Err(_) => out = text.into(),
     }
     String::from_utf8_lossy(&out).into_owned()
+}
+
+fn copy(tokens: TokenStream, text: &str, out: &mut [u8]) {
+    for token in tokens {
+        let mut copy_span = |span: Span| {
+            let token = &text[span.byte_range()];
+            // A comment of documentation is an attribute to the compiler.
+            if !token.starts_with("//") && !token.starts_with("/*") {
+                out[span.byte_range()].copy_from_slice(token.as_bytes());
+            }
+        };
+        match token {
+            TokenTree::Group(group) => {
+                copy_span(group.span_open());
+                copy_span(group.span_close());
+                copy(group.stream(), text, out);
+            }
+            TokenTree::Ident(ident) => copy_span(ident.span()),
+            TokenTree::Punct(punct) => copy_span(punct.span()),
+            TokenTree::Literal(literal) => {
+                if literal
+                    .to_string()
+                    .starts_with(|first: char| first.is_ascii_digit())
+                {
+                    copy_span(literal.span());
+                }
+            }
+        }
+    }
 }
 
 /// Splits code into what is compiled always, and what only tests see, each with the other blanked
@@ -104,90 +122,6 @@ pub(super) fn line_of(text: &str, at: usize) -> usize {
 
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-fn follows_word(bytes: &[u8], at: usize) -> bool {
-    // `br"…"` and `cr"…"` are raw strings too, any other letter before makes it part of a name.
-    let mut at = at;
-    if at > 0 && matches!(bytes[at - 1], b'b' | b'c') {
-        at -= 1;
-    }
-    at > 0 && is_word(bytes[at - 1])
-}
-
-fn line_end(bytes: &[u8], at: usize) -> usize {
-    bytes[at..]
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .map_or(bytes.len(), |len| at + len)
-}
-
-fn comment_end(bytes: &[u8], start: usize) -> usize {
-    let mut depth = 0;
-    let mut at = start;
-    while at < bytes.len() {
-        if bytes[at..].starts_with(b"/*") {
-            depth += 1;
-            at += 2;
-        } else if bytes[at..].starts_with(b"*/") {
-            depth -= 1;
-            at += 2;
-            if depth == 0 {
-                break;
-            }
-        } else {
-            at += 1;
-        }
-    }
-    at
-}
-
-fn string_end(bytes: &[u8], start: usize) -> usize {
-    let mut at = start;
-    while at < bytes.len() && bytes[at] != b'"' {
-        at += if bytes[at] == b'\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-fn raw_string_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let hashes = bytes[start + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
-    let open = start + 1 + hashes;
-    if bytes.get(open) != Some(&b'"') {
-        return None;
-    }
-    let close = [b"\"".as_slice(), &b"#".repeat(hashes)].concat();
-    let inside = &bytes[open + 1..];
-    let len = inside
-        .windows(close.len())
-        .position(|window| window == close.as_slice())?;
-    Some(open + 1 + len + close.len())
-}
-
-/// `'a'`, `'\n'`, `'\u{1f}'`; a lifetime has no closing quote near.
-fn character_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let inside = start + 1;
-    let close = if bytes.get(inside) == Some(&b'\\') {
-        inside
-            + 2
-            + bytes
-                .get(inside + 2..)?
-                .iter()
-                .position(|byte| *byte == b'\'')?
-    } else {
-        // One character is at most four bytes long.
-        let len = std::str::from_utf8(&bytes[inside..(inside + 4).min(bytes.len())])
-            .map_or_else(|error| error.valid_up_to(), str::len);
-        let first = std::str::from_utf8(&bytes[inside..inside + len])
-            .ok()?
-            .chars()
-            .next()?;
-        inside + first.len_utf8()
-    };
-    (bytes.get(close) == Some(&b'\'')).then_some(close + 1)
 }
 
 /// From an attribute to the end of the item under it.
