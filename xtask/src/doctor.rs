@@ -1,7 +1,7 @@
 //! Tells what is there and what is missing, and changes nothing.
 
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use edge_testbed::{hugepages, paths::PYTHON, privileges, process};
@@ -23,12 +23,34 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(what: &'static str, good: bool, found: String, fix: String) -> Self {
+    fn new(
+        what: &'static str,
+        good: bool,
+        found: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         Self {
             what,
-            found,
-            fix: (!good).then_some(fix),
+            found: found.into(),
+            fix: (!good).then(|| fix.into()),
         }
+    }
+
+    fn path(
+        what: &'static str,
+        path: Option<PathBuf>,
+        missing: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
+        let good = path.is_some();
+        let found = path.map_or_else(|| missing.into(), |path| path.display().to_string());
+        Self::new(what, good, found, fix)
+    }
+
+    /// What a kernel has if it was built with it.
+    fn kernel_file(what: &'static str, path: &str, fix: &str) -> Self {
+        let found = Some(PathBuf::from(path)).filter(|path| path.exists());
+        Self::path(what, found, format!("no {path}"), fix)
     }
 }
 
@@ -60,7 +82,7 @@ fn kernel() -> Result<Finding> {
     Ok(Finding::new(
         "kernel",
         version(release) >= Some(KERNEL_MIN),
-        release.to_owned(),
+        release,
         format!("run Linux {major}.{minor} or later"),
     ))
 }
@@ -78,107 +100,73 @@ fn build_tools() -> Result<Vec<Finding>> {
         .map(toolchain::Compiler::describe)
         .collect();
     let list = if list.is_empty() {
-        String::from("none")
+        "none".into()
     } else {
         list.join("; ")
     };
-    let compiler = Finding::new(
-        "compiler that can build core for BPF",
-        !compilers.is_empty(),
-        list,
-        setup::apt_line(DEBIAN_COMPILER),
-    );
-    let llvm = state.pair.as_ref().map(|(_, llvm)| llvm);
-    let llvm = Finding::new(
-        "LLVM for bpf-linker, not older than the compiler's",
-        llvm.is_some(),
-        llvm.map_or_else(|| "none".into(), |llvm| llvm.prefix.display().to_string()),
-        setup::apt_line(DEBIAN_LINKER),
-    );
-    let found = state
-        .linker
-        .as_ref()
-        .map(|linker| linker.display().to_string());
-    let linker = Finding::new(
-        "bpf-linker",
-        found.is_some(),
-        found.unwrap_or_else(|| format!("{BPF_LINKER} is not built")),
-        String::from("cargo xtask setup"),
-    );
-    let clippy = state
-        .pair
-        .as_ref()
-        .and_then(|(compiler, _)| compiler.clippy_driver());
-    let clippy = clippy.map_or_else(
-        || String::from("not there: `check` then builds the program with warnings denied"),
-        |path| path.display().to_string(),
-    );
-    // Not needed: `check` has another way.
-    let clippy = Finding::new("linter for the XDP program", true, clippy, String::new());
-    Ok(vec![compiler, llvm, linker, clippy])
+    let (compiler, llvm) = state.pair.unzip();
+    let clippy = compiler.and_then(|compiler| compiler.clippy_driver());
+    let no_clippy = "not there: `check` then builds the program with warnings denied";
+    Ok(vec![
+        Finding::new(
+            "compiler that can build core for BPF",
+            !compilers.is_empty(),
+            list,
+            setup::apt_line(DEBIAN_COMPILER),
+        ),
+        Finding::path(
+            "LLVM for bpf-linker, not older than the compiler's",
+            llvm.map(|llvm| llvm.prefix),
+            "none",
+            setup::apt_line(DEBIAN_LINKER),
+        ),
+        Finding::path(
+            "bpf-linker",
+            state.linker,
+            format!("{BPF_LINKER} is not built"),
+            "cargo xtask setup",
+        ),
+        // Not needed: `check` has another way.
+        Finding {
+            fix: None,
+            ..Finding::path("linter for the XDP program", clippy, no_clippy, "")
+        },
+    ])
 }
 
 fn run_tools() -> Vec<Finding> {
     let find = |(package, program, purpose): &(&'static str, &'static str, &'static str)| {
-        let path = process::find(program);
-        Finding::new(
-            program,
-            path.is_some(),
-            path.map_or_else(
-                || format!("not found; it {purpose}"),
-                |path| path.display().to_string(),
-            ),
-            setup::apt_line(&[package]),
-        )
+        let missing = format!("not found; it {purpose}");
+        let fix = setup::apt_line(&[package]);
+        Finding::path(program, process::find(program), missing, fix)
     };
     let (package, module) = PYTHON_MODULE;
     let there = setup::python_module();
-    let module = Finding::new(
-        package,
-        there,
-        format!("{PYTHON} imports {module}: {there}"),
-        setup::apt_line(&[package]),
-    );
+    let found = format!("{PYTHON} imports {module}: {there}");
+    let module = Finding::new(package, there, found, setup::apt_line(&[package]));
     TOOLS.iter().map(find).chain([module]).collect()
 }
 
 fn root() -> Finding {
-    let user = if privileges::is_root() {
-        "root"
-    } else {
-        "not root"
-    };
-    Finding::new(
-        "rights",
-        privileges::is_root(),
-        format!("{user} (demo, test and run need root)"),
-        privileges::as_root(),
-    )
+    let root = privileges::is_root();
+    let user = if root { "root" } else { "not root" };
+    let found = format!("{user} (demo, test and run need root)");
+    Finding::new("rights", root, found, privileges::as_root())
 }
 
 fn bpf() -> Finding {
-    let types = Path::new("/sys/kernel/btf/vmlinux").exists();
-    Finding::new(
+    Finding::kernel_file(
         "BPF with type information",
-        types,
-        String::from(if types {
-            "/sys/kernel/btf/vmlinux"
-        } else {
-            "no /sys/kernel/btf/vmlinux"
-        }),
-        String::from(
-            "run a kernel with CONFIG_BPF_SYSCALL, CONFIG_XDP_SOCKETS, CONFIG_DEBUG_INFO_BTF",
-        ),
+        "/sys/kernel/btf/vmlinux",
+        "run a kernel with CONFIG_BPF_SYSCALL, CONFIG_XDP_SOCKETS, CONFIG_DEBUG_INFO_BTF",
     )
 }
 
 fn namespaces() -> Finding {
-    let there = Path::new("/proc/self/ns/net").exists();
-    Finding::new(
+    Finding::kernel_file(
         "network namespaces",
-        there,
-        String::from(if there { "supported" } else { "not supported" }),
-        String::from("run a kernel with CONFIG_NET_NS and CONFIG_VETH"),
+        "/proc/self/ns/net",
+        "run a kernel with CONFIG_NET_NS and CONFIG_VETH",
     )
 }
 
@@ -189,8 +177,8 @@ fn io_uring() -> Finding {
     Finding::new(
         "io_uring",
         !off,
-        String::from(if off { "switched off" } else { "allowed" }),
-        String::from("sysctl -w kernel.io_uring_disabled=0"),
+        if off { "switched off" } else { "allowed" },
+        "sysctl -w kernel.io_uring_disabled=0",
     )
 }
 
@@ -207,7 +195,7 @@ fn memory() -> Result<Finding> {
             memory.free,
             memory.available_bytes >> 20
         ),
-        String::from("free some memory; the kernel needs CONFIG_HUGETLBFS"),
+        "free some memory; the kernel needs CONFIG_HUGETLBFS",
     ))
 }
 

@@ -2,21 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use edge_testbed::paths::RECORDS;
+use edge_testbed::process;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// What runs have changed and not put back yet.
-const RECORDS: &str = "/run/sealedge-xtask";
 /// Between two lines of a benchmark. It makes 1 GiB of content without a word.
 const LINE_TIME_MAX: Duration = Duration::from_mins(1);
 /// A flood that has begun goes on without a word for longer than this.
@@ -70,15 +68,9 @@ impl Bench {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            let mut lines = stderr.lines().map_while(Result::ok);
-            lines.all(|line| sender.send(line).is_ok())
-        });
         Self {
+            lines: process::line_by_line(child.stderr.take()),
             child,
-            lines,
             said: String::new(),
             folder,
         }

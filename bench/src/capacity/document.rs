@@ -104,7 +104,7 @@ fn run(pair: u32, step: &Step) -> Run {
         bytes: step.bytes,
         offered: Some(step.rate),
         loss: Some(step.tally.loss()),
-        latency: Some(step.tally.latencies_ns.clone()),
+        latency: Some(step.tally.latencies_ns.0.clone()),
         verified: step.tally.verified,
         wrong: step.tally.wrong,
     }

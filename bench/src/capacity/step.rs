@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use edge_testbed::cpu::CpuTime;
+use edge_testbed::pace::Pace;
 
 use super::own;
 use crate::load::Meter;
 use crate::load::bulk::Bulk;
 use crate::load::catalogue::Chunk;
 use crate::load::mix::{Mix, Picker};
-use crate::load::pace::Pace;
 use crate::load::tally::Tally;
 use crate::report::figure::float;
 

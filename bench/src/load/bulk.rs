@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, DataHeader, Geometry, Kind, opening};
+use edge_testbed::pace::{Pace, Schedule};
 use edge_user::client::handshake::Session;
 use edge_user::clock;
 use edge_user::object::tree::id_of;
@@ -14,7 +15,6 @@ use edge_user::object::tree::id_of;
 use super::catalogue::Chunk;
 use super::lane::{self, Inbox, Lane};
 use super::mix::Picker;
-use super::pace::{Pace, Schedule};
 use super::tally::Tally;
 use crate::ceiling::{GROUP, GROUP_CHUNKS};
 

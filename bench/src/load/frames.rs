@@ -12,6 +12,7 @@ use edge_ebpf::wire::{
     ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
     Hello, SEGMENT_BYTES_DEFAULT, WELCOME_HEADER_BYTES, Welcome,
 };
+use edge_testbed::pace::{Pace, Schedule};
 use edge_user::client::handshake::HELLO_BYTES_DEFAULT;
 use edge_user::clock;
 use edge_user::limits::BATCH;
@@ -24,7 +25,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::bulk::VERIFIED_ONE_IN;
 use super::catalogue::Chunk;
 use super::mix::Picker;
-use super::pace::{Pace, Schedule};
 use super::tally::Tally;
 use crate::memory::memory;
 use crate::program::{Action, Program, Rule};

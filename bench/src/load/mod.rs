@@ -4,8 +4,6 @@
 pub mod catalogue;
 /// Which chunk comes next.
 pub mod mix;
-/// How requests are spread over time.
-pub mod pace;
 /// One client.
 pub mod lane;
 /// Whole chunks, by sockets.
@@ -26,6 +24,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_ebpf::frame::{Address, Endpoint};
 use edge_testbed::cpu::CpuTime;
+use edge_testbed::pace::Pace;
 use edge_user::clock;
 use serde_json::Value;
 
@@ -33,7 +32,6 @@ use self::bulk::Bulk;
 use self::catalogue::Chunk;
 use self::frames::{Answers, Frames, Nuisance, Way};
 use self::mix::{Mix, Picker};
-use self::pace::Pace;
 use self::tally::Tally;
 use crate::ceiling::GROUP_CHUNKS;
 use crate::output;

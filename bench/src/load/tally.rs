@@ -11,7 +11,7 @@ use crate::report::latency;
 
 const LATE_AFTER: Duration = Duration::from_millis(1);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tally {
     /// Payload that came in and was wanted.
     pub bytes: u64,
@@ -35,28 +35,16 @@ pub struct Tally {
     pub strange: u64,
     /// Time of one that looks again and again, in which there was nothing to be done.
     pub idle: Duration,
-    pub latencies_ns: Histogram<u64>,
+    pub latencies_ns: Latencies,
 }
 
-impl Default for Tally {
+/// Nanoseconds.
+#[derive(Debug)]
+pub struct Latencies(pub Histogram<u64>);
+
+impl Default for Latencies {
     fn default() -> Self {
-        Self {
-            bytes: 0,
-            datagrams: 0,
-            requests: 0,
-            repeats: 0,
-            segments: 0,
-            overdue: 0,
-            late: 0,
-            unasked: 0,
-            chunks: 0,
-            verified: 0,
-            wrong: 0,
-            refused: 0,
-            strange: 0,
-            idle: Duration::ZERO,
-            latencies_ns: latency::empty(),
-        }
+        Self(latency::empty())
     }
 }
 
@@ -64,9 +52,8 @@ impl Tally {
     pub fn latency(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         // One that clamps would clamp to the two nanoseconds that an empty histogram can hold.
-        self.latencies_ns
-            .record(nanoseconds)
-            .expect("the histogram grows");
+        let recorded = self.latencies_ns.0.record(nanoseconds);
+        recorded.expect("the histogram grows");
     }
 
     /// One that left after its time; a little is the clock's and the scheduler's.
@@ -96,11 +83,11 @@ impl Tally {
         self.refused += other.refused;
         self.strange += other.strange;
         self.idle += other.idle;
-        self.latencies_ns += &other.latencies_ns;
+        self.latencies_ns.0 += &other.latencies_ns.0;
     }
 
     pub fn percentile_ns(&self, percentile: f64) -> u64 {
-        self.latencies_ns.value_at_percentile(percentile)
+        self.latencies_ns.0.value_at_percentile(percentile)
     }
 
     /// As `edge-bench assemble` takes it, with the histogram in the usual interchange form.
@@ -120,7 +107,7 @@ impl Tally {
             "refused": self.refused,
             "strange": self.strange,
             "idle_seconds": self.idle.as_secs_f64(),
-            "latency": latency::encode(&self.latencies_ns)?,
+            "latency": latency::encode(&self.latencies_ns.0)?,
             "latency_ns": {
                 "p50": self.percentile_ns(50.0),
                 "p99": self.percentile_ns(99.0),

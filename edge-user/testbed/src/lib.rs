@@ -36,6 +36,8 @@ pub mod privileges;
 pub mod stop;
 /// Waiting.
 pub mod clock;
+/// How requests are spread over time.
+pub mod pace;
 /// Processor time.
 pub mod cpu;
 /// Where things are.

@@ -1,7 +1,5 @@
 //! Measures the edge beside its ceilings and its peers, in one run, on a bed of its own.
 
-/// The micro-benchmarks.
-mod micro;
 /// The link, and who pays for its packets.
 mod testbed;
 /// Processor time.
@@ -10,12 +8,8 @@ mod cpu;
 mod client;
 /// Load.
 mod generators;
-/// The least a server can do.
-mod ceilings;
 /// What is measured beside the edge.
 mod peers;
-/// What the machine is.
-mod host;
 /// The rows.
 mod rows;
 
@@ -90,7 +84,7 @@ const FULL: Plan = Plan {
 
 pub(crate) fn bench(options: &Bench) -> Result<()> {
     if options.micro {
-        return micro::micro();
+        return process::run(build::workspace_cargo("bench").args(["--package", "edge-bench"]));
     }
     if options.instructions {
         return instructions::instructions(options.accept);
@@ -147,7 +141,7 @@ fn measure(
     }
     Ok(json!({
         "schema": 1,
-        "host": host::facts(&testbed)?,
+        "host": host_facts(&testbed)?,
         "commit": build::commit(),
         "started": testbed.started,
         "quick": options.quick,
@@ -155,6 +149,23 @@ fn measure(
         "sender": options.sender,
         "rows": rows.into_iter().map(Growing::finish).collect::<Vec<_>>(),
     }))
+}
+
+/// What the machine is, as far as figures depend on it.
+fn host_facts(testbed: &Testbed<'_>) -> Result<Value> {
+    let edge = &testbed.bed.edge;
+    // Offloads are those that the measured packets meet: without a program on the reader's end.
+    testbed.pass(false)?;
+    let mut host = edge.inside(paths::release("edge-bench"));
+    let told = process::output(host.args(["host", "--interface", edge.link]));
+    testbed.pass(true)?;
+    let mut facts: Value =
+        serde_json::from_str(&told?).context("`edge-bench host` gave no JSON")?;
+    facts["rps"] = json!(format!(
+        "server's end to CPU {}, generator's to CPU {}",
+        testbed.cpus[0], testbed.cpus[1]
+    ));
+    Ok(facts)
 }
 
 /// Puts the runs together, shows the table, and keeps all of it.

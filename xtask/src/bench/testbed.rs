@@ -27,6 +27,8 @@ const OBJECT_BYTES: u64 = 256 << 20;
 const CHUNK_BYTES: u64 = 128 << 10;
 /// Of P8.
 const LARGE_ARENA_BYTES: u64 = 4 << 30;
+/// Bytes of a full segment's datagram.
+const REPLY_BYTES: &str = "1232";
 /// A ceiling's port.
 pub(super) const CEILING_PORT: u16 = 7400;
 
@@ -205,6 +207,25 @@ impl<'a> Testbed<'a> {
     pub(super) fn ceiling(&self, words: &[&str]) -> Result<Daemon> {
         let mut command = self.edge_bench(&self.bed.edge);
         Daemon::start(command.arg("ceiling").args(words))
+    }
+
+    /// Each packet answered with a ready one, by AF_XDP.
+    pub(super) fn reflector(&self) -> Result<Daemon> {
+        self.by_program("reflector", ["--reply-bytes", REPLY_BYTES])
+    }
+
+    /// Each packet sent back, or dropped, in the driver.
+    pub(super) fn driver(&self, action: &str) -> Result<Daemon> {
+        self.by_program("driver", ["--action", action])
+    }
+
+    fn by_program(&self, which: &str, how: [&str; 2]) -> Result<Daemon> {
+        let programs = programs();
+        let programs = programs.to_str().context("a path that is text")?;
+        let port = CEILING_PORT.to_string();
+        let link = self.bed.edge.link;
+        let words = [which, "--interface", link, "--port", &port];
+        self.ceiling(&[&words[..], &how, &["--programs", programs]].concat())
     }
 
     /// How many chunks there are.

@@ -7,41 +7,21 @@ const LOCK: &str = "Cargo.lock";
 /// The source that every lock file of every machine names.
 const DEFAULT_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// What must not occur, in two halves so that this list does not find itself, and what to write.
-const WORDS: &[(&str, &str, &str)] = &[
+/// What must not occur, in two halves so that this list does not find itself.
+const PATHS: [[&str; 2]; 3] = [["/ho", "me/"], ["/Use", "rs/"], ["/ro", "ot/"]];
+const HOSTS: [[&str; 2]; 4] = [
+    ["[regis", "tries"],
+    ["replace", "-with"],
+    ["sparse", "+http"],
+    ["index.crates", ".io"],
+];
+const WORDS: [(&[[&str; 2]], &str); 2] = [
     (
-        "/ho",
-        "me/",
+        &PATHS,
         "a path of one machine: start it at the workspace, or at $HOME",
     ),
     (
-        "/Use",
-        "rs/",
-        "a path of one machine: start it at the workspace, or at $HOME",
-    ),
-    (
-        "/ro",
-        "ot/",
-        "a path of one machine: start it at the workspace, or at $HOME",
-    ),
-    (
-        "[regis",
-        "tries",
-        "which package host is used is each machine's own setting: leave it out",
-    ),
-    (
-        "replace",
-        "-with",
-        "which package host is used is each machine's own setting: leave it out",
-    ),
-    (
-        "sparse",
-        "+http",
-        "which package host is used is each machine's own setting: leave it out",
-    ),
-    (
-        "index.crates",
-        ".io",
+        &HOSTS,
         "which package host is used is each machine's own setting: leave it out",
     ),
 ];
@@ -51,10 +31,11 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
     for file in files {
         for (number, line) in file.text.lines().enumerate() {
             let place = || format!("{}:{}", file.path, number + 1);
-            for (front, back, advice) in WORDS {
-                if line.contains(&[*front, *back].concat()) {
-                    faults.push(Fault::new(place(), *advice));
-                }
+            for (words, advice) in WORDS {
+                let found = words
+                    .iter()
+                    .filter(|halves| line.contains(&halves.concat()));
+                faults.extend(found.map(|_| Fault::new(place(), advice)));
             }
             let source = line
                 .strip_prefix("source = \"")

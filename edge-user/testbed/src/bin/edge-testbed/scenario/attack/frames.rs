@@ -4,7 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use edge_ebpf::frame::{ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 use edge_ebpf::golden::build;
-use edge_ebpf::wire::{Cookie, DATA_HEADER_BYTES, DataHeader, Kind, Welcome, opening};
+use edge_ebpf::wire::{
+    Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Get, HELLO_HEADER_BYTES, Hello, Kind, Nack,
+    NackCode, Welcome, opening,
+};
 use edge_testbed::client::HELLO_BYTES;
 use edge_testbed::packet::{self, Mac};
 use rand::rngs::SmallRng;
@@ -99,6 +102,52 @@ pub(super) fn data(index: u8, last: u8, chunk_bytes: u32, tag: [u8; 8], len: usi
     let mut payload = header.encode().to_vec();
     payload.resize(DATA_HEADER_BYTES + len, 0x55);
     payload
+}
+
+/// DATA of a chunk of this length in full segments of that one, whose lengths lie.
+pub(super) fn lying(last: u8, length: u32, tag: [u8; 8], full: usize) -> Vec<Vec<u8>> {
+    vec![
+        data(0, last, length + 1, tag, full),
+        data(0, last, 0, tag, full),
+        data(0, last, u32::MAX, tag, full),
+        data(0, last.wrapping_add(1), length, tag, full),
+        data(0, 0, length, tag, full),
+        data(last.wrapping_add(1), last, length, tag, full),
+        data(255, 255, length, tag, full),
+        data(0, last, length, tag, 0),
+        data(0, last, length, tag, full - 1),
+        data(0, last, length, tag, full + 1),
+        data(last, last, length, tag, full + 200),
+    ]
+}
+
+/// A refusal of this GET.
+pub(super) fn nack(get: &Get, code: NackCode, retry_ms: u32, echo: [u8; 8]) -> Vec<u8> {
+    let tag = get.id.tag();
+    let nack = Nack {
+        code,
+        retry_ms,
+        tag,
+        echo,
+    };
+    nack.encode().to_vec()
+}
+
+/// A datagram of a reader.
+pub(super) enum Asked {
+    Hello(Hello, usize),
+    Get(Get),
+}
+
+impl Asked {
+    pub(super) fn read(datagram: &[u8]) -> Option<Self> {
+        if is(datagram, Kind::Hello) {
+            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>()?;
+            return Some(Self::Hello(Hello::decode(header).ok()?, datagram.len()));
+        }
+        let get: &[u8; GET_BYTES] = datagram.try_into().ok()?;
+        is(get, Kind::Get).then(|| Get::decode(get).ok().map(Self::Get))?
+    }
 }
 
 /// A WELCOME of this length, said to be of this version.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use edge_ebpf::wire::{
-    ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES,
-    Hello, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
+    ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, Geometry, Get, HELLO_HEADER_BYTES, Kind,
+    NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
 };
 use edge_testbed::clock;
 
 use super::Session;
-use super::frames::{self, data, welcome};
+use super::frames::{Asked, lying, nack, welcome};
 use super::report::{Cost, Fetch, Row};
 use super::tally::Amount;
 use crate::scenario::reader::End;
@@ -62,23 +62,6 @@ pub(super) const ATTACKS: &[MaliciousEdge] = &[
     MaliciousEdge { name: "edge-restart", does: "one segment, then another cookie and segment size", answer: restart, whole: false, within: 5 },
 ];
 
-/// A datagram that came.
-enum Asked {
-    Hello(Hello, usize),
-    Get(Get),
-}
-
-impl Asked {
-    fn read(datagram: &[u8]) -> Option<Self> {
-        if frames::is(datagram, Kind::Hello) {
-            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>()?;
-            return Some(Self::Hello(Hello::decode(header).ok()?, datagram.len()));
-        }
-        let get: &[u8; GET_BYTES] = datagram.try_into().ok()?;
-        frames::is(get, Kind::Get).then(|| Get::decode(get).ok().map(Self::Get))?
-    }
-}
-
 /// What such an edge knows.
 struct Edge<'a> {
     chunks: &'a HashMap<ChunkId, Vec<u8>>,
@@ -120,7 +103,7 @@ impl Edge<'_> {
             return self.greet(asked);
         };
         self.gets += 1;
-        vec![nack(get, code)]
+        vec![nack(get, code, 100, get.cookie.value)]
     }
 
     /// Where a chunk lies in segments of the present size, and its bytes.
@@ -156,16 +139,6 @@ impl Edge<'_> {
             Asked::Get(get) => self.data(get, 53),
         }
     }
-}
-
-fn nack(get: &Get, code: NackCode) -> Vec<u8> {
-    let nack = Nack {
-        code,
-        retry_ms: 100,
-        tag: get.id.tag(),
-        echo: get.cookie.value,
-    };
-    nack.encode().to_vec()
 }
 
 fn greet_only(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
@@ -216,20 +189,13 @@ fn lengths(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
     let Some((geometry, bytes)) = edge.chunk(get) else {
         return Vec::new();
     };
-    let (last, tag) = (geometry.last, get.id.tag());
-    let (length, full) = (
-        u32::try_from(bytes.len()).unwrap_or(1),
-        usize::from(edge.segment_bytes),
-    );
-    vec![
-        data(0, last, length + 1, tag, full),
-        data(0, last, u32::MAX, tag, full),
-        data(0, last, 0, tag, full),
-        data(0, last.wrapping_add(1), length, tag, full),
-        data(255, 255, length, tag, full),
-        data(0, last, length, tag, full - 1),
-        data(0, last, length, tag, 0),
-    ]
+    let length = u32::try_from(bytes.len()).unwrap_or(1);
+    lying(
+        geometry.last,
+        length,
+        get.id.tag(),
+        edge.segment_bytes.into(),
+    )
 }
 
 fn dribble(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
@@ -255,7 +221,7 @@ fn restart(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
         return edge.greet(asked);
     };
     let mut answers = edge.data(get, 1);
-    answers.push(nack(get, NackCode::Cookie));
+    answers.push(nack(get, NackCode::Cookie, 100, get.cookie.value));
     answers
 }
 

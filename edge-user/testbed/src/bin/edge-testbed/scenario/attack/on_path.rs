@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use edge_ebpf::wire::{
-    ChunkId, Cookie, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Hello, Kind, Nack, NackCode,
-    SEGMENT_BYTES_DEFAULT, Welcome,
+    ChunkId, Cookie, Geometry, Get, Kind, NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
 };
 use edge_testbed::{
     client::HELLO_BYTES,
@@ -17,7 +16,7 @@ use edge_testbed::{
 
 use super::Session;
 use super::attacker::{Attacker, nobody};
-use super::frames::{self, FRONT_BYTES, Frame, data, welcome};
+use super::frames::{self, Asked, FRONT_BYTES, Frame, data, lying, welcome};
 use super::report::Row;
 use super::run::{self, Now, Phase};
 use super::victim::Measured;
@@ -67,19 +66,12 @@ type Forged = (SocketAddr, Vec<u8>);
 
 impl Seen<'_> {
     fn get(&self) -> Option<(Get, Geometry, u32)> {
-        let bytes: &[u8; GET_BYTES] = self.payload.try_into().ok()?;
-        if !frames::is(bytes, Kind::Get) {
+        let Some(Asked::Get(get)) = Asked::read(self.payload) else {
             return None;
-        }
-        let get = Get::decode(bytes).ok()?;
+        };
         let chunk_bytes = u32::try_from(self.chunks.get(&get.id)?.len()).ok()?;
         let geometry = Geometry::new(chunk_bytes, SEGMENT_BYTES_DEFAULT)?;
         Some((get, geometry, chunk_bytes))
-    }
-
-    fn hello(&self) -> Option<Hello> {
-        let bytes: &[u8; HELLO_HEADER_BYTES] = self.payload.first_chunk()?;
-        frames::is(bytes, Kind::Hello).then(|| Hello::decode(bytes).ok())?
     }
 
     /// Forgeries of the edge's own address and port.
@@ -129,15 +121,12 @@ fn nack(seen: &Seen<'_>, codes: &[NackCode], retry_ms: u32, echo: Option<[u8; 8]
     let Some((get, ..)) = seen.get() else {
         return Vec::new();
     };
-    seen.as_edge(codes.iter().map(|code| {
-        let nack = Nack {
-            code: *code,
-            retry_ms,
-            tag: get.id.tag(),
-            echo: echo.unwrap_or(get.cookie.value),
-        };
-        nack.encode().to_vec()
-    }))
+    let echo = echo.unwrap_or(get.cookie.value);
+    seen.as_edge(
+        codes
+            .iter()
+            .map(|code| frames::nack(&get, *code, retry_ms, echo)),
+    )
 }
 
 fn nacks(seen: &Seen<'_>) -> Vec<Forged> {
@@ -164,27 +153,18 @@ fn lengths(seen: &Seen<'_>) -> Vec<Forged> {
     let Some((get, geometry, chunk_bytes)) = seen.get() else {
         return Vec::new();
     };
-    let (last, tag) = (geometry.last, get.id.tag());
-    let full = usize::from(SEGMENT_BYTES_DEFAULT);
-    seen.as_edge([
-        data(0, last, chunk_bytes + 1, tag, full),
-        data(0, last, 0, tag, full),
-        data(0, last, u32::MAX, tag, full),
-        data(0, last.wrapping_add(1), chunk_bytes, tag, full),
-        data(0, 0, chunk_bytes, tag, full),
-        data(last.wrapping_add(1), last, chunk_bytes, tag, full),
-        data(255, 255, chunk_bytes, tag, full),
-        data(0, last, chunk_bytes, tag, 0),
-        data(0, last, chunk_bytes, tag, full - 1),
-        data(0, last, chunk_bytes, tag, full + 1),
-        data(last, last, chunk_bytes, tag, full + 200),
-        Vec::new(),
-        vec![0xed],
-    ])
+    let mut forged = lying(
+        geometry.last,
+        chunk_bytes,
+        get.id.tag(),
+        SEGMENT_BYTES_DEFAULT.into(),
+    );
+    forged.extend([Vec::new(), vec![0xed]]);
+    seen.as_edge(forged)
 }
 
 fn welcomes(seen: &Seen<'_>) -> Vec<Forged> {
-    let Some(hello) = seen.hello() else {
+    let Some(Asked::Hello(hello, _)) = Asked::read(seen.payload) else {
         return Vec::new();
     };
     let wild = [

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use edge_testbed::{
     clock,
     daemon::{Counts, Daemon},
+    pace::{Pace, Schedule},
     packet::Mac,
     raw_socket,
 };
@@ -231,11 +232,23 @@ pub(super) fn fight(
 fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64> {
     let mut times = vec![0; flood.frames.len()];
     let mut at = 0;
-    let mut pace = Pace::new(flood.per_second);
+    let pace = (flood.per_second).map_or(Pace::Closed, |rate| Pace::Open(rate.into()));
+    let (batch, gap) = match pace {
+        Pace::Closed => (BATCH, Duration::ZERO),
+        Pace::Open(_) => (BATCH_DUE, LOOK_AGAIN),
+    };
+    // Of this time of attack.
+    let mut schedule = None;
     loop {
         let now = phase.now();
         if now == Now::Attack {
-            for _ in 0..pace.due() {
+            let schedule = schedule.get_or_insert_with(|| Schedule::new(pace, clock::now()));
+            let due = clock::now();
+            for _ in 0..batch {
+                if schedule.next_due(due) > due {
+                    break;
+                }
+                schedule.take();
                 let frame = &mut flood.frames[at];
                 if let Some(vary) = flood.vary {
                     frame.vary(vary, &mut attacker.rng);
@@ -244,9 +257,9 @@ fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Resu
                 at = (at + 1) % flood.frames.len();
             }
         } else {
-            pace.rest();
+            schedule = None;
         }
-        let patience = now.patience().max(pace.patience());
+        let patience = now.patience().max(gap);
         let heard = attacker.socket.wait(patience)?;
         let Attacker { socket, tally, .. } = attacker;
         socket.drain(FRONT_BYTES, |front, length| {
@@ -262,50 +275,6 @@ fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Resu
         attacker.tally.sent(frame, times);
     }
     Ok(sent)
-}
-
-/// How many frames are to be sent when.
-struct Pace {
-    per_second: Option<u32>,
-    /// When this time of attack began, and what it has sent.
-    begun: Option<Instant>,
-    sent: usize,
-}
-
-impl Pace {
-    const fn new(per_second: Option<u32>) -> Self {
-        Self {
-            per_second,
-            begun: None,
-            sent: 0,
-        }
-    }
-
-    fn rest(&mut self) {
-        self.begun = None;
-        self.sent = 0;
-    }
-
-    /// How many to send now.
-    fn due(&mut self) -> usize {
-        let Some(per_second) = self.per_second else {
-            return BATCH;
-        };
-        let passed = self.begun.get_or_insert_with(clock::now).elapsed();
-        let all = passed.as_micros() * u128::from(per_second) / 1_000_000;
-        let all = usize::try_from(all).unwrap_or(usize::MAX);
-        let due = (all - self.sent).min(BATCH_DUE);
-        self.sent += due;
-        due
-    }
-
-    /// How long to wait for the link between two batches.
-    const fn patience(&self) -> Duration {
-        match self.per_second {
-            Some(_) => LOOK_AGAIN,
-            None => Duration::ZERO,
-        }
-    }
 }
 
 /// The reasons that rose, by stage.

@@ -57,7 +57,7 @@ impl Outcome for Report {
                 "the client's address found",
                 self.client_in.iter().map(String::as_str).collect(),
             ),
-            told("the search is blind itself: ciphertext not found", missed),
+            told("ciphertext that the search misses", missed),
             (
                 self.has_all(plain, What::Plaintext),
                 String::from("the search finds all plaintext runs in the files as published"),

@@ -269,26 +269,23 @@ impl<'a> Session<'a> {
 
     /// Waits until `/ready` says no with these words, and returns the line.
     pub(super) fn is_not_ready(&self, words: &str) -> Result<String> {
-        let named = clock::poll(NAMED_WITHIN, || {
-            let answer = self.ready().ok()?;
-            let line = answer.lines().find(|line| line.contains(words))?;
-            answer.starts_with("HTTP/1.1 503 ").then(|| line.to_owned())
-        });
-        named.with_context(|| {
-            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
-            format!("/ready does not say \"{words}\" within 2 s, but: {answer}")
-        })
+        self.ready_says("HTTP/1.1 503 ", words)
     }
 
     /// Waits until `/ready` says yes.
     pub(super) fn is_ready(&self) -> Result<()> {
-        let ready = clock::poll(NAMED_WITHIN, || {
-            let answer = self.ready().ok()?;
-            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        self.ready_says("HTTP/1.1 200 ", "").map(drop)
+    }
+
+    fn ready_says(&self, status: &str, words: &str) -> Result<String> {
+        let mut last = String::new();
+        let said = clock::poll(NAMED_WITHIN, || {
+            last = self.ready().unwrap_or_else(|error| format!("{error:#}"));
+            let line = last.lines().find(|line| line.contains(words))?;
+            last.starts_with(status).then(|| line.to_owned())
         });
-        ready.with_context(|| {
-            let answer = self.ready().unwrap_or_else(|error| format!("{error:#}"));
-            format!("/ready does not say yes within 2 s, but: {answer}")
+        said.with_context(|| {
+            format!("/ready does not say \"{status}{words}\" within 2 s, but: {last}")
         })
     }
 

@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn requests_fall_due_at_the_rate_whatever_was_taken() {
-        let begin = edge_user::clock::now();
+        let begin = crate::clock::now();
         let mut schedule = Schedule::new(Pace::Open(100.0), begin);
         let late = begin + Duration::from_millis(105);
         assert_eq!(schedule.next_due(late), begin);
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_closed_loop_is_never_behind() {
-        let begin = edge_user::clock::now();
+        let begin = crate::clock::now();
         let mut schedule = Schedule::new(Pace::Closed, begin);
         let later = begin + Duration::from_secs(1);
         assert_eq!(schedule.next_due(later), later);
