@@ -32,10 +32,10 @@ FIRST_BYTE, VERSION = 0xED, 1
 HELLO, WELCOME, GET, DATA, NACK = 1, 2, 3, 4, 5
 ABSENT, PENDING, BUSY, COOKIE, ORIGIN, RANGE = 1, 2, 3, 4, 5, 6
 PATIENCE = {PENDING: 30.0, BUSY: 6.0, ORIGIN: 6.0}
-GREETING_WAITS = (0.5, 1.0, 2.0)
-GREETING_WAIT_MOST = 10.0
+HELLO_WAITS = (0.5, 1.0, 2.0)
+HELLO_WAIT_MAX = 10.0
 SILENCE = 3.0
-OUTAGE, OUTAGE_GREETED = 150.0, 10.0
+OUTAGE, OUTAGE_NO_DATA = 150.0, 10.0
 FIRST_WAIT, FIRST_PAUSE, FIRST_SEGMENTS = 1.0, 0.5, 16
 PAUSE_LEAST, PAUSE_MOST = 0.025, 0.4
 COLD_MEMORY = 5.0
@@ -189,7 +189,7 @@ class Chunk:
 
 
 class Edge:
-    """One client of one edge (W: Conduct of a client)."""
+    """One client of one edge (W: Client behaviour)."""
 
     def __init__(self, family, address):
         self.family, self.address = family, address
@@ -206,14 +206,14 @@ class Edge:
         self.cold_until = 0.0
         self.fetch_time = 0.0
         self.refusals = 0
-        self.greet_again = False
+        self.renew = False
         self.broken = False     # the last WELCOME was impossible
         self.refreshed = 0.0    # when DATA of another segment_bytes last had us say HELLO
         self.flowed = False     # DATA came
         self.out_since = None   # since when nothing has come, over all silences
 
     def open_socket(self):
-        """Conduct of a client, 1: a new random port, and nobody heard but this edge."""
+        """Client behaviour, 1: a new random port, connected to this edge."""
         if self.socket:
             self.socket.close()
         self.socket = socket.socket(self.family, socket.SOCK_DGRAM)
@@ -275,7 +275,7 @@ class Edge:
         except Broken:
             if self.broken:
                 raise
-            self.broken, self.welcome, self.greet_again = True, None, True
+            self.broken, self.welcome, self.renew = True, None, True
             return
         if welcome is None:
             return
@@ -301,12 +301,12 @@ class Edge:
             self.receive(until)
         return nonce not in self.unanswered
 
-    def greet(self, new_port):
-        """Conduct of a client, 2: get a cookie, from another port each time there is none."""
+    def handshake(self, new_port):
+        """Client behaviour, 2: get a cookie, from another port for each attempt without one."""
         if new_port:
             self.welcome = None
         renewal = self.welcome is not None
-        waits = list(GREETING_WAITS)
+        waits = list(HELLO_WAITS)
         if renewal and self.rtt is not None:
             waits = [max(wait, self.wait()) for wait in waits]
         began = self.out_since = self.out_since or time.monotonic()
@@ -317,19 +317,19 @@ class Edge:
             if self.hello(length, wait):
                 length = 16 + self.welcome.segment_bytes
                 if length <= self.proved or self.hello(length, wait):
-                    self.greet_again = False
+                    self.renew = False
                     return
                 self.welcome = None
             known = self.segment_bytes is not None and not renewal
             if known and time.monotonic() - began < self.outage():
-                waits.append(min(2 * wait, GREETING_WAIT_MOST))
+                waits.append(min(2 * wait, HELLO_WAIT_MAX))
         if not renewal:
             raise Failure(f"the edge does not answer a HELLO of {length} bytes")
-        self.greet(new_port=True)
+        self.handshake(new_port=True)
 
     def outage(self):
-        """Conduct of a client, 6: how long the edge may be out of reach."""
-        return OUTAGE if self.flowed else OUTAGE_GREETED
+        """Client behaviour, 6: how long the edge may be unreachable."""
+        return OUTAGE if self.flowed else OUTAGE_NO_DATA
 
     def take_data(self, datagram):
         """W: DATA."""
@@ -363,17 +363,17 @@ class Edge:
             self.finish(chunk)
 
     def other_size(self, chunk, datagram, now):
-        """Conduct of a client, 6: would this DATA be right with another segment_bytes?"""
+        """Client behaviour, 6: would this DATA be right with another segment_bytes?"""
         index, last = datagram[2], datagram[3]
         size = len(datagram) - 16
         if index == last:       # what the others left
             size = (chunk.length - size) // last if last else 0
         if (1024 <= size <= 1440 and size != self.segment_bytes and index in chunk.asked
                 and read_data(datagram, chunk.length, size) and now - self.refreshed >= 1):
-            self.refreshed, self.greet_again = now, True
+            self.refreshed, self.renew = now, True
 
     def finish(self, chunk):
-        """Conduct of a client, 7: nothing of a chunk is used before its hash is its id."""
+        """Client behaviour, 7: nothing of a chunk is used before its hash is its id."""
         data = b"".join(chunk.parts[i] for i in range(len(chunk.parts)))
         if hashlib.sha256(data).digest() == chunk.id:
             chunk.data = data
@@ -383,7 +383,7 @@ class Edge:
         if chunk.spoiled == 2:
             raise Failure(f"the edge sent wrong bytes for chunk {chunk.id.hex()} twice")
         chunk.begin()
-        self.greet_again, self.welcome = True, None
+        self.renew, self.welcome = True, None
 
     def take_nack(self, datagram):
         """W: NACK."""
@@ -393,11 +393,11 @@ class Edge:
         if not chunk or not chunk.asked or cookie not in (present, self.previous_cookie):
             return
         if code == COOKIE:
-            if cookie == present and not self.greet_again:
+            if cookie == present and not self.renew:
                 self.refusals += 1
-                self.greet_again = True
+                self.renew = True
                 if self.refusals == REFUSED_COOKIES:
-                    raise Failure("the edge refuses the cookies it gives")
+                    raise Failure("the edge refuses its own cookies")
             return
         if code not in PATIENCE and code not in (ABSENT, RANGE):
             return
@@ -421,11 +421,11 @@ class Edge:
         chunk.due, chunk.not_before = {}, now + wait
 
     def refuse(self, chunk, code):
-        """Conduct of a client, 6: a final NACK is believed when it comes to two sockets."""
+        """Client behaviour, 6: a final NACK is believed when it comes to two sockets."""
         if chunk.refused and chunk.refused[0] == code and chunk.refused[1] is not self.socket:
             raise Failure(self.refusal(chunk, code))
         chunk.refused = code, self.socket
-        self.greet_again, self.welcome = True, None
+        self.renew, self.welcome = True, None
 
     @staticmethod
     def refusal(chunk, code):
@@ -444,14 +444,14 @@ class Edge:
         self.rtt += (sample - self.rtt) / 8
 
     def wait(self):
-        """Conduct of a client, 5: how long an answer may take, without the doublings."""
+        """Client behaviour, 5: how long an answer may take, without the doublings."""
         if self.rtt is None:
             return FIRST_WAIT
         wait = max(self.rtt + max(self.pause_least, 4 * self.deviation), 3 * self.gap)
         return wait if self.arrived >= FIRST_SEGMENTS else max(wait, FIRST_WAIT)
 
     def overdue(self, chunk, asked_at):
-        """Conduct of a client, 5: when a segment that was asked for then counts as lost."""
+        """Client behaviour, 5: when a segment that was asked for then counts as lost."""
         if chunk.heard and chunk.heard >= asked_at:     # the answer has begun
             pause = max((self.rtt or 0) / 4, 4 * (self.deviation or 0), 3 * self.gap,
                         self.pause_least if self.arrived >= FIRST_SEGMENTS else FIRST_PAUSE)
@@ -460,7 +460,7 @@ class Edge:
         return max(chunk.fetched_until, max(asked_at, self.last_data) + wait)
 
     def ask(self, now):
-        """Conduct of a client, 3 to 5: GETs for what is missing, as far as the window allows."""
+        """Client behaviour, 3 to 5: GETs for what is missing, as far as the window allows."""
         chunks = self.chunks.values()
         owed = sum(len(chunk.due) for chunk in chunks)
         on_path = sum(len(chunk.due) for chunk in chunks if now >= chunk.fetched_until)
@@ -483,7 +483,7 @@ class Edge:
             room -= len(missing)
 
     def expire(self, now):
-        """Conduct of a client, 5: what is overdue is lost, and loss makes the window shrink."""
+        """Client behaviour, 5: what is overdue is lost, and loss makes the window shrink."""
         for chunk in self.chunks.values():
             lost = [i for i, (asked_at, _) in chunk.due.items()
                     if now >= self.overdue(chunk, asked_at)]
@@ -495,16 +495,16 @@ class Edge:
                 del chunk.due[i]
 
     def turn(self):
-        """One round: greet if that is needed, give up what is overdue, ask, listen."""
+        """One round: handshake if needed, expire requests, send GETs, receive."""
         now = time.monotonic()
         waiting = [chunk.since for chunk in self.chunks.values() if chunk.since]
         if waiting and now - max(waiting) >= max(SILENCE, self.wait()):
             self.out_since = self.out_since or max(waiting)
             if now - self.out_since >= self.outage():
                 raise Failure("the edge has fallen silent")
-            self.greet(new_port=True)
-        elif self.welcome is None or self.greet_again or now >= self.renew_at:
-            self.greet(new_port=self.welcome is None)
+            self.handshake(new_port=True)
+        elif self.welcome is None or self.renew or now >= self.renew_at:
+            self.handshake(new_port=self.welcome is None)
         now = time.monotonic()
         self.expire(now)
         self.ask(now)
