@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_gets_chunks_sequencer_whatever_order_they_come_in() {
+    fn a_stream_gets_the_chunks_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("fifo");
         mkfifoat(CWD, &place, Mode::RUSR | Mode::WUSR).unwrap();

@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_run_counts_the_chunks_it_leaves_and_says_that_it_cannot_be_resumed() {
+    fn a_failed_run_reports_the_chunks_it_leaves_and_that_it_cannot_be_resumed() {
         let folder = tempfile::tempdir().unwrap();
         let store = open_origin(folder.path().to_str().unwrap()).unwrap();
         let stop = AtomicBool::new(false);

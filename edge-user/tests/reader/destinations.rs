@@ -10,7 +10,7 @@ use std::thread;
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::geteuid;
 
-use crate::edge::Manners;
+use crate::edge::Faults;
 use crate::object::plaintext;
 use crate::program::{Place, refusal, until_it_listens};
 use crate::sockets::Serving;
@@ -26,10 +26,10 @@ struct Sealed {
 }
 
 impl Sealed {
-    fn new(manners: Manners) -> Self {
+    fn new(faults: Faults) -> Self {
         let place = Place::new(SIZE);
         place.seal();
-        let serving = place.serve(manners);
+        let serving = place.serve(faults);
         Self { place, serving }
     }
 
@@ -103,7 +103,7 @@ fn killed(mut child: Child) {
 
 #[test]
 fn standard_output_gets_the_object_and_nothing_else_and_no_file_is_made() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     for name in ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
         let output = sealed.get(&[], name).output().unwrap();
         succeeded(&output);
@@ -120,7 +120,7 @@ fn standard_output_gets_the_object_and_nothing_else_and_no_file_is_made() {
 
 #[test]
 fn what_is_appended_to_keeps_what_was_there() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let all = sealed.path().join("all");
     for name in ["-", "/dev/stdout"] {
         fs::write(&all, "before").unwrap();
@@ -141,7 +141,7 @@ fn what_is_appended_to_keeps_what_was_there() {
 
 #[test]
 fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let fifo = sealed.path().join("fifo");
     mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
     let reader = thread::spawn({
@@ -164,7 +164,7 @@ fn pipes_and_devices_are_written_to_and_stay_what_they_are() {
 
 #[test]
 fn a_reader_that_closed_standard_output_ends_a_get_without_a_word_and_not_with_0() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let output = sealed.get(&[], "-").stdout(writer).output().unwrap();
@@ -174,7 +174,7 @@ fn a_reader_that_closed_standard_output_ends_a_get_without_a_word_and_not_with_0
 
 #[test]
 fn a_place_that_takes_no_file_is_refused_before_anything_is_fetched() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     symlink("nothing", sealed.path().join("dangling")).unwrap();
     symlink("loop", sealed.path().join("loop")).unwrap();
     fs::create_dir(sealed.path().join("folder")).unwrap();
@@ -228,7 +228,7 @@ impl Drop for Protected {
 
 #[test]
 fn a_link_is_followed_where_the_kernel_follows_it() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let (shared, own) = (sealed.path().join("shared"), sealed.path().join("own"));
     fs::create_dir(&shared).unwrap();
     fs::write(&own, "own").unwrap();
@@ -263,7 +263,7 @@ fn a_link_is_followed_where_the_kernel_follows_it() {
 
 #[test]
 fn a_replaced_file_keeps_its_owner_and_mode_and_a_new_one_gets_what_the_umask_leaves() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let out = sealed.path().join("out");
     let with_umask = r#"umask 027; exec "$@""#;
     let output = sealed.get(&["sh", "-c", with_umask, "sh"], "out").output();
@@ -288,7 +288,7 @@ fn a_file_that_nothing_can_be_renamed_over_is_copied_into() {
     if !geteuid().is_root() {
         return;
     }
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     fs::write(sealed.path().join("mounted"), "longer".repeat(SIZE)).unwrap();
     fs::write(sealed.path().join("on"), "").unwrap();
     let mount = r#"mount --bind mounted on && exec "$@""#;
@@ -322,10 +322,10 @@ fn a_file_that_nothing_can_be_renamed_over_is_copied_into() {
 }
 
 #[test]
-fn a_killed_command_leaves_nothing_and_nobody_else_reads_what_is_not_whole() {
-    let sealed = Sealed::new(Manners {
-        deaf_gets: u32::MAX,
-        ..Manners::default()
+fn a_killed_command_leaves_nothing_and_an_incomplete_file_is_private() {
+    let sealed = Sealed::new(Faults {
+        dropped_gets: u32::MAX,
+        ..Faults::default()
     });
     let child = sealed.get(&[], "out").spawn().unwrap();
     until_it_listens(&child);
@@ -367,7 +367,7 @@ fn a_killed_command_leaves_nothing_and_nobody_else_reads_what_is_not_whole() {
 
 #[test]
 fn a_limit_for_files_ends_a_get_with_a_line_and_leaves_nothing() {
-    let sealed = Sealed::new(Manners::default());
+    let sealed = Sealed::new(Faults::default());
     let output = sealed.get(&["prlimit", "--fsize=300000"], "out").output();
     let stderr = refusal(&output.unwrap(), 1);
     assert!(stderr.contains("File too large"), "{stderr}");

@@ -1,4 +1,4 @@
-//! An edge that can be told to misbehave. Pure: a datagram goes in, its answers come out.
+//! An edge with configurable faults. Pure: a datagram in, its replies out.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use edge_ebpf::wire::{
 };
 use sha2::{Digest, Sha256};
 
-/// What this edge does to its clients. The default is a good edge.
-pub(crate) struct Manners {
+/// By default, a correct edge.
+pub(crate) struct Faults {
     pub(crate) segment_bytes: u16,
     pub(crate) max_burst: u8,
     pub(crate) lifetime_seconds: u16,
     /// Version in its WELCOME; anything but 1 comes without a cookie.
     pub(crate) version: u8,
     /// HELLOs that go unanswered, counted down.
-    pub(crate) deaf_hellos: u32,
+    pub(crate) dropped_hellos: u32,
     /// Nothing is answered any more after this many GETs.
     pub(crate) dies_after: u64,
     /// GETs that go unanswered, counted down.
-    pub(crate) deaf_gets: u32,
+    pub(crate) dropped_gets: u32,
     /// GETs that are refused with this code, counted down.
     pub(crate) refusals: u32,
     pub(crate) refusal: NackCode,
@@ -38,21 +38,21 @@ pub(crate) struct Manners {
     /// Cookies older than this many GETs are refused.
     pub(crate) cookie_gets: u32,
     /// Every WELCOME states another segment size; a GET gets one segment, and its cookie is refused.
-    pub(crate) restless: bool,
+    pub(crate) unstable: bool,
     /// How long the first GET for a chunk waits for the origin.
     pub(crate) fill: Duration,
 }
 
-impl Default for Manners {
+impl Default for Faults {
     fn default() -> Self {
         Self {
             segment_bytes: 1216,
             max_burst: 53,
             lifetime_seconds: 240,
             version: 1,
-            deaf_hellos: 0,
+            dropped_hellos: 0,
             dies_after: u64::MAX,
-            deaf_gets: 0,
+            dropped_gets: 0,
             refusals: 0,
             refusal: NackCode::Pending,
             retry_ms: 50,
@@ -61,14 +61,14 @@ impl Default for Manners {
             forges: false,
             forges_nacks: false,
             cookie_gets: u32::MAX,
-            restless: false,
+            unstable: false,
             fill: Duration::ZERO,
         }
     }
 }
 
 pub(crate) struct Edge {
-    pub(crate) manners: Manners,
+    pub(crate) faults: Faults,
     chunks: HashMap<ChunkId, Vec<u8>>,
     /// Cookies are as good as their number.
     epoch: u32,
@@ -85,9 +85,9 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    pub(crate) fn new(chunks: HashMap<ChunkId, Vec<u8>>, manners: Manners) -> Self {
+    pub(crate) fn new(chunks: HashMap<ChunkId, Vec<u8>>, faults: Faults) -> Self {
         Self {
-            manners,
+            faults,
             chunks,
             epoch: 1,
             gets_with_cookie: 0,
@@ -109,7 +109,7 @@ impl Edge {
     }
 
     pub(crate) fn answer(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
-        if self.gets > self.manners.dies_after {
+        if self.gets > self.faults.dies_after {
             return Vec::new();
         }
         if datagram[..2] == opening(Kind::Hello) {
@@ -126,7 +126,7 @@ impl Edge {
     }
 
     fn answer_hello(&mut self, port: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
-        let manners = &mut self.manners;
+        let faults = &mut self.faults;
         self.hellos.push(datagram.len());
         self.ports.insert(port);
         assert!(
@@ -136,22 +136,22 @@ impl Edge {
         if !(HELLO_BYTES_MIN..=HELLO_BYTES_MAX).contains(&datagram.len()) {
             return Vec::new();
         }
-        if manners.deaf_hellos > 0 {
-            manners.deaf_hellos -= 1;
+        if faults.dropped_hellos > 0 {
+            faults.dropped_hellos -= 1;
             return Vec::new();
         }
         let hello = Hello::decode(datagram.first_chunk().unwrap()).unwrap();
         self.epoch += 1;
         self.gets_with_cookie = 0;
-        if manners.restless {
-            manners.segment_bytes ^= 1;
+        if faults.unstable {
+            faults.segment_bytes ^= 1;
         }
         let welcome = Welcome {
-            segment_bytes: manners.segment_bytes,
-            max_burst: manners.max_burst,
-            lifetime_seconds: manners.lifetime_seconds,
+            segment_bytes: faults.segment_bytes,
+            max_burst: faults.max_burst,
+            lifetime_seconds: faults.lifetime_seconds,
             nonce: hello.nonce,
-            cookie: if manners.version == 1 {
+            cookie: if faults.version == 1 {
                 Self::cookie(port, self.epoch)
             } else {
                 Cookie::default()
@@ -159,7 +159,7 @@ impl Edge {
         };
         let mut out = vec![0; datagram.len()];
         out[..WELCOME_HEADER_BYTES].copy_from_slice(&welcome.encode());
-        out[1] = manners.version << 4 | Kind::Welcome as u8;
+        out[1] = faults.version << 4 | Kind::Welcome as u8;
         vec![out]
     }
 
@@ -176,7 +176,7 @@ impl Edge {
     fn answer_get(&mut self, port: u16, get: &Get) -> Vec<Vec<u8>> {
         self.gets += 1;
         assert_ne!(get.want, 0, "a GET asks for something");
-        let manners = &mut self.manners;
+        let faults = &mut self.faults;
         let nack = |code, retry_ms| {
             let nack = Nack {
                 code,
@@ -187,30 +187,30 @@ impl Edge {
             vec![nack.encode().to_vec()]
         };
         let gets = self.gets;
-        let due = manners.restarts.iter().position(|(at, _)| *at == gets);
-        if let Some((_, segment_bytes)) = due.map(|due| manners.restarts.remove(due)) {
-            manners.segment_bytes = segment_bytes;
+        let due = faults.restarts.iter().position(|(at, _)| *at == gets);
+        if let Some((_, segment_bytes)) = due.map(|due| faults.restarts.remove(due)) {
+            faults.segment_bytes = segment_bytes;
             return Vec::new();
         }
         self.gets_with_cookie += 1;
         if get.cookie.epoch > self.epoch
             || get.cookie != Self::cookie(port, get.cookie.epoch)
-            || self.gets_with_cookie > manners.cookie_gets
+            || self.gets_with_cookie > faults.cookie_gets
         {
             return nack(NackCode::Cookie, 0);
         }
-        if manners.deaf_gets > 0 {
-            manners.deaf_gets -= 1;
+        if faults.dropped_gets > 0 {
+            faults.dropped_gets -= 1;
             return Vec::new();
         }
-        if manners.refusals > 0 {
-            manners.refusals -= 1;
-            return nack(manners.refusal, manners.retry_ms);
+        if faults.refusals > 0 {
+            faults.refusals -= 1;
+            return nack(faults.refusal, faults.retry_ms);
         }
         if !self.chunks.contains_key(&get.id) {
             return nack(NackCode::Absent, 0);
         }
-        if manners.fill > Duration::ZERO && !self.filled.contains(&get.id) {
+        if faults.fill > Duration::ZERO && !self.filled.contains(&get.id) {
             if !self.filling.contains_key(&get.id) {
                 self.began.push(get.id);
             }
@@ -218,7 +218,7 @@ impl Edge {
             self.filling.entry(get.id).or_default().insert(port, *get);
             return nack(NackCode::Pending, 250);
         }
-        if manners.restless {
+        if faults.unstable {
             let mut out = self.data(get);
             out.truncate(1);
             out.extend(nack(NackCode::Cookie, 0));
@@ -228,16 +228,16 @@ impl Edge {
     }
 
     fn data(&mut self, get: &Get) -> Vec<Vec<u8>> {
-        let manners = &mut self.manners;
+        let faults = &mut self.faults;
         let mut bytes = self.chunks[&get.id].clone();
-        if let Some(times) = manners.altered.get_mut(&get.id).filter(|times| **times > 0)
+        if let Some(times) = faults.altered.get_mut(&get.id).filter(|times| **times > 0)
             && get.want & 1 == 1
         {
             *times -= 1;
             bytes[0] ^= 1;
         }
         let mut out = Vec::new();
-        if manners.forges_nacks {
+        if faults.forges_nacks {
             for code in [
                 NackCode::Absent,
                 NackCode::Range,
@@ -254,9 +254,9 @@ impl Edge {
             }
         }
         let chunk_bytes = u32::try_from(bytes.len()).unwrap();
-        let geometry = Geometry::new(chunk_bytes, manners.segment_bytes).unwrap();
+        let geometry = Geometry::new(chunk_bytes, faults.segment_bytes).unwrap();
         let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
-        for index in wanted.take(manners.max_burst.into()) {
+        for index in wanted.take(faults.max_burst.into()) {
             let (start, len) = geometry.segment(index).unwrap();
             let header = DataHeader {
                 index,
@@ -267,7 +267,7 @@ impl Edge {
             let payload = &bytes[start..start + len];
             let datagram =
                 |header: DataHeader, payload: &[u8]| [&header.encode()[..], payload].concat();
-            if manners.forges {
+            if faults.forges {
                 let junk = vec![0x55; len];
                 out.push(datagram(
                     DataHeader {

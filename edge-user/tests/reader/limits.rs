@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use rustix::process::{geteuid, getpid};
 
-use crate::edge::Manners;
+use crate::edge::Faults;
 use crate::program::Place;
 
 /// Runs `edge` under a limit, as a user who has no other process.
@@ -68,7 +68,7 @@ fn too_few_processes_or_descriptors_end_a_command_with_a_line_that_names_the_lim
     place.seal();
     fs::set_permissions(place.path().join("t"), fs::Permissions::from_mode(0o644)).unwrap();
     fs::create_dir(place.path().join("store")).unwrap();
-    let serving = place.serve(Manners::default());
+    let serving = place.serve(Faults::default());
     let address = serving.address.to_string();
     let get = ["get", "@t", "--edge", &address, "-o", "out/file"];
     let seal = ["seal", "file", "--origin", "store", "--ticket-out", "out/t"];

@@ -1,4 +1,4 @@
-//! A path that loses, repeats and reorders, in virtual time: no clock, no socket, no thread.
+//! A path with loss, duplication and reordering, in virtual time: no clock, no socket, no thread.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -187,7 +187,7 @@ pub(crate) fn fetch(object: &Object, edge: &mut Edge, path: Path, seed: u8) -> O
                             link.transmit(now, from_port, &answer);
                         }
                         for id in edge.began.drain(..) {
-                            let at = now + edge.manners.fill;
+                            let at = now + edge.faults.fill;
                             link.events
                                 .push(Reverse((at, 0, End::Origin(id), 0, Vec::new())));
                         }

@@ -1,24 +1,24 @@
-//! The reader from end to end, against an edge that can be told to misbehave: once over a link in
-//! virtual time, once over real sockets.
+//! The reader from end to end, against an edge with configurable faults: over a simulated link in
+//! virtual time, and over real sockets.
 #![cfg(feature = "reader")]
 
 /// Objects to fetch.
 mod object;
-/// An edge that can be told to misbehave.
+/// An edge with configurable faults.
 mod edge;
-/// A path that loses, repeats and reorders, in virtual time.
+/// A path with loss, duplication and reordering, in virtual time.
 mod link;
-/// What a transfer makes of paths and answers, in virtual time.
+/// Transfers over such paths, in virtual time.
 mod transfer;
-/// What a reader makes of edges, over sockets.
+/// Transfers over sockets.
 mod sockets;
-/// What the program `edge` says and returns.
+/// Output and exit codes of `edge`.
 mod program;
-/// Where it writes to.
+/// Its output files.
 mod destinations;
-/// What it seals, and what it refuses to.
+/// The files it seals and refuses.
 mod sources;
-/// What is left of a key in its memory.
+/// Keys in its memory.
 mod memory;
-/// What it does with fewer threads and descriptors than it needs.
+/// `edge` with too few threads and descriptors.
 mod limits;

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustix::io::ioctl_fionbio;
 use rustix::process::geteuid;
 
-use crate::edge::Manners;
+use crate::edge::Faults;
 use crate::program::{Place, until_it_listens};
 use crate::sockets::Serving;
 
@@ -134,16 +134,16 @@ fn get(place: &Place, serving: &Serving) -> Command {
 
 /// Only root can look into a process that holds a key.
 #[test]
-fn no_key_is_left_in_memory_when_the_object_is_whole() {
+fn no_key_remains_in_memory_when_the_object_is_complete() {
     if !geteuid().is_root() {
         return;
     }
     let place = Place::new(3_000_000);
     place.seal();
     let traces = traces(&fs::read_to_string(place.path().join("t")).unwrap());
-    let deaf = place.serve(Manners {
-        deaf_gets: u32::MAX,
-        ..Manners::default()
+    let deaf = place.serve(Faults {
+        dropped_gets: u32::MAX,
+        ..Faults::default()
     });
     let mut child = get(&place, &deaf).spawn().unwrap();
     until_it_listens(&child);
@@ -153,7 +153,7 @@ fn no_key_is_left_in_memory_when_the_object_is_whole() {
     child.wait().unwrap();
 
     // Where its last line cannot be written, a command stands when everything is done.
-    let serving = place.serve(Manners::default());
+    let serving = place.serve(Faults::default());
     let (_stuck, full) = pipe().unwrap();
     ioctl_fionbio(&full, true).unwrap();
     while (&full).write(&[b'x'; 4096]).is_ok() {}

@@ -18,7 +18,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::edge::{Edge, Manners};
+use crate::edge::{Edge, Faults};
 use crate::object::{chunks_under, plaintext};
 use crate::sockets::Serving;
 
@@ -62,9 +62,9 @@ impl Place {
         ]))
     }
 
-    pub(crate) fn serve(&self, manners: Manners) -> Serving {
+    pub(crate) fn serve(&self, faults: Faults) -> Serving {
         let chunks = chunks_under(&self.path().join("origin"));
-        Serving::start("127.0.0.1:0", Edge::new(chunks, manners))
+        Serving::start("127.0.0.1:0", Edge::new(chunks, faults))
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn until_it_listens(child: &Child) {
 }
 
 #[test]
-fn what_is_sealed_comes_back_and_the_json_tells_the_truth() {
+fn a_sealed_file_is_fetched_and_the_json_is_correct() {
     for size in [0, 1, 131_072, 1_000_000] {
         let place = Place::new(size);
         let sealed = place.seal();
@@ -125,7 +125,7 @@ fn what_is_sealed_comes_back_and_the_json_tells_the_truth() {
             .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(sealed["size"], size);
-        let serving = place.serve(Manners::default());
+        let serving = place.serve(Faults::default());
         let address = serving.address.to_string();
         let got = json(&place.edge(&["get", "@t", "--edge", &address, "-o", "out", "--json"]));
         let plain = plaintext(size);
@@ -371,13 +371,13 @@ fn a_wrong_character_is_called_a_typo_before_anything_is_asked_of_the_network() 
 fn temporary_trouble_ends_with_75_and_leaves_no_file() {
     let place = Place::new(1000);
     place.seal();
-    let manners = Manners {
+    let faults = Faults {
         refusals: u32::MAX,
         refusal: NackCode::Origin,
         retry_ms: 0,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let serving = place.serve(manners);
+    let serving = place.serve(faults);
     let address = serving.address.to_string();
     let output = place.edge(&["get", "@t", "--edge", &address, "-o", "out"]);
     let error = refusal(&output, 75);
@@ -395,9 +395,9 @@ fn temporary_trouble_ends_with_75_and_leaves_no_file() {
 fn an_interrupted_get_leaves_no_file() {
     let place = Place::new(1000);
     place.seal();
-    let serving = place.serve(Manners {
-        deaf_gets: u32::MAX,
-        ..Manners::default()
+    let serving = place.serve(Faults {
+        dropped_gets: u32::MAX,
+        ..Faults::default()
     });
     let child = Command::new(env!("CARGO_BIN_EXE_edge"))
         .args(["get", "@t", "-o", "out", "--edge"])
@@ -418,9 +418,9 @@ fn an_interrupted_get_leaves_no_file() {
 fn signals_that_were_ignored_stay_ignored() {
     let place = Place::new(1000);
     place.seal();
-    let serving = place.serve(Manners {
-        deaf_gets: u32::MAX,
-        ..Manners::default()
+    let serving = place.serve(Faults {
+        dropped_gets: u32::MAX,
+        ..Faults::default()
     });
     let mut child = Command::new("env")
         .args(["--ignore-signal=HUP", env!("CARGO_BIN_EXE_edge")])
@@ -449,10 +449,10 @@ fn an_object_does_not_overwrite_its_ticket() {
 }
 
 #[test]
-fn a_second_signal_ends_a_command_whose_output_nobody_takes() {
+fn a_second_signal_ends_a_command_whose_output_blocks() {
     let place = Place::new(1000);
     place.seal();
-    let serving = place.serve(Manners::default());
+    let serving = place.serve(Faults::default());
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let (stuck, full) = std::io::pipe().unwrap();
         ioctl_fionbio(&full, true).unwrap();
@@ -515,7 +515,7 @@ fn wrong_usage_ends_with_2_and_version_names_the_commit() {
 fn ping_prints_round_trip_times() {
     let place = Place::new(1);
     place.seal();
-    let serving = place.serve(Manners::default());
+    let serving = place.serve(Faults::default());
     let address = serving.address.to_string();
     let pinged = json(&place.edge(&["ping", &address, "--count", "3", "--json"]));
     assert_eq!(pinged["rtt_ms"].as_array().unwrap().len(), 3);
@@ -551,7 +551,7 @@ fn a_network_that_is_down_is_waited_for_and_then_named() {
 }
 
 #[test]
-fn stat_prints_what_the_admin_socket_says_and_names_the_socket_when_nobody_is_there() {
+fn stat_prints_the_counters_and_names_a_missing_socket() {
     let place = Place::new(0);
     let output = place.edge(&["stat", "--socket", "none.sock"]);
     assert!(refusal(&output, 1).contains("none.sock"));
@@ -629,7 +629,7 @@ fn answer(place: &Place, status: &str, body: &str) {
 }
 
 #[test]
-fn a_full_standard_output_is_said_and_a_closed_one_is_no_error() {
+fn a_full_standard_output_is_an_error_and_a_closed_one_is_not() {
     let public = "edgepub1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQLY7aDQ";
     let inspect = |out: Stdio| {
         Command::new(env!("CARGO_BIN_EXE_edge"))

@@ -1,4 +1,4 @@
-//! What a reader makes of edges, over sockets.
+//! Transfers over sockets.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use edge_user::client::ping::ping;
 use edge_user::client::stop::Stop;
 use edge_user::object::tree::Verified;
 
-use crate::edge::{Edge, Manners};
+use crate::edge::{Edge, Faults};
 use crate::object::{Memory, Object};
 
 /// An edge on a socket of its own, until it is dropped.
@@ -64,8 +64,8 @@ impl Drop for Serving {
     }
 }
 
-fn comes_whole(object: &Object, local: &str, manners: Manners) -> Edge {
-    let serving = Serving::start(local, Edge::new(object.chunks.clone(), manners));
+fn succeeds(object: &Object, local: &str, faults: Faults) -> Edge {
+    let serving = Serving::start(local, Edge::new(object.chunks.clone(), faults));
     let mut sink = Memory::new(object);
     let stop = Stop::new().unwrap();
     let (stats, answered) = fetch(
@@ -98,31 +98,31 @@ fn fails(object: &Object, edge: SocketAddr) -> Failure {
 }
 
 #[test]
-fn an_object_comes_whole_over_ipv4_and_ipv6() {
+fn an_object_is_fetched_over_ipv4_and_ipv6() {
     let object = Object::sealed(3_000_001);
     for local in ["127.0.0.1:0", "[::1]:0"] {
-        comes_whole(&object, local, Manners::default());
+        succeeds(&object, local, Faults::default());
     }
 }
 
 #[test]
 fn an_altered_chunk_is_fetched_again_from_another_port() {
     let object = Object::sealed(600_000);
-    let manners = Manners {
+    let faults = Faults {
         altered: [(object.data_id(1), 1)].into(),
-        ..Manners::default()
+        ..Faults::default()
     };
-    assert_eq!(comes_whole(&object, "127.0.0.1:0", manners).ports.len(), 2);
+    assert_eq!(succeeds(&object, "127.0.0.1:0", faults).ports.len(), 2);
 }
 
 #[test]
 fn a_chunk_altered_twice_blames_the_edge() {
     let object = Object::sealed(600_000);
-    let manners = Manners {
+    let faults = Faults {
         altered: [(object.data_id(1), 2)].into(),
-        ..Manners::default()
+        ..Faults::default()
     };
-    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
+    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), faults));
     assert!(matches!(
         fails(&object, serving.address),
         Failure::Corrupt(_)
@@ -153,7 +153,7 @@ fn the_first_of_several_addresses_that_answers_is_used_and_dead_ones_cost_little
     let nobody = bind().local_addr().unwrap();
     let serving = Serving::start(
         "127.0.0.1:0",
-        Edge::new(object.chunks.clone(), Manners::default()),
+        Edge::new(object.chunks.clone(), Faults::default()),
     );
     let edges = [dead[0], nobody, dead[1], serving.address];
     let (mut sink, stop) = (Memory::new(&object), Stop::new().unwrap());
@@ -216,7 +216,7 @@ fn fails_at(answer: impl Fn(&[u8]) -> Vec<u8> + Sync, elsewhere: bool) -> (Failu
 
 fn welcome(hello: &[u8]) -> Vec<u8> {
     let object = Object::sealed(0);
-    let mut edge = Edge::new(object.chunks, Manners::default());
+    let mut edge = Edge::new(object.chunks, Faults::default());
     edge.answer(1, hello).remove(0)
 }
 
@@ -265,7 +265,7 @@ fn a_sink_that_fails_ends_the_transfer() {
         }
     }
     let object = Object::sealed(600_000);
-    let edge = Edge::new(object.chunks.clone(), Manners::default());
+    let edge = Edge::new(object.chunks.clone(), Faults::default());
     let serving = Serving::start("127.0.0.1:0", edge);
     let stop = Stop::new().unwrap();
     let failure = fetch(
@@ -296,11 +296,11 @@ fn a_sink_expects_what_a_checked_index_chunk_lists_and_nothing_a_ticket_claims()
     }
     let object = Object::sealed(600_000);
     for altered in [0, 2] {
-        let manners = Manners {
+        let faults = Faults {
             altered: [(object.ticket.public().root(), altered)].into(),
-            ..Manners::default()
+            ..Faults::default()
         };
-        let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), manners));
+        let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks.clone(), faults));
         let mut sink = Expecting::default();
         let stop = Stop::new().unwrap();
         let outcome = fetch(
@@ -316,14 +316,14 @@ fn a_sink_expects_what_a_checked_index_chunk_lists_and_nothing_a_ticket_claims()
 }
 
 #[test]
-fn ping_measures_a_round_trip_and_tells_what_the_edge_says() {
+fn ping_measures_the_round_trip_time_and_returns_the_session() {
     let object = Object::sealed(1);
-    let manners = Manners {
+    let faults = Faults {
         segment_bytes: 1400,
         max_burst: 40,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks, manners));
+    let serving = Serving::start("127.0.0.1:0", Edge::new(object.chunks, faults));
     let pong = ping(&[serving.address], &Stop::new().unwrap()).unwrap();
     assert_eq!(
         (pong.session.segment_bytes, pong.session.max_burst),

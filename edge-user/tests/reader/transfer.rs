@@ -1,4 +1,4 @@
-//! What a transfer makes of paths and answers, in virtual time.
+//! Transfers over simulated paths, in virtual time.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use edge_user::seal::cipher::{Key, Nonce};
 use edge_user::seal::ticket::Ticket;
 use proptest::prelude::*;
 
-use crate::edge::{Edge, Manners};
+use crate::edge::{Edge, Faults};
 use crate::link::{Outcome, Path, fetch};
 use crate::object::Object;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Fetches over a path from an edge with these manners; the object must come whole.
-fn comes_whole(object: &Object, manners: Manners, path: Path) -> (Stats, Duration, Edge) {
-    let mut edge = Edge::new(object.chunks.clone(), manners);
+/// Fetches an object over a path; must succeed.
+fn succeeds(object: &Object, faults: Faults, path: Path) -> (Stats, Duration, Edge) {
+    let mut edge = Edge::new(object.chunks.clone(), faults);
     let Outcome {
         result,
         plaintext,
@@ -34,17 +34,17 @@ fn comes_whole(object: &Object, manners: Manners, path: Path) -> (Stats, Duratio
     (stats, took, edge)
 }
 
-fn fails(object: &Object, manners: Manners) -> (Failure, Duration) {
-    let mut edge = Edge::new(object.chunks.clone(), manners);
+fn fails(object: &Object, faults: Faults) -> (Failure, Duration) {
+    let mut edge = Edge::new(object.chunks.clone(), faults);
     let Outcome { result, took, .. } = fetch(object, &mut edge, Path::default(), 7);
     (result.expect_err("a failure"), took)
 }
 
 #[test]
-fn objects_of_every_boundary_size_come_whole() {
+fn objects_of_every_boundary_size_are_fetched() {
     for size in [0, 1, 1215, 1216, 1217, 131_071, 131_072, 131_073, 1_000_000] {
         let object = Object::sealed(size);
-        let (stats, ..) = comes_whole(&object, Manners::default(), Path::default());
+        let (stats, ..) = succeeds(&object, Faults::default(), Path::default());
         assert_eq!(stats.retransmitted, 0, "{size}");
     }
 }
@@ -52,7 +52,7 @@ fn objects_of_every_boundary_size_come_whole() {
 #[test]
 fn the_empty_object_needs_no_network() {
     let object = Object::sealed(0);
-    let (stats, took, _) = comes_whole(&object, Manners::default(), Path::default());
+    let (stats, took, _) = succeeds(&object, Faults::default(), Path::default());
     assert_eq!((stats, took), (Stats::default(), Duration::ZERO));
 }
 
@@ -63,7 +63,7 @@ fn a_clean_path_is_filled_without_asking_twice() {
         bytes_per_second: 12_500_000,
         ..Path::default()
     };
-    let (stats, took, _) = comes_whole(&object, Manners::default(), path);
+    let (stats, took, _) = succeeds(&object, Faults::default(), path);
     assert_eq!(stats.retransmitted, 0);
     // 1.6 s on the wire, and the start with a small window.
     assert!(took < MS * 2300, "took {took:?}");
@@ -76,7 +76,7 @@ fn five_percent_loss_each_way_costs_little_more_than_the_loss() {
         loss: 0.05,
         ..Path::default()
     };
-    let (stats, took, _) = comes_whole(&object, Manners::default(), path);
+    let (stats, took, _) = succeeds(&object, Faults::default(), path);
     let segments = object.plaintext.len() as u64 / 1216;
     // A lost GET takes its whole burst with it, so 5 % each way makes about 10 %.
     assert!(
@@ -103,7 +103,7 @@ fn a_slow_path_with_a_short_queue_is_filled_and_not_flooded() {
                     ..Path::default()
                 };
                 let ideal = MS.mul_f64(300_000.0 * 8.0 * 1274.0 / 1216.0) / kilobits;
-                let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+                let mut edge = Edge::new(object.chunks.clone(), Faults::default());
                 let outcome = fetch(&object, &mut edge, path, 7);
                 let stats = outcome.result.unwrap();
                 let row = format!(
@@ -126,7 +126,7 @@ fn one_datagram_in_five_may_be_lost_each_way() {
             loss: 0.2,
             ..Path::default()
         };
-        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        let (_, took, _) = succeeds(&object, Faults::default(), path);
         assert!(took < MS * most * 1000, "{delay_ms} ms: took {took:?}");
     }
 }
@@ -134,11 +134,11 @@ fn one_datagram_in_five_may_be_lost_each_way() {
 #[test]
 fn chunks_that_the_edge_must_fetch_are_fetched_many_at_a_time() {
     let object = Object::sealed(5_000_000);
-    let manners = Manners {
+    let faults = Faults {
         fill: MS * 1500,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let (_, took, _) = comes_whole(&object, manners, Path::default());
+    let (_, took, _) = succeeds(&object, faults, Path::default());
     assert!(took < MS * 6000, "took {took:?}");
 }
 
@@ -150,7 +150,7 @@ fn a_path_that_repeats_and_reorders_is_not_taken_for_a_lossy_one() {
         repeats: 0.1,
         ..Path::default()
     };
-    let (stats, ..) = comes_whole(&object, Manners::default(), path);
+    let (stats, ..) = succeeds(&object, Faults::default(), path);
     let segments = object.plaintext.len() as u64 / 1216;
     assert!(
         stats.retransmitted < segments / 20,
@@ -168,19 +168,19 @@ fn loss_repetition_and_reordering_at_once_still_give_the_object() {
         repeats: 0.2,
         ..Path::default()
     };
-    comes_whole(&object, Manners::default(), path);
+    succeeds(&object, Faults::default(), path);
 }
 
 #[test]
 fn every_legal_segment_size_and_burst_works() {
     let object = Object::sealed(300_000);
     for (segment_bytes, max_burst) in [(1024, 128), (1216, 1), (1400, 53), (1440, 128)] {
-        let manners = Manners {
+        let faults = Faults {
             segment_bytes,
             max_burst,
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (_, _, edge) = comes_whole(&object, manners, Path::default());
+        let (_, _, edge) = succeeds(&object, faults, Path::default());
         let full = 16 + usize::from(segment_bytes);
         assert_eq!(edge.hellos.first(), Some(&1232));
         match segment_bytes {
@@ -193,12 +193,12 @@ fn every_legal_segment_size_and_burst_works() {
 #[test]
 fn forged_data_and_forged_refusals_are_ignored() {
     let object = Object::sealed(600_000);
-    let manners = Manners {
+    let faults = Faults {
         forges: true,
         forges_nacks: true,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let (stats, _, edge) = comes_whole(&object, manners, Path::default());
+    let (stats, _, edge) = succeeds(&object, faults, Path::default());
     assert_eq!((stats.retransmitted, edge.ports.len()), (0, 1));
 }
 
@@ -206,11 +206,11 @@ fn forged_data_and_forged_refusals_are_ignored() {
 fn a_chunk_altered_once_is_fetched_again_from_another_port() {
     let object = Object::sealed(600_000);
     for id in [object.data_id(2), object.ticket.public().root()] {
-        let manners = Manners {
+        let faults = Faults {
             altered: [(id, 1)].into(),
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (_, _, edge) = comes_whole(&object, manners, Path::default());
+        let (_, _, edge) = succeeds(&object, faults, Path::default());
         assert_eq!((edge.ports.len(), edge.hellos.len()), (2, 2));
     }
 }
@@ -219,11 +219,11 @@ fn a_chunk_altered_once_is_fetched_again_from_another_port() {
 fn a_chunk_altered_twice_blames_the_edge() {
     let object = Object::sealed(600_000);
     for id in [object.data_id(2), object.ticket.public().root()] {
-        let manners = Manners {
+        let faults = Faults {
             altered: [(id, 2)].into(),
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (failure, _) = fails(&object, manners);
+        let (failure, _) = fails(&object, faults);
         assert!(
             matches!(failure, Failure::Corrupt(found) if found == id),
             "{failure}"
@@ -237,9 +237,9 @@ fn an_edge_that_never_answers_is_given_up_within_ten_seconds() {
     let object = Object::sealed(1000);
     let (failure, took) = fails(
         &object,
-        Manners {
-            deaf_hellos: u32::MAX,
-            ..Manners::default()
+        Faults {
+            dropped_hellos: u32::MAX,
+            ..Faults::default()
         },
     );
     assert!(matches!(failure, Failure::Unanswered), "{failure}");
@@ -249,11 +249,11 @@ fn an_edge_that_never_answers_is_given_up_within_ten_seconds() {
 #[test]
 fn a_lost_hello_is_repeated_from_a_new_port() {
     let object = Object::sealed(1000);
-    let manners = Manners {
-        deaf_hellos: 2,
-        ..Manners::default()
+    let faults = Faults {
+        dropped_hellos: 2,
+        ..Faults::default()
     };
-    let (_, _, edge) = comes_whole(&object, manners, Path::default());
+    let (_, _, edge) = succeeds(&object, faults, Path::default());
     assert_eq!(edge.ports.len(), 3);
 }
 
@@ -266,7 +266,7 @@ fn an_interface_that_is_down_for_a_while_costs_that_while() {
             down: MS * from..MS * until,
             ..Path::default()
         };
-        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        let (_, took, _) = succeeds(&object, Faults::default(), path);
         // A silence is waited for before the network is asked again; then the window grows anew.
         let most = MS * until.max(from + 3000) + MS * 2500;
         assert!(took < most, "down {from} to {until} ms: took {took:?}");
@@ -283,7 +283,7 @@ fn an_outage_of_two_minutes_costs_those_two_minutes() {
             out: out.clone(),
             ..Path::default()
         };
-        let (_, took, _) = comes_whole(&object, Manners::default(), path);
+        let (_, took, _) = succeeds(&object, Faults::default(), path);
         assert!(took < out.end + MS * 14_000, "{out:?} took {took:?}");
     }
 }
@@ -299,7 +299,7 @@ fn a_timeout_that_was_asked_for_is_kept() {
                 timeout: Some(MS * seconds * 1000),
                 ..Path::default()
             };
-            let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+            let mut edge = Edge::new(object.chunks.clone(), Faults::default());
             let Outcome { took, .. } = fetch(&object, &mut edge, path, 7);
             let gone = took.saturating_sub(MS * from);
             let range = MS * (seconds * 1000 - 200)..MS * (seconds * 1000 + 500);
@@ -311,15 +311,15 @@ fn a_timeout_that_was_asked_for_is_kept() {
 #[test]
 fn an_edge_that_restarts_with_another_segment_size_costs_a_round_trip() {
     let object = Object::sealed(6_000_000);
-    let manners = Manners {
+    let faults = Faults {
         restarts: vec![(40, 1024), (120, 1400), (200, 1216)],
-        ..Manners::default()
+        ..Faults::default()
     };
     let path = Path {
         bytes_per_second: 1_000_000,
         ..Path::default()
     };
-    let (_, took, edge) = comes_whole(&object, manners, path);
+    let (_, took, edge) = succeeds(&object, faults, path);
     assert_eq!((edge.ports.len(), edge.hellos.len()), (1, 5));
     assert!(took < MS * 10_000, "took {took:?}");
 }
@@ -333,7 +333,7 @@ fn an_interface_that_stays_down_ends_the_transfer_in_time() {
             down: MS * from..Duration::MAX,
             ..Path::default()
         };
-        let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+        let mut edge = Edge::new(object.chunks.clone(), Faults::default());
         let Outcome { result, took, .. } = fetch(&object, &mut edge, path, 7);
         let failure = result.unwrap_err();
         // The driver then says what the network said.
@@ -346,27 +346,27 @@ fn an_interface_that_stays_down_ends_the_transfer_in_time() {
 }
 
 #[test]
-fn an_edge_that_dies_is_told_from_one_that_never_was_and_from_a_narrow_path() {
+fn an_edge_that_dies_is_reported_as_lost() {
     let object = Object::sealed(2_000_000);
     for segment_bytes in [1216, 1400] {
-        let manners = Manners {
+        let faults = Faults {
             segment_bytes,
             dies_after: 10,
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (failure, took) = fails(&object, manners);
+        let (failure, took) = fails(&object, faults);
         assert!(matches!(failure, Failure::Lost), "{failure}");
         assert!(took < MS * 165_000, "took {took:?}");
     }
 }
 
 #[test]
-fn a_ticket_that_makes_a_chunk_longer_than_it_is_is_told_from_silence() {
+fn a_chunk_shorter_than_the_ticket_requires_is_reported() {
     let mut object = Object::sealed(1000);
     let root = object.ticket.public().root();
     let lie = PublicTicket::new(Shape::of(1100).unwrap(), root).unwrap();
     object.ticket = Ticket::new(lie, Key::generate().unwrap(), Nonce::generate().unwrap());
-    let (failure, _) = fails(&object, Manners::default());
+    let (failure, _) = fails(&object, Faults::default());
     assert!(
         matches!(failure, Failure::LengthMismatch { id, edge_bytes: 1000, ticket_bytes: 1100 } if id == root),
         "{failure}"
@@ -378,9 +378,9 @@ fn an_edge_that_never_sends_data_is_given_up_within_ten_seconds() {
     let object = Object::sealed(1000);
     let (failure, took) = fails(
         &object,
-        Manners {
-            deaf_gets: u32::MAX,
-            ..Manners::default()
+        Faults {
+            dropped_gets: u32::MAX,
+            ..Faults::default()
         },
     );
     assert!(matches!(failure, Failure::NoData), "{failure}");
@@ -390,11 +390,11 @@ fn an_edge_that_never_sends_data_is_given_up_within_ten_seconds() {
 #[test]
 fn an_edge_that_was_silent_for_a_while_is_asked_again() {
     let object = Object::sealed(300_000);
-    comes_whole(
+    succeeds(
         &object,
-        Manners {
-            deaf_gets: 4,
-            ..Manners::default()
+        Faults {
+            dropped_gets: 4,
+            ..Faults::default()
         },
         Path::default(),
     );
@@ -403,13 +403,13 @@ fn an_edge_that_was_silent_for_a_while_is_asked_again() {
 #[test]
 fn an_edge_that_must_fetch_each_chunk_first_is_asked_for_each_once() {
     let object = Object::sealed(20_000_000);
-    let manners = Manners {
+    let faults = Faults {
         fill: MS * 60,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let (stats, took, _) = comes_whole(
+    let (stats, took, _) = succeeds(
         &object,
-        manners,
+        faults,
         Path {
             delay: MS,
             ..Path::default()
@@ -422,12 +422,12 @@ fn an_edge_that_must_fetch_each_chunk_first_is_asked_for_each_once() {
 #[test]
 fn pending_waits_without_another_port_or_a_smaller_window() {
     let object = Object::sealed(600_000);
-    let manners = Manners {
+    let faults = Faults {
         refusals: 12,
         refusal: NackCode::Pending,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let (_, _, edge) = comes_whole(&object, manners, Path::default());
+    let (_, _, edge) = succeeds(&object, faults, Path::default());
     assert_eq!(edge.ports.len(), 1);
 }
 
@@ -435,18 +435,18 @@ fn pending_waits_without_another_port_or_a_smaller_window() {
 fn busy_and_origin_are_tried_again_for_a_while_and_then_try_again_later() {
     let object = Object::sealed(600_000);
     for refusal in [NackCode::Busy, NackCode::Origin] {
-        let few = Manners {
+        let few = Faults {
             refusals: 20,
             refusal,
-            ..Manners::default()
+            ..Faults::default()
         };
-        comes_whole(&object, few, Path::default());
+        succeeds(&object, few, Path::default());
         for retry_ms in [0, 50, u32::MAX] {
-            let always = Manners {
+            let always = Faults {
                 refusals: u32::MAX,
                 refusal,
                 retry_ms,
-                ..Manners::default()
+                ..Faults::default()
             };
             let (failure, took) = fails(&object, always);
             assert!(failure.is_temporary(), "{failure}");
@@ -460,13 +460,13 @@ fn pending_for_ever_ends_and_may_be_tried_again() {
     let object = Object::sealed(1000);
     let refusal = NackCode::Pending;
     for retry_ms in [0, 50, u32::MAX] {
-        let manners = Manners {
+        let faults = Faults {
             refusals: u32::MAX,
             refusal,
             retry_ms,
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (failure, took) = fails(&object, manners);
+        let (failure, took) = fails(&object, faults);
         assert!(matches!(failure, Failure::Pending(_)), "{failure}");
         assert!(took < MS * 40_000, "took {took:?}");
     }
@@ -477,7 +477,7 @@ fn an_absent_chunk_is_named() {
     let mut object = Object::sealed(600_000);
     let id = object.data_id(3);
     object.chunks.remove(&id);
-    let (failure, _) = fails(&object, Manners::default());
+    let (failure, _) = fails(&object, Faults::default());
     assert!(
         matches!(failure, Failure::Absent(found) if found == id),
         "{failure}"
@@ -494,16 +494,16 @@ fn one_refusal_for_good_is_asked_again_from_another_port_and_two_are_believed() 
         (NackCode::Busy, 0),
         (NackCode::Origin, 0),
     ] {
-        let manners = |refusals| Manners {
+        let faults = |refusals| Faults {
             refusals,
             refusal,
             retry_ms,
-            ..Manners::default()
+            ..Faults::default()
         };
-        let (_, took, edge) = comes_whole(&object, manners(1), Path::default());
+        let (_, took, edge) = succeeds(&object, faults(1), Path::default());
         assert_eq!(edge.ports.len(), 2, "{refusal:?}");
         assert!(took < MS * 1000, "{refusal:?} took {took:?}");
-        let (failure, took) = fails(&object, manners(2));
+        let (failure, took) = fails(&object, faults(2));
         let named = match refusal {
             NackCode::Range => matches!(failure, Failure::Range(_)),
             NackCode::Absent => matches!(failure, Failure::Absent(_)),
@@ -519,11 +519,11 @@ fn one_refusal_for_good_is_asked_again_from_another_port_and_two_are_believed() 
 #[test]
 fn a_cookie_that_ran_out_is_renewed_on_the_same_port() {
     let object = Object::sealed(3_000_000);
-    let manners = Manners {
+    let faults = Faults {
         cookie_gets: 5,
-        ..Manners::default()
+        ..Faults::default()
     };
-    let (_, _, edge) = comes_whole(&object, manners, Path::default());
+    let (_, _, edge) = succeeds(&object, faults, Path::default());
     assert_eq!(edge.ports.len(), 1);
     assert!(edge.hellos.len() > 3);
 }
@@ -531,15 +531,15 @@ fn a_cookie_that_ran_out_is_renewed_on_the_same_port() {
 #[test]
 fn a_cookie_is_renewed_before_it_runs_out() {
     let object = Object::sealed(3_000_000);
-    let manners = Manners {
+    let faults = Faults {
         lifetime_seconds: 4,
-        ..Manners::default()
+        ..Faults::default()
     };
     let path = Path {
         bytes_per_second: 500_000,
         ..Path::default()
     };
-    let (stats, took, edge) = comes_whole(&object, manners, path);
+    let (stats, took, edge) = succeeds(&object, faults, path);
     assert_eq!((edge.ports.len(), stats.retransmitted), (1, 0));
     assert!(
         edge.hellos.len() as u64 >= took.as_secs() / 2,
@@ -553,9 +553,9 @@ fn an_edge_that_refuses_its_own_cookies_is_named() {
     let object = Object::sealed(1000);
     let (failure, _) = fails(
         &object,
-        Manners {
+        Faults {
             cookie_gets: 0,
-            ..Manners::default()
+            ..Faults::default()
         },
     );
     assert!(matches!(failure, Failure::CookieRefused), "{failure}");
@@ -564,13 +564,13 @@ fn an_edge_that_refuses_its_own_cookies_is_named() {
 #[test]
 fn an_edge_that_keeps_changing_its_segment_size_is_given_up() {
     let object = Object::sealed(600_000);
-    let manners = Manners {
+    let faults = Faults {
         // Any HELLO proves either size.
         segment_bytes: 1100,
-        restless: true,
-        ..Manners::default()
+        unstable: true,
+        ..Faults::default()
     };
-    let (failure, took) = fails(&object, manners);
+    let (failure, took) = fails(&object, faults);
     assert!(matches!(failure, Failure::UnstableSegmentSize), "{failure}");
     assert!(took < MS * 1000, "took {took:?}");
 }
@@ -580,9 +580,9 @@ fn an_edge_of_another_version_is_named() {
     let object = Object::sealed(1000);
     let (failure, _) = fails(
         &object,
-        Manners {
+        Faults {
             version: 2,
-            ..Manners::default()
+            ..Faults::default()
         },
     );
     assert!(matches!(failure, Failure::Version(2)), "{failure}");
@@ -591,7 +591,7 @@ fn an_edge_of_another_version_is_named() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn on_any_path_the_object_comes_whole(
+    fn an_object_is_fetched_over_any_path(
         size in 1_usize..700_000,
         delay_ms in 0_u32..80,
         jitter_ms in 0_u32..20,
@@ -601,7 +601,7 @@ proptest! {
         seed: u8,
     ) {
         let object = Object::sealed(size);
-        let mut edge = Edge::new(object.chunks.clone(), Manners::default());
+        let mut edge = Edge::new(object.chunks.clone(), Faults::default());
         let path = Path {
             delay: MS * delay_ms,
             jitter: MS * jitter_ms,
