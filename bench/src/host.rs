@@ -26,7 +26,7 @@ const OFFLOADS: &[&str] = &[
 /// Tells what a report says of a host, as one JSON object.
 #[derive(Args)]
 pub struct Host {
-    /// The interface the packets go through
+    /// Interface used for the measurement
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     interface: String,
 }

@@ -12,7 +12,7 @@ use edge_user::terminal::lines;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures an edge beside its ceilings and its peers, and reports it.
+/// Measure an edge, its ceilings and its peers, and report the results.
 #[derive(Parser)]
 #[command(name = "edge-bench", version, disable_help_subcommand = true)]
 struct Arguments {
@@ -22,27 +22,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Makes random objects in an origin, and a file of public tickets to them
+    /// Seal random objects into an origin, and write their public tickets to a file
     Seed(seed::Seed),
-    /// Fetches from an edge and tells how fast it answered, as one JSON object
+    /// Fetch chunks from an edge and print throughput and latency as a JSON object
     Load(load::Load),
-    /// Finds the highest rate that an edge holds within limits of loss and latency
+    /// Find the highest rate that an edge sustains within limits of loss and latency
     Capacity(capacity::Capacity),
-    /// Asks for single segments from many sources and tells how fast they came, likewise
+    /// Fetch single segments from many source addresses, and print the same
     Singles(load::Singles),
-    /// Draws what the generators would ask for, for other generators
+    /// Write the sequence of requests of a generator, for other generators
     Draw(load::Draw),
-    /// Sends what an edge must not answer, or only briefly, as fast as it can
+    /// Flood an edge with HELLOs or invalid datagrams
     Flood(load::Flood),
-    /// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds
+    /// Measure the XDP program on sample packets with the kernel's test runs, in nanoseconds
     Verdicts(verdict::Verdicts),
-    /// Times it on hits, with another chunk and another source in each run, beside a bare lookup
+    /// Measure it on hits with cold caches: another chunk and source per run, and a bare map lookup
     Cold(cold::Cold),
-    /// Serves as a ceiling does: as fast as can be, and of no other use
+    /// Run a ceiling: a minimal server that answers as fast as possible
     Ceiling(ceiling::Ceiling),
-    /// Tells what a report says of a host
+    /// Print the facts about this host that a report contains
     Host(host::Host),
-    /// Tells for how long CPUs stand still that have nothing to do but to look at the clock
+    /// Measure stalls on idle CPUs
     Stalls(stalls::Stalls),
     #[command(flatten)]
     Report(report::Command),

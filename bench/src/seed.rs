@@ -16,16 +16,16 @@ use rand::{RngExt as _, SeedableRng as _};
 /// time, and thrown away: nobody needs to read it.
 #[derive(Args)]
 pub struct Seed {
-    /// Folder to seal into; it must be there
+    /// Origin: an existing directory
     #[arg(long, value_name = "DIR")]
     origin: PathBuf,
-    /// Bytes in all
+    /// Total size in bytes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     bytes: u64,
-    /// Bytes of each object; the last one has what is left
+    /// Size of each object in bytes; the last one gets the remainder
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     object_bytes: u64,
-    /// Where to write the public tickets, one a line
+    /// Output file for the public tickets, one per line
     #[arg(long, value_name = "FILE")]
     tickets: PathBuf,
 }

@@ -17,10 +17,10 @@ const STALL_MIN: Duration = Duration::from_micros(50);
 /// Tells for how long CPUs stood still, as one JSON object.
 #[derive(Args)]
 pub struct Stalls {
-    /// Which, as 0,1: all of them at once
+    /// CPUs to measure at the same time, such as 0,1
     #[arg(long, value_delimiter = ',', required = true)]
     cpus: Vec<usize>,
-    /// How long to look
+    /// Duration
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     time: Duration,
 }

@@ -52,43 +52,43 @@ const ROOM_ENOUGH: usize = 8;
 /// against an edge that is yours: to any other it is an attack.
 #[derive(Args)]
 pub struct Capacity {
-    /// The edge's address and port
+    /// Address and port of the edge
     #[arg(long, value_name = "ADDR")]
     target: SocketAddr,
-    /// The same again: that this machine is yours to be loaded
+    /// The same address again, to confirm that you may load this host
     #[arg(long, value_name = "ADDR")]
     confirm_target: Option<SocketAddr>,
-    /// Public tickets to what it serves, one a line
+    /// File with public tickets of its objects, one per line
     #[arg(long, value_name = "FILE")]
     tickets: PathBuf,
-    /// What is asked for next: zipf:EXPONENT, uniform, scan or hot
+    /// Distribution of requests: zipf:EXPONENT, uniform, scan or hot
     #[arg(long, default_value = "zipf:0.9")]
     mix: Mix,
-    /// Share of the segments that may be lost
+    /// Maximum share of lost segments
     #[arg(long, default_value_t = 0.001, value_parser = share)]
     loss_max: f64,
-    /// Most that 99 of 100 whole chunks may take, from when each was due
+    /// Maximum 99th percentile of chunk latency, from the intended time of the request
     #[arg(long, default_value = "50ms", value_parser = humantime::parse_duration)]
     p99_max: Duration,
-    /// Length of a step
+    /// Duration of a step
     #[arg(long, default_value = "5s", value_parser = step_time)]
     seconds: Duration,
-    /// Stop when a rate holds and one that is higher by this share fails
+    /// Stop when a rate succeeds and a rate higher by this share fails
     #[arg(long, default_value_t = 0.05, value_parser = precision)]
     precision: f64,
-    /// Offer no more than this, as 10Gb/s or 500MB/s
+    /// Maximum offered rate, such as 10Gb/s or 500MB/s
     #[arg(long, value_name = "SPEED")]
     rate_max: Option<Speed>,
-    /// Threads that ask; one is good for some GB/s
+    /// Client threads; one sustains a few GB/s
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
-    /// Sockets each of them asks from
+    /// Sockets per thread
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
-    /// Where the report goes; one that is there is removed before the search
+    /// Report file; an existing one is removed before the search
     #[arg(short, long, value_name = "REPORT.json")]
     output: Option<PathBuf>,
-    /// Where its page goes, likewise
+    /// HTML page of the report; an existing one is removed before the search
     #[arg(long, value_name = "REPORT.html")]
     page: Option<PathBuf>,
 }

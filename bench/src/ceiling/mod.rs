@@ -26,11 +26,11 @@ pub struct Ceiling {
 
 #[derive(Subcommand)]
 enum Which {
-    /// Sends the chunk that a GET names by number: no lookup, no cookie, no XDP
+    /// Serve chunks by number: no lookup, no cookie, no XDP
     Gso(Gso),
-    /// Answers each packet with a ready frame by AF_XDP, without looking into it
+    /// Answer each packet with a prepared frame by AF_XDP, without parsing it
     Reflector(Reflector),
-    /// Sends each packet back in the driver, or drops it there
+    /// Return or drop each packet in the driver
     Driver(Driver),
 }
 
@@ -38,7 +38,7 @@ enum Which {
 struct Gso {
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
-    /// Chunks of 128 KiB, each with bytes of its own
+    /// Number of chunks of 128 KiB, with distinct content
     #[arg(long)]
     chunks: u32,
     #[arg(long, default_value_t = 1216)]
@@ -49,13 +49,13 @@ struct Gso {
 struct Reflector {
     #[arg(long)]
     interface: String,
-    /// UDP port whose packets are answered
+    /// UDP port to answer on
     #[arg(long)]
     port: u16,
-    /// Bytes of UDP payload in an answer
+    /// UDP payload of a reply in bytes
     #[arg(long, default_value_t = 1232)]
     reply_bytes: usize,
-    /// The object file with the programs, as `cargo xtask build` makes it
+    /// Object file with the programs, built by `cargo xtask build`
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
 }
@@ -64,7 +64,7 @@ struct Reflector {
 struct Driver {
     #[arg(long)]
     interface: String,
-    /// UDP port whose packets are meant
+    /// UDP port of the packets
     #[arg(long)]
     port: u16,
     #[arg(long, value_enum)]

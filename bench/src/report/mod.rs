@@ -40,34 +40,34 @@ pub use read::{ReadError, report as read_report};
 /// What is done with measurements.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Makes a report from the runs of both sides
+    /// Create a report from the runs of all sides
     Assemble {
-        /// The runs, as docs/PERFORMANCE.md describes them
+        /// Runs, in the format described in docs/PERFORMANCE.md
         runs: PathBuf,
-        /// Where the report goes
+        /// Report file
         #[arg(short, long, value_name = "REPORT.json")]
         output: PathBuf,
     },
-    /// Prints a report as a table
+    /// Print a report as a table
     Table {
         /// The report
         report: PathBuf,
     },
-    /// Makes one self-contained page with plots from a report
+    /// Create a self-contained HTML page with plots from a report
     Report {
         /// The report
         report: PathBuf,
-        /// Where the page goes
+        /// HTML file
         #[arg(short, long, value_name = "REPORT.html")]
         output: PathBuf,
     },
-    /// Tells for each row whether B differs from A by more than noise; refuses unlike hosts
+    /// Report for each row whether B differs from A by more than noise; requires equal hosts
     Compare {
-        /// The report before
+        /// Report before the change
         a: PathBuf,
-        /// The report after
+        /// Report after the change
         b: PathBuf,
-        /// Print JSON
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
