@@ -229,7 +229,7 @@ impl Snapshot {
         let mut found = Vec::new();
         let mut equal = |what: &str, left: u64, right: u64| {
             if left != right {
-                found.push(format!("{what}: {left} and {right}"));
+                found.push(format!("{what}: {left} / {right}"));
             }
         };
         let mut bounced = 0;
@@ -239,12 +239,14 @@ impl Snapshot {
             for worker in &interface.workers {
                 let queue = worker.queue;
                 equal(
-                    &format!("received by the worker of queue {queue} of {name}, and its reasons"),
+                    &format!(
+                        "received by the worker of queue {queue} of {name} / sum of its reasons"
+                    ),
                     worker.received,
                     sum(&worker.reasons),
                 );
                 equal(
-                    &format!("frames missing from the umem of queue {queue} of {name}, and none"),
+                    &format!("umem frames missing on queue {queue} of {name} / expected"),
                     worker.frames_missing,
                     0,
                 );
@@ -254,32 +256,30 @@ impl Snapshot {
                 bounced += packets(&worker.reasons, Reason::Bounced);
             }
             equal(
-                &format!(
-                    "steered on {name}, and received by its workers or dropped at their rings"
-                ),
+                &format!("steered on {name} / received by its workers or dropped at their rings"),
                 interface.xdp_packets(Reason::Steered),
                 from_rings,
             );
         }
         let socket = &self.socket;
         equal(
-            "received by the socket, and its reasons",
+            "received by the socket / sum of its reasons",
             socket.received,
             sum(&socket.reasons),
         );
         equal(
-            "bounced by workers, and taken by the miss path",
+            "bounced by workers / received by the miss path",
             bounced,
             socket.bounced,
         );
         equal(
-            "taken by the miss path from workers, and what came of it",
+            "received by the miss path from workers / sum of their reasons",
             socket.bounced,
             sum(&socket.bounce_reasons),
         );
         let store = &self.store;
         equal(
-            "slots, and those resident, free, withdrawn or being filled",
+            "slots / sum of resident, free, withdrawn and filling",
             store.slots,
             store.resident + store.free + store.withdrawn + store.filling,
         );
@@ -486,12 +486,12 @@ mod tests {
             ("received by the worker of queue 0 of eth0", |seen| {
                 seen.interfaces[0].workers[0].reasons.clear();
             }),
-            ("frames missing", |seen| {
+            ("umem frames missing", |seen| {
                 seen.interfaces[0].workers[0].frames_missing = 1;
             }),
             ("received by the socket", |seen| seen.socket.received = 1),
             ("bounced by workers", |seen| seen.socket.bounced = 2),
-            ("taken by the miss path", |seen| {
+            ("received by the miss path", |seen| {
                 seen.socket.bounce_reasons.clear();
             }),
             ("slots", |seen| seen.store.slots = 1),

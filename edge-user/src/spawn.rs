@@ -1,12 +1,12 @@
-//! Threads, where a limit may forbid them.
+//! Errors of starting threads.
 
 use std::io;
 
-/// The refusal to start a thread, with the limits that are its usual cause.
+/// Adds the limits that are the usual cause to the error.
 pub fn refused(error: io::Error) -> io::Error {
     let message = format!(
-        "cannot start a thread: {error}: raise the limit of processes (`ulimit -u`, or pids.max \
-         of the cgroup)"
+        "cannot start a thread: {error}: raise the process limit (`ulimit -u`, or pids.max of the \
+         control group)"
     );
     io::Error::new(error.kind(), message)
 }

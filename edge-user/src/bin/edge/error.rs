@@ -88,7 +88,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.message)?;
         if self.message.contains(NO_DESCRIPTOR) {
-            out.write_str(": raise the limit of open files (`ulimit -n`)")?;
+            out.write_str(": raise the limit for open files (`ulimit -n`)")?;
         }
         Ok(())
     }
