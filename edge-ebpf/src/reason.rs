@@ -41,13 +41,13 @@ reasons! {
     /// IPv6 has none.
     BadChecksum = "bad_checksum",
     /// For the service, of a length that no datagram has, where the kernel may have put several
-    /// into one frame: the socket path answers each.
+    /// into one frame: the socket front answers each.
     Coalesced = "coalesced",
-    /// For the service, with IPv4 options: the socket path answers.
+    /// For the service, with IPv4 options: the socket front answers.
     IpOptions = "ip_options",
-    /// For the service, with IPv6 extension headers: the socket path answers.
+    /// For the service, with IPv6 extension headers: the socket front answers.
     Ipv6Extension = "ipv6_extension",
-    /// For the service, in pieces: the kernel puts it together and the socket path answers.
+    /// For the service, in pieces: the kernel puts it together and the socket front answers.
     Fragment = "fragment",
     /// A good GET for a chunk that is not resident.
     Miss = "miss",
@@ -94,9 +94,9 @@ reasons! {
     /// Answered with a part of the DATA: for the rest there was no room, or no sign yet that the
     /// client is reached.
     ServedPartly = "served_partly",
-    /// Steered, but the slot no longer holds the chunk: handed to the miss path.
+    /// Steered, but the slot no longer holds the chunk: handed to the socket front.
     Bounced = "bounced",
-    /// Steered and withdrawn, and the miss path's inbox is full.
+    /// Steered and withdrawn, and the socket front's inbox is full.
     InboxFull = "inbox_full",
     /// None of the wanted segments exists.
     NackRange = "nack_range",
@@ -108,7 +108,7 @@ reasons! {
     Negative = "negative",
     /// The origin could lately not be reached, or what it gave was wrong.
     OriginFailed = "origin_failed",
-    /// A table or queue of the miss path is full.
+    /// A table or queue of the socket front is full.
     Busy = "busy",
     /// No send could be queued.
     SendQueueFull = "send_queue_full",

@@ -1,7 +1,7 @@
 //! What happens to a packet: the whole policy, as pure functions.
 //!
 //! `decide` judges a frame, in the XDP program. `admit` judges a datagram, and is the part that
-//! the socket path shares: what reached the daemon through the kernel gets no more trust and no
+//! the socket front shares: what reached the daemon through the kernel gets no more trust and no
 //! other treatment than what XDP saw.
 
 use core::hint::black_box;

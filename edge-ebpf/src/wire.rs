@@ -358,6 +358,10 @@ impl Geometry {
         })
     }
 
+    pub const fn chunk_bytes(&self) -> u32 {
+        self.chunk_bytes
+    }
+
     /// Start and length of a segment in the chunk.
     pub fn segment(&self, index: u8) -> Option<(usize, usize)> {
         if index > self.last {

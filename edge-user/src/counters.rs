@@ -106,6 +106,7 @@ pub struct Snapshot {
     /// In the order of the configuration.
     pub interfaces: Vec<InterfaceCounts>,
     pub socket: SocketCounts,
+    pub engine: EngineCounts,
     pub store: StoreCounts,
     pub origin: OriginCounts,
 }
@@ -268,12 +269,12 @@ impl Snapshot {
             sum(&socket.reasons),
         );
         equal(
-            "bounced by workers / received by the miss path",
+            "bounced by workers / received by the socket front",
             bounced,
             socket.bounced,
         );
         equal(
-            "received by the miss path from workers / sum of their reasons",
+            "received by the socket front from workers / sum of their reasons",
             socket.bounced,
             sum(&socket.bounce_reasons),
         );
@@ -365,6 +366,14 @@ pub struct SocketCounts {
     pub sends: SendCounts,
 }
 
+/// The only writer of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineCounts {
+    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    pub thread: String,
+    pub turns: u64,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SendCounts {
     pub datagrams: u64,
@@ -443,7 +452,7 @@ mod tests {
         ReasonCounts::from([(reason.label().to_owned(), count)])
     }
 
-    /// One GET that was steered, bounced, and answered by the miss path.
+    /// One GET that was steered, bounced, and answered by the socket front.
     fn balanced() -> Snapshot {
         Snapshot {
             interfaces: vec![InterfaceCounts {
@@ -491,7 +500,7 @@ mod tests {
             }),
             ("received by the socket", |seen| seen.socket.received = 1),
             ("bounced by workers", |seen| seen.socket.bounced = 2),
-            ("received by the miss path", |seen| {
+            ("received by the socket front", |seen| {
                 seen.socket.bounce_reasons.clear();
             }),
             ("slots", |seen| seen.store.slots = 1),

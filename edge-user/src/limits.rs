@@ -117,17 +117,26 @@ pub const UNREACHED_BYTES: u32 = 256 << 10;
 
 // --- between the two paths ------------------------------------------------------------------
 
-/// Steered requests that wait for the miss path.
+/// Steered requests that wait for the socket front.
 pub const BOUNCE_QUEUE: usize = 4096;
 
-// --- miss path ------------------------------------------------------------------------------
+// --- socket front ---------------------------------------------------------------------------
 
 /// Datagrams the kernel can hand over at once.
 pub const RECEIVE_BUFFERS: u16 = 512;
-/// How long a serving thread sleeps at most. The miss path turns cookies over and looks at
-/// deadlines then; for a worker it is a sign of life.
+/// Flights that landed whose waiters are answered, and bounced requests that are answered, before
+/// datagrams are looked at again.
+pub const LANDED_PER_ROUND: usize = 8;
+pub const BOUNCES_PER_ROUND: usize = 256;
+/// How long a serving thread sleeps at most. The socket front turns cookies over then, and it and
+/// the engine look at deadlines; for a worker it is a sign of life.
 pub const TICK: Duration = Duration::from_secs(1);
-/// Chunks that can be on their way from the origin.
+
+// --- fetch ----------------------------------------------------------------------------------
+
+/// Fronts that can ask the engine for chunks.
+pub const FRONTS_MAX: usize = 4;
+/// Chunks that a front can wait for.
 pub const FLIGHTS: usize = 1024;
 /// A source may have one part in so many of the flights that are free: an eighth of all when it is
 /// alone, and some forty sources that take all they can leave one for another.
@@ -147,10 +156,6 @@ pub const ORIGIN_THREADS: usize = 16;
 pub const ORIGIN_SLOTS: usize = 32;
 /// How long one fetch may take, over all origins.
 pub const FETCH_DEADLINE: Duration = Duration::from_secs(10);
-/// Fetched chunks and failures that are settled, and bounced requests that are answered, before
-/// datagrams are looked at again.
-pub const RESULTS_PER_ROUND: usize = 8;
-pub const BOUNCES_PER_ROUND: usize = 256;
 /// Chunks remembered as not to be had.
 pub const NEGATIVES: usize = 16_384;
 /// For how long "the origin does not have it" is believed.

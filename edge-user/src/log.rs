@@ -8,7 +8,7 @@ use std::panic;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::clock;
 use crate::config::LogFormat;
-use crate::limits::LOG_LINES;
+use crate::limits::{LOG_LINES, LOG_LINES_PER_WINDOW, LOG_WINDOW};
 
 /// The lines a supervisor waits for get through any filter.
 pub const LIFE_TARGET: &str = "edged::life";
@@ -146,6 +146,28 @@ fn write_stderr(mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Readers choose the chunks that are asked for, so they must not choose how many lines the log
+/// has.
+#[derive(Debug, Default)]
+pub struct LogLimiter {
+    window_ends: Option<Instant>,
+    count: u64,
+}
+
+impl LogLimiter {
+    /// How many lines were left out before this one, if this one may be written.
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+        let mut left_out = 0;
+        if self.window_ends.is_none_or(|ends| ends <= now) {
+            left_out = self.count.saturating_sub(LOG_LINES_PER_WINDOW);
+            self.window_ends = Some(now + LOG_WINDOW);
+            self.count = 0;
+        }
+        self.count += 1;
+        (self.count <= LOG_LINES_PER_WINDOW).then_some(left_out)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -197,5 +219,17 @@ mod tests {
         assert_eq!(dropped, 8);
         assert!(clock::now() - started < 3 * FLUSH_MAX);
         drop(let_go);
+    }
+
+    #[test]
+    fn the_log_hears_a_bounded_number_of_complaints_and_how_many_it_did_not() {
+        // I9
+        let mut log_limiter = LogLimiter::default();
+        let now = clock::now();
+        let heard = (0..1000).filter_map(|_| log_limiter.admit(now)).count() as u64;
+        assert_eq!(heard, LOG_LINES_PER_WINDOW);
+        let later = now + LOG_WINDOW;
+        assert_eq!(log_limiter.admit(later), Some(1000 - LOG_LINES_PER_WINDOW));
+        assert_eq!(log_limiter.admit(later), Some(0));
     }
 }

@@ -585,13 +585,13 @@ fn a_thread_that_stands_still_makes_it_not_ready_until_it_goes_on() {
     };
     assert!(ready().starts_with("HTTP/1.1 200"));
 
-    let held = Held::thread(edged.child.id(), "filler");
+    let held = Held::thread(edged.child.id(), "engine");
     let fault = until(4 * STALLED_AFTER, || {
         Some(ready()).filter(|answer| answer.starts_with("HTTP/1.1 503"))
     });
     let fault = fault.expect("it is noticed");
     assert!(
-        fault.contains("not ready: the thread filler is stalled"),
+        fault.contains("not ready: the thread engine is stalled"),
         "{fault}"
     );
     fed();
@@ -605,7 +605,7 @@ fn a_thread_that_stands_still_makes_it_not_ready_until_it_goes_on() {
     })
     .expect("ready");
     until(ANSWER_TIME_MAX, || (fed() > 0).then_some(())).expect("the watchdog is fed again");
-    edged.wait_for("over: the thread filler");
+    edged.wait_for("over: the thread engine");
     edged.signal(Signal::TERM);
     assert_eq!(edged.end().0, Some(0));
 }

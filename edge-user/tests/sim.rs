@@ -1,4 +1,4 @@
-//! The whole system in one thread: workers, miss path, store, origin, program, kernel, network,
+//! The whole system in one thread: workers, socket front, engine, store, origin, program, kernel, network,
 //! readers and strangers, in virtual time. One seed is one run, the same each time; each run has
 //! conditions of its own (delays, losses, small rings, a bad origin), and each step checks the
 //! invariants.
@@ -33,7 +33,7 @@ use edge_user::serve::plan::Runs;
 use edge_user::serve::transmit::{Incoming, Transmitter};
 use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::mapping::Mapping;
-use edge_user::sys::receive::Wake;
+use edge_user::sys::wake::Wake;
 use edge_user::sys::xsk::Xsk;
 use sha2::{Digest, Sha256};
 
@@ -113,7 +113,7 @@ fn a_seed_makes_the_same_run_each_time() {
     }
 }
 
-/// Once a worker has found its chunk, the filler takes every slot there is.
+/// Once a worker has found its chunk, the engine takes every slot there is.
 struct Evicts {
     store: Mutex<Store>,
     chunk: Vec<u8>,

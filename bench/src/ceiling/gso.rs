@@ -14,10 +14,11 @@ use edge_ebpf::wire::{
 };
 use edge_user::limits::SENDS;
 use edge_user::sys::epochs::{Epochs, Lent};
-use edge_user::sys::receive::{ReceiveRing, Wake};
+use edge_user::sys::receive::ReceiveRing;
 use edge_user::sys::send::{Full, Lane, SendQueue as _, SendRing};
 use edge_user::sys::slab::Slab;
 use edge_user::sys::socket::ServiceSocket;
+use edge_user::sys::wake::Wake;
 
 use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
 use crate::memory::memory;

@@ -103,12 +103,16 @@ fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Er
         labels.insert(0, ("thread", worker.thread.clone()));
         (labels, worker.turns)
     });
-    let socket = &snapshot.socket;
-    let socket = (vec![("thread", socket.thread.clone())], socket.turns);
+    let (socket, engine) = (&snapshot.socket, &snapshot.engine);
+    let others = [
+        (&socket.thread, socket.turns),
+        (&engine.thread, engine.turns),
+    ];
+    let others = others.map(|(thread, turns)| (vec![("thread", thread.clone())], turns));
     page.counter(
         "thread_turns",
         "Turns of a serving thread's loop; an idle thread has some every second too.",
-        workers.chain([socket]),
+        workers.chain(others),
     )?;
     // Those of the whole edge have no interface.
     let interfaces = snapshot.interfaces.iter().map(|found| Some(&found.name));
@@ -211,7 +215,7 @@ fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     );
     page.counter(
         "bounces",
-        "Bounced requests, by how the miss path ended them.",
+        "Bounced requests, by how the socket front ended them.",
         packets,
     )
 }
@@ -315,7 +319,7 @@ const COUNTERS: &[Plain] = &[
     ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
     ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
     ("socket_dropped", "Datagrams the kernel dropped at the service's sockets.", |all| all.socket.dropped),
-    ("bounces_received", "Requests that workers handed to the miss path.", |all| all.socket.bounced),
+    ("bounces_received", "Requests that workers handed to the socket front.", |all| all.socket.bounced),
     ("store_published", "Chunks published.", |all| all.store.published_total),
     ("store_publish_failed", "Changes of the XDP program's map that the kernel refused.", |all| all.store.publish_failed_total),
     ("store_evicted", "Chunks evicted.", |all| all.store.evicted_total),
@@ -333,7 +337,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::counters::{Count, Fault, Mode, SocketCounts, XskCounts};
+    use crate::counters::{Count, EngineCounts, Fault, Mode, SocketCounts, XskCounts};
 
     fn reasons(counts: &[(Reason, u64)]) -> ReasonCounts {
         let count = |packets| Count {
@@ -397,7 +401,7 @@ mod tests {
             faults: vec![Fault {
                 cause: Cause::ThreadStalled,
                 interface: None,
-                subject: "filler".to_owned(),
+                subject: "engine".to_owned(),
                 text: "it is stalled".to_owned(),
             }],
             mode: Mode {
@@ -407,7 +411,7 @@ mod tests {
                 sender: "gso".to_owned(),
             },
             socket: SocketCounts {
-                thread: "filler".to_owned(),
+                thread: "socket".to_owned(),
                 turns: 12,
                 received: 21,
                 dropped: 34,
@@ -421,6 +425,10 @@ mod tests {
                 bounced: 2,
                 bounce_reasons: reasons(&[(Reason::Served, 2)]),
                 sends: sends(9),
+            },
+            engine: EngineCounts {
+                thread: "engine".to_owned(),
+                turns: 13,
             },
             ..Snapshot::default()
         };
@@ -446,7 +454,8 @@ mod tests {
             r#"sealedge_build_info{version="0.1.0",commit="a\"b\\c"} 1"#,
             r#"sealedge_mode_info{xdp="native",bind="copy",hugepages="true",sender="gso"} 1"#,
             "sealedge_uptime_seconds 61",
-            r#"sealedge_thread_turns_total{thread="filler"} 12"#,
+            r#"sealedge_thread_turns_total{thread="socket"} 12"#,
+            r#"sealedge_thread_turns_total{thread="engine"} 13"#,
             r#"sealedge_thread_turns_total{thread="worker-1",interface="eth1",queue="1"} 4"#,
             r#"sealedge_faults{cause="thread_stalled"} 1"#,
             r#"sealedge_faults{cause="link_down",interface="eth1"} 1"#,

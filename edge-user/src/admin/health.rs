@@ -121,10 +121,10 @@ mod tests {
             reasons: Vec::new(),
         };
         assert!(now_ready(&health) == well && health.is_alive());
-        health.update(vec![fault("worker-0"), fault("filler")]);
-        health.update(vec![fault("filler")]);
+        health.update(vec![fault("worker-0"), fault("engine")]);
+        health.update(vec![fault("engine")]);
         let found = now_ready(&health);
-        assert!(!found.ready && found.reasons == ["filler is stalled"]);
+        assert!(!found.ready && found.reasons == ["engine is stalled"]);
         assert!(!health.is_alive());
         health.update(Vec::new());
         assert!(now_ready(&health) == well && health.is_alive());
@@ -147,7 +147,7 @@ mod tests {
         );
         health.update(vec![on("eth0"), on("eth1")]);
         assert!(!now_ready(&health).ready);
-        health.update(vec![on("eth1"), fault("filler")]);
+        health.update(vec![on("eth1"), fault("engine")]);
         assert!(!now_ready(&health).ready);
     }
 

@@ -8,7 +8,7 @@ pub(super) const RESULTS: [&str; 7] = [
 ];
 
 /// What a request came to. Each is counted once: a bounced one on the path it came by, not again
-/// where the miss path ends it. What is no request with a good cookie has no result.
+/// where the socket front ends it. What is no request with a good cookie has no result.
 pub(super) fn result_of(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Served => Some("hit"),

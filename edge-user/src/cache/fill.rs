@@ -18,7 +18,6 @@ pub struct FreeSlot(Block);
 pub struct Written {
     block: Block,
     id: ChunkId,
-    chunk_bytes: u32,
     geometry: Geometry,
 }
 
@@ -40,41 +39,34 @@ impl FreeSlot {
         self.0
     }
 
-    /// Makes room for a chunk, with the headers of its datagrams. Gives the slot back if no chunk has
-    /// this length.
-    pub fn open(
-        mut self,
-        view: &CacheView,
-        id: ChunkId,
-        chunk_bytes: u32,
-    ) -> Result<Written, Self> {
+    /// Makes room for a chunk of this geometry, with the headers of its datagrams.
+    pub fn open(mut self, view: &CacheView, id: ChunkId, geometry: Geometry) -> Written {
         let layout = view.layout;
-        let Some(geometry) = layout.geometry(chunk_bytes) else {
-            return Err(self);
-        };
         let slot = view.epochs.slab().bytes_mut(&mut self.0);
         let places = slot.chunks_mut(layout.stride_bytes());
         for (place, index) in places.zip(0..=geometry.last) {
             let data = DataHeader {
                 index,
                 last: geometry.last,
-                chunk_bytes,
+                chunk_bytes: geometry.chunk_bytes(),
                 tag: id.tag(),
             };
             place[..DATA_HEADER_BYTES].copy_from_slice(&data.encode());
         }
-        Ok(Written {
+        Written {
             block: self.0,
             id,
-            chunk_bytes,
             geometry,
-        })
+        }
     }
 
-    /// The same, with these bytes.
+    /// The same, with these bytes. Gives the slot back if no chunk has as many.
     pub fn write(self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
         let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let mut written = self.open(view, id, chunk_bytes)?;
+        let Some(geometry) = view.layout.geometry(chunk_bytes) else {
+            return Err(self);
+        };
+        let mut written = self.open(view, id, geometry);
         let mut rest = bytes;
         for mut segment in written.segments(view) {
             let (segment_bytes, behind) = rest.split_at(segment.len());
@@ -125,7 +117,7 @@ impl Written {
 
 impl Verified {
     pub const fn chunk_bytes(&self) -> u32 {
-        self.0.chunk_bytes
+        self.0.geometry.chunk_bytes()
     }
 
     /// The slot, for another chunk.
@@ -134,6 +126,6 @@ impl Verified {
     }
 
     pub(super) fn into_parts(self) -> (Block, ChunkId, u32) {
-        (self.0.block, self.0.id, self.0.chunk_bytes)
+        (self.0.block, self.0.id, self.0.geometry.chunk_bytes())
     }
 }

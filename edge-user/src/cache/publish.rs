@@ -46,7 +46,7 @@ impl Publisher {
         }
     }
 
-    /// A chunk that does not get in is served all the same, by the socket path; it is counted.
+    /// A chunk that does not get in is served all the same, by the socket front; it is counted.
     pub(super) fn insert(&mut self, id: &ChunkId, resident: Resident) {
         if let Some(map) = &mut self.map
             && map.insert(id, resident).is_err()

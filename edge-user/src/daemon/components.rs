@@ -22,33 +22,37 @@ use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Cell, Mode, Sends};
 use crate::daemon::nic::program::{AttachError, Maps, Program};
-use crate::fetch::flights::Flights;
+use crate::fetch::engine::Engine;
+use crate::fetch::front::Front;
 use crate::fetch::origin::local::Directory;
 use crate::fetch::origin::pool;
 use crate::limits::{BATCH, BOUNCE_QUEUE, RECEIVE_BUFFERS, SENDS};
 use crate::network::{Interface, Network};
+use crate::serve::Request;
 use crate::serve::bounce::BounceQueue;
 use crate::serve::cookies::{CookieKeys, CookieMap};
 use crate::serve::peer::Listeners;
 use crate::serve::socket::event_loop::{EventLoop, Turn};
 use crate::serve::socket::gso::GsoTransmitter;
-use crate::serve::socket::handler::{Handler, LogLimiter, MissCells};
+use crate::serve::socket::handler::{Handler, SocketCells};
 use crate::serve::transmit::Transmitter;
 use crate::serve::xdp::transmit::XskTransmitter;
 use crate::serve::xdp::worker::{Worker, WorkerCells, WorkerState};
 use crate::sys::epochs::Reader;
-use crate::sys::receive::{ReceiveRing, Wake};
+use crate::sys::receive::ReceiveRing;
 use crate::sys::send::SendRing;
 use crate::sys::socket::ServiceSocket;
+use crate::sys::wake::Wake;
 
 pub(super) struct Components {
     pub(super) program: Option<Program>,
     pub(super) monitor: Monitor,
     pub(super) nics: Vec<Nic>,
-    pub(super) miss_path: EventLoop,
-    /// Ends the miss path, and its sleep.
+    pub(super) engine: Engine,
+    pub(super) socket: EventLoop,
+    /// Ends engine and socket front, and their sleep.
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) wake: Wake,
+    pub(super) wakes: [Wake; 2],
     pub(super) observer: Observer,
 }
 
@@ -61,7 +65,7 @@ struct SharedParts<'a> {
     workers: usize,
     bounce_queue: Arc<BounceQueue>,
     stop: Arc<AtomicBool>,
-    /// Wakes the miss path.
+    /// Wakes the socket front.
     wake: Wake,
 }
 
@@ -90,7 +94,7 @@ impl Components {
         let queues = interfaces.iter().map(queue_count);
         let queues = queues.collect::<Result<Vec<_>, _>>()?;
         let workers = queues.iter().sum::<u32>() as usize;
-        // The workers, and the socket path.
+        // The workers, and the socket front.
         let readers = workers + 1;
         let layout = Layout::new(config.service.segment_bytes);
         let (view, blocks) = divide(arena, config.store.size_bytes, layout, readers)?;
@@ -121,7 +125,6 @@ impl Components {
             }
             nics.push(nic);
         }
-        let miss = Arc::new(MissCells::default());
         let (publisher, keys, counters) = match maps {
             Some(maps) => (
                 Publisher::to(maps.resident),
@@ -133,11 +136,12 @@ impl Components {
         let cookies = CookieKeys::new(config.read_secret()?, keys);
         let cookies = system("memory for the cookie secret", cookies)?;
         let store = Store::new(Arc::clone(&parts.view), blocks, publisher);
-        let miss_path = parts.miss_path(&settings, store, cookies, origins, &miss)?;
+        let (mut engine, engine_wake) = parts.engine(store, origins)?;
+        let front = engine.front(parts.wake.clone());
+        let socket = parts.socket(&settings, cookies, front)?;
         Ok(Self {
             program,
             monitor,
-            miss_path,
             observer: Observer {
                 started: clock::now(),
                 mode: mode(config, hugepages),
@@ -147,14 +151,17 @@ impl Components {
                     .map(ToString::to_string)
                     .collect(),
                 program: counters,
-                miss,
+                engine: Arc::clone(engine.cells()),
+                socket: Arc::clone(&socket.turn.handler.cells),
                 sockets: parts.sockets,
                 health: Health::of(nics.iter().map(|nic| nic.name.clone()).collect()),
                 host_changes: Cell::default(),
             },
             nics,
+            engine,
+            socket,
             stop: parts.stop,
-            wake: parts.wake,
+            wakes: [engine_wake, parts.wake],
         })
     }
 }
@@ -223,19 +230,25 @@ impl SharedParts<'_> {
         })
     }
 
-    fn miss_path(
+    /// The engine, and what wakes it.
+    fn engine(&self, store: Store, origins: Vec<Directory>) -> Result<(Engine, Wake), StartError> {
+        let wake = system("a wake-up", Wake::new())?;
+        let fetches = pool::start(origins, &self.view, &wake);
+        let fetches = refused(Operation::Thread, "reading an origin", fetches)?;
+        Ok((Engine::new(store, fetches, wake.clone()), wake))
+    }
+
+    fn socket(
         &self,
         settings: &Settings,
-        store: Store,
         mut cookies: CookieKeys,
-        origins: Vec<Directory>,
-        cells: &Arc<MissCells>,
+        front: Front<Request>,
     ) -> Result<EventLoop, StartError> {
         // The program needs keys before it serves.
         cookies
             .turn_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
-        let origin = pool::start(origins, &self.view, &self.wake);
+        let cells = Arc::new(SocketCells::default());
         let mut reader = self.view.reader(self.workers);
         let sockets = Arc::clone(&self.sockets);
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
@@ -245,13 +258,11 @@ impl SharedParts<'_> {
                 Handler {
                     settings: *settings,
                     cookies,
-                    store,
-                    flights: Flights::default(),
-                    origin: refused(Operation::Thread, "reading an origin", origin)?,
+                    view: Arc::clone(&self.view),
+                    front,
                     sender: self.sender(&mut reader, &cells.sends)?,
                     reader,
-                    cells: Arc::clone(cells),
-                    log_limiter: LogLimiter::default(),
+                    cells,
                 },
                 Arc::clone(&self.bounce_queue),
             ),

@@ -85,8 +85,8 @@ mod tests {
         let mut heartbeats = Heartbeats::default();
         let mut now = clock::now();
         let mut found = Vec::new();
-        for [worker, filler] in turns {
-            let threads = vec![heartbeat("worker-0", *worker), heartbeat("filler", *filler)];
+        for [worker, engine] in turns {
+            let threads = vec![heartbeat("worker-0", *worker), heartbeat("engine", *engine)];
             found = heartbeats.stalled(threads, now);
             now += SECOND;
         }
@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_process_that_was_stopped_as_a_whole_has_no_stalled_thread() {
         let mut heartbeats = Heartbeats::default();
-        let thread = || vec![heartbeat("filler", 7)];
+        let thread = || vec![heartbeat("engine", 7)];
         let now = clock::now();
         assert!(heartbeats.stalled(thread(), now).is_empty());
         assert!(heartbeats.stalled(thread(), now + 60 * SECOND).is_empty());

@@ -1,8 +1,8 @@
 //! Starts the daemon from its configuration, checks its health, and stops it.
 //!
 //! The order matters in both directions. Up: memory, sockets, the program on the interfaces (the
-//! number of queues may change with it), a worker for each queue, the miss path, and last the
-//! settings, from which on the program steers. Down: the settings first, so that what comes from
+//! number of queues may change with it), a worker for each queue, engine and socket front, and last
+//! the settings, from which on the program steers. Down: the settings first, so that what comes from
 //! then on goes to the kernel; then the threads; then the program.
 
 /// One interface that is served: its queues, sockets and workers.
@@ -45,21 +45,24 @@ use self::error::{refused, system};
 use self::heartbeat::Heartbeats;
 use self::monitor::{Link, Monitor, ProgramState, Served, changes};
 use self::nic::Nic;
-use self::observe::{FILLER, Observer};
+use self::observe::{ENGINE, Observer, SOCKET};
 use crate::admin::health::Health;
 use crate::clock;
 use crate::config::Config;
 use crate::counters::{Cause, Fault, Snapshot};
 use crate::daemon::nic::program::Program;
-use crate::sys::receive::Wake;
+use crate::fetch::engine::Engine;
+use crate::serve::socket::event_loop::EventLoop;
+use crate::sys::wake::Wake;
 
 /// A daemon that serves.
 pub struct Edge {
     program: Option<Program>,
     nics: Vec<Nic>,
-    miss_path: JoinHandle<io::Result<()>>,
+    /// Engine and socket front.
+    threads: Vec<JoinHandle<io::Result<()>>>,
     stop: Arc<AtomicBool>,
-    wake: Wake,
+    wakes: [Wake; 2],
     observer: Arc<Observer>,
     heartbeats: Heartbeats,
     monitor: Monitor,
@@ -74,33 +77,41 @@ impl Edge {
             program,
             monitor,
             nics,
-            miss_path,
+            engine,
+            socket,
             stop,
-            wake,
+            wakes,
             observer,
         } = Components::make(config)?;
-        let filler = thread::Builder::new().name(FILLER.to_owned());
-        let filler = filler.spawn(move || miss_path.run());
         let mut edge = Self {
             program,
             program_state: monitor.program_state(&[]),
             nics,
-            miss_path: refused(Operation::Thread, "the miss path", filler)?,
-            stop,
-            wake,
+            threads: Vec::new(),
+            stop: Arc::clone(&stop),
+            wakes,
             heartbeats: Heartbeats::default(),
             monitor,
             observer: Arc::new(observer),
         };
-        if let Err(error) = edge.begin() {
+        if let Err(error) = edge.begin(engine, socket, stop) {
             edge.stop();
             return Err(error);
         }
         Ok(edge)
     }
 
-    /// Starts the workers, and then has the program steer to them.
-    fn begin(&mut self) -> Result<(), StartError> {
+    /// Starts the threads, and then has the program steer to the workers.
+    fn begin(
+        &mut self,
+        engine: Engine,
+        socket: EventLoop,
+        stop: Arc<AtomicBool>,
+    ) -> Result<(), StartError> {
+        let engine = start_thread(ENGINE, move || engine.run(&stop));
+        self.threads.push(engine?);
+        self.threads
+            .push(start_thread(SOCKET, move || socket.run())?);
         for nic in &mut self.nics {
             nic.start_workers()?;
         }
@@ -131,7 +142,8 @@ impl Edge {
     /// program gets. An error means that the edge cannot go on: a thread ended, or a program whose
     /// interfaces are all gone.
     pub fn check_health(&mut self) -> Result<(), Broken> {
-        if self.miss_path.is_finished() || self.nics.iter().any(Nic::has_failed) {
+        let ended = self.threads.iter().any(JoinHandle::is_finished);
+        if ended || self.nics.iter().any(Nic::has_failed) {
             return Err(Broken::Thread);
         }
         let there = self.nics.iter().filter(|nic| !nic.gone);
@@ -233,13 +245,24 @@ impl Edge {
             tracing::warn!(%error, "the program still steers until it is detached");
         }
         self.stop.store(true, Ordering::Release);
-        self.wake.wake();
+        self.wakes.iter().for_each(Wake::wake);
         self.nics.iter().for_each(Nic::stop_workers);
         self.nics.iter_mut().for_each(Nic::join_workers);
-        match self.miss_path.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the miss path has failed"),
-            Err(_) => tracing::error!("the miss path has failed"),
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the thread {name} has failed"),
+                Err(_) => tracing::error!("the thread {name} has failed"),
+            }
         }
     }
+}
+
+fn start_thread(
+    name: &str,
+    run: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> Result<JoinHandle<io::Result<()>>, StartError> {
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
+    refused(Operation::Thread, name, thread)
 }

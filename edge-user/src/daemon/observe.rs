@@ -9,12 +9,14 @@ use edge_ebpf::maps::QUEUES_MAX;
 use crate::admin::health::Health;
 use crate::clock;
 use crate::counters::{
-    Cell, InterfaceCounts, Mode, Snapshot, SocketCounts, WorkerCounts, XskCounts,
+    Cell, EngineCounts, InterfaceCounts, Mode, OriginCounts, Snapshot, SocketCounts, WorkerCounts,
+    XskCounts,
 };
 use crate::daemon::nic::program::ProgramCounters;
+use crate::fetch::engine::EngineCells;
 use crate::log;
 use crate::network::Network;
-use crate::serve::socket::handler::MissCells;
+use crate::serve::socket::handler::SocketCells;
 use crate::serve::xdp::worker::WorkerCells;
 use crate::sys::socket::ServiceSocket;
 use crate::sys::xsk::statistics;
@@ -27,7 +29,8 @@ pub(super) struct Observer {
     pub(super) nics: Vec<Arc<NicObserver>>,
     pub(super) listen: Vec<String>,
     pub(super) program: Option<Mutex<ProgramCounters>>,
-    pub(super) miss: Arc<MissCells>,
+    pub(super) engine: Arc<EngineCells>,
+    pub(super) socket: Arc<SocketCells>,
     pub(super) sockets: Arc<[ServiceSocket]>,
     pub(super) health: Health,
     pub(super) host_changes: Cell,
@@ -61,8 +64,9 @@ pub(super) struct Heartbeat {
     pub(super) turns: u64,
 }
 
-/// The thread of the miss path.
-pub(super) const FILLER: &str = "filler";
+/// The threads of the engine and of the socket front.
+pub(super) const ENGINE: &str = "engine";
+pub(super) const SOCKET: &str = "socket";
 
 impl XskObserver {
     fn counts(&self) -> XskCounts {
@@ -132,7 +136,7 @@ impl NicObserver {
 }
 
 impl Observer {
-    /// The miss path, and the workers of these interfaces.
+    /// The workers of these interfaces, the socket front and the engine.
     pub(super) fn heartbeats(&self, nics: &[&NicObserver]) -> Vec<Heartbeat> {
         let workers = nics.iter().flat_map(|nic| {
             let workers = nic.workers.iter().zip(0..);
@@ -142,12 +146,13 @@ impl Observer {
                 turns: worker.cells.turns.get(),
             })
         });
-        let miss_path = Heartbeat {
-            thread: FILLER.to_owned(),
+        let others = [(SOCKET, &self.socket.turns), (ENGINE, &self.engine.turns)];
+        let others = others.map(|(thread, turns)| Heartbeat {
+            thread: thread.to_owned(),
             queue: None,
-            turns: self.miss.turns.get(),
-        };
-        workers.chain([miss_path]).collect()
+            turns: turns.get(),
+        });
+        workers.chain(others).collect()
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -158,7 +163,7 @@ impl Observer {
             nic.counts(&self.network, program)
         });
         let interfaces = interfaces.collect();
-        let miss = &self.miss;
+        let (engine, socket) = (&self.engine, &self.socket);
         Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("SEALEDGE_COMMIT").to_owned(),
@@ -172,19 +177,27 @@ impl Observer {
             log_lines_dropped: log::dropped_lines(),
             interfaces,
             socket: SocketCounts {
-                thread: FILLER.to_owned(),
-                turns: miss.turns.get(),
-                received: miss.received.get(),
+                thread: SOCKET.to_owned(),
+                turns: socket.turns.get(),
+                received: socket.received.get(),
                 dropped: (self.sockets.iter())
                     .filter_map(|socket| socket.dropped().ok())
                     .sum(),
-                reasons: miss.reasons.snapshot(),
-                bounced: miss.bounced.get(),
-                bounce_reasons: miss.bounce_reasons.snapshot(),
-                sends: miss.sends.snapshot(),
+                reasons: socket.reasons.snapshot(),
+                bounced: socket.bounced.get(),
+                bounce_reasons: socket.bounce_reasons.snapshot(),
+                sends: socket.sends.snapshot(),
             },
-            store: *miss.store.lock().unwrap_or_else(PoisonError::into_inner),
-            origin: miss.origin(),
+            engine: EngineCounts {
+                thread: ENGINE.to_owned(),
+                turns: engine.turns.get(),
+            },
+            store: *engine.store.lock().unwrap_or_else(PoisonError::into_inner),
+            origin: OriginCounts {
+                unanswered_waiters_total: socket.unanswered_waiters.get(),
+                source_limited_total: socket.source_limited.get(),
+                ..engine.origin()
+            },
         }
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct FairQueue {
     waiting: HashMap<Source, VecDeque<ChunkId>>,
     /// Each source with a chunk that waits, once; whose turn it is comes first.
     order: VecDeque<Source>,
+    /// Over all sources.
+    len: usize,
 }
 
 impl FairQueue {
@@ -21,10 +23,11 @@ impl FairQueue {
             self.order.push_back(source);
         }
         chunks.push_back(id);
+        self.len += 1;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.waiting.values().map(VecDeque::len).sum()
+    pub(super) const fn len(&self) -> usize {
+        self.len
     }
 
     /// The oldest chunk of the source whose turn it is.
@@ -32,6 +35,7 @@ impl FairQueue {
         let source = self.order.pop_front()?;
         let chunks = self.waiting.get_mut(&source)?;
         let id = chunks.pop_front();
+        self.len -= usize::from(id.is_some());
         if chunks.is_empty() {
             self.waiting.remove(&source);
         } else {
@@ -44,7 +48,9 @@ impl FairQueue {
         let Some(chunks) = self.waiting.get_mut(&source) else {
             return;
         };
+        self.len -= chunks.len();
         chunks.retain(|other| other != id);
+        self.len += chunks.len();
         if chunks.is_empty() {
             self.waiting.remove(&source);
             self.order.retain(|other| *other != source);
@@ -65,6 +71,7 @@ mod tests {
         }
         queue.push(one, ChunkId([200; 32]));
         queue.remove(many, &ChunkId([1; 32]));
+        assert_eq!(queue.len(), 100);
         let order: Vec<u8> = std::iter::from_fn(|| queue.pop())
             .map(|id| id.0[0])
             .collect();
@@ -74,5 +81,6 @@ mod tests {
         queue.remove(one, &ChunkId([7; 32]));
         assert_eq!(queue.pop(), None);
         assert!(queue.waiting.is_empty() && queue.order.is_empty());
+        assert_eq!(queue.len(), 0);
     }
 }

@@ -1,6 +1,10 @@
-//! Gets chunks from origins.
+//! Gets chunks from origins, and writes them into the cache.
 
-/// At most one fetch for each chunk, and who waits for it.
+/// The only writer of the cache: commands in, completions out. Knows no front.
+pub mod engine;
+/// A front's end of the engine.
+pub mod front;
+/// At most one fetch for each chunk of a front, and who waits for it.
 pub mod flights;
 /// Whose request it is.
 pub mod source;

@@ -14,7 +14,7 @@ use edge_ebpf::wire::ChunkId;
 use hashbrown::HashMap;
 
 use super::fair_queue::FairQueue;
-use super::origin::error::FetchError;
+use super::origin::error::{FetchError, ReadError};
 use super::origin::slots::Slots;
 use super::source::Source;
 use crate::cache::fill::Verified;
@@ -35,7 +35,7 @@ pub struct Ended {
     /// Index of the origin.
     pub origin: usize,
     pub id: ChunkId,
-    pub result: Result<Verified, FetchError>,
+    pub result: Result<Verified, ReadError>,
 }
 
 /// A chunk on its way.
@@ -328,10 +328,10 @@ impl Fetches {
         let trouble = match result {
             // Also from an origin that was given up.
             Ok(verified) => return self.land(id, Some((origin, verified))),
-            Err(FetchError::NoSlot) if fetch.at == origin => return queue.present.push_back(id),
-            Err(FetchError::NoSlot) => Some(late()),
-            Err(FetchError::Absent) => None,
-            Err(error) => Some(error),
+            Err(ReadError::NoSlot) if fetch.at == origin => return queue.present.push_back(id),
+            Err(ReadError::NoSlot) => Some(late()),
+            Err(ReadError::Failed(FetchError::Absent)) => None,
+            Err(ReadError::Failed(error)) => Some(error),
         };
         match trouble {
             Some(trouble) => fetch.trouble = Some((origin, trouble)),
@@ -425,7 +425,7 @@ mod tests {
             reads.map(|id| id.0[0]).collect()
         }
 
-        fn end(&mut self, origin: usize, number: u8, result: Result<Verified, FetchError>) {
+        fn end(&mut self, origin: usize, number: u8, result: Result<Verified, ReadError>) {
             let id = id(number);
             let ended = Ended { origin, id, result };
             self.ends.1.push(ended).unwrap();
@@ -443,7 +443,7 @@ mod tests {
         /// The read finds a chunk.
         fn end_well(&mut self, origin: usize, number: u8, mut filling: Filling) {
             filling.segments()[0].fill(7);
-            self.end(origin, number, filling.verify());
+            self.end(origin, number, filling.verify().map_err(ReadError::from));
         }
 
         fn wait(&mut self, time: Duration) {
@@ -465,7 +465,6 @@ mod tests {
                 }
                 Err(FetchError::Absent) => "absent".to_owned(),
                 Err(FetchError::Transient(reason) | FetchError::Corrupt(reason)) => reason,
-                Err(FetchError::NoSlot) => unreachable!("a fetch does not end so"),
             };
             let mut list = Vec::new();
             while let Some(fetched) = self.fetches.take() {
@@ -500,7 +499,11 @@ mod tests {
         }
         assert_eq!((bench.begun(0), bench.hung()), (vec![], vec![1]));
         bench.ask(1);
-        bench.end(0, 1, Err(FetchError::Transient("a disk error".to_owned())));
+        bench.end(
+            0,
+            1,
+            Err(FetchError::Transient("a disk error".to_owned()).into()),
+        );
         assert_eq!(bench.landed(), words(&[(1, "a disk error")]));
         assert_eq!(bench.hung(), [0]);
         bench.ask(1);
@@ -552,11 +555,11 @@ mod tests {
         // From now on the second is asked at once.
         bench.ask(100);
         assert_eq!(bench.begun(1), [100]);
-        bench.end(1, 100, Err(FetchError::Absent));
+        bench.end(1, 100, Err(FetchError::Absent.into()));
         let stuck = "all 4 reads of this origin hang";
         assert_eq!(bench.landed(), words(&[(100, stuck)]));
         // As soon as one ends, the first is asked again.
-        bench.end(0, 0, Err(FetchError::Absent));
+        bench.end(0, 0, Err(FetchError::Absent.into()));
         bench.ask(101);
         assert_eq!(bench.begun(0), [101]);
         assert_eq!(bench.hung(), [THREADS - 1, 0]);
@@ -576,9 +579,9 @@ mod tests {
         bench.ask(1);
         assert_eq!((bench.begun(0), bench.begun(1)), (vec![], vec![1]));
         // Not there, and the first may have it: wait for that, and no longer than for any.
-        bench.end(1, 1, Err(FetchError::Absent));
+        bench.end(1, 1, Err(FetchError::Absent.into()));
         assert_eq!(bench.landed(), []);
-        bench.end(0, 1, Err(FetchError::Absent));
+        bench.end(0, 1, Err(FetchError::Absent.into()));
         assert_eq!(bench.landed(), words(&[(1, "absent")]));
     }
 
@@ -614,7 +617,7 @@ mod tests {
         // One that hangs keeps what it has, and one that finds no slot is read again.
         let begun = bench.begun(0);
         let hanging = bench.open(0);
-        bench.end(0, begun[1], Err(FetchError::NoSlot));
+        bench.end(0, begun[1], Err(ReadError::NoSlot));
         assert!(bench.begun(0).contains(&begun[1]));
         for _ in 0..10 {
             bench.wait(SECOND);

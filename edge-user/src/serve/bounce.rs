@@ -1,12 +1,12 @@
 //! What a steered request falls into when its chunk was withdrawn meanwhile.
 //!
-//! Workers put in and wake the miss path, once a batch; the miss path takes out. Full is a reason.
+//! Workers put in and wake the socket front, once a batch; the socket front takes out. Full is a reason.
 
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::reason::Reason;
 
 use crate::serve::Request;
-use crate::sys::receive::Wake;
+use crate::sys::wake::Wake;
 
 #[derive(Debug)]
 pub struct BounceQueue {

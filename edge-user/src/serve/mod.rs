@@ -2,7 +2,7 @@
 
 /// Steered requests: one pinned thread for each RX queue.
 pub mod xdp;
-/// Datagrams from the kernel: one thread, the only writer of the cache (I7).
+/// Datagrams from the kernel, and bounced requests: one thread.
 pub mod socket;
 /// How answers leave: one small trait.
 pub mod transmit;

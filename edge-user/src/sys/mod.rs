@@ -32,5 +32,7 @@ mod uring;
 pub mod send;
 /// Receives through io_uring, into provided buffers.
 pub mod receive;
+/// Wakes a sleeping thread from any other.
+pub mod wake;
 /// The program's map types, as aya wants them.
 pub mod bpf;

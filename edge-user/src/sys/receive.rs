@@ -1,46 +1,21 @@
-//! Receives through io_uring: multishot, into a ring of buffers, and the one place the miss path
+//! Receives through io_uring: multishot, into a ring of buffers, and the one place the socket front
 //! sleeps in.
 
 use std::io;
 use std::mem::zeroed;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::types::BufRingEntry;
 use io_uring::{cqueue, opcode, squeue, types};
-use rustix::event::{EventfdFlags, eventfd};
 
 use super::socket::{ServiceSocket, parse_socket_address, socklen};
 use super::undumped::{Undumped, Zeroed};
 use super::uring::ThreadRing;
-
-/// Wakes a thread that sleeps in [`ReceiveRing::wait`], from any other.
-#[derive(Clone, Debug)]
-pub struct Wake(Arc<OwnedFd>);
-
-impl Wake {
-    pub fn new() -> io::Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(Arc::new(eventfd(0, flags)?)))
-    }
-
-    pub fn wake(&self) {
-        // A full counter means that the thread is about to wake anyway.
-        let (Ok(_) | Err(_)) = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
-    }
-
-    pub fn clear(&self) {
-        // Nothing to read means that it is clear already.
-        let (Ok(_) | Err(_)) = rustix::io::read(&*self.0, &mut [0_u8; 8]);
-    }
-
-    pub fn fd(&self) -> &OwnedFd {
-        &self.0
-    }
-}
+use super::wake::Wake;
 
 /// A datagram as the kernel handed it over.
 #[derive(Debug)]

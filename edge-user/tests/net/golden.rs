@@ -92,7 +92,7 @@ fn assert_answered(case: &Case, tap: &RawSocket) {
     let answer = loop {
         let frame = tap.receive(PATIENCE).unwrap();
         let frame = frame.unwrap_or_else(|| panic!("{}: no answer", case.name));
-        // The kernel asks who 192.0.2.7 is, on behalf of the socket path: nobody answers it.
+        // The kernel asks who 192.0.2.7 is, on behalf of the socket front: nobody answers it.
         if frame
             .windows(2)
             .skip(12)

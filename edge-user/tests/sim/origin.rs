@@ -9,10 +9,10 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
 use edge_user::cache::fill::Verified;
-use edge_user::fetch::origin::error::FetchError;
+use edge_user::fetch::origin::error::{FetchError, ReadError};
 use edge_user::fetch::origin::slots::{Filling, Slots};
 use edge_user::fetch::schedule::{Ended, Ends};
-use edge_user::sys::receive::Wake;
+use edge_user::sys::wake::Wake;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
@@ -24,7 +24,7 @@ struct Read {
     origin: usize,
     id: ChunkId,
     /// The slot it is read into, or what it comes to.
-    found: Result<(Filling, Vec<u8>), FetchError>,
+    found: Result<(Filling, Vec<u8>), ReadError>,
 }
 
 pub(crate) struct Origins {
@@ -103,16 +103,16 @@ impl Origins {
     }
 
     /// What the origin has, and a slot for it.
-    fn open(&mut self, origin: usize, id: ChunkId) -> Result<(Filling, Vec<u8>), FetchError> {
+    fn open(&mut self, origin: usize, id: ChunkId) -> Result<(Filling, Vec<u8>), ReadError> {
         let with = &self.conditions;
         let chunk = CATALOG.chunk(&id);
         let Some(chunk) = chunk.filter(|_| !self.chance.permille(with.origin_absent)) else {
             self.absent.insert(id);
-            return Err(FetchError::Absent);
+            return Err(FetchError::Absent.into());
         };
         if self.chance.permille(with.origin_fails) {
             self.failed.insert(id);
-            return Err(FetchError::Transient("as it was asked to".to_owned()));
+            return Err(FetchError::Transient("as it was asked to".to_owned()).into());
         }
         let mut bytes = chunk.to_vec();
         if self.chance.permille(with.origin_alters) {
@@ -132,12 +132,12 @@ impl Origins {
     }
 }
 
-fn fill(mut filling: Filling, bytes: &[u8]) -> Result<Verified, FetchError> {
+fn fill(mut filling: Filling, bytes: &[u8]) -> Result<Verified, ReadError> {
     let mut rest = bytes;
     for mut segment in filling.segments() {
         let (here, behind) = rest.split_at(segment.len());
         segment.copy_from_slice(here);
         rest = behind;
     }
-    filling.verify()
+    Ok(filling.verify()?)
 }

@@ -19,7 +19,7 @@ use edge_user::cache::store::{Store, divide};
 use edge_user::client::failure::Failure;
 use edge_user::clock;
 use edge_user::counters::{Count, ReasonCounts, SocketCounts};
-use edge_user::fetch::flights::Flights;
+use edge_user::fetch::engine::Engine;
 use edge_user::fetch::schedule::Fetches;
 use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
 use edge_user::serve::bounce::BounceQueue;
@@ -27,14 +27,15 @@ use edge_user::serve::cookies::CookieKeys;
 use edge_user::serve::peer::Listeners;
 use edge_user::serve::socket::event_loop::Turn;
 use edge_user::serve::socket::gso::GsoTransmitter;
-use edge_user::serve::socket::handler::{Handler, LogLimiter, MissCells};
+use edge_user::serve::socket::handler::{Handler, SocketCells};
 use edge_user::serve::transmit::Transmitter;
 use edge_user::serve::xdp::transmit::XskTransmitter;
 use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::epochs::Reader as CacheReader;
 use edge_user::sys::mapping::Mapping;
-use edge_user::sys::receive::{Received, Wake};
+use edge_user::sys::receive::Received;
 use edge_user::sys::undumped::Undumped;
+use edge_user::sys::wake::Wake;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
@@ -79,7 +80,8 @@ enum Actor {
     Sends,
     Completions(usize),
     Worker(usize),
-    Filler,
+    Socket,
+    Engine,
     Origin,
     Reader(usize),
     Stranger,
@@ -117,7 +119,10 @@ pub(crate) struct World {
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     turn: Turn<Sends>,
     wake: Wake,
-    filler_next: Duration,
+    socket_next: Duration,
+    engine: Engine,
+    engine_wake: Wake,
+    engine_next: Duration,
     fills: u64,
     origin: Origins,
     unix_seconds: u64,
@@ -139,7 +144,7 @@ impl World {
         let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
         let arena_bytes = layout.slot_bytes() * SLOTS_MIN as usize;
         let arena = Mapping::sparse(arena_bytes).unwrap();
-        // The workers, the socket path, and those who check.
+        // The workers, the socket front, and those who check.
         let readers = with.workers + 2;
         let (view, blocks) = divide(arena, arena_bytes as u64, layout, readers).unwrap();
         let kernel = Kernel::new(with.workers + 1, chance.split(), &with);
@@ -197,20 +202,21 @@ impl World {
         };
         let (fetches, ends) =
             Fetches::new(with.origins, with.origin_threads, with.origin_slots, &view);
-        let cells = Arc::new(MissCells::default());
+        let store = Store::new(Arc::clone(&view), blocks, publisher);
+        let engine_wake = Wake::new().unwrap();
+        let mut engine = Engine::new(store, fetches, engine_wake.clone());
+        let cells = Arc::new(SocketCells::default());
         let mut secret = Undumped::new(32).unwrap();
         secret.fill(7);
         let mut reader = view.reader(with.workers);
         let handler = Handler {
             settings: program.shared.maps().settings,
             cookies: CookieKeys::new(Some(secret), map).unwrap(),
-            store: Store::new(Arc::clone(&view), blocks, publisher),
-            flights: Flights::default(),
-            origin: fetches,
+            view: Arc::clone(&view),
+            front: engine.front(wake.clone()),
             sender: sender(0, &mut reader, Arc::clone(&cells.sends)),
             reader,
             cells,
-            log_limiter: LogLimiter::default(),
         };
 
         let readers = (0..with.readers).map(|number| {
@@ -237,7 +243,7 @@ impl World {
                 (chance.time(Duration::from_millis(300)), by)
             })
             .collect();
-        let origin = Origins::new(ends, wake.clone(), chance.split(), &with);
+        let origin = Origins::new(ends, engine_wake.clone(), chance.split(), &with);
         let stranger = Stranger::new(&with, chance.split());
         let mut world = Self {
             with,
@@ -256,7 +262,10 @@ impl World {
             socket: VecDeque::new(),
             turn: Turn::new(handler, bounce_queue),
             wake,
-            filler_next: Duration::ZERO,
+            socket_next: Duration::ZERO,
+            engine,
+            engine_wake,
+            engine_next: Duration::ZERO,
             fills: 0,
             origin,
             unix_seconds,
@@ -292,7 +301,7 @@ impl World {
             .index(self.with.objects.min(self.with.resident) + 1);
         let wanted = CATALOG.small[..hot].iter().map(|object| object.ids[0]);
         let others = CATALOG.fillers.iter().copied();
-        let store = &mut self.turn.handler.store;
+        let store = self.engine.store_mut();
         for id in wanted.chain(others).take(self.with.resident) {
             let slot = store.take_free().expect("there is room");
             let bytes = CATALOG.chunk(&id).expect("in the catalog");
@@ -328,7 +337,7 @@ impl World {
 
     /// Who is due first, and when.
     fn next(&self) -> (Duration, Actor) {
-        let mut first = (self.filler_next, Actor::Filler);
+        let mut first = (self.socket_next, Actor::Socket);
         let mut offer = |at: Option<Duration>, actor| {
             if let Some(at) = at
                 && at < first.0
@@ -343,6 +352,7 @@ impl World {
             offer(hand.next, Actor::Worker(queue));
             offer(hand.next_completion(), Actor::Completions(queue));
         }
+        offer(Some(self.engine_next), Actor::Engine);
         offer(self.origin.next(), Actor::Origin);
         for (number, reader) in self.readers.iter().enumerate() {
             offer(reader.next, Actor::Reader(number));
@@ -371,7 +381,8 @@ impl World {
                 self.hands[queue].complete(self.now);
             }
             Actor::Worker(queue) => self.work(queue),
-            Actor::Filler => self.fill(),
+            Actor::Socket => self.poll_socket(),
+            Actor::Engine => self.poll_engine(),
             Actor::Origin => {
                 self.say(|| "origin: fetches end".to_owned());
                 self.origin.act(self.now);
@@ -406,13 +417,17 @@ impl World {
             self.leave(to, payload);
         }
         if rung(&self.wake) {
-            self.wake_filler();
+            self.wake_socket();
+        }
+        if rung(&self.engine_wake) {
+            let soon = self.now + self.chance.time(20 * US);
+            self.engine_next = self.engine_next.min(soon);
         }
     }
 
-    fn wake_filler(&mut self) {
+    fn wake_socket(&mut self) {
         let soon = self.now + self.chance.time(20 * US);
-        self.filler_next = self.filler_next.min(soon);
+        self.socket_next = self.socket_next.min(soon);
     }
 
     fn epoch(&self) -> u32 {
@@ -547,7 +562,7 @@ impl World {
         self.say(|| format!("to the socket from {from}: {fits}"));
         if fits {
             self.socket.push_back((from, payload));
-            self.wake_filler();
+            self.wake_socket();
         }
     }
 
@@ -559,7 +574,7 @@ impl World {
         let any = hand.state.turn();
         if hand.bounced() > bounced {
             assert!(rung(&self.wake), "I9: a bounced request waits for nobody");
-            self.wake_filler();
+            self.wake_socket();
         }
         let hand = &mut self.hands[queue];
         hand.asleep = false;
@@ -595,9 +610,9 @@ impl World {
         until
     }
 
-    // --- miss path ------------------------------------------------------------------------
+    // --- socket front and engine ----------------------------------------------------------
 
-    fn fill(&mut self) {
+    fn poll_socket(&mut self) {
         let now = *START + self.now;
         self.wake.clear();
         // A part of what is there, as io_uring hands it over.
@@ -621,22 +636,32 @@ impl World {
         }
         self.turn.end(now);
         let sleep = self.turn.begin(now, self.unix_seconds + self.now.as_secs());
-        let waits = self.turn.handler.origin.wants_slot();
+        self.socket_next = self.now + sleep.max(US);
+        self.say(|| format!("socket: sleeps {sleep:?}"));
+        if !self.socket.is_empty() {
+            self.wake_socket();
+        }
+        self.check_socket();
+        self.socket_next = self.stall("the socket front").max(self.socket_next);
+    }
+
+    fn poll_engine(&mut self) {
+        self.engine_wake.clear();
+        let sleep = self.engine.poll_once(*START + self.now);
+        let waits = self.engine.wants_slot();
         self.origin.hear(self.now);
-        self.filler_next = self.now + sleep.max(US);
-        self.say(|| format!("filler: sleeps {sleep:?}, a chunk waits for a slot {waits}"));
+        self.engine_next = self.now + sleep.max(US);
+        self.say(|| format!("engine: sleeps {sleep:?}, a chunk waits for a slot {waits}"));
         // Every wait has a bound (I9).
         assert!(sleep <= if waits { SOON } else { TICK }, "slept {sleep:?}");
-        if !self.socket.is_empty() {
-            self.wake_filler();
-        }
-        self.check_filler();
-        self.filler_next = self.stall("the filler").max(self.filler_next);
+        self.check_flights();
+        self.check_store();
+        self.engine_next = self.stall("the engine").max(self.engine_next);
     }
 
     // --- what always holds ----------------------------------------------------------------
 
-    fn check_filler(&mut self) {
+    fn check_socket(&mut self) {
         let cells = &self.turn.handler.cells;
         assert_eq!(
             cells.received.get(),
@@ -646,23 +671,22 @@ impl World {
         let bounced = total(&cells.bounce_reasons);
         assert_eq!(cells.bounced.get(), bounced, "I10: bounced requests");
         self.check_flights();
-        self.check_store();
     }
 
     fn check_flights(&self) {
-        let handler = &self.turn.handler;
+        let front = &self.turn.handler.front;
         assert_eq!(
-            handler.flights.in_flight(),
-            handler.origin.under_way(),
+            front.in_flight(),
+            self.engine.backlog() + front.completions(),
             "I8: a flight for each fetch, and a fetch for each flight"
         );
     }
 
     fn check_store(&mut self) {
-        let counts = self.turn.handler.store.counts();
+        let counts = self.engine.store().counts();
         let slots = counts.resident + counts.free + counts.withdrawn + counts.filling;
         assert_eq!(slots, counts.slots, "a slot is in one state");
-        let cells = &self.turn.handler.cells;
+        let cells = self.engine.cells();
         let fills = counts.published_total + cells.corrupt.get();
         if fills == self.fills {
             return;
@@ -700,7 +724,7 @@ impl World {
             && self.socket.is_empty()
             && self.kernel().under_way() == 0
             // Reads that hung have ended, and their slots are back.
-            && self.turn.handler.store.counts().filling == 0
+            && self.engine.store().counts().filling == 0
     }
 
     /// Everything has come back to where it belongs.
@@ -715,11 +739,7 @@ impl World {
         }
         self.check_sums();
         let handler = &mut self.turn.handler;
-        assert_eq!(
-            handler.flights.in_flight(),
-            0,
-            "I8: a flight was left behind"
-        );
+        assert_eq!(handler.front.in_flight(), 0, "I8: a flight was left behind");
         assert_eq!(handler.sender.in_flight(), 0, "a send was left behind");
         // Nobody reads any more.
         handler.reader.offline();
@@ -727,8 +747,9 @@ impl World {
             hand.state.reader.offline();
         }
         // All slots can be had: nobody holds one any more.
-        let slots = handler.store.counts().slots;
-        let free = (0..slots).filter_map(|_| handler.store.take_free()).count();
+        let store = self.engine.store_mut();
+        let slots = store.counts().slots;
+        let free = (0..slots).filter_map(|_| store.take_free()).count();
         assert_eq!(free as u64, slots, "I6: a slot was lost");
         Outcome {
             steps: self.steps,
@@ -768,7 +789,7 @@ impl World {
             sends: cells.sends.snapshot(),
             ..SocketCounts::default()
         };
-        snapshot.store = self.turn.handler.store.counts();
+        snapshot.store = self.engine.store().counts();
         assert_eq!(snapshot.unbalanced(), [""; 0], "I10");
         let mut senders = vec![cells.sends.datagrams.get()];
         for hand in &self.hands {

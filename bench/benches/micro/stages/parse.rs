@@ -1,4 +1,4 @@
-//! From frame to endpoints and GET: what program, worker and socket path all begin with.
+//! From frame to endpoints and GET: what program, worker and socket front all begin with.
 
 use std::hint::black_box;
 

@@ -12,7 +12,7 @@ use super::monitor::Served;
 use super::observe::NicObserver;
 use super::remedy::Operation;
 use crate::serve::xdp::worker::Worker;
-use crate::sys::receive::Wake;
+use crate::sys::wake::Wake;
 
 /// Loads the program, attaches it, and hands out its maps.
 pub mod program;

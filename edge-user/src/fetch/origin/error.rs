@@ -1,6 +1,6 @@
 //! Why an origin did not give a chunk.
 
-/// Why an origin did not give a chunk.
+/// Why a fetch ended without its chunk.
 #[derive(Debug)]
 pub enum FetchError {
     /// It does not have it.
@@ -9,6 +9,18 @@ pub enum FetchError {
     Transient(String),
     /// What it has is not the chunk; says how.
     Corrupt(String),
-    /// It has the chunk, and no slot was free to read it into.
+}
+
+/// Why one read of an origin ended without the chunk.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The origin has the chunk, and no slot was free to read it into: to be read again.
     NoSlot,
+    Failed(FetchError),
+}
+
+impl From<FetchError> for ReadError {
+    fn from(error: FetchError) -> Self {
+        Self::Failed(error)
+    }
 }

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2
 use rustix::io::{Errno, preadv};
 
 use super::Origin;
-use super::error::FetchError;
+use super::error::{FetchError, ReadError};
 use super::slots::Slots;
 use crate::cache::fill::Verified;
 use crate::object::key::chunk_path;
@@ -81,7 +81,7 @@ impl Directory {
 }
 
 impl Origin for Directory {
-    fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, FetchError> {
+    fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, ReadError> {
         let (file, size_bytes) = (self.find(&id))
             .map_err(|reason| self.transient(&reason))?
             .ok_or(FetchError::Absent)?;
@@ -92,7 +92,7 @@ impl Origin for Directory {
         reopen(&file)
             .and_then(|file| read_into(&file, &mut filling.segments()))
             .map_err(|error| self.transient(&error.to_string()))?;
-        filling.verify()
+        Ok(filling.verify()?)
     }
 }
 
@@ -182,7 +182,10 @@ mod tests {
         slots.put(store.take_free().unwrap());
         let result = directory.fetch(id(), &slots);
         assert_eq!(slots.len(), usize::from(result.is_err()), "no slot is lost");
-        result
+        result.map_err(|error| match error {
+            ReadError::Failed(error) => error,
+            ReadError::NoSlot => unreachable!("there was one"),
+        })
     }
 
     fn assert_good(result: &Result<Verified, FetchError>) {
@@ -307,10 +310,10 @@ mod tests {
         let (store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
         let slots = Slots::new(Arc::clone(store.view()), 1);
         let absent = directory.fetch(id(), &slots);
-        assert!(matches!(absent, Err(FetchError::Absent)));
+        assert!(matches!(absent, Err(ReadError::Failed(FetchError::Absent))));
         fs::write(place(&root), GOOD).unwrap();
         let present = directory.fetch(id(), &slots);
-        assert!(matches!(present, Err(FetchError::NoSlot)));
+        assert!(matches!(present, Err(ReadError::NoSlot)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod error;
 
 use edge_ebpf::wire::ChunkId;
 
-use self::error::FetchError;
+use self::error::ReadError;
 use self::slots::Slots;
 use crate::cache::fill::Verified;
 
@@ -19,5 +19,5 @@ use crate::cache::fill::Verified;
 pub trait Origin: Send + Sync + 'static {
     /// Reads a chunk into a slot and checks it there. A slot is taken as late as possible: whether
     /// the chunk exists can be found out without one.
-    fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, FetchError>;
+    fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, ReadError>;
 }

@@ -12,7 +12,7 @@ use crate::cache::lease::CacheView;
 use crate::fetch::schedule::{Ended, Fetches};
 use crate::limits::{ORIGIN_SLOTS, ORIGIN_THREADS};
 use crate::spawn::refused;
-use crate::sys::receive::Wake;
+use crate::sys::wake::Wake;
 
 /// Starts the threads of these origins, which are asked in this order. They end when what is returned
 /// is gone, or, where a read hangs, with the process.
@@ -72,7 +72,7 @@ mod tests {
     use crate::cache::layout::Layout;
     use crate::cache::store::{Store, holding};
     use crate::clock;
-    use crate::fetch::origin::error::FetchError;
+    use crate::fetch::origin::error::{FetchError, ReadError};
     use crate::fetch::origin::local::Directory;
     use crate::fetch::origin::slots::Slots;
     use crate::fetch::schedule::Fetched;
@@ -206,10 +206,10 @@ mod tests {
     }
 
     impl Origin for Arc<Gate> {
-        fn fetch(&self, _id: ChunkId, _slots: &Slots) -> Result<Verified, FetchError> {
+        fn fetch(&self, _id: ChunkId, _slots: &Slots) -> Result<Verified, ReadError> {
             let open = self.open.lock().unwrap();
             drop(self.opened.wait_while(open, |open| !*open).unwrap());
-            Err(FetchError::Absent)
+            Err(FetchError::Absent.into())
         }
     }
 

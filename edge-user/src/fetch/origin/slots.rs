@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
 
-use super::error::FetchError;
+use super::error::{FetchError, ReadError};
 use crate::cache::fill::{FreeSlot, Verified, Written};
 use crate::cache::lease::CacheView;
 
@@ -36,23 +36,16 @@ impl Slots {
     }
 
     /// A slot for a chunk of this length.
-    pub fn take(&self, id: ChunkId, chunk_bytes: u64) -> Result<Filling, FetchError> {
+    pub fn take(&self, id: ChunkId, chunk_bytes: u64) -> Result<Filling, ReadError> {
         let len = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
-        if self.view.layout().geometry(len).is_none() {
-            let reason = format!("has {chunk_bytes} bytes, which no chunk has");
-            return Err(FetchError::Corrupt(reason));
-        }
-        let slot = self.free.pop().ok_or(FetchError::NoSlot)?;
-        match slot.open(&self.view, id, len) {
-            Ok(written) => Ok(Filling {
-                slots: self.clone(),
-                written: Some(written),
-            }),
-            Err(slot) => {
-                self.put(slot);
-                Err(FetchError::NoSlot)
-            }
-        }
+        let geometry = self.view.layout().geometry(len).ok_or_else(|| {
+            FetchError::Corrupt(format!("has {chunk_bytes} bytes, which no chunk has"))
+        })?;
+        let slot = self.free.pop().ok_or(ReadError::NoSlot)?;
+        Ok(Filling {
+            slots: self.clone(),
+            written: Some(slot.open(&self.view, id, geometry)),
+        })
     }
 
     /// Slots that nobody has taken.

@@ -1,4 +1,4 @@
-//! The loop of the miss path: one thread, asleep in one place.
+//! The loop of the socket front: one thread, asleep in one place.
 
 use std::io;
 use std::sync::Arc;
@@ -14,10 +14,7 @@ use crate::serve::bounce::BounceQueue;
 use crate::sys::receive::{ReceiveRing, Unreadable};
 use crate::sys::send::{SendQueue, SendRing};
 
-/// How soon to look again for a slot that a worker has yet to let go.
-const SLOT_WAIT: Duration = Duration::from_millis(1);
-
-/// Everything the miss path works with.
+/// Everything the socket front works with.
 #[derive(Debug)]
 pub struct EventLoop {
     pub receive: ReceiveRing,
@@ -65,17 +62,15 @@ impl<Q: SendQueue> Turn<Q> {
     /// What is due, before a sleep; says how long that may be at most.
     pub fn begin(&mut self, now: Instant, unix_seconds: u64) -> Duration {
         if self.next_tick.is_none_or(|due| due <= now) {
-            self.handler.turn(epoch_at(unix_seconds), now);
+            self.handler.tick(epoch_at(unix_seconds), now);
             self.next_tick = Some(now + TICK);
         }
+        self.handler.front.submit();
         self.handler.sender.flush();
-        self.handler.report();
         // Asleep is quiescent.
         self.handler.reader.offline();
-        if self.more_bounced || self.handler.has_more() {
+        if self.more_bounced || self.handler.front.completions() > 0 {
             Duration::ZERO
-        } else if self.handler.origin.wants_slot() {
-            SLOT_WAIT
         } else {
             TICK
         }
@@ -92,6 +87,6 @@ impl<Q: SendQueue> Turn<Q> {
             room -= 1;
         }
         self.more_bounced = room == 0;
-        self.handler.settle(now);
+        self.handler.complete(now);
     }
 }

@@ -1,23 +1,18 @@
-//! What becomes of one datagram, one bounced request, one fetched chunk.
+//! What becomes of one datagram, one bounced request, one flight that landed.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use edge_ebpf::maps::Settings;
 use edge_ebpf::reason::Reason;
 use edge_ebpf::steer::{Admission, Datagram, Reply, admit};
-use edge_ebpf::wire::{ChunkId, NackCode};
+use edge_ebpf::wire::NackCode;
 
-use crate::cache::store::Store;
-use crate::counters::{Cell, OriginCounts, Reasons, Sends, StoreCounts};
-use crate::fetch::flights::{Failure, Flights, Outcome};
-use crate::fetch::origin::error::FetchError;
-use crate::fetch::schedule::{Fetched, Fetches};
-use crate::fetch::source::Source;
-use crate::limits::{
-    ABSENT_FOR, FAILED_FOR, FAILED_MS, LOG_LINES_PER_WINDOW, LOG_WINDOW, ORIGINS_MAX,
-    RESULTS_PER_ROUND, RETRY_MS,
-};
+use crate::cache::lease::CacheView;
+use crate::counters::{Cell, Reasons, Sends};
+use crate::fetch::flights::{Failure, Outcome};
+use crate::fetch::front::{Front, Landed};
+use crate::limits::{FAILED_MS, LANDED_PER_ROUND, RETRY_MS};
 use crate::serve::cookies::CookieKeys;
 use crate::serve::peer::{Peer, endpoint};
 use crate::serve::socket::gso::GsoTransmitter;
@@ -26,9 +21,9 @@ use crate::sys::epochs::Reader;
 use crate::sys::receive::Received;
 use crate::sys::send::{SendQueue, SendRing};
 
-/// What the miss path counts. Every datagram ends in one reason (I10).
+/// What the socket front counts. Every datagram ends in one reason (I10).
 #[derive(Debug, Default)]
-pub struct MissCells {
+pub struct SocketCells {
     /// Turns of the loop, idle ones included: a sign of life.
     pub turns: Cell,
     pub received: Cell,
@@ -36,76 +31,23 @@ pub struct MissCells {
     pub bounced: Cell,
     pub bounce_reasons: Reasons,
     pub sends: Arc<Sends>,
-    pub fetches: Cell,
-    pub fetched_bytes: Cell,
-    pub absent: Cell,
-    pub failed: Cell,
-    pub corrupt: Cell,
     /// Waiters let go without an answer: too late, or no send could be queued.
     pub unanswered_waiters: Cell,
     /// Requests refused because their source has its share.
     pub source_limited: Cell,
-    /// Written once a turn of the loop; this thread may lock.
-    pub store: Mutex<StoreCounts>,
-    pub in_flight: Cell,
-    /// Reads that were given up and have not ended, by origin; how many of these there are.
-    pub hung_reads: [Cell; ORIGINS_MAX],
-    pub origins: Cell,
 }
 
-impl MissCells {
-    pub fn origin(&self) -> OriginCounts {
-        OriginCounts {
-            in_flight: self.in_flight.get(),
-            fetches_total: self.fetches.get(),
-            bytes_total: self.fetched_bytes.get(),
-            absent_total: self.absent.get(),
-            failed_total: self.failed.get(),
-            corrupt_total: self.corrupt.get(),
-            unanswered_waiters_total: self.unanswered_waiters.get(),
-            source_limited_total: self.source_limited.get(),
-            hung_reads: (self.hung_reads.iter().map(Cell::get))
-                .take(usize::try_from(self.origins.get()).unwrap_or(ORIGINS_MAX))
-                .collect(),
-        }
-    }
-}
-
-/// The miss path's state, all but the ring it sleeps on.
+/// The socket front's state, all but the ring it sleeps on.
 #[derive(Debug)]
 pub struct Handler<Q = SendRing> {
     pub settings: Settings,
     pub cookies: CookieKeys,
-    pub store: Store,
-    pub flights: Flights<Request>,
-    pub origin: Fetches,
-    pub sender: GsoTransmitter<Q>,
-    /// Of the store's view: this thread sends too.
+    pub view: Arc<CacheView>,
+    /// Of the view: this thread sends too.
     pub reader: Reader,
-    pub cells: Arc<MissCells>,
-    pub log_limiter: LogLimiter,
-}
-
-/// Readers choose the chunks that are asked for, so they must not choose how many lines the log
-/// has.
-#[derive(Debug, Default)]
-pub struct LogLimiter {
-    window_ends: Option<Instant>,
-    count: u64,
-}
-
-impl LogLimiter {
-    /// How many lines were left out before this one, if this one may be written.
-    fn admit(&mut self, now: Instant) -> Option<u64> {
-        let mut left_out = 0;
-        if self.window_ends.is_none_or(|ends| ends <= now) {
-            left_out = self.count.saturating_sub(LOG_LINES_PER_WINDOW);
-            self.window_ends = Some(now + LOG_WINDOW);
-            self.count = 0;
-        }
-        self.count += 1;
-        (self.count <= LOG_LINES_PER_WINDOW).then_some(left_out)
-    }
+    pub front: Front<Request>,
+    pub sender: GsoTransmitter<Q>,
+    pub cells: Arc<SocketCells>,
 }
 
 impl<Q: SendQueue> Handler<Q> {
@@ -171,14 +113,9 @@ impl<Q: SendQueue> Handler<Q> {
         if let Some(reason) = self.answer_resident(request) {
             return reason;
         }
-        let (reason, code, retry_ms) = match self.flights.request(*request, now) {
+        let (reason, code, retry_ms) = match self.front.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
-            Outcome::Start => {
-                let source = Source::of(&request.peer.client);
-                self.origin.ask(request.get.id, source, now);
-                self.cells.fetches.add(1);
-                (Reason::FetchStarted, NackCode::Pending, RETRY_MS)
-            }
+            Outcome::Start => (Reason::FetchStarted, NackCode::Pending, RETRY_MS),
             Outcome::Negative(Failure::Absent) => (Reason::Negative, NackCode::Absent, 0),
             Outcome::Negative(Failure::Unreachable) => {
                 (Reason::OriginFailed, NackCode::Origin, FAILED_MS)
@@ -197,7 +134,7 @@ impl<Q: SendQueue> Handler<Q> {
     /// Answers from the cache, if the chunk is resident.
     fn answer_resident(&mut self, request: &Request) -> Option<Reason> {
         self.reader.resume();
-        let lease = self.store.view().lookup(&self.reader, &request.get.id);
+        let lease = self.view.lookup(&self.reader, &request.get.id);
         let (sent, reason) = match decide(request, lease, self.settings.max_burst) {
             Decision::Data(lease, runs) => {
                 let sent = self.sender.data(&request.peer, &lease, runs);
@@ -209,128 +146,62 @@ impl<Q: SendQueue> Handler<Q> {
         Some(sent.map_or_else(Unsent::reason, |()| reason))
     }
 
-    /// Publishes what was fetched and answers those that wait for it; a few at a time, since
-    /// datagrams wait meanwhile.
-    pub fn settle(&mut self, now: Instant) {
-        self.origin.hear(now);
-        for _ in 0..RESULTS_PER_ROUND {
-            let Some(fetched) = self.origin.take() else {
+    /// Answers those whose flights have landed; a few at a time, since datagrams wait meanwhile.
+    pub fn complete(&mut self, now: Instant) {
+        for _ in 0..LANDED_PER_ROUND {
+            let Some(landed) = self.front.landed(now) else {
                 break;
             };
-            self.finish(fetched, now);
+            self.answer_waiters(landed);
         }
-        if self.origin.under_way() > 0 {
-            // Slots that were withdrawn come free when this thread too is quiescent.
-            if self.sender.in_flight() > 0 {
-                self.sender.flush();
-            }
-            self.reader.quiescent();
-        }
-        self.origin.begin(&mut self.store);
     }
 
-    /// Whether `settle` has more to do.
-    pub fn has_more(&self) -> bool {
-        self.origin.landed() > 0
-    }
-
-    fn finish(&mut self, fetched: Fetched, now: Instant) {
-        let id = fetched.id;
-        match fetched.result {
-            Ok(verified) => {
-                self.cells.fetched_bytes.add(verified.chunk_bytes().into());
-                self.store.publish(verified);
-                for request in self.flights.land(&id) {
-                    // The request itself was counted when it began to wait.
-                    let answer = self.answer_resident(&request);
-                    if let None | Some(Reason::SendQueueFull | Reason::Unreached) = answer {
-                        self.cells.unanswered_waiters.add(1);
-                    }
+    fn answer_waiters(&mut self, Landed { result, waiters }: Landed<Request>) {
+        for request in waiters {
+            // The request itself was counted when it began to wait.
+            let answered = match result {
+                Ok(()) => !matches!(
+                    self.answer_resident(&request),
+                    None | Some(Reason::SendQueueFull | Reason::Unreached)
+                ),
+                Err(failure) => {
+                    let (code, retry_ms) = match failure {
+                        Failure::Absent => (NackCode::Absent, 0),
+                        Failure::Unreachable => (NackCode::Origin, FAILED_MS),
+                    };
+                    let nack = request.nack(code, retry_ms);
+                    self.sender.nack(&request.peer, &nack).is_ok()
                 }
-            }
-            Err(FetchError::Absent) => {
-                self.cells.absent.add(1);
-                self.land(id, Failure::Absent, ABSENT_FOR, now);
-            }
-            Err(FetchError::Corrupt(reason)) => {
-                self.cells.corrupt.add(1);
-                self.refuse(id, &reason, now);
-            }
-            Err(FetchError::Transient(reason)) => {
-                self.cells.failed.add(1);
-                self.refuse(id, &reason, now);
-            }
-            // It waits for one, as long as its time is not over.
-            Err(FetchError::NoSlot) => {
-                self.cells.failed.add(1);
-                self.refuse(id, "no slot was free", now);
-            }
+            };
+            self.cells.unanswered_waiters.add(u64::from(!answered));
         }
     }
 
-    fn refuse(&mut self, id: ChunkId, reason: &str, now: Instant) {
-        if let Some(left_out) = self.log_limiter.admit(now) {
-            tracing::warn!(chunk = %id, reason, left_out, "an origin's chunk cannot be used");
-        }
-        self.land(id, Failure::Unreachable, FAILED_FOR, now);
-    }
-
-    fn land(&mut self, id: ChunkId, failure: Failure, time: Duration, now: Instant) {
-        let (code, retry_ms) = match failure {
-            Failure::Absent => (NackCode::Absent, 0),
-            Failure::Unreachable => (NackCode::Origin, FAILED_MS),
-        };
-        for request in self.flights.fail(&id, failure, now, time) {
-            if self
-                .sender
-                .nack(&request.peer, &request.nack(code, retry_ms))
-                .is_err()
-            {
-                self.cells.unanswered_waiters.add(1);
-            }
-        }
-    }
-
-    /// What is due once a turn: new cookie keys, waiters whose time is over, counts.
-    pub fn turn(&mut self, epoch: u32, now: Instant) {
+    /// What is due once a tick: new cookie keys, waiters whose time is over.
+    pub fn tick(&mut self, epoch: u32, now: Instant) {
         if let Err(error) = self.cookies.turn_to(epoch) {
             tracing::warn!(%error, "the program still has the cookie keys of before; trying again");
         }
-        self.origin.expire(now);
-        let expired = self.flights.expire(now);
+        let expired = self.front.expire(now);
         self.cells.unanswered_waiters.add(expired as u64);
-    }
-
-    /// Lets others see the store's counts.
-    pub fn report(&self) {
-        let counts = self.store.counts();
-        *self
-            .cells
-            .store
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = counts;
-        self.cells.in_flight.set(self.flights.in_flight() as u64);
-        for (cell, hung) in self.cells.hung_reads.iter().zip(self.origin.hung()) {
-            cell.set(hung as u64);
-        }
-        self.cells.origins.set(self.origin.hung().count() as u64);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::fill::Verified;
     use crate::cache::layout::Layout;
     use crate::cache::publish::Publisher;
-    use crate::cache::store::divide;
+    use crate::cache::store::{Store, divide};
     use crate::clock;
-    use crate::fetch::schedule::{Ended, Ends};
+    use crate::fetch::engine::Engine;
+    use crate::fetch::origin::error::FetchError;
+    use crate::fetch::schedule::{Ended, Fetches};
     use crate::sys::epochs::Loan;
     use crate::sys::mapping::Mapping;
     use crate::sys::send::{Full, Lane, SendEnd, Sent};
-    use edge_ebpf::wire::{Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
-    use sha2::{Digest as _, Sha256};
+    use crate::sys::wake::Wake;
+    use edge_ebpf::wire::{ChunkId, Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
     use std::cell::RefCell;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
@@ -392,140 +263,53 @@ mod tests {
         }
     }
 
-    /// A handler with an empty store, for so many workers; the ends of one origin's threads; and what
-    /// is sent.
-    fn handler(workers: usize) -> (Handler<Nacks>, Ends, Nacks) {
+    #[test]
+    fn datagrams_wait_for_a_few_landed_flights_and_not_for_all() {
         let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
         let arena_bytes = layout.slot_bytes() * SLOTS;
         let arena = Mapping::anonymous(arena_bytes, false).unwrap();
-        let (view, blocks) = divide(arena, arena_bytes as u64, layout, workers + 1).unwrap();
-        let cells = Arc::new(MissCells::default());
-        let (origin, ends) = Fetches::new(1, SLOTS, SLOTS, &view);
-        let sends = Arc::clone(&cells.sends);
+        let (view, blocks) = divide(arena, arena_bytes as u64, layout, 1).unwrap();
+        let store = Store::new(Arc::clone(&view), blocks, Publisher::none());
+        let (fetches, (_reads, ended)) = Fetches::new(1, SLOTS, SLOTS, &view);
+        let mut engine = Engine::new(store, fetches, Wake::new().unwrap());
+        let cells = Arc::new(SocketCells::default());
         let nacks = Nacks::default();
-        let handler = Handler {
+        let mut handler = Handler {
             settings: Settings::NONE,
             cookies: CookieKeys::new(None, None).unwrap(),
-            reader: view.reader(workers),
-            store: Store::new(view, blocks, Publisher::none()),
-            flights: Flights::default(),
-            origin,
-            sender: GsoTransmitter::new(nacks.clone(), layout, sends),
+            reader: view.reader(0),
+            view,
+            front: engine.front(Wake::new().unwrap()),
+            sender: GsoTransmitter::new(nacks.clone(), layout, Arc::clone(&cells.sends)),
             cells,
-            log_limiter: LogLimiter::default(),
         };
-        (handler, ends, nacks)
-    }
-
-    fn client(number: u8) -> SocketAddr {
-        ([192, 0, 2, number], 4000).into()
-    }
-
-    fn chunk(number: u8) -> (ChunkId, Vec<u8>) {
-        let bytes = vec![number; 100];
-        (ChunkId(Sha256::digest(&bytes).into()), bytes)
-    }
-
-    /// A client of this number asks for the chunk of this number.
-    fn ask(handler: &mut Handler<Nacks>, number: u8, now: Instant) {
-        let peer = Peer {
-            socket: 0,
-            client: client(number),
-        };
-        let get = Get {
-            cookie: Cookie::default(),
-            id: chunk(number).0,
-            want: 1,
-        };
-        handler.bounced(&Request { peer, get }, now);
-    }
-
-    fn end((_, ended): &Ends, number: u8, result: Result<Verified, FetchError>) {
-        let (origin, id) = (0, chunk(number).0);
-        let pushed = ended.push(Ended { origin, id, result });
-        assert!(pushed.is_ok());
-    }
-
-    /// An origin's thread reads the chunk of this number.
-    fn read(ends: &Ends, number: u8) {
-        let (id, bytes) = chunk(number);
-        let (_, slots) = &ends.0[0];
-        let result = slots.take(id, bytes.len() as u64).and_then(|mut filling| {
-            filling.segments()[0].copy_from_slice(&bytes);
-            filling.verify()
-        });
-        end(ends, number, result);
-    }
-
-    #[test]
-    fn what_needs_no_slot_is_answered_while_chunks_wait_for_one() {
-        let (mut handler, ends, nacks) = handler(1);
-        let now = clock::now();
-        // A worker that is held inside of a batch announces nothing more, so no slot comes free.
-        let mut reader = handler.store.view().reader(0);
-        reader.quiescent();
-        let mut filled = 0;
-        while !handler.origin.wants_slot() {
-            ask(&mut handler, filled, now);
-            handler.settle(now);
-            read(&ends, filled);
-            handler.settle(now);
-            filled += 1;
-        }
-        for number in [201, 202, 203] {
-            ask(&mut handler, number, now);
-        }
-        handler.settle(now);
-        read(&ends, 201);
-        end(&ends, 202, Err(FetchError::Absent));
-        let failed = FetchError::Transient("a disk error".to_owned());
-        end(&ends, 203, Err(failed));
-        handler.settle(now);
-        assert!(nacks.0.borrow().ends_with(&[
-            (client(202), NackCode::Absent),
-            (client(203), NackCode::Origin)
-        ]));
-        assert!(
-            handler.origin.wants_slot() && !handler.has_more(),
-            "it waits for the slot"
-        );
-        // Nothing was lost on the way.
-        reader.quiescent();
-        handler.settle(now);
-        for number in [filled - 1, 201] {
-            read(&ends, number);
-        }
-        handler.settle(now);
-        assert_eq!(handler.flights.in_flight(), 0);
-        assert!(handler.store.is_resident(&chunk(201).0));
-    }
-
-    #[test]
-    fn datagrams_wait_for_a_few_results_and_not_for_all() {
-        let (mut handler, ends, _) = handler(0);
         let now = clock::now();
         for number in 0..60 {
-            ask(&mut handler, number, now);
-            end(&ends, number, Err(FetchError::Absent));
+            let id = ChunkId([number; 32]);
+            let peer = Peer {
+                socket: 0,
+                client: ([192, 0, 2, number], 4000).into(),
+            };
+            let (cookie, want) = (Cookie::default(), 1);
+            let get = Get { cookie, id, want };
+            handler.bounced(&Request { peer, get }, now);
+            let (origin, result) = (0, Err(FetchError::Absent.into()));
+            engine.poll_once(now);
+            assert!(ended.push(Ended { origin, id, result }).is_ok());
         }
+        engine.poll_once(now);
         for round in 1..=7 {
-            handler.settle(now);
-            assert_eq!(handler.flights.in_flight(), 60 - 8 * round);
-            assert!(handler.has_more(), "so the loop comes back at once");
+            handler.complete(now);
+            assert_eq!(handler.front.in_flight(), 60 - 8 * round);
+            assert!(
+                handler.front.completions() > 0,
+                "so the loop comes back at once"
+            );
         }
-        handler.settle(now);
-        assert!(handler.flights.in_flight() == 0 && !handler.has_more());
-    }
-
-    #[test]
-    fn the_log_hears_a_bounded_number_of_complaints_and_how_many_it_did_not() {
-        // I9
-        let mut log_limiter = LogLimiter::default();
-        let now = clock::now();
-        let heard = (0..1000).filter_map(|_| log_limiter.admit(now)).count() as u64;
-        assert_eq!(heard, LOG_LINES_PER_WINDOW);
-        let later = now + LOG_WINDOW;
-        assert_eq!(log_limiter.admit(later), Some(1000 - LOG_LINES_PER_WINDOW));
-        assert_eq!(log_limiter.admit(later), Some(0));
+        handler.complete(now);
+        assert!(handler.front.in_flight() == 0 && handler.front.completions() == 0);
+        let sent: Vec<NackCode> = nacks.0.borrow().iter().map(|(_, code)| *code).collect();
+        assert_eq!(sent[..60], [NackCode::Pending; 60]);
+        assert_eq!(sent[60..], [NackCode::Absent; 60]);
     }
 }

@@ -21,7 +21,7 @@ use crate::serve::peer::Listeners;
 use crate::serve::transmit::{Incoming, Transmitter};
 use crate::serve::{Decision, Unsent};
 use crate::sys::epochs::Reader;
-use crate::sys::receive::Wake;
+use crate::sys::wake::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
 
 const RETRY_SEND: Timespec = Timespec {

@@ -133,7 +133,7 @@ impl Drop for Held {
 
 fn thread_held(session: &mut Session<'_>) -> Result<String> {
     let mut seen = Vec::new();
-    for name in ["worker-0", "filler"] {
+    for name in ["worker-0", "socket", "engine"] {
         let from = session.lines()?;
         let held = Held::thread(session.edged()?.id(), name)?;
         seen.push(session.hear(from, &format!("the thread {name} is stalled"))?);
