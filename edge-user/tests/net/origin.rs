@@ -64,7 +64,7 @@ fn a_damaged_chunk_is_refused_and_counted_and_everything_else_is_served(sender: 
             let (code, words) = if *absent {
                 (1, "no origin of the edge has chunk")
             } else {
-                (75, "the chunk is damaged there")
+                (75, "or the chunk is damaged")
             };
             let testbed = &testbed;
             scope.spawn(move || object.assert_not_to_be_had(testbed, edge, code, &[words]));

@@ -7,14 +7,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, XskMap};
-use aya::programs::{ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode};
+use aya::programs::{
+    ProgramError, ProgramFd, TestRun, TestRunOptions, TestRunResult, Xdp, XdpMode as AyaMode,
+};
 use aya::{Ebpf, EbpfLoader};
 use edge_ebpf::frame::Address;
 use edge_ebpf::maps::{
     self, ABI_VERSION, InterfaceSettings, QUEUES_MAX, Settings, TALLIES, Tally, row, tally_index,
 };
 use edge_ebpf::reason::Reason;
-
+use libc::{EMFILE, ENFILE, ENOMEM};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -116,7 +118,7 @@ impl Program {
             .map_max_entries(maps::XSKS, rows)
             .map_max_entries(maps::COUNTERS, rows.saturating_mul(TALLIES))
             .load(object)
-            .map_err(|error| AttachError::Load(chain(&error)))?;
+            .map_err(not_loaded)?;
         let settings = take(&mut ebpf, maps::SETTINGS)?;
         let sockets = take(&mut ebpf, maps::XSKS)?;
         let maps = Maps {
@@ -136,10 +138,7 @@ impl Program {
             known: BTreeSet::new(),
             sockets,
         };
-        program
-            .xdp()?
-            .load()
-            .map_err(|error| AttachError::Load(chain(&error)))?;
+        program.xdp()?.load().map_err(not_loaded)?;
         program.withdraw()?;
         Ok((program, maps))
     }
@@ -230,21 +229,16 @@ impl Program {
     /// The kernel's number of it.
     pub fn number(&mut self) -> Result<u32, AttachError> {
         let info = self.xdp()?.info();
-        info.map(|info| info.id())
-            .map_err(|error| AttachError::Load(chain(&error)))
+        info.map(|info| info.id()).map_err(not_loaded)
     }
 
     /// For another program's tail call.
     pub fn fd(&mut self) -> Result<&ProgramFd, AttachError> {
-        self.xdp()?
-            .fd()
-            .map_err(|error| AttachError::Load(chain(&error)))
+        self.xdp()?.fd().map_err(not_loaded)
     }
 
     fn test_run(&mut self, options: TestRunOptions<'_>) -> Result<TestRunResult, AttachError> {
-        self.xdp()?
-            .test_run(options)
-            .map_err(|error| AttachError::Load(chain(&error)))
+        self.xdp()?.test_run(options).map_err(not_loaded)
     }
 
     /// From here on the program steers hits of this queue, of the interface at this place of the
@@ -258,27 +252,28 @@ impl Program {
         let first_row = self.published[place].first_row;
         self.sockets
             .set(row(first_row, queue), socket, 0)
-            .map_err(|error| AttachError::Load(chain(&error)))
+            .map_err(not_loaded)
     }
 
     /// From here on the program answers by these settings, one for each interface, and takes
     /// nothing that claims to come from one of these addresses: those that `Settings::locals` was
     /// made of.
     pub fn serve(&mut self, settings: &[Settings], locals: &[Address]) -> Result<(), AttachError> {
-        let load = |error: MapError| AttachError::Load(chain(&error));
         let locals: BTreeSet<Address> = locals.iter().copied().collect();
         // They are in the map before the filter sends anybody there, and leave it after.
         for address in &locals {
             if !self.known.contains(address) {
                 self.locals
                     .insert(AddressKey(*address), 1, 0)
-                    .map_err(load)?;
+                    .map_err(not_loaded)?;
                 self.known.insert(*address);
             }
         }
         self.publish(settings)?;
         while let Some(address) = self.known.difference(&locals).next().copied() {
-            self.locals.remove(&AddressKey(address)).map_err(load)?;
+            self.locals
+                .remove(&AddressKey(address))
+                .map_err(not_loaded)?;
             self.known.remove(&address);
         }
         Ok(())
@@ -304,7 +299,7 @@ impl Program {
             for next in published.followed_by(settings) {
                 self.settings
                     .set(place, InterfaceSettingsValue(next), 0)
-                    .map_err(|error| AttachError::Load(chain(&error)))?;
+                    .map_err(not_loaded)?;
                 *published = next;
             }
         }
@@ -315,13 +310,12 @@ impl Program {
 
 impl ProgramCounters {
     fn clear(&mut self, row: u32, reason: Reason) -> Result<(), AttachError> {
-        let load = |error: &dyn std::error::Error| AttachError::Load(chain(error));
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| load(&error))?;
-        let zeros = PerCpuValues::try_from(vec![TallyValue(Tally::default()); cpus])
-            .map_err(|error| load(&error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| not_loaded(error))?;
+        let zeros =
+            PerCpuValues::try_from(vec![TallyValue(Tally::default()); cpus]).map_err(not_loaded)?;
         self.0
             .set(tally_index(row, reason), zeros, 0)
-            .map_err(|error| load(&error))
+            .map_err(not_loaded)
     }
 
     /// How packets of one queue ended, of the interface at this place of the list; summed over CPUs.
@@ -389,11 +383,30 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.replace('\n', " ")
 }
 
+/// A limit of this process or host that stood in the way is named with its remedy.
+fn not_loaded(error: impl std::error::Error + 'static) -> AttachError {
+    match io_error(&error) {
+        Some(number) if [EMFILE, ENFILE, ENOMEM].contains(&number) => {
+            AttachError::Refused(Refused {
+                operation: Operation::Other,
+                subject: "the XDP program".to_owned(),
+                error: io::Error::from_raw_os_error(number),
+            })
+        }
+        _ => AttachError::Load(chain(&error)),
+    }
+}
+
 /// The error number at the bottom of a chain of causes.
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(inner) = cause {
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
+        // Two of aya's kinds hide the error that they are made of.
+        let hidden = match (inner.downcast_ref(), inner.downcast_ref()) {
+            (Some(ProgramError::IOError(io)), _) | (_, Some(MapError::IoError(io))) => Some(io),
+            _ => None,
+        };
+        if let Some(io) = inner.downcast_ref::<io::Error>().or(hidden) {
             return io.raw_os_error();
         }
         cause = inner.source();

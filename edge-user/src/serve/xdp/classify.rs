@@ -59,3 +59,45 @@ impl Classifier<'_> {
         Some((frame, Request { peer, get }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::layout::Layout;
+    use crate::cache::store::holding;
+    use edge_ebpf::golden::{self, Expect};
+    use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
+
+    #[test]
+    fn a_steered_packet_is_read_again_to_the_same_request_and_no_other_is_answered() {
+        let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
+        let (store, _) = holding(b"another chunk", layout, 1);
+        let mut reader = store.view().reader(0);
+        reader.quiescent();
+        let listen = ["192.0.2.10:7347", "[2001:db8::10]:7347"];
+        let classifier = Classifier {
+            view: store.view(),
+            listeners: &Listeners::new(&listen.map(|address| address.parse().unwrap()), 1),
+            max_burst: 53,
+        };
+        let mut read = 0;
+        for case in golden::all() {
+            // The chunk is not resident, so even the program's own hint must not be believed (I5).
+            let hint = Some(case.world.resident);
+            match classifier.classify(&reader, &case.frame, hint) {
+                Ok(Steered {
+                    request, decision, ..
+                }) => {
+                    read += 1;
+                    assert_eq!(request.peer.client.is_ipv4(), request.peer.socket == 0);
+                    assert!(matches!(decision, Decision::Miss), "{}", case.name);
+                }
+                Err(reason) => {
+                    assert_eq!(reason, Reason::BadDescriptor);
+                    assert!(!matches!(case.expect, Expect::Steer(_)), "{}", case.name);
+                }
+            }
+        }
+        assert!(read > 5);
+    }
+}
