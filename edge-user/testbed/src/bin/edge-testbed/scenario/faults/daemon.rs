@@ -30,7 +30,7 @@ pub(super) const FAULTS: &[Fault] = &[
         expected: "the program greets on and nobody answers; `edge stat` says that nobody answers; \
                    readers wait, or give up and say so; then it serves" },
     Fault { name: "thread-held", excuses: UNREACHABLE, run: thread_held,
-        done: "a worker, then the miss path, held as a debugger holds a thread",
+        done: "a worker, then the socket front, then the engine, held as a debugger holds a thread",
         expected: "within ten seconds the log and `edge stat` name the thread; readers wait, or \
                    give up and say so; let go, it serves" },
     Fault { name: "log-fails", excuses: UNREACHABLE, run: log_fails,
@@ -66,7 +66,7 @@ const LARGE_BYTES: usize = 64 << 20;
 const LINES_WITHIN: Duration = Duration::from_mins(1);
 /// The issue's.
 const STOPPED_FOR: Duration = Duration::from_secs(10);
-/// The miss path looks at the clock once a second; a reader that was stopped for three greets anew
+/// The socket front looks at the clock once a second; a reader that was stopped for three greets anew
 /// by itself.
 const CLOCK_SEEN_WITHIN: Duration = Duration::from_secs(2);
 
