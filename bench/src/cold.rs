@@ -96,54 +96,35 @@ struct Figures {
 
 /// The edge's program and those beside it, with the same chunks resident in each.
 struct Trial {
-    edge: Program,
-    maps: Maps,
-    beside: Ebpf,
+    loaded: Loaded,
     tested: ProgramArray<MapData>,
-    _socket: Xsk,
     /// A GET that is nobody's until the prologue has made it the first request.
     frame: Vec<u8>,
 }
 
 impl Trial {
     fn prepare(programs: &Path, resident: u32) -> Result<Self> {
-        let world = golden::world();
-        let (mut edge, mut maps) = Program::load(resident, &[LOOPBACK_INDEX])?;
-        edge.serve(&[world.settings], &world.locals)?;
-        maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
-        let mut beside = EbpfLoader::new()
-            .map_max_entries(RESIDENT, resident)
-            .map_max_entries(REQUESTED, REQUESTS)
-            .load_file(programs)
-            .with_context(|| format!("cannot load {}", programs.display()))?;
-        for name in [ROTATE, BARE, NOTHING] {
-            program(&mut beside, name)?.load()?;
-        }
-
         let mut random = SmallRng::seed_from_u64(7);
         let ids: Vec<ChunkId> = iter::repeat_with(|| ChunkId(random.random()))
             .take(usize::try_from(resident)?)
             .collect();
-        let mut bare: HashMap<_, ChunkIdKey, ResidentValue> = map(&mut beside, RESIDENT)?;
-        for (slot, id) in (0..).zip(&ids) {
-            let value = ResidentValue(in_slot(slot));
-            maps.resident.insert(ChunkIdKey(*id), value, 0)?;
-            bare.insert(ChunkIdKey(*id), value, 0)?;
+        let slots = (0..).map(|slot| Resident {
+            slot,
+            generation: 1,
+        });
+        let mut loaded = load(programs, resident, ids.iter().copied().zip(slots))?;
+        let beside = &mut loaded.beside;
+        for name in [ROTATE, NOTHING] {
+            program(beside, name)?.load()?;
         }
-        let mut requests: Array<_, [u8; REQUEST_BYTES]> = map(&mut beside, REQUESTED)?;
+        let world = golden::world();
+        let mut requests: Array<_, [u8; REQUEST_BYTES]> = map(beside, REQUESTED)?;
         for (number, request) in (0..).zip(drawn(&ids, &world, &mut random)?) {
             requests.set(number, request.encode(), 0)?;
         }
-        let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
-        edge.set_socket(0, 0, socket.share_fd())?;
-        let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
-        sockets.set(0, socket.share_fd(), 0)?;
         Ok(Self {
-            edge,
-            maps,
             tested: ProgramArray::try_from(beside.take_map(TESTED).context("no map TESTED")?)?,
-            beside,
-            _socket: socket,
+            loaded,
             frame: v4(get(Cookie::default(), ChunkId([0; 32]), 1)).frame(),
         })
     }
@@ -192,19 +173,19 @@ impl Trial {
 
     fn same_key(&mut self, frame: &[u8]) -> Result<f64> {
         let before = self.counted();
-        let (action, time) = self.edge.time(frame, RUNS)?;
+        let (action, time) = self.loaded.edge.time(frame, RUNS)?;
         self.check(action, before, RUNS)?;
         nanoseconds(time)
     }
 
     fn run(&mut self, tested: Tested, options: TestRunOptions<'_>) -> Result<TestRunResult> {
         let next = match tested {
-            Tested::Edge => self.edge.fd()?,
-            Tested::Bare => program(&mut self.beside, BARE)?.fd()?,
-            Tested::Nothing => program(&mut self.beside, NOTHING)?.fd()?,
+            Tested::Edge => self.loaded.edge.fd()?,
+            Tested::Bare => program(&mut self.loaded.beside, BARE)?.fd()?,
+            Tested::Nothing => program(&mut self.loaded.beside, NOTHING)?.fd()?,
         };
         self.tested.set(0, next, 0)?;
-        Ok(program(&mut self.beside, ROTATE)?.test_run(options)?)
+        Ok(program(&mut self.loaded.beside, ROTATE)?.test_run(options)?)
     }
 
     /// A hit in each run, and in no run anything else.
@@ -224,7 +205,7 @@ impl Trial {
 
     /// Packets that were counted as steered, and all that were counted.
     fn counted(&self) -> (u64, u64) {
-        let reasons = self.maps.counters.of_queue(0, 0);
+        let reasons = self.loaded.maps.counters.of_queue(0, 0);
         let steered = reasons.get(Reason::Steered.label());
         (
             steered.map_or(0, |count| count.packets),
@@ -233,12 +214,45 @@ impl Trial {
     }
 }
 
-/// Where a chunk lies that is the first one there.
-fn in_slot(slot: u32) -> Resident {
-    Resident {
-        slot,
-        generation: 1,
+/// The edge's program and the bare one, with the same chunks resident and a socket for each.
+pub(crate) struct Loaded {
+    pub(crate) edge: Program,
+    pub(crate) maps: Maps,
+    pub(crate) beside: Ebpf,
+    _socket: Xsk,
+}
+
+pub(crate) fn load(
+    programs: &Path,
+    slots: u32,
+    resident: impl IntoIterator<Item = (ChunkId, Resident)>,
+) -> Result<Loaded> {
+    let world = golden::world();
+    let (mut edge, mut maps) = Program::load(slots, &[LOOPBACK_INDEX])?;
+    edge.serve(&[world.settings], &world.locals)?;
+    maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
+    let mut beside = EbpfLoader::new()
+        .map_max_entries(RESIDENT, slots)
+        .map_max_entries(REQUESTED, REQUESTS)
+        .load_file(programs)
+        .with_context(|| format!("cannot load {}", programs.display()))?;
+    program(&mut beside, BARE)?.load()?;
+    let mut bare: HashMap<_, ChunkIdKey, ResidentValue> = map(&mut beside, RESIDENT)?;
+    for (id, place) in resident {
+        maps.resident
+            .insert(ChunkIdKey(id), ResidentValue(place), 0)?;
+        bare.insert(ChunkIdKey(id), ResidentValue(place), 0)?;
     }
+    let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
+    edge.set_socket(0, 0, socket.share_fd())?;
+    let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
+    sockets.set(0, socket.share_fd(), 0)?;
+    Ok(Loaded {
+        edge,
+        maps,
+        beside,
+        _socket: socket,
+    })
 }
 
 /// Requests for chunks that are spread over all that are resident; each is the next one of one
@@ -318,9 +332,9 @@ mod tests {
     }
 
     /// What the edge's program has, asked on the host.
-    struct Loaded<'a>(World, &'a Trial);
+    struct Asked<'a>(World, &'a Trial);
 
-    impl Tables for Loaded<'_> {
+    impl Tables for Asked<'_> {
         fn settings(&self) -> Option<&edge_ebpf::maps::Settings> {
             Some(&self.0.settings)
         }
@@ -330,7 +344,7 @@ mod tests {
         }
 
         fn resident(&self, id: &ChunkId) -> Option<Resident> {
-            let resident = &self.1.maps.resident;
+            let resident = &self.1.loaded.maps.resident;
             resident.get(&ChunkIdKey(*id), 0).ok().map(|value| value.0)
         }
 
@@ -349,7 +363,7 @@ mod tests {
             let number = rotate::number(frame.as_slice()).unwrap();
             assert!(!std::mem::replace(&mut asked[usize::from(number)], true));
             frame = trial.rotated(&frame).unwrap();
-            let verdict = decide(frame.as_slice(), &Loaded(golden::world(), &trial));
+            let verdict = decide(frame.as_slice(), &Asked(golden::world(), &trial));
             let Verdict::Steer(resident) = verdict else {
                 panic!("request {number}: {verdict:?}");
             };
@@ -367,14 +381,14 @@ mod tests {
             trial.time(tested).unwrap();
         }
         let first = trial.rotated(&trial.frame.clone()).unwrap();
-        let Verdict::Steer(_) = decide(first.as_slice(), &Loaded(golden::world(), &trial)) else {
+        let Verdict::Steer(_) = decide(first.as_slice(), &Asked(golden::world(), &trial)) else {
             panic!("the first request is no hit");
         };
         let id = ChunkIdKey(ChunkId(first[58..90].try_into().unwrap()));
         let mut bare: HashMap<_, ChunkIdKey, ResidentValue> =
-            map(&mut trial.beside, RESIDENT).unwrap();
+            map(&mut trial.loaded.beside, RESIDENT).unwrap();
         bare.remove(&id).unwrap();
-        trial.maps.resident.remove(&id).unwrap();
+        trial.loaded.maps.resident.remove(&id).unwrap();
         for tested in [Tested::Bare, Tested::Edge] {
             let error = trial.time(tested).unwrap_err().to_string();
             assert!(error.contains("instead of"), "{tested:?}: {error}");

@@ -4,21 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
-use aya::EbpfLoader;
-use aya::maps::{HashMap, XskMap};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use edge_ebpf::golden::{self, Case, Expect};
-use edge_ebpf::maps::{RESIDENT, XSKS};
-use edge_user::daemon::nic::program::{
-    LOOPBACK_INDEX, Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX,
-};
-use edge_user::limits::XSK;
-use edge_user::sys::bpf::{ChunkIdKey, CookiesValue, ResidentValue};
-use edge_user::sys::mapping::Mapping;
-use edge_user::sys::xsk::Xsk;
+use edge_user::daemon::nic::program::{Maps, Program, XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
 use serde_json::{Value, json};
 
-use crate::cold::{BARE, ROUNDS, map, middle, nanoseconds, program};
+use crate::cold::{BARE, ROUNDS, load, middle, nanoseconds, program};
 
 /// Runs of one packet for one figure of a round.
 const RUNS: u32 = 100_000;
@@ -45,24 +36,9 @@ pub struct Verdicts {
 /// Nanoseconds for each of some golden packets, and for what a hit costs at least. Memory is warm: it
 /// is the same packet each time.
 pub fn verdicts(options: &Verdicts) -> Result<Value> {
-    let (mut edge, mut maps) = Program::load(SLOTS, &[LOOPBACK_INDEX])?;
     let world = golden::world();
-    edge.serve(&[world.settings], &world.locals)?;
-    maps.cookies.set(0, CookiesValue(world.cookies), 0)?;
-    maps.resident
-        .insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;
-    let socket = Xsk::new(Mapping::anonymous(XSK.umem_bytes(), false)?, XSK)?;
-    edge.set_socket(0, 0, socket.share_fd())?;
-    let mut beside = EbpfLoader::new()
-        .map_max_entries(RESIDENT, SLOTS)
-        .load_file(&options.programs)
-        .with_context(|| format!("cannot load {}", options.programs.display()))?;
-    let mut bare: HashMap<_, ChunkIdKey, ResidentValue> = map(&mut beside, RESIDENT)?;
-    bare.insert(ChunkIdKey(world.id), ResidentValue(world.resident), 0)?;
-    let mut sockets: XskMap<_> = map(&mut beside, XSKS)?;
-    sockets.set(0, socket.share_fd(), 0)?;
-    let bare = program(&mut beside, BARE)?;
-    bare.load()?;
+    let mut loaded = load(&options.programs, SLOTS, [(world.id, world.resident)])?;
+    let bare = program(&mut loaded.beside, BARE)?;
 
     let cases = golden::all();
     let case = |name: &str| {
@@ -72,7 +48,8 @@ pub fn verdicts(options: &Verdicts) -> Result<Value> {
     let mut figures: BTreeMap<&str, [f64; ROUNDS]> = BTreeMap::new();
     for round in 0..ROUNDS {
         for name in CASES {
-            figures.entry(name).or_default()[round] = timed(&mut edge, &maps, case(name)?)?;
+            figures.entry(name).or_default()[round] =
+                timed(&mut loaded.edge, &loaded.maps, case(name)?)?;
         }
         figures.entry(BARE_HIT).or_default()[round] = timed_bare(bare, case(HIT)?)?;
     }

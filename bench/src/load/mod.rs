@@ -17,7 +17,6 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufWriter, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -63,10 +62,9 @@ impl Work {
     }
 }
 
-/// Who started us and watches meanwhile.
+/// Who started us and watches meanwhile, if somebody does.
 #[derive(Clone, Copy)]
 struct Watcher {
-    /// Somebody does.
     there: bool,
 }
 
@@ -79,6 +77,16 @@ impl Watcher {
             bail!("standard input ended before the measurement began");
         }
         Ok(())
+    }
+
+    /// What is measured.
+    fn measure<'a>(self, run: impl FnOnce() -> Result<&'a Tally>) -> Result<Value> {
+        self.say("begin")?;
+        let meter = Meter::start()?;
+        let tally = run()?;
+        self.say("end")?;
+        let (seconds, cpu) = meter.read()?;
+        tally.to_json(seconds, cpu)
     }
 
     fn say(self, word: &str) -> Result<()> {
@@ -127,11 +135,6 @@ impl Meter {
     pub(crate) fn read(&self) -> Result<(f64, CpuTime)> {
         let seconds = self.begin.elapsed().as_secs_f64();
         Ok((seconds, CpuTime::of(std::process::id())?.since(self.cpu)))
-    }
-
-    fn tell(&self, tally: &Tally) -> Result<Value> {
-        let (seconds, cpu) = self.read()?;
-        tally.to_json(seconds, cpu)
     }
 }
 
@@ -202,51 +205,33 @@ pub fn load(options: &Load) -> Result<Value> {
         bulk.run(&chunks, &mut picker, pace(options.rate), work.ramp_seconds)?;
     }
     bulk.tally = Tally::default();
-    watcher.say("begin")?;
-    let meter = Meter::start()?;
-    if options.warm {
-        bulk.fetch_all(&chunks, |_| ())?;
-    } else if options.touch {
-        bulk.touch_all(&chunks)?;
-    } else {
-        bulk.run(&chunks, &mut picker, pace(options.rate), work.seconds)?;
-    }
-    watcher.say("end")?;
-    meter.tell(&bulk.tally)
+    watcher.measure(|| {
+        if options.warm {
+            bulk.fetch_all(&chunks, |_| ())?;
+        } else if options.touch {
+            bulk.touch_all(&chunks)?;
+        } else {
+            bulk.run(&chunks, &mut picker, pace(options.rate), work.seconds)?;
+        }
+        Ok(&bulk.tally)
+    })
 }
 
 /// The first two bytes of an IPv4 network.
-#[derive(Clone, Copy, Debug)]
-struct Net([u8; 2]);
-
-impl FromStr for Net {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is no network; write 10.72");
-        let (high, low) = text.split_once('.').ok_or_else(wrong)?;
-        let byte = |text: &str| text.parse().map_err(|_wrong| wrong());
-        Ok(Self([byte(high)?, byte(low)?]))
-    }
+fn net(text: &str) -> Result<[u8; 2], String> {
+    let bytes = text.split_once('.');
+    let bytes = bytes.and_then(|(high, low)| Some([high.parse().ok()?, low.parse().ok()?]));
+    bytes.ok_or_else(|| format!("{text} is no network; write 10.72"))
 }
 
 /// The address of a network card.
-#[derive(Clone, Copy, Debug)]
-struct Station([u8; 6]);
-
-impl FromStr for Station {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: Option<Vec<u8>> = text
-            .split(':')
-            .map(|byte| u8::from_str_radix(byte, 16).ok())
-            .collect();
-        let station = bytes.and_then(|bytes| bytes.try_into().ok());
-        station
-            .map(Self)
-            .ok_or_else(|| format!("{text} is no station address"))
-    }
+fn station(text: &str) -> Result<[u8; 6], String> {
+    let bytes = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok());
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    let station = bytes.and_then(|bytes| bytes.try_into().ok());
+    station.ok_or_else(|| format!("{text} is no station address"))
 }
 
 /// A link of one's own, and the sources beyond it.
@@ -256,17 +241,17 @@ struct Link {
     #[arg(long, value_name = "ADDR")]
     edge: std::net::SocketAddrV4,
     /// Its station address
-    #[arg(long, value_name = "MAC")]
-    edge_mac: Station,
+    #[arg(long, value_name = "MAC", value_parser = station)]
+    edge_mac: [u8; 6],
     /// Interface to send from; it needs a driver with XDP and no program
     #[arg(long)]
     interface: String,
     /// Its station address
-    #[arg(long, value_name = "MAC")]
-    own_mac: Station,
+    #[arg(long, value_name = "MAC", value_parser = station)]
+    own_mac: [u8; 6],
     /// Network whose addresses are the sources, as 10.72; the edge must have its way there
-    #[arg(long)]
-    net: Net,
+    #[arg(long, value_parser = net)]
+    net: [u8; 2],
     /// How many sources
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     sources: u32,
@@ -284,9 +269,9 @@ impl Link {
                 address: Address::v4(Ipv4Addr::octets(self.edge.ip())),
                 port: self.edge.port(),
             },
-            edge_mac: self.edge_mac.0,
-            own_mac: self.own_mac.0,
-            net: self.net.0,
+            edge_mac: self.edge_mac,
+            own_mac: self.own_mac,
+            net: self.net,
             sources: self.sources,
         }
     }
@@ -333,11 +318,10 @@ pub fn singles(options: &Singles) -> Result<Value> {
     watcher.wait()?;
     frames.run(&chunks, &mut picker, pace, work.ramp_seconds)?;
     frames.tally = Tally::default();
-    watcher.say("begin")?;
-    let meter = Meter::start()?;
-    frames.run(&chunks, &mut picker, pace, work.seconds)?;
-    watcher.say("end")?;
-    let mut result = meter.tell(&frames.tally)?;
+    let mut result = watcher.measure(|| {
+        frames.run(&chunks, &mut picker, pace, work.seconds)?;
+        Ok(&frames.tally)
+    })?;
     result["offered"] = options.rate.into();
     frames.verify(&chunks)?;
     result["verified"] = frames.tally.verified.into();
@@ -371,11 +355,10 @@ pub fn flood(options: &Flood) -> Result<Value> {
         there: options.wait,
     };
     watcher.wait()?;
-    watcher.say("begin")?;
-    let meter = Meter::start()?;
-    frames.flood(&options.of, options.rate, options.seconds)?;
-    watcher.say("end")?;
-    meter.tell(&frames.tally)
+    watcher.measure(|| {
+        frames.flood(&options.of, options.rate, options.seconds)?;
+        Ok(&frames.tally)
+    })
 }
 
 /// Draws chunks as the generators do, for a generator of somebody else: their paths at an origin.

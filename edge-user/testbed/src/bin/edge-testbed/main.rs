@@ -11,6 +11,8 @@
 mod demo;
 /// Proves promises on hostile ground.
 mod scenario;
+/// One reader, and its end.
+mod reader;
 /// Where both run.
 mod testbed;
 

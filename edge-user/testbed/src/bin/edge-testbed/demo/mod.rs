@@ -3,21 +3,19 @@
 /// What came out.
 mod report;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::{
-    clock,
     daemon::{Counts, Daemon},
     machine::Machine,
-    objects::{self, Sealed, files},
-    process,
-    stop::{self, Stop},
+    objects::files,
 };
 
 use self::report::{Cold, Fetched, Hot, Report};
+use crate::reader::{End, fetch};
 use crate::testbed::{self, Testbed};
 
 /// Reasons for which the XDP program leaves a good GET to the kernel.
@@ -56,23 +54,20 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn phases(&self, edged: &mut Daemon) -> Result<Report> {
-        let Testbed {
-            bed,
-            sealed,
-            settings,
-            ..
-        } = self.testbed;
-        let [ipv4, ipv6] = bed.services();
-        let mut fetched: Vec<(&Sealed, String)> =
-            sealed.iter().map(|one| (one, String::new())).collect();
-        let start = Counts::read(&settings.socket)?;
-        let cold_seconds = self.fetch_all(&mut fetched, ipv4, edged)?;
-        let cold_end = Counts::read(&settings.socket)?;
-        let hot_seconds = self.fetch_all(&mut fetched, ipv4, edged)?
-            + self.fetch_all(&mut fetched, ipv6, edged)?;
-        let hot_end = Counts::read(&settings.socket)?;
+        let socket = &self.testbed.settings.socket;
+        let objects = self.testbed.sealed.iter().map(|one| Fetched {
+            object: one.object.clone(),
+            whole: true,
+        });
+        let mut fetched: Vec<Fetched> = objects.collect();
+        let start = Counts::read(socket)?;
+        let cold_seconds = self.fetch_all(&mut fetched, 0, edged)?;
+        let cold_end = Counts::read(socket)?;
+        let hot_seconds =
+            self.fetch_all(&mut fetched, 0, edged)? + self.fetch_all(&mut fetched, 1, edged)?;
+        let hot_end = Counts::read(socket)?;
 
-        let bytes: u64 = fetched.iter().map(|(one, _)| one.object.size).sum();
+        let bytes: u64 = fetched.iter().map(|one| one.object.size).sum();
         let since = |reasons: &[&str]| {
             hot_end
                 .xdp_packets(reasons)
@@ -97,40 +92,34 @@ impl Run<'_> {
                 bytes: 2 * bytes,
             },
             mode: hot_end.mode().clone(),
-            objects: fetched
-                .into_iter()
-                .map(|(one, sha256_out)| Fetched {
-                    object: one.object.clone(),
-                    sha256_out,
-                })
-                .collect(),
+            objects: fetched,
         })
     }
 
-    /// Fetches every object once; returns the seconds the fetches took together. A hash that was
-    /// wrong once stays in the report.
-    fn fetch_all(
-        &self,
-        fetched: &mut [(&Sealed, String)],
-        edge: SocketAddr,
-        edged: &mut Daemon,
-    ) -> Result<f64> {
+    /// Fetches every object once; returns the seconds the fetches took together. What was wrong once
+    /// stays so in the report.
+    fn fetch_all(&self, fetched: &mut [Fetched], family: usize, edged: &mut Daemon) -> Result<f64> {
         let mut seconds = 0.0;
-        for (one, sha256_out) in fetched {
-            let out = self.testbed.folder.join("out");
-            let mut get = objects::get(&self.testbed.bed.reader, &one.ticket, edge, &out);
-            let begin = clock::now();
-            let result = process::run(&mut get);
-            seconds += begin.elapsed().as_secs_f64();
+        let Testbed { bed, folder, .. } = self.testbed;
+        for (one, fetched) in self.testbed.sealed.iter().zip(fetched) {
+            let edge = bed.services()[family];
+            let ended = fetch(
+                &bed.reader,
+                one,
+                edge,
+                &folder.join("out"),
+                Duration::MAX,
+                || false,
+            )?;
             edged.runs()?;
-            result?;
-            let hash = files::sha256(&out)?;
-            if sha256_out.is_empty() || *sha256_out == one.object.sha256 {
-                *sha256_out = hash;
-            }
-            std::fs::remove_file(&out)?;
-            if stop::came() {
-                return Err(Stop::interrupted());
+            let (took, end) = ended.context("a reader ended that nobody ended")?;
+            seconds += took.as_secs_f64();
+            match end {
+                End::Whole => {}
+                End::Altered => fetched.whole = false,
+                End::Failed(..) | End::Hung(_) | End::Broken(_) => {
+                    bail!("{}: a reader {}", one.object.name, end.told())
+                }
             }
         }
         Ok(seconds)

@@ -14,7 +14,7 @@ use edge_testbed::{
 };
 
 use super::StopGuard;
-use super::reader::{End, fetch};
+use crate::reader::{End, HANGS_AFTER, fetch};
 use crate::testbed::Testbed;
 
 /// How long three rounds may take; they take a few seconds.
@@ -99,7 +99,7 @@ impl<'a> Load<'a> {
         for edge in self.edges.iter().cycle() {
             for one in &self.testbed.sealed {
                 let reader = &self.testbed.bed.reader;
-                match fetch(reader, one, *edge, &self.out, enough)? {
+                match fetch(reader, one, *edge, &self.out, HANGS_AFTER, enough)? {
                     None => return Ok(()),
                     Some((_, End::Whole)) => {
                         self.fetches.fetch_add(1, Ordering::Relaxed);

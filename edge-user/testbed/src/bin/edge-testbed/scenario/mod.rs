@@ -11,8 +11,6 @@ mod attack;
 mod selection;
 /// The reader in the background.
 mod load;
-/// One reader, and its end.
-mod reader;
 /// As much of an HTTP client as asking an edge takes.
 mod http;
 

@@ -17,7 +17,7 @@ use super::Session;
 use super::frames::{Asked, lying, nack, welcome};
 use super::report::{Cost, Fetch, Row};
 use super::tally::Amount;
-use crate::scenario::reader::End;
+use crate::reader::End;
 
 /// The first edge listens here, the others behind.
 const FIRST_PORT: u16 = 7400;

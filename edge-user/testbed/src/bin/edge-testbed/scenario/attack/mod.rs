@@ -43,8 +43,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use self::report::{Report, Row};
+use crate::reader::{End, HANGS_AFTER, fetch};
 use crate::scenario::random_files;
-use crate::scenario::reader::{End, fetch};
 use crate::scenario::selection::{Selection, Table};
 use crate::testbed::{self, Testbed};
 
@@ -221,7 +221,14 @@ impl Session<'_> {
             meanwhile();
             false
         };
-        let ended = fetch(&self.testbed.bed.reader, object, edge, out, never)?;
+        let ended = fetch(
+            &self.testbed.bed.reader,
+            object,
+            edge,
+            out,
+            HANGS_AFTER,
+            never,
+        )?;
         let (took, end) = ended.context("a reader ended that nobody ended")?;
         Ok((took.as_secs_f64(), end))
     }

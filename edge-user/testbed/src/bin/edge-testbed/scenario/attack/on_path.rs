@@ -20,7 +20,7 @@ use super::frames::{self, Asked, FRONT_BYTES, Frame, data, lying, welcome};
 use super::report::Row;
 use super::run::{self, Now, Phase};
 use super::victim::Measured;
-use crate::scenario::reader::End;
+use crate::reader::End;
 use crate::testbed::Promise;
 
 /// His station.

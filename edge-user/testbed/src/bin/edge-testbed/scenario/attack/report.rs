@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::run::Reasons;
 use super::tally::{Amount, Tally};
 use super::victim::Measured;
-use crate::scenario::reader::End;
+use crate::reader::End;
 use crate::testbed::{Outcome, Promise};
 
 /// What the attacker spent, and what he got.

@@ -22,8 +22,8 @@ use super::report::{Fetch, Row, rate};
 use super::tally::Amount;
 use super::victim::{Measured, Victim};
 use super::{LARGE_BYTES, Session};
+use crate::reader::End;
 use crate::scenario::StopGuard;
-use crate::scenario::reader::End;
 use crate::testbed::Promise;
 
 /// Frames between two looks at what came.
@@ -389,6 +389,6 @@ mod tests {
         };
         assert!(rounds([(0.5, End::Whole), (0.7, End::Whole)]));
         assert!(!rounds([(0.4, End::Whole), (4.0, End::Whole)]));
-        assert!(!rounds([(0.5, End::Whole), (0.2, End::Hung)]));
+        assert!(!rounds([(0.5, End::Whole), (0.2, End::Hung(60))]));
     }
 }

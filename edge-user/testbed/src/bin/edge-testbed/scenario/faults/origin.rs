@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use edge_testbed::{
     client::{Client, absent},
     clock,
@@ -22,7 +22,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use super::report::in_seconds;
 use super::session::{Session, WITHIN, wait};
 use super::{Fault, NOTHING};
-use crate::scenario::reader::{End, fetch};
+use crate::reader::{End, fetch};
 
 #[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
@@ -172,15 +172,8 @@ fn chunk_hangs(session: &mut Session<'_>) -> Result<String> {
     let watch = || -> Result<_> {
         clock::poll(CHUNK_HANGS_FOR, || (hung()? == 1).then_some(()))
             .context("hung_reads does not rise")?;
-        let asked = clock::now();
-        let hangs = || asked.elapsed() > WITHIN;
-        let fetched = fetch(
-            &testbed.bed.reader,
-            &other.sealed,
-            edge,
-            &other.out(),
-            hangs,
-        )?;
+        let (reader, out) = (&testbed.bed.reader, other.out());
+        let fetched = fetch(reader, &other.sealed, edge, &out, WITHIN, || false)?;
         let Some((took, End::Whole)) = fetched else {
             bail!("another object is not fetched meanwhile");
         };
@@ -248,40 +241,36 @@ fn source_greedy(session: &mut Session<'_>) -> Result<String> {
 }
 
 fn origin_gone(session: &mut Session<'_>) -> Result<String> {
-    let fresh = session.fresh()?;
-    let origin = session.testbed.settings.origin().to_owned();
-    let elsewhere = origin.with_extension("elsewhere");
     let absent = session.count("/origin/absent_total")?;
     let from = session.lines()?;
-    fs::rename(&origin, &elsewhere)?;
-    let gave_up = session.reads_not(&fresh, 75, "cannot get chunk");
-    let over = clock::now();
-    fs::rename(&elsewhere, &origin)?;
-    let gave_up = gave_up?;
+    let origin = session.testbed.settings.origin();
+    let gave_up = moved_away(session, origin, 75, "cannot get chunk")?;
     let heard = session.hear(from, "the directory itself")?;
-    if session.count("/origin/absent_total")? != absent {
-        bail!("absent_total rises");
-    }
-    session.comes(&fresh, over)?;
+    let now_absent = session.count("/origin/absent_total")?;
+    ensure!(now_absent == absent, "absent_total rises");
     Ok(format!("{gave_up}; log: {heard}"))
 }
 
 fn origin_removed(session: &mut Session<'_>) -> Result<String> {
-    let fresh = session.fresh()?;
-    let chunks = session.testbed.settings.origin().join("chunks");
-    let elsewhere = session.testbed.settings.origin().join("elsewhere");
     let before = session.count("/origin/absent_total")?;
-    fs::rename(&chunks, &elsewhere)?;
-    let gave_up = session.reads_not(&fresh, 1, "no origin of the edge has chunk");
-    let over = clock::now();
-    fs::rename(&elsewhere, &chunks)?;
-    let gave_up = gave_up?;
+    let chunks = session.testbed.settings.origin().join("chunks");
+    let gave_up = moved_away(session, &chunks, 1, "no origin of the edge has chunk")?;
     let absent = session.count("/origin/absent_total")? - before;
-    if absent == 0 {
-        bail!("absent_total does not rise");
-    }
-    session.comes(&fresh, over)?;
+    ensure!(absent > 0, "absent_total does not rise");
     Ok(format!("{gave_up}; absent_total +{absent}"))
+}
+
+/// A reader that must fail while a folder of the origin is elsewhere, and finish when it is back.
+fn moved_away(session: &mut Session<'_>, folder: &Path, code: i32, words: &str) -> Result<String> {
+    let fresh = session.fresh()?;
+    let elsewhere = folder.with_extension("elsewhere");
+    fs::rename(folder, &elsewhere)?;
+    let gave_up = session.reads_not(&fresh, code, words);
+    let over = clock::now();
+    fs::rename(&elsewhere, folder)?;
+    let gave_up = gave_up?;
+    session.comes(&fresh, over)?;
+    Ok(gave_up)
 }
 
 /// A reader of an object with one damaged chunk, and another when it was put right.

@@ -25,8 +25,8 @@ use rustix::process::Signal;
 
 use super::pressure::{self, RX_FRAMES};
 use super::report::in_seconds;
+use crate::reader::{End, HANGS_AFTER, fetch};
 use crate::scenario::load::Load;
-use crate::scenario::reader::{End, fetch};
 use crate::scenario::{http, random_files};
 use crate::testbed::Testbed;
 
@@ -382,7 +382,14 @@ impl<'a> Session<'a> {
     /// One reader, to its end; how it ended and how long that took.
     pub(super) fn read(&self, fresh: &Fresh) -> Result<(Duration, End)> {
         let (reader, out) = (&self.testbed.bed.reader, fresh.out());
-        let ended = fetch(reader, &fresh.sealed, self.address(), &out, || false)?;
+        let ended = fetch(
+            reader,
+            &fresh.sealed,
+            self.address(),
+            &out,
+            HANGS_AFTER,
+            || false,
+        )?;
         let (took, end) = ended.context("a reader ended that nobody ended")?;
         if !end.is_fair() {
             bail!("a reader's file {}", end.told());

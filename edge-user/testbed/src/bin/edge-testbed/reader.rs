@@ -16,34 +16,35 @@ use edge_testbed::{
 use serde::Serialize;
 
 /// A reader that has not ended by then hangs. Its own longest patience is 30 s.
-const HANGS_AFTER: Duration = Duration::from_mins(1);
+pub(crate) const HANGS_AFTER: Duration = Duration::from_mins(1);
 /// Exit codes with which `edge` says that it failed, and that trying again may help.
 const FAILED: [i32; 2] = [1, 75];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) enum End {
+pub(crate) enum End {
     /// With the very bytes that were published.
     Whole,
     /// With this exit code and these words, and no file.
     Failed(i32, String),
     Altered,
-    Hung,
+    /// Not by itself, for so many seconds.
+    Hung(u64),
     /// Otherwise: a panic, a signal, without a word, or with a file all the same.
     Broken(String),
 }
 
 impl End {
     /// Whether the promise to readers was kept.
-    pub(super) fn is_fair(&self) -> bool {
+    pub(crate) fn is_fair(&self) -> bool {
         matches!(self, Self::Whole | Self::Failed(..))
     }
 
-    pub(super) fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         match self {
             Self::Whole => String::from("came back whole"),
             Self::Failed(_, why) => format!("said: {}", short(why)),
             Self::Altered => String::from("CAME BACK ALTERED"),
-            Self::Hung => format!("DID NOT END within {} s", HANGS_AFTER.as_secs()),
+            Self::Hung(seconds) => format!("DID NOT END within {seconds} s"),
             Self::Broken(how) => format!("BROKE: {how}"),
         }
     }
@@ -70,11 +71,12 @@ fn short(why: &str) -> String {
 
 /// Fetches an object and compares it; none when `enough` says so before the end. An error is an
 /// interruption, or none of the reader's doing.
-pub(super) fn fetch(
+pub(crate) fn fetch(
     reader: &Side,
     sealed: &Sealed,
     edge: SocketAddr,
     out: &Path,
+    limit: Duration,
     mut enough: impl FnMut() -> bool,
 ) -> Result<Option<(Duration, End)>> {
     let mut get = objects::get(reader, &sealed.ticket, edge, out);
@@ -82,7 +84,7 @@ pub(super) fn fetch(
     let child = process::spawn(get.stdout(Stdio::null()).stderr(Stdio::piped()))?;
     let mut hung = false;
     let ended = process::watch(child, || {
-        hung = begin.elapsed() > HANGS_AFTER;
+        hung = begin.elapsed() > limit;
         hung || enough()
     })?;
     let took = begin.elapsed();
@@ -90,7 +92,7 @@ pub(super) fn fetch(
         return if stop::came() {
             Err(Stop::interrupted())
         } else {
-            Ok(hung.then_some((took, End::Hung)))
+            Ok(hung.then_some((took, End::Hung(limit.as_secs()))))
         };
     };
     let said = said.replace('\n', " / ");
