@@ -10,7 +10,7 @@ use edge_testbed::{
     bed::PORT,
     clock,
     daemon::{self, Daemon, SENDERS, Settings},
-    machine::Machine,
+    host_guard::HostGuard,
     paths, privileges, stop,
 };
 
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &Run) -> Result<()> {
         );
     }
     build::build()?;
-    let mut machine = Machine::borrow()?;
+    let mut machine = HostGuard::borrow()?;
     let folder = machine.folder()?;
     let settings = Settings {
         interfaces: vec![options.interface.clone()],

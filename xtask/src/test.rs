@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use edge_testbed::{clock, machine::Machine, paths, privileges, process};
+use edge_testbed::{clock, host_guard::HostGuard, paths, privileges, process};
 
 use crate::build;
 
@@ -45,7 +45,7 @@ pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
     )?;
     build::build()?;
     build::release("edge-bench")?;
-    let mut machine = Machine::borrow()?;
+    let mut machine = HostGuard::borrow()?;
     let folder = machine.folder()?;
     machine.expect_namespaces()?;
     machine.hugepages(HUGEPAGE_BYTES)?;

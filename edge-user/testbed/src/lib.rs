@@ -10,7 +10,7 @@ pub mod objects;
 /// One running `edged`.
 pub mod daemon;
 /// What a run borrows from the machine and gives back.
-pub mod machine;
+pub mod host_guard;
 /// Two namespaces and the link between them.
 pub mod bed;
 /// A client that asks for what it likes.

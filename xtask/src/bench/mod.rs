@@ -20,7 +20,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use edge_testbed::{daemon::SENDERS, machine::Machine, paths, privileges, process};
+use edge_testbed::{daemon::SENDERS, host_guard::HostGuard, paths, privileges, process};
 use serde_json::{Value, json};
 
 use self::rows::growing::Growing;
@@ -99,7 +99,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     build::build()?;
     build::release("edge-bench")?;
     let plan = if options.quick { QUICK } else { FULL };
-    let mut machine = Machine::borrow()?;
+    let mut machine = HostGuard::borrow()?;
     let runs = measure(options, plan, &chosen, &mut machine)?;
     machine.give_back()?;
     report(options, &runs)
@@ -123,7 +123,7 @@ fn measure(
     options: &Bench,
     plan: Plan,
     chosen: &[&'static Row],
-    machine: &mut Machine,
+    machine: &mut HostGuard,
 ) -> Result<Value> {
     let large = chosen.iter().any(|row| row.id.starts_with("P8"));
     let testbed = Testbed::new(machine, plan, large)?;

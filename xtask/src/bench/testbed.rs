@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
     bed::{self, Bed, PORT, Side},
     daemon::{self, Daemon, Settings},
-    machine::Machine,
+    host_guard::HostGuard,
     objects, paths, process,
 };
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub(super) struct Testbed<'a> {
 
 impl<'a> Testbed<'a> {
     /// With room for the large edge, if that is to be measured.
-    pub(super) fn new(machine: &'a mut Machine, plan: Plan, large: bool) -> Result<Self> {
+    pub(super) fn new(machine: &'a mut HostGuard, plan: Plan, large: bool) -> Result<Self> {
         let folder = machine.folder()?;
         let origin = folder.join("origin");
         fs::create_dir(&origin)?;

@@ -22,14 +22,14 @@ const MEASURE: &str = "edge-ebpf/src/bench.rs";
 const ORDERS: &str = "edge-user/orders/src/sys";
 
 /// Code in `place`, save in `except`, must not name `module`; `advice` says what to do instead.
-struct Border {
+struct Forbidden {
     place: &'static str,
     except: &'static [&'static str],
     module: &'static str,
     advice: &'static str,
 }
 
-const BORDERS: &[Border] = &[Border {
+const FORBIDDEN: &[Forbidden] = &[Forbidden {
     place: "edge-user/src",
     except: &[
         "edge-user/src/seal",
@@ -60,12 +60,12 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
                 Fault::new(place(at), advice)
             }));
         }
-        for border in BORDERS {
-            let outside = !file.within(border.place)
-                || border.except.iter().any(|allowed| file.within(allowed));
+        for forbidden in FORBIDDEN {
+            let outside = !file.within(forbidden.place)
+                || forbidden.except.iter().any(|allowed| file.within(allowed));
             if !outside {
-                let named = rust::names_module(&code, border.module);
-                faults.extend(named.map(|at| Fault::new(place(at), border.advice)));
+                let named = rust::names_module(&code, forbidden.module);
+                faults.extend(named.map(|at| Fault::new(place(at), forbidden.advice)));
             }
         }
         let (product, _) = rust::split_tests(&file.text);

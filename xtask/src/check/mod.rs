@@ -12,7 +12,7 @@ mod invariants;
 /// Every reason happens, and is tested.
 mod reasons;
 /// Nothing in the files belongs to one machine or one package host.
-mod foreign;
+mod portability;
 
 use std::process::Command;
 
@@ -96,7 +96,7 @@ pub(crate) fn source() -> Result<()> {
     faults.extend(circles::check(&files));
     faults.extend(invariants::check(&files));
     faults.extend(reasons::check(&files));
-    faults.extend(foreign::check(&files));
+    faults.extend(portability::check(&files));
     for fault in &faults {
         eprintln!("{}: {}", fault.place, fault.advice);
     }

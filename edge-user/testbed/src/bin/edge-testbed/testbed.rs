@@ -7,7 +7,7 @@ use clap::Args;
 use edge_testbed::{
     bed::Bed,
     daemon::{self, Daemon, SENDERS, Settings},
-    machine::Machine,
+    host_guard::HostGuard,
     objects::{self, Sealed, files},
     privileges,
 };
@@ -60,10 +60,10 @@ pub(crate) fn perform<O: Outcome>(
     options: &Options,
     needs: &str,
     broken: &str,
-    run: impl FnOnce(&mut Machine) -> Result<O>,
+    run: impl FnOnce(&mut HostGuard) -> Result<O>,
 ) -> Result<()> {
     privileges::need_root(needs)?;
-    let mut machine = Machine::borrow()?;
+    let mut machine = HostGuard::borrow()?;
     let outcome = run(&mut machine)?;
     machine.give_back()?;
     if options.json {
@@ -93,7 +93,7 @@ impl<'a> Testbed<'a> {
     /// bed.
     pub(crate) fn new(
         options: &Options,
-        machine: &'a mut Machine,
+        machine: &'a mut HostGuard,
         choose: impl FnOnce(&Path) -> Result<Vec<files::Object>>,
     ) -> Result<Self> {
         let folder = machine.folder()?;

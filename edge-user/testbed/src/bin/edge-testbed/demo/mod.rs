@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_testbed::{
     daemon::{Counts, Daemon},
-    machine::Machine,
+    host_guard::HostGuard,
     objects::files,
 };
 
@@ -38,7 +38,7 @@ pub(crate) fn demo(options: &Demo) -> Result<()> {
     )
 }
 
-fn run(options: &Demo, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Demo, machine: &mut HostGuard) -> Result<Report> {
     let choose = |folder: &Path| files::choose(&options.files, folder);
     let testbed = Testbed::new(&options.testbed, machine, choose)?;
     let mut edged = testbed.start_edge()?;

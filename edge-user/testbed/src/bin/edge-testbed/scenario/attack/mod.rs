@@ -33,7 +33,7 @@ use edge_testbed::{
     client::chunk_id,
     clock,
     daemon::{Counts, Daemon},
-    machine::Machine,
+    host_guard::HostGuard,
     objects::{self, Sealed, files},
     packet::Mac,
     raw_socket::RawSocket,
@@ -112,7 +112,7 @@ struct Session<'a> {
     slice: Duration,
 }
 
-fn run(options: &Attack, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Attack, machine: &mut HostGuard) -> Result<Report> {
     let begin = clock::now();
     let mut rng = SmallRng::seed_from_u64(2);
     let choose = |folder: &Path| random_files(folder, "hot", HOT_BYTES, 1, &mut rng);

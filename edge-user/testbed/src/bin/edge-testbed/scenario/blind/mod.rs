@@ -28,7 +28,7 @@ use clap::Args;
 use edge_testbed::{
     clock,
     daemon::{Counts, Daemon, METRICS},
-    machine::Machine,
+    host_guard::HostGuard,
     objects::{Sealed, files},
     paths,
 };
@@ -67,7 +67,7 @@ pub(super) fn blind(options: &Blind) -> Result<()> {
     )
 }
 
-fn run(options: &Blind, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Blind, machine: &mut HostGuard) -> Result<Report> {
     let choose = |folder: &Path| published(&options.files, folder);
     let testbed = Testbed::new(&options.testbed, machine, choose)?;
     let edged = testbed.start_edge()?;

@@ -22,7 +22,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use edge_testbed::{
-    machine::Machine,
+    host_guard::HostGuard,
     stop::{self, Stop},
 };
 use rand::SeedableRng as _;
@@ -101,7 +101,7 @@ pub(super) fn faults(options: &Faults) -> Result<()> {
     )
 }
 
-fn run(options: &Faults, machine: &mut Machine) -> Result<Report> {
+fn run(options: &Faults, machine: &mut HostGuard) -> Result<Report> {
     let mut rng = SmallRng::seed_from_u64(1);
     let choose = |folder: &Path| random_files(folder, "load", LOAD_BYTES, 1, &mut rng);
     let mut testbed = Testbed::new(&options.testbed, machine, choose)?;

@@ -13,7 +13,7 @@ use crate::undo_log::UndoLog;
 
 /// Borrowed things. `give_back` returns them and checks; dropping returns them too, so that a
 /// failure or Ctrl-C on any line of a command leaves nothing behind.
-pub struct Machine {
+pub struct HostGuard {
     /// Taken when everything is back.
     undo_log: Option<UndoLog>,
     bed: Option<Bed>,
@@ -26,7 +26,7 @@ struct Before {
     netns_mounted: bool,
 }
 
-impl Machine {
+impl HostGuard {
     /// Sweeps first, so that what is noted as "before" is the machine's own state.
     pub fn borrow() -> Result<Self> {
         cleanup::cleanup()?;
@@ -138,7 +138,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for HostGuard {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
             eprintln!("{error:#}");
