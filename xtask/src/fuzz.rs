@@ -11,10 +11,7 @@ use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use edge_testbed::{
-    clock, paths, process,
-    stop::{self, Stop},
-};
+use edge_testbed::{paths, process};
 
 use crate::build;
 
@@ -208,15 +205,7 @@ impl Run {
 
     /// Waits for the end, and tells it; whether all was good.
     fn wait(&mut self) -> Result<bool> {
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if stop::came() {
-                return Err(Stop::interrupted());
-            }
-            clock::pause();
-        };
+        let status = process::wait(&mut self.child)?;
         let path = log(&self.folder);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let said = String::from_utf8_lossy(&bytes);

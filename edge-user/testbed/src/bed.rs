@@ -407,18 +407,13 @@ fn owner(name: &str) -> Option<u32> {
 /// Processes in a namespace, by comparing the namespace's inode.
 fn inhabitants(name: &str) -> Vec<i32> {
     let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
-    let wanted = identity(&Path::new(NAMES).join(name));
-    let Ok(processes) = fs::read_dir("/proc") else {
+    let Some(wanted) = identity(&Path::new(NAMES).join(name)) else {
         return Vec::new();
     };
-    processes
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let here = identity(&entry.path().join("ns/net"));
-            (here.is_some() && here == wanted).then_some(pid)
-        })
-        .collect()
+    let is_here = |pid: &i32| identity(format!("/proc/{pid}/ns/net").as_ref()) == Some(wanted);
+    let processes = procfs::process::all_processes().into_iter().flatten();
+    let pids = processes.filter_map(|process| Some(process.ok()?.pid));
+    pids.filter(is_here).collect()
 }
 
 #[cfg(test)]

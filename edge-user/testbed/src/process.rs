@@ -102,20 +102,13 @@ pub struct Ended {
 
 /// Waits for the end of a child, whatever end that is; none when it was ended because that is
 /// enough. Its standard error is a pipe.
-pub fn watch(mut child: Child, mut enough: impl FnMut() -> bool) -> Result<Option<Ended>> {
+pub fn watch(mut child: Child, enough: impl FnMut() -> bool) -> Result<Option<Ended>> {
     let said = collect(child.stderr.take());
-    loop {
-        if let Some(status) = child.try_wait().context("lost sight of a child process")? {
-            let code = status.code();
-            let said = said.join().unwrap_or_default().trim_end().to_owned();
-            return Ok(Some(Ended { code, said }));
-        }
-        if enough() || stop::came() {
-            end(&mut child);
-            return Ok(None);
-        }
-        clock::pause();
-    }
+    let status = wait_unless(&mut child, enough)?;
+    Ok(status.map(|status| Ended {
+        code: status.code(),
+        said: said.join().unwrap_or_default().trim_end().to_owned(),
+    }))
 }
 
 /// Runs to the end, hands over each line it writes as it comes, errors too, and tells how it ended.
@@ -206,14 +199,19 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-fn wait(child: &mut Child) -> Result<ExitStatus> {
+/// Waits for the end of a child, unless this run is interrupted; the child is then ended.
+pub fn wait(child: &mut Child) -> Result<ExitStatus> {
+    wait_unless(child, || false)?.ok_or_else(Stop::interrupted)
+}
+
+fn wait_unless(child: &mut Child, mut enough: impl FnMut() -> bool) -> Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait().context("lost sight of a child process")? {
-            return Ok(status);
+            return Ok(Some(status));
         }
-        if stop::came() {
+        if enough() || stop::came() {
             end(child);
-            return Err(Stop::interrupted());
+            return Ok(None);
         }
         clock::pause();
     }
