@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use edge_bench::report::read_report;
-use edge_ebpf::wire::{
-    ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Hello, Kind,
-    SEGMENT_BYTES_DEFAULT, Welcome, opening,
-};
+use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+use edge_testbed::fake_edge::{self, Asked, data, listen, padded, welcome};
 use tempfile::TempDir;
 
 const CONTENT_BYTES: u64 = 2 << 20;
@@ -46,7 +44,7 @@ impl Server {
             .expect("is set");
         let address = socket.local_addr().expect("has one");
         let stop = Arc::new(AtomicBool::new(false));
-        let chunks = chunks(&bench.path("origin/chunks"));
+        let chunks = fake_edge::chunks(&bench.path("origin")).expect("are there");
         let told = Arc::clone(&stop);
         let thread = thread::spawn(move || serve(&socket, &chunks, manner, &told));
         Self {
@@ -70,99 +68,49 @@ impl Drop for Server {
     }
 }
 
-/// Every file below, by its name's digits.
-fn chunks(folder: &Path) -> HashMap<String, Vec<u8>> {
-    let mut found = HashMap::new();
-    for entry in fs::read_dir(folder).expect("is there") {
-        let path = entry.expect("is there").path();
-        if path.is_dir() {
-            found.extend(chunks(&path));
-        } else {
-            let name = path.file_name().expect("has one").to_string_lossy();
-            found.insert(name.into_owned(), fs::read(&path).expect("is read"));
-        }
-    }
-    found
-}
-
+/// Who serves well gives cookies that must be renewed while a test runs.
 fn serve(
     socket: &UdpSocket,
-    chunks: &HashMap<String, Vec<u8>>,
+    chunks: &HashMap<ChunkId, Vec<u8>>,
     manner: Manner,
     stop: &AtomicBool,
 ) -> u32 {
     let (mut hellos, mut gets) = (0, 0);
     let (mut second, mut in_second) = (edge_user::clock::now(), 0);
-    let mut room = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
-        let Ok((bytes, from)) = socket.recv_from(&mut room) else {
-            continue;
+    listen(socket, stop, |asked, from| {
+        let get = match asked {
+            Asked::Hello(hello, len_bytes) => {
+                let mut welcome = welcome(&hello, 1);
+                if manner == Manner::Well {
+                    welcome.lifetime_seconds = 2;
+                }
+                hellos += 1;
+                return send(socket, &padded(&welcome, len_bytes), from);
+            }
+            Asked::Get(get) => get,
         };
-        let datagram = &room[..bytes];
-        if datagram.starts_with(&opening(Kind::Hello)) {
-            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>().expect("long");
-            let welcome = welcome(Hello::decode(header).expect("a HELLO").nonce, manner);
-            let mut answer = vec![0; bytes];
-            answer[..welcome.len()].copy_from_slice(&welcome);
-            send(socket, &answer, from);
-            hellos += 1;
-            continue;
-        }
-        let get = datagram.first_chunk::<GET_BYTES>().expect("a GET");
-        let get = Get::decode(get).expect("a GET");
         gets += 1;
         if second.elapsed() > Duration::from_secs(1) {
             (second, in_second) = (edge_user::clock::now(), 0);
         }
         in_second += 1;
         let lies = match manner {
-            Manner::Silently => continue,
-            Manner::Slowly(most) if in_second > most => continue,
+            Manner::Silently => return,
+            Manner::Slowly(most) if in_second > most => return,
             Manner::Well | Manner::Slowly(_) => false,
             Manner::LyingAfter(most) => gets > most,
         };
-        if let Some(chunk) = chunks.get(&get.id.to_string()) {
-            answer(socket, &get, chunk, lies, from);
-        }
-    }
-    hellos
-}
-
-/// Who serves well gives cookies that must be renewed while a test runs.
-fn welcome(nonce: [u8; 8], manner: Manner) -> [u8; 32] {
-    let welcome = Welcome {
-        segment_bytes: SEGMENT_BYTES_DEFAULT,
-        max_burst: 53,
-        lifetime_seconds: if manner == Manner::Well { 2 } else { 120 },
-        nonce,
-        // Not zero, which is no edge's; nobody looks at it again.
-        cookie: Cookie {
-            epoch: 1,
-            value: [1; 8],
-        },
-    };
-    welcome.encode()
-}
-
-fn answer(socket: &UdpSocket, get: &Get, chunk: &[u8], lies: bool, to: SocketAddr) {
-    let chunk_bytes = u32::try_from(chunk.len()).expect("a chunk");
-    let geometry = Geometry::new(chunk_bytes, SEGMENT_BYTES_DEFAULT).expect("a chunk");
-    let ChunkId(id) = get.id;
-    for index in (0..=geometry.last).filter(|index| get.want >> index & 1 == 1) {
-        let (start, len) = geometry.segment(index).expect("there is one");
-        let header = DataHeader {
-            index,
-            last: geometry.last,
-            chunk_bytes,
-            tag: *id.first_chunk().expect("is longer"),
+        let Some(chunk) = chunks.get(&get.id) else {
+            return;
         };
-        let mut datagram = header.encode().to_vec();
-        datagram.extend_from_slice(&chunk[start..start + len]);
-        if lies && let Some(last) = datagram.last_mut() {
-            *last ^= 1;
+        for mut datagram in data(&get, chunk, SEGMENT_BYTES_DEFAULT) {
+            if lies && let Some(last) = datagram.last_mut() {
+                *last ^= 1;
+            }
+            send(socket, &datagram, from);
         }
-        send(socket, &datagram, to);
-    }
+    });
+    hellos
 }
 
 /// What does not leave is lost, as on any path.

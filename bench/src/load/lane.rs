@@ -255,7 +255,8 @@ pub fn wait(fds: &[BorrowedFd<'_>], most: Duration) -> Result<()> {
 mod tests {
     use std::thread;
 
-    use edge_ebpf::wire::{Cookie, Hello, Welcome};
+    use edge_ebpf::wire::Welcome;
+    use edge_testbed::fake_edge::{self, Asked, padded};
 
     use super::*;
 
@@ -263,19 +264,14 @@ mod tests {
     fn welcome(edge: &UdpSocket, value: u8, segment_bytes: u16) {
         let mut datagram = [0; DATAGRAM_BYTES_MAX];
         let (len_bytes, client) = edge.recv_from(&mut datagram).unwrap();
-        let hello = Hello::decode(datagram.first_chunk().unwrap()).unwrap();
+        let Some(Asked::Hello(hello, _)) = Asked::read(&datagram[..len_bytes]) else {
+            panic!("no HELLO");
+        };
         let welcome = Welcome {
             segment_bytes,
-            max_burst: 53,
-            lifetime_seconds: 120,
-            nonce: hello.nonce,
-            cookie: Cookie {
-                epoch: 1,
-                value: [value; 8],
-            },
+            ..fake_edge::welcome(&hello, value)
         };
-        datagram[..32].copy_from_slice(&welcome.encode());
-        edge.send_to(&datagram[..len_bytes], client).unwrap();
+        edge.send_to(&padded(&welcome, len_bytes), client).unwrap();
     }
 
     #[test]

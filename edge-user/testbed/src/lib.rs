@@ -16,6 +16,9 @@ pub mod bed;
 /// A client that asks for what it likes.
 #[cfg(feature = "packets")]
 pub mod client;
+/// A server that is no edge.
+#[cfg(feature = "packets")]
+pub mod fake_edge;
 /// Frames, made and read.
 #[cfg(feature = "packets")]
 pub mod packet;

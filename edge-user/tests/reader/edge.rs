@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use edge_ebpf::wire::{
     ChunkId, Cookie, DataHeader, GET_BYTES, Geometry, Get, HELLO_BYTES_MAX, HELLO_BYTES_MIN,
-    HELLO_HEADER_BYTES, Hello, Kind, Nack, NackCode, WELCOME_HEADER_BYTES, Welcome, opening,
+    HELLO_HEADER_BYTES, Hello, Kind, NackCode, Welcome, opening,
 };
+use edge_testbed::fake_edge::{nack, padded};
 use sha2::{Digest, Sha256};
 
 /// By default, a correct edge.
@@ -157,8 +158,7 @@ impl Edge {
                 Cookie::default()
             },
         };
-        let mut out = vec![0; datagram.len()];
-        out[..WELCOME_HEADER_BYTES].copy_from_slice(&welcome.encode());
+        let mut out = padded(&welcome, datagram.len());
         out[1] = faults.version << 4 | Kind::Welcome as u8;
         vec![out]
     }
@@ -177,15 +177,7 @@ impl Edge {
         self.gets += 1;
         assert_ne!(get.want, 0, "a GET asks for something");
         let faults = &mut self.faults;
-        let nack = |code, retry_ms| {
-            let nack = Nack {
-                code,
-                retry_ms,
-                tag: get.id.tag(),
-                echo: get.cookie.value,
-            };
-            vec![nack.encode().to_vec()]
-        };
+        let nack = |code, retry_ms| vec![nack(get, code, retry_ms, get.cookie.value)];
         let gets = self.gets;
         let due = faults.restarts.iter().position(|(at, _)| *at == gets);
         if let Some((_, segment_bytes)) = due.map(|due| faults.restarts.remove(due)) {
@@ -244,13 +236,7 @@ impl Edge {
                 NackCode::Cookie,
                 NackCode::Busy,
             ] {
-                let nack = Nack {
-                    code,
-                    retry_ms: 0,
-                    tag: get.id.tag(),
-                    echo: *b"guessed!",
-                };
-                out.push(nack.encode().to_vec());
+                out.push(nack(get, code, 0, *b"guessed!"));
             }
         }
         let chunk_bytes = u32::try_from(bytes.len()).unwrap();

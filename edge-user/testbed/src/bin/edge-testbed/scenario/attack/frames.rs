@@ -4,10 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use edge_ebpf::frame::{ETHERNET_BYTES, IPV4_BYTES, IPV6_BYTES, UDP_BYTES};
 use edge_ebpf::golden::build;
-use edge_ebpf::wire::{
-    Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Get, HELLO_HEADER_BYTES, Hello, Kind, Nack,
-    NackCode, Welcome, opening,
-};
+use edge_ebpf::wire::{Cookie, DATA_HEADER_BYTES, DataHeader, Kind, opening};
 use edge_testbed::client::HELLO_BYTES;
 use edge_testbed::packet::{self, Mac};
 use rand::rngs::SmallRng;
@@ -119,43 +116,6 @@ pub(super) fn lying(last: u8, length: u32, tag: [u8; 8], full: usize) -> Vec<Vec
         data(0, last, length, tag, full + 1),
         data(last, last, length, tag, full + 200),
     ]
-}
-
-/// A refusal of this GET.
-pub(super) fn nack(get: &Get, code: NackCode, retry_ms: u32, echo: [u8; 8]) -> Vec<u8> {
-    let tag = get.id.tag();
-    let nack = Nack {
-        code,
-        retry_ms,
-        tag,
-        echo,
-    };
-    nack.encode().to_vec()
-}
-
-/// A datagram of a reader.
-pub(super) enum Asked {
-    Hello(Hello, usize),
-    Get(Get),
-}
-
-impl Asked {
-    pub(super) fn read(datagram: &[u8]) -> Option<Self> {
-        if is(datagram, Kind::Hello) {
-            let header = datagram.first_chunk::<HELLO_HEADER_BYTES>()?;
-            return Some(Self::Hello(Hello::decode(header).ok()?, datagram.len()));
-        }
-        let get: &[u8; GET_BYTES] = datagram.try_into().ok()?;
-        is(get, Kind::Get).then(|| Get::decode(get).ok().map(Self::Get))?
-    }
-}
-
-/// A WELCOME of this length, said to be of this version.
-pub(super) fn welcome(welcome: &Welcome, version: u8, len_bytes: usize) -> Vec<u8> {
-    let mut payload = welcome.encode().to_vec();
-    payload[1] = version << 4 | Kind::Welcome as u8;
-    payload.resize(len_bytes, 0);
-    payload
 }
 
 /// A HELLO, said to be of another version.

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use edge_ebpf::wire::{
-    ChunkId, Cookie, DATA_HEADER_BYTES, DataHeader, Geometry, Get, HELLO_HEADER_BYTES, Kind,
-    NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
+    ChunkId, DATA_HEADER_BYTES, Geometry, Get, HELLO_HEADER_BYTES, Kind, NackCode,
+    SEGMENT_BYTES_DEFAULT, Welcome,
 };
-use edge_testbed::clock;
+use edge_testbed::{
+    clock,
+    fake_edge::{Asked, data, listen, nack, padded, welcome},
+};
 
 use super::Session;
-use super::frames::{Asked, lying, nack, welcome};
+use super::frames::lying;
 use super::report::{Cost, Fetch, Row};
 use super::tally::Amount;
 use crate::reader::End;
@@ -82,16 +85,10 @@ impl Edge<'_> {
         self.cookies = self.cookies.wrapping_add(1).max(1);
         let mut to = Welcome {
             segment_bytes: self.segment_bytes,
-            max_burst: 53,
-            lifetime_seconds: 120,
-            nonce: hello.nonce,
-            cookie: Cookie {
-                epoch: 1,
-                value: [self.cookies; 8],
-            },
+            ..welcome(hello, self.cookies)
         };
         change(&mut to);
-        vec![welcome(&to, 1, *len_bytes)]
+        vec![padded(&to, *len_bytes)]
     }
 
     fn greet(&mut self, asked: &Asked) -> Vec<Vec<u8>> {
@@ -106,30 +103,12 @@ impl Edge<'_> {
         vec![nack(get, code, 100, get.cookie.value)]
     }
 
-    /// Where a chunk lies in segments of the present size, and its bytes.
-    fn chunk(&self, get: &Get) -> Option<(Geometry, &[u8])> {
-        let bytes = self.chunks.get(&get.id)?;
-        let geometry = Geometry::new(u32::try_from(bytes.len()).ok()?, self.segment_bytes)?;
-        Some((geometry, bytes))
-    }
-
     /// The lowest wanted segments, as they should be.
     fn data(&self, get: &Get, most: usize) -> Vec<Vec<u8>> {
-        let Some((geometry, bytes)) = self.chunk(get) else {
-            return Vec::new();
-        };
-        let wanted = (0..=geometry.last).filter(|index| get.want >> index & 1 == 1);
-        let segment = |index| {
-            let (start, len) = geometry.segment(index)?;
-            let header = DataHeader {
-                index,
-                last: geometry.last,
-                chunk_bytes: u32::try_from(bytes.len()).ok()?,
-                tag: get.id.tag(),
-            };
-            Some([&header.encode(), &bytes[start..start + len]].concat())
-        };
-        wanted.take(most).filter_map(segment).collect()
+        let chunk = self.chunks.get(&get.id);
+        let mut data = chunk.map_or_else(Vec::new, |chunk| data(get, chunk, self.segment_bytes));
+        data.truncate(most);
+        data
     }
 
     fn answer_elsewhere(&mut self, asked: &Asked) -> Vec<Vec<u8>> {
@@ -186,16 +165,17 @@ fn lengths(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
     let Asked::Get(get) = asked else {
         return edge.greet(asked);
     };
-    let Some((geometry, bytes)) = edge.chunk(get) else {
-        return Vec::new();
-    };
-    let length = u32::try_from(bytes.len()).unwrap_or(1);
-    lying(
-        geometry.last,
-        length,
-        get.id.tag(),
-        edge.segment_bytes.into(),
-    )
+    let length = edge.chunks.get(&get.id).map_or(0, Vec::len);
+    let length = u32::try_from(length).unwrap_or(0);
+    let geometry = Geometry::new(length, edge.segment_bytes);
+    geometry.map_or_else(Vec::new, |geometry| {
+        lying(
+            geometry.last,
+            length,
+            get.id.tag(),
+            edge.segment_bytes.into(),
+        )
+    })
 }
 
 fn dribble(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
@@ -269,7 +249,7 @@ fn one(session: &Session<'_>, attack: &MaliciousEdge, port: u16) -> Result<Row> 
         let spent = serving
             .join()
             .map_err(|_panic| anyhow!("a hostile edge panicked"));
-        Ok::<_, anyhow::Error>((fetched?, spent??))
+        Ok::<_, anyhow::Error>((fetched?, spent?))
     })?;
     let (seconds, end) = fetched;
     let right = if attack.whole {
@@ -303,23 +283,17 @@ fn serve(
     attack: &MaliciousEdge,
     sockets: &[UdpSocket; 2],
     gone: &AtomicBool,
-) -> Result<Amount> {
+) -> Amount {
     let [socket, other] = sockets;
     let mut sent = Amount::default();
-    let mut datagram = [0; 2048];
-    while !gone.load(Ordering::Relaxed) {
-        let Ok((length, from)) = socket.recv_from(&mut datagram) else {
-            // Nothing came in time, or an answer met a port that was left.
-            continue;
-        };
-        let Some(asked) = Asked::read(&datagram[..length]) else {
-            continue;
-        };
+    listen(socket, gone, |asked, from| {
         for answer in (attack.answer)(&mut edge, &asked) {
             let by = if edge.elsewhere { other } else { socket };
+            // What does not leave is lost, as on any path.
+            let bytes = by.send_to(&answer, from).unwrap_or(0);
             sent.packets += 1;
-            sent.bytes += u64::try_from(by.send_to(&answer, from)?)?;
+            sent.bytes += bytes as u64;
         }
-    }
-    Ok(sent)
+    });
+    sent
 }

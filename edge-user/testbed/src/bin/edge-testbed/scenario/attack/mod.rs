@@ -23,18 +23,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use edge_ebpf::wire::ChunkId;
 use edge_testbed::{
-    client::chunk_id,
     clock,
     daemon::{Counts, Daemon},
+    fake_edge,
     host_guard::HostGuard,
-    objects::{self, Sealed, files},
+    objects::{self, Sealed},
     packet::Mac,
     raw_socket::RawSocket,
     stop::Stop,
@@ -122,7 +122,7 @@ fn run(options: &Attack, machine: &mut HostGuard) -> Result<Report> {
         bail!("one object was sealed");
     };
     let origin = testbed.settings.origin();
-    let chunks = read_chunks(origin)?;
+    let chunks = fake_edge::chunks(origin)?;
     let full = chunks.iter().max_by_key(|(_, bytes)| bytes.len());
     let hot = *full.context("no chunk was sealed")?.0;
     let mut seal = |name, bytes, count| {
@@ -144,7 +144,7 @@ fn run(options: &Attack, machine: &mut HostGuard) -> Result<Report> {
         large_object,
         hot,
         small_object,
-        chunks: read_chunks(origin)?,
+        chunks: fake_edge::chunks(origin)?,
         secret: rng.random(),
         slice: Duration::from_secs(options.seconds.into()) / 2,
     };
@@ -241,11 +241,4 @@ fn row(name: &'static str, does: &'static str, run: impl FnOnce() -> Result<Row>
         Err(error) if !error.is::<Stop>() => Ok(Row::broken(name, does, &error)),
         run => run,
     }
-}
-
-/// Every chunk that was sealed to an origin.
-fn read_chunks(origin: &Path) -> Result<HashMap<ChunkId, Vec<u8>>> {
-    let files = files::under(&origin.join("chunks"))?;
-    let read = |file: &PathBuf| Ok((chunk_id(file)?, fs::read(file)?));
-    files.iter().map(read).collect()
 }

@@ -4,19 +4,18 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use edge_ebpf::wire::{
-    ChunkId, Cookie, Geometry, Get, Kind, NackCode, SEGMENT_BYTES_DEFAULT, Welcome,
-};
+use edge_ebpf::wire::{ChunkId, Geometry, Get, Kind, NackCode, SEGMENT_BYTES_DEFAULT, Welcome};
 use edge_testbed::{
     client::HELLO_BYTES,
     daemon::Counts,
+    fake_edge::{Asked, nack, padded, welcome},
     packet::{self, Mac},
     raw_socket::RawSocket,
 };
 
 use super::Session;
 use super::attacker::{Attacker, nobody};
-use super::frames::{self, Asked, FRONT_BYTES, Frame, data, lying, welcome};
+use super::frames::{self, FRONT_BYTES, Frame, data, lying};
 use super::report::Row;
 use super::run::{self, Now, Phase};
 use super::victim::Measured;
@@ -117,24 +116,25 @@ fn elsewhere(seen: &Seen<'_>) -> Vec<Forged> {
         .collect()
 }
 
-fn nack(seen: &Seen<'_>, codes: &[NackCode], retry_ms: u32, echo: Option<[u8; 8]>) -> Vec<Forged> {
+fn refusals(
+    seen: &Seen<'_>,
+    codes: &[NackCode],
+    retry_ms: u32,
+    echo: Option<[u8; 8]>,
+) -> Vec<Forged> {
     let Some((get, ..)) = seen.get() else {
         return Vec::new();
     };
     let echo = echo.unwrap_or(get.cookie.value);
-    seen.as_edge(
-        codes
-            .iter()
-            .map(|code| frames::nack(&get, *code, retry_ms, echo)),
-    )
+    seen.as_edge(codes.iter().map(|code| nack(&get, *code, retry_ms, echo)))
 }
 
 fn nacks(seen: &Seen<'_>) -> Vec<Forged> {
-    nack(seen, &[NackCode::Absent], 0, None)
+    refusals(seen, &[NackCode::Absent], 0, None)
 }
 
 fn pending(seen: &Seen<'_>) -> Vec<Forged> {
-    nack(seen, &[NackCode::Pending], 250, None)
+    refusals(seen, &[NackCode::Pending], 250, None)
 }
 
 fn guessed_nacks(seen: &Seen<'_>) -> Vec<Forged> {
@@ -146,7 +146,7 @@ fn guessed_nacks(seen: &Seen<'_>) -> Vec<Forged> {
         NackCode::Origin,
         NackCode::Range,
     ];
-    nack(seen, &codes, 0, Some(*b"guessed!"))
+    refusals(seen, &codes, 0, Some(*b"guessed!"))
 }
 
 fn lengths(seen: &Seen<'_>) -> Vec<Forged> {
@@ -174,19 +174,14 @@ fn welcomes(seen: &Seen<'_>) -> Vec<Forged> {
         (1440, 128, u16::MAX),
     ];
     let forged = wild.map(|(segment_bytes, max_burst, lifetime_seconds)| {
-        let mut nonce = hello.nonce;
-        nonce[7] ^= 1;
-        let wrong = Welcome {
+        let mut wrong = Welcome {
             segment_bytes,
             max_burst,
             lifetime_seconds,
-            nonce,
-            cookie: Cookie {
-                epoch: 1,
-                value: [7; 8],
-            },
+            ..welcome(&hello, 7)
         };
-        welcome(&wrong, 1, HELLO_BYTES)
+        wrong.nonce[7] ^= 1;
+        padded(&wrong, HELLO_BYTES)
     });
     seen.as_edge(forged)
 }
