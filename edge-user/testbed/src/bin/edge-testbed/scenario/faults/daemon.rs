@@ -205,7 +205,7 @@ fn reload_nonsense(session: &mut Session<'_>) -> Result<String> {
     )?;
     let from = session.lines()?;
     session.signal(Signal::HUP)?;
-    let heard = session.hear(from, "nothing changed")?;
+    let heard = session.hear(from, "reloading is not supported")?;
     let words = ["edged.toml:3: service.sender", "pigeon"];
     let checked = session.refused(&words, &["--check"], &[], 78)?;
     session.refused(&words, &[], &[], 78)?;
