@@ -36,6 +36,8 @@ pub const SENDERS: [&str; 2] = ["gso", "xsk"];
 /// What of the daemon's settings a run chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The folder of `edged` and of the `edge` that reads its counters.
+    pub programs: PathBuf,
     pub interfaces: Vec<String>,
     pub listen: Vec<SocketAddr>,
     /// Folders; the second is asked when the first cannot help.
@@ -63,6 +65,7 @@ impl Settings {
     /// Native XDP, and files in this folder; where it serves is yet to be named.
     pub fn in_folder(folder: &Path) -> Self {
         Self {
+            programs: paths::programs(),
             interfaces: Vec::new(),
             listen: Vec::new(),
             origins: vec![folder.join("origin")],
@@ -111,9 +114,14 @@ impl Settings {
     /// `edged` with these settings in this file, on the edge's side of a bed.
     pub fn command(&self, bed: &Bed, file: &Path) -> Result<Command> {
         self.write(file)?;
-        let mut command = bed.edge.inside(paths::release("edged"));
+        let mut command = bed.edge.inside(self.programs.join("edged"));
         command.arg("--config").arg(file);
         Ok(command)
+    }
+
+    /// What a daemon with these settings counted so far.
+    pub fn counts(&self) -> Result<Counts> {
+        stat_by(&self.programs.join("edge"), &self.socket, &[]).map(Counts)
     }
 }
 
@@ -267,7 +275,11 @@ impl Drop for Daemon {
 
 /// What `edge stat --json` tells of a daemon.
 pub fn stat<T: DeserializeOwned>(socket: &Path, more: &[&str]) -> Result<T> {
-    let mut command = Command::new(paths::release("edge"));
+    stat_by(&paths::release("edge"), socket, more)
+}
+
+fn stat_by<T: DeserializeOwned>(edge: &Path, socket: &Path, more: &[&str]) -> Result<T> {
+    let mut command = Command::new(edge);
     command.args(["stat", "--json", "--socket"]).arg(socket);
     let text = process::output(command.args(more))?;
     serde_json::from_str(&text).context("`edge stat --json` wrote something else")

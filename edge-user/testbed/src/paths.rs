@@ -32,11 +32,13 @@ pub fn xdp() -> PathBuf {
     target().join("xdp")
 }
 
-/// A program of the release build, or of the folder that tests are to try.
+/// The programs of the release build, or those that tests are to try.
+pub fn programs() -> PathBuf {
+    env::var_os("SEALEDGE_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from)
+}
+
 pub fn release(program: &str) -> PathBuf {
-    env::var_os("SEALEDGE_BIN_DIR")
-        .map_or_else(|| target().join("release"), PathBuf::from)
-        .join(program)
+    programs().join(program)
 }
 
 /// Debian's Python, whatever other comes first in the path: the tests' modules are made for it.

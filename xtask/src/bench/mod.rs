@@ -17,14 +17,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use edge_testbed::{daemon::SENDERS, host_guard::HostGuard, paths, privileges, process};
 use serde_json::{Value, json};
 
 use self::rows::growing::Growing;
-use self::rows::{ROWS, Row, Turn};
+use self::rows::{ROWS, Row, Turn, WITH_BASELINE};
 use self::testbed::Testbed;
 use crate::build;
 use crate::instructions;
@@ -44,11 +44,14 @@ pub(crate) struct Bench {
     /// How the edge sends its replies; each row's best when not given
     #[arg(long, value_parser = SENDERS)]
     sender: Option<String>,
+    /// Compare with another build alone, by P1, P2 and P5: the folder of its programs
+    #[arg(long, value_name = "FOLDER")]
+    baseline: Option<PathBuf>,
     /// Time the pure stages alone, with criterion
-    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender"])]
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "baseline"])]
     micro: bool,
     /// Count their instructions, and compare with bench/instructions.json
-    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "micro"])]
+    #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "baseline", "micro"])]
     instructions: bool,
     /// Commit to what was counted: rewrites that file
     #[arg(long, requires = "instructions")]
@@ -89,7 +92,23 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     if options.instructions {
         return instructions::instructions(options.accept);
     }
-    let chosen = chosen(&options.only);
+    let mut chosen = chosen(&options.only);
+    if let Some(baseline) = &options.baseline {
+        chosen.retain(|row| WITH_BASELINE.contains(&row.id));
+        let programs = ["edged", "edge"].map(|name| baseline.join(name));
+        if let Some(missing) = programs.iter().find(|program| !program.is_file()) {
+            bail!(
+                "{} is missing: build the other revision with `cargo xtask build` and name its target/release",
+                missing.display()
+            );
+        }
+        if chosen.is_empty() {
+            bail!(
+                "--baseline compares {}; name some of them with --only",
+                WITH_BASELINE.join(", ")
+            );
+        }
+    }
     privileges::need_root(
         "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
@@ -126,9 +145,18 @@ fn measure(
     machine: &mut HostGuard,
 ) -> Result<Value> {
     let large = chosen.iter().any(|row| row.id.starts_with("P8"));
-    let testbed = Testbed::new(machine, plan, large)?;
+    let baseline = options
+        .baseline
+        .as_ref()
+        .map(fs::canonicalize)
+        .transpose()?;
+    let with_baseline = baseline.is_some();
+    let testbed = Testbed::new(machine, plan, large, baseline)?;
     let sender = options.sender.as_deref();
-    let mut rows: Vec<Growing> = chosen.iter().map(|row| Growing::of(row)).collect();
+    let mut rows: Vec<Growing> = chosen
+        .iter()
+        .map(|row| Growing::of(row, with_baseline))
+        .collect();
     for pair in 1..=plan.pairs {
         for growing in &mut rows {
             let row = growing.row;

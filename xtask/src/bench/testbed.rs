@@ -41,6 +41,8 @@ pub(super) struct Testbed<'a> {
     /// Names of all chunks, once an edge was warmed.
     pub(super) chunks: PathBuf,
     settings: Settings,
+    /// The programs of another build, if that is compared with.
+    pub(super) baseline: Option<PathBuf>,
     /// Requests a second for P4, once it was found; and by pair, once it was measured.
     pub(super) half_rate: OnceCell<String>,
     pub(super) at_half: RefCell<BTreeMap<u32, Rc<AtHalf>>>,
@@ -52,7 +54,12 @@ pub(super) struct Testbed<'a> {
 
 impl<'a> Testbed<'a> {
     /// With room for the large edge, if that is to be measured.
-    pub(super) fn new(machine: &'a mut HostGuard, plan: Plan, large: bool) -> Result<Self> {
+    pub(super) fn new(
+        machine: &'a mut HostGuard,
+        plan: Plan,
+        large: bool,
+        baseline: Option<PathBuf>,
+    ) -> Result<Self> {
         let folder = machine.folder()?;
         let origin = folder.join("origin");
         fs::create_dir(&origin)?;
@@ -84,6 +91,7 @@ impl<'a> Testbed<'a> {
             started: started()?,
             tickets,
             settings,
+            baseline,
             half_rate: OnceCell::new(),
             at_half: RefCell::default(),
             memory: RefCell::default(),
@@ -135,6 +143,11 @@ impl<'a> Testbed<'a> {
         command
     }
 
+    /// Those of the build that is measured.
+    pub(super) fn programs(&self) -> &Path {
+        &self.settings.programs
+    }
+
     pub(super) fn edge_bench(&self, side: &Side) -> Command {
         self.command(side, &paths::release("edge-bench"))
     }
@@ -152,7 +165,18 @@ impl<'a> Testbed<'a> {
     /// An edge that has everything, and whose mode is what was asked for. It is filled by all CPUs
     /// and serves by its own.
     pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, Value)> {
+        self.warm_edge_of(&self.settings.programs, sender, xdp)
+    }
+
+    /// The same, of the build with these programs.
+    pub(super) fn warm_edge_of(
+        &self,
+        programs: &Path,
+        sender: &str,
+        xdp: &str,
+    ) -> Result<(Daemon, Value)> {
         let settings = Settings {
+            programs: programs.to_owned(),
             sender: sender.into(),
             xdp: xdp.into(),
             ..self.settings.clone()
@@ -190,7 +214,7 @@ impl<'a> Testbed<'a> {
         if filled["wrong"] != 0 {
             bail!("the edge gave wrong chunks: {filled}");
         }
-        let counts = daemon::Counts::read(&settings.socket)?;
+        let counts = settings.counts()?;
         let (mode, store) = (counts.mode().clone(), counts.all()["store"].clone());
         if mode["sender"] != settings.sender || mode["xdp"] != settings.xdp {
             let Settings { sender, xdp, .. } = settings;

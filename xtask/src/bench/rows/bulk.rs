@@ -5,13 +5,13 @@ use anyhow::Result;
 use super::super::peers::NGINX;
 use super::super::testbed::Testbed;
 use super::growing::Growing;
-use super::{Turn, senders};
+use super::{Turn, sides};
 
 pub(super) const GSO_CEILING: &str = "bare GSO sender";
 
 pub(super) fn bulk(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
-    for (side, sender) in senders(turn.sender, "gso") {
-        let (edged, mode) = testbed.warm_edge(sender, "native")?;
+    for (side, programs, sender) in sides(testbed, turn, "gso") {
+        let (edged, mode) = testbed.warm_edge_of(programs, sender, "native")?;
         row.keep_mode(side, mode);
         let ran = testbed.load(
             &testbed.edge(),
@@ -20,6 +20,9 @@ pub(super) fn bulk(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> 
         )?;
         row.push(side, turn.pair, &ran, ran.rate("bytes")?);
         edged.stop()?;
+    }
+    if testbed.baseline.is_some() {
+        return Ok(());
     }
 
     let count = testbed.chunk_count().to_string();

@@ -3,13 +3,23 @@
 use anyhow::Result;
 
 use super::super::testbed::Testbed;
-use super::Turn;
 use super::growing::Growing;
+use super::{Turn, sides};
 
 pub(super) const DROPPED: &str = "an equal flood, dropped at once";
 const FLOOD: &str = "hello,bad-cookie,junk,unknown";
 
 pub(super) fn flood(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
+    if testbed.baseline.is_some() {
+        for (side, programs, sender) in sides(testbed, turn, "gso") {
+            let (edged, mode) = testbed.warm_edge_of(programs, sender, "native")?;
+            row.keep_mode(side, mode);
+            let (ran, _) = testbed.load_beside_flood(&["--of", FLOOD], &edged)?;
+            row.push(side, turn.pair, &ran, ran.rate("bytes")?);
+            edged.stop()?;
+        }
+        return Ok(());
+    }
     let (edged, mode) = testbed.warm_edge(turn.sender.unwrap_or("gso"), "native")?;
     row.mode = mode;
     let (ran, rate) = testbed.load_beside_flood(&["--of", FLOOD], &edged)?;

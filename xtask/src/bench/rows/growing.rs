@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::client::Ran;
 use super::super::peers;
-use super::{Beside, Row};
+use super::{BASELINE, BASELINE_TARGET, Beside, Row};
 
 pub(super) const BYTES_A_SECOND: &str = "B/s";
 pub(super) const ANSWERS_A_SECOND: &str = "answers/s";
@@ -23,8 +23,9 @@ pub(in super::super) struct Growing {
 }
 
 impl Growing {
-    /// Installs the peers that it lacks.
-    pub(in super::super) fn of(row: &'static Row) -> Self {
+    /// Compared with another build alone, or else with all that the row names; installs the peers
+    /// that it lacks.
+    pub(in super::super) fn of(row: &'static Row, with_baseline: bool) -> Self {
         let mut growing = Self {
             row,
             mode: json!({}),
@@ -35,6 +36,11 @@ impl Growing {
             absent: Vec::new(),
             runs: Vec::new(),
         };
+        if with_baseline {
+            let target = json!({"name": BASELINE, "target": BASELINE_TARGET});
+            growing.targets.push(target);
+            return growing;
+        }
         for beside in row.beside {
             let target = match *beside {
                 Beside::Side(name, target) => json!({"name": name, "target": target}),

@@ -19,6 +19,8 @@ mod flood;
 /// P8.
 pub(super) mod memory;
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use self::Beside::{Mark, Peer, Side};
@@ -41,6 +43,13 @@ pub(super) struct Row {
     lacks: Option<&'static str>,
     pub(super) pair: Pair,
 }
+
+/// The rows that can be compared with a baseline.
+pub(super) const WITH_BASELINE: [&str; 3] = ["P1", "P2", "P5"];
+/// What a change may cost, in the ratio to the build before it.
+const BASELINE_TARGET: f64 = 0.97;
+const BASELINE: &str = "baseline";
+const EDGE: &str = "edge";
 
 /// Measures one pair.
 type Pair = fn(&mut Growing, &Testbed<'_>, Turn<'_>) -> Result<()>;
@@ -125,10 +134,34 @@ const NO_BUCKETS: Option<&str> = Some("source buckets are not built yet");
 const WINDOW: &str = "1024";
 
 /// The sender that was asked for; or the one a row is about, and the other one beside it.
+/// Which build's edge sends how. Compared with a baseline, the two builds take turns at being first.
+fn sides<'a>(
+    testbed: &'a Testbed<'_>,
+    turn: Turn<'a>,
+    own: &'a str,
+) -> Vec<(&'static str, &'a Path, &'a str)> {
+    let programs = testbed.programs();
+    let Some(baseline) = &testbed.baseline else {
+        let senders = senders(turn.sender, own).into_iter();
+        return senders
+            .map(|(side, sender)| (side, programs, sender))
+            .collect();
+    };
+    let sender = turn.sender.unwrap_or(own);
+    let mut sides = vec![
+        (EDGE, programs, sender),
+        (BASELINE, baseline.as_path(), sender),
+    ];
+    if turn.pair.is_multiple_of(2) {
+        sides.reverse();
+    }
+    sides
+}
+
 fn senders<'a>(asked: Option<&'a str>, own: &'a str) -> Vec<(&'static str, &'a str)> {
     match (asked, own) {
-        (Some(sender), _) => vec![("edge", sender)],
-        (None, "gso") => vec![("edge", own), (WITH_XSK, "xsk")],
-        (None, _) => vec![("edge", own), (WITH_GSO, "gso")],
+        (Some(sender), _) => vec![(EDGE, sender)],
+        (None, "gso") => vec![(EDGE, own), (WITH_XSK, "xsk")],
+        (None, _) => vec![(EDGE, own), (WITH_GSO, "gso")],
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::super::peers::{KNOT, NGINX};
 use super::super::testbed::Testbed;
 use super::growing::Growing;
-use super::{REFLECTOR, Turn, WINDOW, senders};
+use super::{REFLECTOR, Turn, WINDOW, sides};
 
 const XDP_TX: &str = "XDP_TX of the request";
 const XDP_DROP: &str = "XDP_DROP: requests offered";
@@ -14,12 +14,15 @@ const FILES: u32 = 16_000;
 const FILE_BYTES: usize = 1216;
 
 pub(super) fn small(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
-    for (side, sender) in senders(turn.sender, "xsk") {
-        let (edged, mode) = testbed.warm_edge(sender, "native")?;
+    for (side, programs, sender) in sides(testbed, turn, "xsk") {
+        let (edged, mode) = testbed.warm_edge_of(programs, sender, "native")?;
         row.keep_mode(side, mode);
         let ran = testbed.singles(&testbed.edge(), &["--window", WINDOW], &edged)?;
         row.push(side, turn.pair, &ran, ran.rate("answers")?);
         edged.stop()?;
+    }
+    if testbed.baseline.is_some() {
+        return Ok(());
     }
 
     let to = testbed.ceiling_address();
