@@ -32,19 +32,16 @@ fn embed_program(root: &Path) {
 
 /// The commit that is checked out, or `unknown` outside a checkout.
 fn commit(root: &Path) -> String {
-    // Every commit and checkout adds a line here.
-    let log = root.join(".git/logs/HEAD");
-    if log.is_file() {
+    let ask = |words: &[&str]| {
+        let mut git = Command::new("git");
+        let output = git.arg("rev-parse").args(words).current_dir(root).output();
+        let answer = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
+    };
+    // Every commit and checkout adds a line here, in a linked worktree elsewhere.
+    let log = ask(&["--git-path", "logs/HEAD"]).map(|log| root.join(log));
+    if let Some(log) = log.filter(|log| log.is_file()) {
         println!("cargo::rerun-if-changed={}", log.display());
     }
-    let output = Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .current_dir(root)
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        Ok(_) | Err(_) => String::from("unknown"),
-    }
+    ask(&["--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
 }
