@@ -80,7 +80,7 @@ const _: () = assert!(
 /// Longer than any run of the XDP program: it takes microseconds, with softirqs off.
 pub const PROGRAM_RUN_MAX: Duration = Duration::from_millis(10);
 
-/// How soon a worker hands over again what the kernel had no memory for.
+/// How soon a sender hands over again what the kernel had no memory for.
 pub const SEND_RETRY_NS: i64 = 1_000_000;
 
 // --- sends, for each thread -----------------------------------------------------------------

@@ -638,6 +638,9 @@ impl World {
         let sleep = self.turn.begin(now, self.unix_seconds + self.now.as_secs());
         self.socket_next = self.now + sleep.max(US);
         self.say(|| format!("socket: sleeps {sleep:?}"));
+        // Every wait has a bound (I9).
+        let unsent = self.turn.handler.sender.in_flight() > 0;
+        assert!(sleep <= if unsent { SOON } else { TICK }, "slept {sleep:?}");
         if !self.socket.is_empty() {
             self.wake_socket();
         }

@@ -9,7 +9,7 @@ use edge_ebpf::cookie::epoch_at;
 
 use super::handler::Handler;
 use crate::clock;
-use crate::limits::{BOUNCES_PER_ROUND, TICK};
+use crate::limits::{BOUNCES_PER_ROUND, SEND_RETRY_NS, TICK};
 use crate::serve::bounce::BounceQueue;
 use crate::sys::receive::{ReceiveRing, Unreadable};
 use crate::sys::send::{SendQueue, SendRing};
@@ -71,6 +71,10 @@ impl<Q: SendQueue> Turn<Q> {
         self.handler.reader.offline();
         if self.more_bounced || self.handler.front.completions() > 0 {
             Duration::ZERO
+        } else if self.handler.sender.in_flight() > 0 {
+            // What the kernel could not take just now is handed over again; and until it has, this
+            // thread is not quiescent.
+            Duration::from_nanos(SEND_RETRY_NS.unsigned_abs())
         } else {
             TICK
         }
