@@ -244,7 +244,8 @@ impl Fetches {
     }
 
     /// How many fetches `take` has something of.
-    pub fn landed(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn landed(&self) -> usize {
         self.landed.len()
     }
 

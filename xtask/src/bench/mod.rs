@@ -44,7 +44,7 @@ pub(crate) struct Bench {
     /// How the edge sends its replies; each row's best when not given
     #[arg(long, value_parser = SENDERS)]
     sender: Option<String>,
-    /// Compare with another build alone, by P1, P2 and P5: the folder of its programs
+    /// Compare only with another build, by rows P1, P2 and P5; FOLDER contains its programs
     #[arg(long, value_name = "FOLDER")]
     baseline: Option<PathBuf>,
     /// Time the pure stages alone, with criterion
