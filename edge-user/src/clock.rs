@@ -1,4 +1,5 @@
-//! The two clocks, read by loops and programs only; everything that decides is handed the time.
+//! The clocks, read only by event loops and programs. All other code takes the time as a
+//! parameter.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Of the wall clock; a clock before 1970 counts as 1970.
+/// Seconds of the wall clock; 0 for a clock set before 1970.
 #[expect(clippy::disallowed_methods, reason = "this is where the clock is read")]
 pub fn unix_seconds() -> u64 {
     SystemTime::now()

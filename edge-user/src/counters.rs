@@ -1,4 +1,4 @@
-//! What happened so far. Each thread counts in plain cells of its own; readers add them up.
+//! Counters. Each thread counts in its own cells; readers add them up.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 pub struct Cell(AtomicU64);
 
 impl Cell {
-    /// Only the owning thread calls this: a load and a store, no locked instruction.
+    /// For the owning thread only: a load and a store, no locked instruction.
     #[inline]
     pub fn add(&self, count: u64) {
         let value = self.0.load(Ordering::Relaxed).wrapping_add(count);
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// For a value that also falls; as `add`, the owning thread alone.
+    /// For gauges; like `add`, for the owning thread only.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -28,7 +28,7 @@ impl Cell {
     }
 }
 
-/// Packets and bytes, by how they ended.
+/// Packets and bytes by reason.
 #[derive(Debug)]
 pub struct Reasons {
     packets: [Cell; Reason::COUNT as usize],
@@ -45,7 +45,7 @@ impl Default for Reasons {
 }
 
 impl Reasons {
-    /// One packet of this many bytes (UDP payload) ended so.
+    /// Counts one packet; `len_bytes` is its UDP payload.
     #[inline]
     pub fn count(&self, reason: Reason, len_bytes: usize) {
         self.packets[reason as usize].add(1);
@@ -71,7 +71,7 @@ impl Reasons {
     }
 }
 
-/// How the datagrams of one sender ended.
+/// Outcomes of the datagrams of one sender.
 #[derive(Debug, Default)]
 pub struct Sends {
     /// Datagrams handed to the kernel, and their bytes (UDP payload).
@@ -79,17 +79,16 @@ pub struct Sends {
     pub bytes: Cell,
     /// Datagrams lost because the socket's send buffer was full.
     pub would_block: Cell,
-    /// Datagrams that were not made, because an earlier one had not reached the client yet.
+    /// Datagrams not sent because an earlier one had not reached the client yet.
     pub unreached: Cell,
-    /// Datagrams the kernel refused for another cause: no route, or a device whose
-    /// checksum offload is off on kernels that cut sends only with it.
+    /// Datagrams the kernel refused for another cause: no route, or checksum offload disabled on a
+    /// kernel that needs it for GSO.
     pub failed: Cell,
-    /// The kernel's error number for the last of these.
+    /// `errno` of the last failure.
     pub last_errno: Cell,
 }
 
-/// Everything the daemon counts, at one moment. This is what `edge stat --json` prints and what
-/// `/metrics` is made from.
+/// All counters at one moment: what `edge stat --json` prints and `/metrics` is rendered from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     pub version: String,
@@ -97,11 +96,11 @@ pub struct Snapshot {
     pub uptime_seconds: u64,
     pub mode: Mode,
     pub listen: Vec<String>,
-    /// What keeps it from serving as it should, as of the last look a second ago.
+    /// As of the last check, at most a second ago.
     pub faults: Vec<Fault>,
-    /// How often the running program was updated because the host had changed.
+    /// Updates of the running program after changes of the host.
     pub host_changes_total: u64,
-    /// Lines of the log that found no room or could not be written.
+    /// Log lines dropped because the queue was full or the write failed.
     pub log_lines_dropped: u64,
     /// In the order of the configuration.
     pub interfaces: Vec<InterfaceCounts>,
@@ -111,12 +110,11 @@ pub struct Snapshot {
     pub origin: OriginCounts,
 }
 
-/// What is counted for one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceCounts {
-    /// As it was at the start.
+    /// The name at startup.
     pub name: String,
-    /// Whether it is there and carries packets.
+    /// Whether it exists and carries packets.
     pub up: bool,
     /// RX queues with a worker.
     pub queues: u32,
@@ -126,7 +124,7 @@ pub struct InterfaceCounts {
     pub workers: Vec<WorkerCounts>,
 }
 
-/// Kinds of faults, in metrics the label `cause`.
+/// Kinds of faults; the label `cause` in metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
@@ -138,9 +136,9 @@ pub enum Cause {
     InterfaceRemoved,
     /// The XDP program is no longer on the interface.
     ProgramDetached,
-    /// The XDP program could not be updated after a change of the host.
+    /// The XDP program could not be updated after the host changed.
     ProgramNotUpdated,
-    /// An address of the service is gone.
+    /// A service address was removed.
     AddressRemoved,
     /// Full datagrams no longer fit the interface.
     MtuTooSmall,
@@ -173,12 +171,13 @@ impl Cause {
         }
     }
 
-    /// Whether a restart is the remedy: then the service manager's watchdog is not fed.
+    /// Whether a restart is the remedy: if so, the edge stops feeding the service manager's
+    /// watchdog.
     pub const fn wants_restart(self) -> bool {
         match self {
             Self::ThreadStalled | Self::ProgramDetached | Self::ProgramNotUpdated => true,
-            // The host mends these, or the edge serves on until it does. Without one of its
-            // interfaces it would not start.
+            // The operator repairs these while the edge keeps serving what it can. A restart would
+            // fail without the interface.
             Self::LinkDown
             | Self::InterfaceRemoved
             | Self::AddressRemoved
@@ -188,16 +187,16 @@ impl Cause {
     }
 }
 
-/// Something that keeps a running edge from serving as it should, and lasts. Cause and subject
-/// name it: there are no two of the same name.
+/// A lasting condition that keeps a running edge from serving properly, identified by cause and
+/// subject.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Fault {
     pub cause: Cause,
-    /// The interface that does not serve as it should; nothing if the whole edge does not.
+    /// The affected interface; `None` if the whole edge is affected.
     pub interface: Option<String>,
-    /// The thread, address or interface it is about.
+    /// The thread, address or interface at fault.
     pub subject: String,
-    /// One line for the log and `/ready`: what is wrong, what follows from it, the remedy.
+    /// One line for the log and `/ready`: the problem, its effect, the remedy.
     pub text: String,
 }
 
@@ -217,15 +216,14 @@ impl Snapshot {
             .sum()
     }
 
-    /// The workers of all interfaces.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerCounts> {
         self.interfaces
             .iter()
             .flat_map(|interface| &interface.workers)
     }
 
-    /// What does not add up (I2, I10). Datagrams on their way are counted at one stage and not yet
-    /// at the next, so a busy edge may need a moment of rest until this is empty.
+    /// Counters that do not add up (I2, I10). A datagram in transit is counted at one stage and not
+    /// yet at the next, so this is empty only while the edge is idle.
     pub fn unbalanced(&self) -> Vec<String> {
         let mut found = Vec::new();
         let mut equal = |what: &str, left: u64, right: u64| {
@@ -296,7 +294,7 @@ impl InterfaceCounts {
     }
 }
 
-/// Packets of one reason.
+/// The packets of one reason.
 pub fn packets(reasons: &ReasonCounts, reason: Reason) -> u64 {
     reasons.get(reason.label()).map_or(0, |count| count.packets)
 }
@@ -306,7 +304,7 @@ pub fn sum(reasons: &ReasonCounts) -> u64 {
     reasons.values().map(|count| count.packets).sum()
 }
 
-/// The mode that really is in use.
+/// The mode in use, as opposed to the one configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mode {
     /// `native`, `generic` or `off`.
@@ -317,7 +315,7 @@ pub struct Mode {
     pub sender: String,
 }
 
-/// Reason label to count; reasons that never happened are left out.
+/// Counts by reason label; zero counts are omitted.
 pub type ReasonCounts = BTreeMap<String, Count>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,16 +327,16 @@ pub struct Count {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerCounts {
     pub queue: u32,
-    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    /// Name of its thread, and turns of its loop, which go on while it is idle.
     pub thread: String,
     pub turns: u64,
-    /// Frames taken from the RX ring; the reasons sum to it.
+    /// Frames taken from the RX ring: the sum of `reasons`.
     pub received: u64,
-    /// Frames of the umem that neither kernel nor worker has; always 0.
+    /// Frames of the umem that neither kernel nor worker owns; always 0.
     pub frames_missing: u64,
     pub reasons: ReasonCounts,
     pub sends: SendCounts,
-    /// The `AF_XDP` socket's own drop counters.
+    /// The kernel's drop counters of the `AF_XDP` socket.
     pub xsk: XskCounts,
 }
 
@@ -352,15 +350,15 @@ pub struct XskCounts {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketCounts {
-    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    /// Name of its thread, and turns of its loop, which go on while it is idle.
     pub thread: String,
     pub turns: u64,
-    /// Datagrams received from the kernel; the reasons sum to it.
+    /// Datagrams received from the kernel: the sum of `reasons`.
     pub received: u64,
     /// Datagrams the kernel dropped before they could be received.
     pub dropped: u64,
     pub reasons: ReasonCounts,
-    /// Requests that came over from workers; their reasons are counted apart.
+    /// Requests bounced by workers: the sum of `bounce_reasons`.
     pub bounced: u64,
     pub bounce_reasons: ReasonCounts,
     pub sends: SendCounts,
@@ -369,7 +367,7 @@ pub struct SocketCounts {
 /// The only writer of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineCounts {
-    /// Name of its thread, and turns of its loop; an idle one has some every second too.
+    /// Name of its thread, and turns of its loop, which go on while it is idle.
     pub thread: String,
     pub turns: u64,
 }
@@ -381,7 +379,7 @@ pub struct SendCounts {
     pub would_block: u64,
     pub unreached: u64,
     pub failed: u64,
-    /// The kernel's error number for the last that failed; 0 if none did.
+    /// `errno` of the last failure; 0 if there was none.
     pub last_errno: u64,
 }
 
@@ -407,19 +405,17 @@ pub struct StoreCounts {
     pub slots: u64,
     pub resident: u64,
     pub free: u64,
-    /// Being filled.
     pub filling: u64,
-    /// Withdrawn, and waiting until no reader holds them.
+    /// Slots that readers may still hold.
     pub withdrawn: u64,
     pub published_total: u64,
     pub evicted_total: u64,
-    /// Changes of the XDP program's map that the kernel refused.
+    /// Updates of the XDP program's map that failed.
     pub publish_failed_total: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginCounts {
-    /// Fetches under way.
     pub in_flight: u64,
     pub fetches_total: u64,
     pub bytes_total: u64,
@@ -427,14 +423,14 @@ pub struct OriginCounts {
     pub absent_total: u64,
     /// The origin could not be reached or read.
     pub failed_total: u64,
-    /// What the origin gave is not what the id names: altered, cut or grown.
+    /// The origin's bytes do not match the id: altered, truncated or extended.
     pub corrupt_total: u64,
-    /// Waiters whose deadline passed before the chunk came.
+    /// Waiters whose deadline passed before the chunk arrived.
     pub unanswered_waiters_total: u64,
-    /// Requests refused, as BUSY, because their source has its share.
+    /// Requests refused as BUSY because their source has used its share.
     pub source_limited_total: u64,
-    /// For each origin, in the order of the configuration: reads that were given up and have not
-    /// ended, each with a thread.
+    /// For each origin, in the order of the configuration: abandoned reads that still occupy a
+    /// thread.
     pub hung_reads: Vec<u64>,
 }
 

@@ -1,7 +1,7 @@
-//! A request's way through Sealedge, top to bottom; then the reader's side; machinery last.
-//! A module names only modules below it: `cargo xtask check` holds them to this order.
+//! Modules in the order a request meets them, then the client side, then the machinery. A module
+//! uses only modules below it; `cargo xtask check` enforces this.
 
-/// Puts the daemon together, and takes it apart.
+/// Starts and stops the daemon.
 #[cfg(feature = "server")]
 pub mod daemon;
 /// Request to answer: one policy for every front.
@@ -25,30 +25,30 @@ pub mod client;
 pub mod seal;
 /// The object format: everything that needs no key.
 pub mod object;
-/// A log that neither ends the daemon nor holds it up.
+/// A log that never blocks or ends the daemon.
 #[cfg(feature = "server")]
 pub mod log;
-/// What an operator can set, with its defaults.
+/// The configuration and its defaults.
 #[cfg(feature = "server")]
 pub mod config;
 /// Interfaces and addresses of the host.
 #[cfg(feature = "server")]
 pub mod network;
-/// What happened so far, as the operator sees it.
+/// Counters and their snapshot for the operator.
 pub mod counters;
 /// Every bound, related to the others by assertions.
 #[cfg(feature = "server")]
 pub mod limits;
-/// Threads, where a limit may forbid them.
+/// Errors of starting threads.
 pub mod spawn;
 /// Escapes untrusted text for terminals and logs.
 pub mod terminal;
-/// The kernel's interfaces: the only place `unsafe` is written.
+/// Kernel interfaces: the only module with `unsafe`.
 #[cfg(feature = "server")]
 pub mod sys;
-/// The two clocks.
+/// The monotonic clock and the wall clock.
 pub mod clock;
-/// The atomics that order what threads share.
+/// The atomics that order shared data.
 #[cfg(feature = "server")]
 mod sync;
 

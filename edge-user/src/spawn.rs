@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Adds the limits that are the usual cause to the error.
+/// Adds the usual cause, a process limit, to the error.
 pub fn refused(error: io::Error) -> io::Error {
     let message = format!(
         "cannot start a thread: {error}: raise the process limit (`ulimit -u`, or pids.max of the \

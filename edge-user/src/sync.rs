@@ -1,6 +1,6 @@
-//! The atomics by which threads order what they share. `edge-user/orders/` compiles the modules that use
-//! them against loom's, which try every order there can be.
+//! The atomics that order shared data. `edge-user/orders/` compiles the modules that use them
+//! against loom, which tries every interleaving.
 
-/// Keys of its own in each process. Under loom each run hashes alike.
+/// Random keys for each process; fixed keys under loom.
 pub(crate) use hashbrown::DefaultHashBuilder as HashKeys;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};

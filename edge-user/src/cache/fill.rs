@@ -1,4 +1,4 @@
-//! Into a slot: packetise, then verify. There is no way to publish bytes that nobody checked.
+//! Writes chunks into slots: packetise, then verify. Only a verified slot can be published.
 
 use std::io::IoSliceMut;
 
@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 use super::lease::CacheView;
 use crate::sys::slab::Block;
 
-/// A slot that nobody reads.
+/// A slot without readers.
 #[derive(Debug)]
-#[must_use = "an unused slot is put back"]
+#[must_use = "put an unused slot back"]
 pub struct FreeSlot(Block);
 
-/// A slot with the headers of a chunk's datagrams, and bytes that were not compared with its name.
+/// A slot with the headers of a chunk's datagrams and unverified bytes.
 #[derive(Debug)]
 pub struct Written {
     block: Block,
@@ -21,7 +21,7 @@ pub struct Written {
     geometry: Geometry,
 }
 
-/// A slot with the datagrams of the chunk that the id names.
+/// A slot whose bytes match the chunk's id.
 #[derive(Debug)]
 pub struct Verified(Written);
 
@@ -30,16 +30,15 @@ impl FreeSlot {
         Self(block)
     }
 
-    /// Which slot it is.
     pub const fn number(&self) -> u32 {
         self.0.index()
     }
 
-    pub(super) fn into_piece(self) -> Block {
+    pub(super) fn into_block(self) -> Block {
         self.0
     }
 
-    /// Makes room for a chunk of this geometry, with the headers of its datagrams.
+    /// Writes the headers of the chunk's datagrams.
     pub fn open(mut self, view: &CacheView, id: ChunkId, geometry: Geometry) -> Written {
         let layout = view.layout;
         let slot = view.epochs.slab().bytes_mut(&mut self.0);
@@ -60,7 +59,7 @@ impl FreeSlot {
         }
     }
 
-    /// The same, with these bytes. Gives the slot back if no chunk has as many.
+    /// Writes headers and bytes. Returns the slot if the length is not that of a chunk.
     pub fn write(self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
         let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let Some(geometry) = view.layout.geometry(chunk_bytes) else {
@@ -78,7 +77,7 @@ impl FreeSlot {
 }
 
 impl Written {
-    /// The places of the chunk's segments, in order, to read it into.
+    /// The buffers of the chunk's segments, in order.
     pub fn segments<'a>(&'a mut self, view: &'a CacheView) -> Vec<IoSliceMut<'a>> {
         let slot = view.epochs.slab().bytes_mut(&mut self.block);
         let places = slot.chunks_mut(view.layout.stride_bytes());
@@ -92,13 +91,12 @@ impl Written {
         segments.collect()
     }
 
-    /// The slot, for another chunk.
     pub fn discard(self) -> FreeSlot {
         FreeSlot(self.block)
     }
 
-    /// Compares what lies in the slot with the name it is to have, so that a fault on the way
-    /// there is found as well as a lie of the origin.
+    /// Hashes the bytes in the slot, so memory and I/O errors are detected as well as a wrong
+    /// chunk from the origin.
     pub fn verify(self, view: &CacheView) -> Result<Verified, FreeSlot> {
         let slot = view.epochs.slab().bytes(&self.block);
         let mut digest = Sha256::new();
@@ -120,7 +118,6 @@ impl Verified {
         self.0.geometry.chunk_bytes()
     }
 
-    /// The slot, for another chunk.
     pub fn discard(self) -> FreeSlot {
         self.0.discard()
     }

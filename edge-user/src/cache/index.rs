@@ -1,8 +1,7 @@
-//! From chunk id to slot. One thread writes, all others may look.
+//! Hash table from chunk id to slot, with one writer and concurrent readers.
 //!
-//! What a look finds is a hint, which the slot table confirms (I5). A look beside a removal may
-//! miss an entry that is being moved, as if the chunk were not resident; the writer's own never
-//! does.
+//! A lookup returns a hint, which the slot table confirms (I5). A lookup concurrent with a removal
+//! can miss an entry that is being moved; the writer's own lookups never do.
 
 use std::hash::BuildHasher;
 
@@ -12,8 +11,8 @@ use crate::sync::{AtomicU64, HashKeys, Ordering};
 
 const EMPTY: u64 = 0;
 
-/// Open addressing with linear probing. An entry is half of the hash, and the slot's number plus
-/// one.
+/// Open addressing with linear probing. An entry is the upper half of the hash and the slot's
+/// number plus one.
 #[derive(Debug)]
 pub(super) struct Index {
     entries: Box<[AtomicU64]>,
@@ -21,7 +20,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// For so many slots: at least half of the entries are empty.
+    /// At least half of the entries stay empty.
     pub(super) fn new(slots: u32) -> Self {
         let entries = (u64::from(slots) * 2).next_power_of_two();
         Self {
@@ -40,22 +39,22 @@ impl Index {
         self.entries.len() - 1
     }
 
-    /// The first place of an entry with this hash.
+    /// Where probing starts for this hash.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "the lower bits are as good"
+        reason = "only the lower bits are used"
     )]
     fn first(&self, hash: u64) -> usize {
         hash as usize & self.mask()
     }
 
-    /// The first slot that could hold the chunk, and for which `confirm` gives something.
+    /// The first non-empty result of `confirm` over the slots that could hold the chunk.
     #[inline]
     pub(super) fn find<T>(&self, id: &ChunkId, confirm: impl Fn(u32) -> Option<T>) -> Option<T> {
         let hash = self.hash(id);
         let mut place = self.first(hash);
-        // Bounded, since a look beside many removals and insertions may meet no empty entry.
+        // Bounded, because a lookup concurrent with many changes may meet no empty entry.
         for _ in 0..self.entries.len() {
             let entry = self.entries[place].load(Ordering::Acquire);
             if entry == EMPTY {
@@ -71,7 +70,7 @@ impl Index {
         None
     }
 
-    /// For the writer: a chunk that has no entry.
+    /// For the writer only. The chunk must have no entry.
     pub(super) fn insert(&self, id: &ChunkId, slot: u32) {
         let hash = self.hash(id);
         let mut place = self.first(hash);
@@ -81,7 +80,7 @@ impl Index {
         self.entries[place].store(entry(hash, slot), Ordering::Release);
     }
 
-    /// For the writer. `id_of` names the chunks of slots that have entries.
+    /// For the writer only. `id_of` returns the chunk of a slot that has an entry.
     pub(super) fn remove(&self, id: &ChunkId, slot: u32, id_of: impl Fn(u32) -> ChunkId) {
         let hash = self.hash(id);
         let mut hole = self.first(hash);
@@ -92,7 +91,8 @@ impl Index {
                 _ => hole = (hole + 1) & self.mask(),
             }
         }
-        // Entries behind the hole move into it, unless that is in front of their first place.
+        // Backward-shift deletion: entries after the hole move into it, unless it lies before the
+        // start of their probe sequence.
         let mut place = hole;
         loop {
             place = (place + 1) & self.mask();
@@ -139,9 +139,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map: every chunk that is there is found, whatever was removed before.
         #[test]
-        fn the_writer_finds_exactly_what_is_there(
+        fn the_writer_finds_exactly_what_a_map_would_hold(
             steps in prop::collection::vec((any::<bool>(), 0_u32..16), 0..400),
         ) {
             const SLOTS: u32 = 16;

@@ -1,4 +1,4 @@
-//! Where a chunk lies in its slot: as its DATA datagrams, each at a fixed place, header in front.
+//! The layout of a slot: the chunk's DATA datagrams, headers included, at fixed offsets.
 
 use std::ops::Range;
 
@@ -19,25 +19,24 @@ impl Layout {
         self.segment_bytes
     }
 
-    /// Bytes of a full datagram, and so from the start of each to the start of the next.
+    /// Size of a full datagram, and so the distance between datagrams.
     pub const fn stride_bytes(self) -> usize {
         self.segment_bytes as usize + DATA_HEADER_BYTES
     }
 
-    /// Bytes of a slot: those of the largest chunk's datagrams.
+    /// Size of a slot: the datagrams of the largest chunk.
     pub const fn slot_bytes(self) -> usize {
         let datagrams = CHUNK_BYTES_MAX.div_ceil(self.segment_bytes as u32) as usize;
-        // A cache line each: no two slots share one.
+        // Rounded up, so that no two slots share a cache line.
         (datagrams * DATA_HEADER_BYTES + CHUNK_BYTES_MAX as usize).next_multiple_of(64)
     }
 
-    /// The segments of a chunk; none for a length that no chunk has.
+    /// `None` for a length that no chunk has.
     pub fn geometry(self, chunk_bytes: u32) -> Option<Geometry> {
         Geometry::new(chunk_bytes, self.segment_bytes)
     }
 
-    /// The place of neighbouring datagrams, `count` from `first` on; none if the chunk has no such
-    /// segments.
+    /// The range of `count` datagrams from `first` on; `None` if the chunk has no such segments.
     #[inline]
     pub fn datagrams(self, geometry: &Geometry, first: u8, count: u8) -> Option<Range<usize>> {
         let last = first.checked_add(count.checked_sub(1)?)?;

@@ -1,4 +1,4 @@
-//! What readers have of the cache.
+//! The readers' view of the cache: leases on resident chunks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits::OWNED_LEASES;
 use crate::sys::epochs::{Epochs, Loan, OwnedLoan, Reader};
 use crate::sys::slab::Slab;
 
-/// The cache as every reader sees it. It gives out leases, and no other way to a slot.
+/// The cache as readers see it. Slots are accessible through leases only.
 #[derive(Debug)]
 pub struct CacheView {
     pub(super) table: SlotTable,
@@ -22,8 +22,8 @@ pub struct CacheView {
     pub(super) layout: Layout,
 }
 
-/// A resident chunk that may be read and sent. Its slot is not written again while this exists, nor
-/// before the reader it was made for is quiescent (I6).
+/// A resident chunk that may be read and sent. Its slot is not rewritten before the next quiescent
+/// state of the reader that holds the lease (I6).
 #[derive(Clone, Copy, Debug)]
 pub struct Lease<'pin> {
     loan: Loan<'pin>,
@@ -31,8 +31,8 @@ pub struct Lease<'pin> {
     layout: Layout,
 }
 
-/// A lease for a front that is not done by its next quiescent state. There is a bounded number of
-/// them: each keeps a slot from being used again.
+/// A lease that outlasts its reader's next quiescent state. Their number is bounded, because each
+/// keeps a slot from being reused.
 #[derive(Debug)]
 pub struct OwnedLease {
     loan: OwnedLoan,
@@ -40,7 +40,7 @@ pub struct OwnedLease {
 }
 
 impl CacheView {
-    /// Of a slab whose blocks are the slots, for this many readers. Nothing is resident.
+    /// An empty cache whose slots are the slab's blocks.
     pub fn new(slab: Slab, layout: Layout, readers: usize) -> Self {
         let slots = slab.block_count();
         Self {
@@ -59,14 +59,14 @@ impl CacheView {
         self.epochs.slab().block_count() as usize
     }
 
-    /// The right to ask for leases; each thread has its own. The numbers are those below what the
-    /// cache was made for, and each is in use once at a time.
+    /// The handle that a thread takes leases with. `number` is below the cache's count of readers
+    /// and not in use.
     pub fn reader(&self, number: usize) -> Reader {
         self.epochs.reader(number)
     }
 
-    /// The chunk in the slot and generation that the XDP program named, if it is still there. The
-    /// hint may be anything (I5).
+    /// The chunk, if it is still in the slot and generation of the XDP program's hint. The hint is
+    /// not trusted (I5).
     #[inline]
     pub fn confirm<'pin>(
         &self,
@@ -78,7 +78,7 @@ impl CacheView {
         self.lease(pin, hint.slot, chunk_bytes)
     }
 
-    /// The chunk, if it is resident. Beside a change of the cache it may be missed for a moment.
+    /// The chunk, if it is resident. Concurrent changes of the cache can hide it for a moment.
     #[inline]
     pub fn lookup<'pin>(&self, pin: &'pin Reader, id: &ChunkId) -> Option<Lease<'pin>> {
         self.index.find(id, |slot| {
@@ -106,24 +106,22 @@ impl<'pin> Lease<'pin> {
         self.layout
     }
 
-    /// What a send names.
     pub const fn loan(&self) -> &Loan<'pin> {
         &self.loan
     }
 
-    /// Neighbouring datagrams, `count` from `first` on: their place in the slot.
+    /// The range in the slot of `count` datagrams starting at `first`.
     #[inline]
     pub fn datagrams(&self, first: u8, count: u8) -> Option<Range<usize>> {
         self.layout.datagrams(&self.geometry, first, count)
     }
 
-    /// One datagram.
     #[inline]
     pub fn datagram(&self, index: u8) -> Option<&'pin [u8]> {
         self.loan.bytes().get(self.datagrams(index, 1)?)
     }
 
-    /// Has one datagram brought into the processor's cache.
+    /// Prefetches one datagram into the CPU cache.
     #[inline]
     pub fn prefetch(&self, index: u8) {
         if let Some(place) = self.datagrams(index, 1) {
@@ -131,7 +129,7 @@ impl<'pin> Lease<'pin> {
         }
     }
 
-    /// A lease that outlasts the pin, unless as many as there may be are in use.
+    /// A lease that outlasts the pin; `None` if all owned leases are in use.
     pub fn to_owned(&self) -> Option<OwnedLease> {
         Some(OwnedLease {
             loan: self.loan.to_owned()?,
@@ -145,7 +143,7 @@ impl OwnedLease {
         &self.geometry
     }
 
-    /// The slot, with the chunk's datagrams in front.
+    /// The whole slot; the chunk's datagrams come first.
     pub fn bytes(&self) -> &[u8] {
         self.loan.bytes()
     }

@@ -1,20 +1,19 @@
-//! Chunks in hugepages, as the datagrams they are sent as: one writer, many readers.
+//! Chunks in hugepages, stored as ready-made datagrams: one writer, many readers.
 //!
-//! A chunk's way in is `free → written → verified → resident`, its way out `resident → withdrawn
-//! → free`; each state is a type, and there is no other way from one to the next. Readers have
-//! leases (`lease::CacheView`).
+//! A slot's life is `free → written → verified → resident → withdrawn → free`. Each state is a
+//! type, so no step can be skipped. Readers hold leases (`lease::CacheView`).
 
-/// Where a chunk lies in its slot.
+/// The layout of a slot.
 pub mod layout;
-/// What readers have of the cache.
+/// The readers' view of the cache.
 pub mod lease;
-/// Into a slot: packetise, then verify.
+/// Writes chunks into slots: packetise, then verify.
 pub mod fill;
-/// Into the program's map, and out of it.
+/// Updates the program's RESIDENT map.
 pub mod publish;
-/// The one that writes.
+/// The writer.
 pub mod store;
-/// From chunk id to slot.
+/// Hash table from chunk id to slot.
 mod index;
-/// What readers see of a slot: which chunk, in which generation, how long.
+/// Each slot's generation, chunk id and length.
 mod slot_table;

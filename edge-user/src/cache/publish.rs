@@ -1,4 +1,4 @@
-//! Into the program's map, and out of it.
+//! Updates the program's RESIDENT map.
 
 use std::fmt::Debug;
 
@@ -24,7 +24,7 @@ impl ResidentMap for HashMap<MapData, ChunkIdKey, ResidentValue> {
     }
 }
 
-/// The program's RESIDENT map, or nothing when XDP is off.
+/// Writes to the RESIDENT map; does nothing when XDP is off.
 #[derive(Debug)]
 pub struct Publisher {
     map: Option<Box<dyn ResidentMap>>,
@@ -46,7 +46,7 @@ impl Publisher {
         }
     }
 
-    /// A chunk that does not get in is served all the same, by the socket front; it is counted.
+    /// If this fails, the socket front serves the chunk.
     pub(super) fn insert(&mut self, id: &ChunkId, resident: Resident) {
         if let Some(map) = &mut self.map
             && map.insert(id, resident).is_err()
@@ -55,7 +55,7 @@ impl Publisher {
         }
     }
 
-    /// An entry that stays behind is a hint that no slot confirms (I5).
+    /// If this fails, the stale entry is a hint that no slot confirms (I5).
     pub(super) fn remove(&mut self, id: &ChunkId) {
         if let Some(map) = &mut self.map
             && map.remove(id).is_err()

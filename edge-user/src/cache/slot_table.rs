@@ -1,24 +1,23 @@
-//! What readers see of a slot: which chunk, in which generation, how long.
+//! Each slot's generation, chunk id and length.
 //!
-//! A worker is told a slot and a generation by the program, and that pair is a hint (I5): the map
-//! element it came from may have been reused while it was read. Only what this table confirms is
-//! served.
+//! The slot and generation that the program passes to a worker are a hint (I5): their map element
+//! may have been reused while the program read it. Only what this table confirms is served.
 
 use edge_ebpf::maps::Resident;
 use edge_ebpf::wire::ChunkId;
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Odd while a chunk is resident, even while not; one up with each change.
 #[derive(Debug, Default)]
 struct Header {
+    /// Odd while a chunk is resident; incremented with each change.
     generation: AtomicU32,
     chunk_bytes: AtomicU32,
     id: [AtomicU64; 4],
 }
 
 impl Header {
-    /// The length of the chunk, if it is this one.
+    /// The length of the chunk, if it has this id.
     #[inline]
     fn holds(&self, id: &ChunkId) -> Option<u32> {
         let same = (self.id.iter().zip(words(id)))
@@ -27,7 +26,6 @@ impl Header {
     }
 }
 
-/// One header for each slot.
 #[derive(Debug)]
 pub(super) struct SlotTable(Box<[Header]>);
 
@@ -36,8 +34,8 @@ impl SlotTable {
         Self((0..slots).map(|_| Header::default()).collect())
     }
 
-    /// The length of the chunk, if this slot still holds it, in this generation. True until the
-    /// calling reader's next quiescent state (I6).
+    /// The length of the chunk, if the slot still holds it in the hint's generation. Stays valid
+    /// until the calling reader's next quiescent state (I6).
     #[inline]
     pub(super) fn confirm(&self, hint: Resident, id: &ChunkId) -> Option<u32> {
         let header = self.0.get(hint.slot as usize)?;
@@ -48,7 +46,7 @@ impl SlotTable {
         resident.then(|| header.holds(id))?
     }
 
-    /// The same, in whichever generation.
+    /// Like `confirm`, for any generation.
     #[inline]
     pub(super) fn holds(&self, slot: u32, id: &ChunkId) -> Option<u32> {
         let header = self.0.get(slot as usize)?;
@@ -57,7 +55,7 @@ impl SlotTable {
         resident.then(|| header.holds(id))?
     }
 
-    /// Makes a chunk resident, and returns the generation that begins.
+    /// Makes a chunk resident and returns its generation.
     pub(super) fn publish(&self, slot: u32, id: &ChunkId, chunk_bytes: u32) -> u32 {
         let header = &self.0[slot as usize];
         for (ours, word) in header.id.iter().zip(words(id)) {
@@ -66,7 +64,7 @@ impl SlotTable {
         header.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
         let generation = header.generation.load(Ordering::Relaxed).wrapping_add(1);
         assert!(generation & 1 == 1, "the slot was free");
-        // Release: who sees the generation sees the id, the length and the bytes.
+        // Release: a reader that sees the generation sees the id, the length and the bytes.
         header.generation.store(generation, Ordering::Release);
         generation
     }
@@ -77,7 +75,7 @@ impl SlotTable {
         let generation = header.generation.load(Ordering::Relaxed).wrapping_add(1);
         assert!(generation & 1 == 0, "the slot was resident");
         header.generation.store(generation, Ordering::Release);
-        // Before any look at what the readers announced: see `sys::epochs`.
+        // Orders this before any load of the readers' epochs: see `sys::epochs`.
         fence(Ordering::SeqCst);
     }
 }

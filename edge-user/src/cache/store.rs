@@ -1,4 +1,4 @@
-//! The one that writes: free slots, what is resident and where, and what is evicted next.
+//! The writer: free slots, resident chunks and the order of eviction.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use crate::sys::epochs::{InUse, Lent, Withdrawn};
 use crate::sys::mapping::Mapping;
 use crate::sys::slab::{Block, Slab};
 
-/// Only the thread that has this writes (I7).
+/// Owned by the only thread that writes the cache (I7).
 #[derive(Debug)]
 pub struct Store {
     view: Arc<CacheView>,
     publisher: Publisher,
     free: Vec<Block>,
-    /// By slot: the block of a resident chunk, and its id.
+    /// The block and id of the resident chunk, by slot.
     resident: Vec<Option<(Lent, ChunkId)>>,
-    /// Resident slots, oldest first: what is evicted next.
+    /// Resident slots, oldest first: the order of eviction.
     order: VecDeque<u32>,
     withdrawn: VecDeque<Withdrawn>,
-    /// Withdrawn too, and nothing but an owned lease keeps them from being free.
+    /// Withdrawn, and kept from being free by owned leases only.
     owned: Vec<Withdrawn>,
     /// Slots that are being filled.
     taken: usize,
-    /// How many slots are to be free ahead of need.
+    /// How many slots to keep free ahead of need.
     ahead: usize,
     published: u64,
     evicted: u64,
 }
 
-/// The arena has too few slots to work with.
+/// The arena has too few slots.
 #[derive(Debug, thiserror::Error)]
 #[error("the arena holds {slots} slots of {slot_bytes} bytes and needs {SLOTS_MIN}")]
 pub struct TooSmall {
@@ -45,7 +45,7 @@ pub struct TooSmall {
     slot_bytes: usize,
 }
 
-/// Divides an arena into slots, for this many readers. What is returned makes one [`Store`].
+/// Divides an arena into slots. The result is what [`Store::new`] takes.
 pub fn divide(
     arena: Mapping,
     arena_bytes: u64,
@@ -90,7 +90,7 @@ impl Store {
         &self.view
     }
 
-    /// Whether a chunk is resident. The writer's own look misses nothing.
+    /// Unlike a reader's lookup, this never misses a resident chunk.
     pub fn is_resident(&self, id: &ChunkId) -> bool {
         let is_it = |slot: u32| self.id_of(slot).filter(|resident| resident == id);
         self.view.index.find(id, is_it).is_some()
@@ -101,8 +101,8 @@ impl Store {
         resident.as_ref().map(|(_, id)| *id)
     }
 
-    /// A slot to fill. Nothing, if none is free yet: evictions have then begun, and the slot is
-    /// there once every reader has been quiescent.
+    /// A slot to fill. `None` if none is free yet: eviction has then begun, and a slot becomes free
+    /// once every reader has been quiescent.
     pub fn take_free(&mut self) -> Option<FreeSlot> {
         self.reclaim();
         while self.free.len() + self.withdrawn.len() < self.ahead && self.evict() {}
@@ -114,13 +114,12 @@ impl Store {
         slot
     }
 
-    /// Puts an unused slot back.
     pub fn put_back(&mut self, slot: FreeSlot) {
         self.taken -= 1;
-        self.free.push(slot.into_piece());
+        self.free.push(slot.into_block());
     }
 
-    /// From here on the chunk is found, and the program may steer to it (I4).
+    /// Makes the chunk visible to readers and to the XDP program (I4).
     pub fn publish(&mut self, verified: Verified) {
         let (block, id, chunk_bytes) = verified.into_parts();
         self.taken -= 1;
@@ -135,13 +134,13 @@ impl Store {
         self.resident[slot as usize] = Some((lent, id));
         self.view.index.insert(&id, slot);
         self.order.push_back(slot);
-        // Last: a request that is steered finds everything in place.
+        // Last, so that a steered request finds everything in place.
         self.publisher.insert(&id, Resident { slot, generation });
         self.published += 1;
     }
 
-    /// Withdraws the oldest chunk. From here on no new request finds it; those under way may still
-    /// read it, until it is reclaimed (I6).
+    /// Withdraws the oldest chunk. New requests no longer find it; requests in progress may read it
+    /// until it is reclaimed (I6).
     fn evict(&mut self) -> bool {
         let Some(slot) = self.order.pop_front() else {
             return false;
@@ -175,7 +174,7 @@ impl Store {
         }
     }
 
-    /// Whether the next one may be asked for too.
+    /// Returns false if a reader pins the slot, and so all that were withdrawn later.
     fn take_back(&mut self, withdrawn: Withdrawn) -> bool {
         match withdrawn.reclaim() {
             Ok(block) => self.free.push(block),
@@ -292,11 +291,11 @@ mod tests {
             filled += 1;
             assert!(filled <= SLOTS, "a slot was reused under a reader");
         }
-        // The worker saw nothing of the withdrawals yet: every slot is still as it was.
+        // The worker has not been quiescent since the withdrawals.
         assert!(store.counts().withdrawn > 0);
         reader.quiescent();
         assert!(fill(&mut store, filled).is_some());
-        // Asleep is quiescent for as long as it lasts.
+        // An offline reader counts as quiescent.
         reader.offline();
         for number in 1000..1000 + 2 * SLOTS {
             assert!(fill(&mut store, number).is_some());

@@ -9,7 +9,7 @@ use super::shortage::Shortage;
 use crate::cache::store::TooSmall;
 use crate::daemon::nic::program::AttachError;
 use crate::fetch::origin::local::OriginError;
-use crate::limits::DETECTION_FOR;
+use crate::limits::DAD_TIMEOUT;
 
 /// Why the daemon does not start, with what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum StartError {
     #[error(
         "{address} is still tentative after {} s: its interface has no link, or duplicate address \
          detection takes long (`ip -6 address show tentative`); start again when it is done",
-        DETECTION_FOR.as_secs()
+        DAD_TIMEOUT.as_secs()
     )]
     Tentative { address: SocketAddr },
     #[error(

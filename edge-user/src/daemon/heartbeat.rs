@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::observe::Heartbeat;
 use crate::counters::{Cause, Fault};
-use crate::limits::{STALLED_AFTER, STALLED_LOOKS};
+use crate::limits::{STALLED_AFTER, STALLED_CHECKS};
 
 /// One thread's turns, and when they were first seen to be as many.
 struct Seen {
@@ -40,7 +40,7 @@ impl Heartbeats {
             })
             .collect();
         let stalled = |seen: &&Seen| {
-            seen.looks >= STALLED_LOOKS
+            seen.looks >= STALLED_CHECKS
                 && now.saturating_duration_since(seen.since) >= STALLED_AFTER
         };
         self.0.iter().filter(stalled).map(fault).collect()

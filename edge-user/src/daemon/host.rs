@@ -16,7 +16,7 @@ use super::memory::memory;
 use super::remedy::Operation;
 use crate::clock;
 use crate::config::{Config, Sender, XdpMode};
-use crate::limits::{DETECTION_FOR, DETECTION_LOOK, XSK, XSK_SENDING};
+use crate::limits::{DAD_POLL_INTERVAL, DAD_TIMEOUT, XSK, XSK_SENDING};
 use crate::network::{AddressState, Interface, Network};
 use crate::serve::peer::endpoint;
 use crate::sys::socket::ServiceSocket;
@@ -44,7 +44,7 @@ fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartEr
     if address.is_ipv4() {
         return Ok(());
     }
-    let until = clock::now() + DETECTION_FOR;
+    let until = clock::now() + DAD_TIMEOUT;
     loop {
         let all = system("a look at addresses", network.addresses())?;
         let mut states = all
@@ -58,7 +58,7 @@ fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartEr
             Some(AddressState::Tentative) if clock::now() >= until => {
                 return Err(StartError::Tentative { address });
             }
-            Some(AddressState::Tentative) => thread::sleep(DETECTION_LOOK),
+            Some(AddressState::Tentative) => thread::sleep(DAD_POLL_INTERVAL),
         }
     }
 }
