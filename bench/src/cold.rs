@@ -1,5 +1,5 @@
-//! What the XDP program costs for a hit when memory is not warm: another chunk and another source
-//! in each of the kernel's test runs, beside a bare lookup under the same conditions.
+//! Cost of the XDP program for a hit with cold caches: another chunk and source in each of the
+//! kernel's test runs, compared with a bare lookup under the same conditions.
 
 use std::iter;
 use std::num::NonZeroU32;
@@ -33,35 +33,35 @@ pub(crate) const BARE: &str = "measure_bare";
 const NOTHING: &str = "measure_nothing";
 const REQUESTED: &str = "REQUESTS";
 const TESTED: &str = "TESTED";
-/// Runs for one time: each request once.
+/// Runs per measurement: each request once.
 const RUNS: u32 = REQUESTS;
-/// Rounds for one figure, with all sides in each.
+/// Rounds per figure, each of all programs.
 pub(crate) const ROUNDS: usize = 9;
 
-/// Times the XDP program on hits that are not warm, by the kernel's test runs.
+/// Measures the XDP program on hits with cold caches, with the kernel's test runs.
 #[derive(clap::Args)]
 pub struct Cold {
-    /// How many chunks are resident
+    /// Number of resident chunks
     #[arg(long, value_name = "COUNT")]
     resident: NonZeroU32,
-    /// The object file with the programs, as `cargo xtask build` makes it
+    /// Object file with the programs, built by `cargo xtask build`
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
 }
 
-/// What comes after the prologue.
+/// The program that follows the prologue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tested {
-    /// The edge's program, as it serves.
+    /// The edge's program as it serves.
     Edge,
     /// Parse, lookup and redirect.
     Bare,
-    /// What is left is the prologue.
+    /// None, to measure the prologue alone.
     Nothing,
 }
 
-/// Nanoseconds of a run: of the edge and of the bare lookup without the prologue, of the prologue,
-/// and of the edge without prologue on one and the same packet.
+/// Nanoseconds per run: of the edge and of the bare lookup, without the prologue; of the prologue;
+/// and of the edge without prologue on the same packet each time.
 pub fn cold(options: &Cold) -> Result<Value> {
     let mut trial = Trial::prepare(&options.programs, options.resident.get())?;
     let rounds = trial.rounds()?;
@@ -76,29 +76,29 @@ pub fn cold(options: &Cold) -> Result<Value> {
     }))
 }
 
-/// Mean of the middle third: free of what interrupted a round, and finer than the whole nanoseconds
-/// that the kernel tells.
+/// Mean of the middle third: robust against interruptions, and finer than the kernel's whole
+/// nanoseconds.
 pub(crate) fn middle(mut figures: [f64; ROUNDS]) -> f64 {
     figures.sort_by(f64::total_cmp);
     let [.., below, median, above, _, _, _] = figures;
     (below + median + above) / 3.0
 }
 
-/// Nanoseconds of a run, in one round.
+/// Nanoseconds per run, in one round.
 #[derive(Default)]
 struct Figures {
     prologue: f64,
-    /// Without the prologue, as all that follow.
+    /// Without the prologue, like those below.
     bare: f64,
     edge: f64,
     same_key: f64,
 }
 
-/// The edge's program and those beside it, with the same chunks resident in each.
+/// The edge's program and those to compare it with, with the same chunks resident in each.
 struct Trial {
     loaded: Loaded,
     tested: ProgramArray<MapData>,
-    /// A GET that is nobody's until the prologue has made it the first request.
+    /// A GET that the prologue replaces with the first request.
     frame: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ impl Trial {
         Ok(rounds)
     }
 
-    /// One run: what the prologue makes of a packet.
+    /// Runs the prologue once; returns the packet that it makes.
     fn rotated(&mut self, frame: &[u8]) -> Result<Vec<u8>> {
         let mut output = vec![0; frame.len()];
         let options = TestRunOptions {
@@ -156,7 +156,7 @@ impl Trial {
         Ok(output)
     }
 
-    /// Nanoseconds of a run, prologue and all.
+    /// Nanoseconds per run, prologue included.
     fn time(&mut self, tested: Tested) -> Result<f64> {
         let before = self.counted();
         let frame = self.frame.clone();
@@ -188,13 +188,13 @@ impl Trial {
         Ok(program(&mut self.loaded.beside, ROTATE)?.test_run(options)?)
     }
 
-    /// A hit in each run, and in no run anything else.
+    /// Checks that each run was a hit and counted no other packet.
     fn check(&self, action: u32, before: (u64, u64), steered: u32) -> Result<()> {
         let after = self.counted();
         let risen = (after.0 - before.0, after.1 - before.1);
         if action != XDP_REDIRECT || risen != (u64::from(steered), u64::from(steered)) {
             bail!(
-                "action {action} instead of {XDP_REDIRECT}; of {steered} runs {} were counted, {} \
+                "action {action} instead of {XDP_REDIRECT}; {steered} runs counted {} packets, {} \
                  as steered",
                 risen.1,
                 risen.0
@@ -203,7 +203,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Packets that were counted as steered, and all that were counted.
+    /// Packets counted as steered, and all packets counted.
     fn counted(&self) -> (u64, u64) {
         let reasons = self.loaded.maps.counters.of_queue(0, 0);
         let steered = reasons.get(Reason::Steered.label());
@@ -214,7 +214,7 @@ impl Trial {
     }
 }
 
-/// The edge's program and the bare one, with the same chunks resident and a socket for each.
+/// The edge's program and the bare one, with the same chunks resident and one socket each.
 pub(crate) struct Loaded {
     pub(crate) edge: Program,
     pub(crate) maps: Maps,
@@ -255,8 +255,8 @@ pub(crate) fn load(
     })
 }
 
-/// Requests for chunks that are spread over all that are resident; each is the next one of one
-/// other, in random order, and the last one's next is the first.
+/// Requests for chunks spread over all that are resident. Each names the next one, in random order;
+/// the last one names the first.
 fn drawn(ids: &[ChunkId], world: &World, random: &mut SmallRng) -> Result<Vec<Request>> {
     let count = usize::try_from(REQUESTS)?;
     let picked = index::sample(random, ids.len(), ids.len().min(count)).into_vec();
@@ -272,7 +272,10 @@ fn drawn(ids: &[ChunkId], world: &World, random: &mut SmallRng) -> Result<Vec<Re
         .zip(next)
         .map(|(chunk, next)| {
             let source = source(world, random);
-            let cookie = world.cookies.issue(&source).context("no key is live")?;
+            let cookie = world
+                .cookies
+                .issue(&source)
+                .context("no valid cookie key")?;
             Ok(Request {
                 source,
                 cookie,
@@ -283,7 +286,7 @@ fn drawn(ids: &[ChunkId], world: &World, random: &mut SmallRng) -> Result<Vec<Re
         .collect()
 }
 
-/// Somebody who can be answered.
+/// A valid source address and port.
 fn source(world: &World, random: &mut SmallRng) -> Endpoint {
     loop {
         let address = Address::v4(random.random());
@@ -296,7 +299,7 @@ fn source(world: &World, random: &mut SmallRng) -> Endpoint {
 
 pub(crate) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
     let program = ebpf.program_mut(name);
-    let program = program.with_context(|| format!("there is no program {name}"))?;
+    let program = program.with_context(|| format!("no program {name}"))?;
     Ok(program.try_into()?)
 }
 
@@ -305,9 +308,7 @@ where
     T: TryFrom<&'a mut Map, Error = MapError>,
 {
     let map = ebpf.map_mut(name);
-    Ok(T::try_from(
-        map.with_context(|| format!("there is no map {name}"))?,
-    )?)
+    Ok(T::try_from(map.with_context(|| format!("no map {name}"))?)?)
 }
 
 pub(crate) fn nanoseconds(time: Duration) -> Result<f64> {
@@ -331,7 +332,7 @@ mod tests {
             .unwrap_or_else(|error| panic!("{error:#}: run this by `cargo xtask test`, as root"))
     }
 
-    /// What the edge's program has, asked on the host.
+    /// The tables of the edge's program, as the host sees them.
     struct Asked<'a>(World, &'a Trial);
 
     impl Tables for Asked<'_> {
@@ -369,7 +370,11 @@ mod tests {
             };
             slots[usize::try_from(resident.slot).unwrap()] += 1;
         }
-        assert_eq!(rotate::number(frame.as_slice()), Some(0), "they begin anew");
+        assert_eq!(
+            rotate::number(frame.as_slice()),
+            Some(0),
+            "the sequence starts again"
+        );
         let few = REQUESTS / RESIDENT_CHUNKS;
         assert!(slots.iter().all(|count| (few..=few + 1).contains(count)));
     }

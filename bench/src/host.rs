@@ -1,4 +1,4 @@
-//! What a machine and one of its interfaces are, as far as figures depend on it.
+//! The facts about a host and its interface that figures depend on.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::report::model;
 
-/// Those that decide who cuts and who sums.
+/// Offloads that decide who segments packets and who computes checksums.
 const OFFLOADS: &[&str] = &[
     "tx-checksumming",
     "scatter-gather",
@@ -23,7 +23,7 @@ const OFFLOADS: &[&str] = &[
     "generic-receive-offload",
     "tx-udp-segmentation",
 ];
-/// Tells what a report says of a host, as one JSON object.
+/// Prints the facts about this host that a report contains, as a JSON object.
 #[derive(Args)]
 pub struct Host {
     /// Interface used for the measurement
@@ -35,7 +35,7 @@ pub fn host(options: &Host) -> Result<Value> {
     Ok(serde_json::to_value(facts(&options.interface)?)?)
 }
 
-/// Of this machine and this interface.
+/// Of this host and this interface.
 pub fn facts(interface: &str) -> Result<model::Host> {
     let link = Path::new("/sys/class/net").join(interface);
     if !link.exists() {
@@ -63,7 +63,7 @@ pub fn facts(interface: &str) -> Result<model::Host> {
         other.insert("link_mbit".to_owned(), json!(speed));
     }
     if ethtool.is_none() {
-        let remark = "not told: ethtool is not installed";
+        let remark = "unknown: ethtool is not installed";
         other.insert("offloads_remark".to_owned(), json!(remark));
     }
     let asked = |option| {
@@ -85,7 +85,7 @@ pub fn facts(interface: &str) -> Result<model::Host> {
     })
 }
 
-/// The interface by which packets to this address leave.
+/// The interface that packets to this address leave by.
 pub fn interface_to(target: SocketAddr) -> Result<String> {
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
@@ -107,14 +107,14 @@ pub fn interface_to(target: SocketAddr) -> Result<String> {
     Ok(found.interface_name)
 }
 
-/// What a program says, if it succeeds.
+/// The output of a program, if it succeeds.
 fn answer(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then_some(text)
 }
 
-/// As `ethtool -k` lists them.
+/// From the output of `ethtool -k`.
 fn offloads(text: &str) -> BTreeMap<String, bool> {
     text.lines()
         .filter_map(|line| line.trim().split_once(": "))
@@ -123,13 +123,13 @@ fn offloads(text: &str) -> BTreeMap<String, bool> {
         .collect()
 }
 
-/// Of a device; interfaces that are none have no such link.
+/// The driver; virtual interfaces have none.
 fn driver_of(link: &Path) -> Option<String> {
     let driver = fs::read_link(link.join("device/driver")).ok()?;
     Some(driver.file_name()?.to_string_lossy().into_owned())
 }
 
-/// Of a device with a carrier: what virtual interfaces say here means nothing.
+/// The speed of a device with a carrier: virtual interfaces report a meaningless one.
 fn speed_mbit(link: &Path) -> Option<u32> {
     if !link.join("device").exists() {
         return None;
@@ -149,14 +149,14 @@ fn receive_queues(link: &Path) -> Result<u32> {
     Ok(count)
 }
 
-/// One word of a file of the kernel's.
+/// The first word of a file in /sys or /proc.
 fn word(file: &Path) -> Result<String> {
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     Ok(text.trim().to_owned())
 }
 
-/// What stands behind a name and a colon.
+/// The value behind a name and a colon.
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;

@@ -1,22 +1,22 @@
-//! Benchmarks of Sealedge: what the program `edge-bench` is made of. The micro-benchmarks are
-//! under `benches/`.
+//! Benchmarks of Sealedge: the parts of the program `edge-bench`. The micro-benchmarks are under
+//! `benches/`.
 
 /// Content to measure with.
 pub mod seed;
 
-/// Readers that want to be served fast.
+/// Load generators.
 pub mod load;
 
-/// The highest rate that an edge holds.
+/// The highest rate that an edge sustains.
 pub mod capacity;
 
-/// Servers without anything that is not needed.
+/// Minimal servers.
 pub mod ceiling;
 
-/// What the XDP program costs while memory is warm.
+/// Cost of the XDP program with warm caches.
 pub mod verdict;
 
-/// What it costs when it is not.
+/// The same with cold caches.
 pub mod cold;
 
 /// Programs on an interface.
@@ -28,11 +28,11 @@ mod memory;
 /// Files, and standard output.
 pub mod output;
 
-/// The machine, and an interface of it.
+/// Facts about the host and an interface.
 pub mod host;
 
-/// How long it stands still.
+/// Stalls of idle CPUs.
 pub mod stalls;
 
-/// What was measured, as JSON, and everything made from it.
+/// Reports: results as JSON, and everything made from them.
 pub mod report;

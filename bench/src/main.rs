@@ -69,14 +69,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Seed(options) => seed::seed(&options),
-        Command::Load(options) => say(&load::load(&options)?),
-        Command::Singles(options) => say(&load::singles(&options)?),
-        Command::Flood(options) => say(&load::flood(&options)?),
-        Command::Verdicts(options) => say(&verdict::verdicts(&options)?),
-        Command::Cold(options) => say(&cold::cold(&options)?),
-        Command::Capacity(options) => say(&capacity::capacity(&options)?),
-        Command::Host(options) => say(&host::host(&options)?),
-        Command::Stalls(options) => say(&stalls::stalls(&options)?),
+        Command::Load(options) => print(&load::load(&options)?),
+        Command::Singles(options) => print(&load::singles(&options)?),
+        Command::Flood(options) => print(&load::flood(&options)?),
+        Command::Verdicts(options) => print(&verdict::verdicts(&options)?),
+        Command::Cold(options) => print(&cold::cold(&options)?),
+        Command::Capacity(options) => print(&capacity::capacity(&options)?),
+        Command::Host(options) => print(&host::host(&options)?),
+        Command::Stalls(options) => print(&stalls::stalls(&options)?),
         Command::Draw(options) => load::draw(&options),
         Command::Ceiling(options) => ceiling::ceiling(&options),
         Command::Report(command) => report::run(&command),
@@ -84,6 +84,6 @@ fn run(command: Command) -> Result<()> {
 }
 
 /// One line on standard output.
-fn say(result: &impl Display) -> Result<()> {
+fn print(result: &impl Display) -> Result<()> {
     output::print(&format!("{result}\n"))
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-/// A slip of the hand must not cost what was measured.
+/// Refuses to overwrite the input: a typing error must not destroy results.
 pub(crate) fn apart(from: &Path, to: &Path) -> Result<()> {
     if let (Ok(from), Ok(real)) = (fs::canonicalize(from), fs::canonicalize(to))
         && from == real
     {
         bail!(
-            "{} is what is read: name another file to write to",
+            "{} is the input: name another file for the output",
             to.display()
         );
     }
@@ -23,7 +23,7 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// On standard output. Whoever closes the pipe has read enough.
+/// Writes to standard output; a closed pipe is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

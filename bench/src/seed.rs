@@ -12,8 +12,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The content is random, so it is the same for each run with the same seed; keys are new each
-/// time, and thrown away: nobody needs to read it.
+/// The content is random and the same for each run with the same seed. The keys are new each time
+/// and discarded: no reader needs them.
 #[derive(Args)]
 pub struct Seed {
     /// Origin: an existing directory
@@ -30,7 +30,7 @@ pub struct Seed {
     tickets: PathBuf,
 }
 
-/// Random bytes without end.
+/// An endless stream of random bytes.
 struct Noise(SmallRng);
 
 impl Read for Noise {
@@ -40,7 +40,7 @@ impl Read for Noise {
     }
 }
 
-/// How far something is, on a terminal.
+/// Progress on a terminal.
 pub(crate) fn bar(bytes: u64) -> Result<ProgressBar> {
     let style =
         ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
@@ -53,7 +53,8 @@ pub fn seed(options: &Seed) -> Result<()> {
     let store = open_origin(&origin)?;
     let stop = AtomicBool::new(false);
     let bar = bar(options.bytes)?;
-    // Without its ticket what was sealed is of no use: each is written when its object is there.
+    // An object without its ticket is useless: each ticket is written as soon as its object is
+    // complete.
     let unwritten = || format!("cannot write {}", options.tickets.display());
     let mut tickets = File::create(&options.tickets).with_context(unwritten)?;
     let mut rest = options.bytes;
@@ -69,5 +70,5 @@ pub fn seed(options: &Seed) -> Result<()> {
         writeln!(tickets, "{}", ticket.public().encode()).with_context(unwritten)?;
     }
     bar.finish_and_clear();
-    make_durable(&origin).with_context(|| format!("cannot bring {origin} to the disk"))
+    make_durable(&origin).with_context(|| format!("cannot sync {origin} to disk"))
 }

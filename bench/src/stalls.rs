@@ -1,6 +1,5 @@
-//! For how long CPUs stand still under a program that does nothing but look at the clock: what a
-//! hypervisor or anything else takes, no server and no generator can give back. Latencies whose
-//! percentile is of about that share are the machine's.
+//! Stalls of CPUs under a program that only reads the clock: time taken by a hypervisor or by
+//! interrupts. They bound the latency percentiles that can be measured on this host.
 
 use std::thread;
 use std::time::Duration;
@@ -11,10 +10,10 @@ use edge_user::clock;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::{Value, json};
 
-/// A shorter one is an interrupt's.
+/// Shorter ones are ordinary interrupts.
 const STALL_MIN: Duration = Duration::from_micros(50);
 
-/// Tells for how long CPUs stood still, as one JSON object.
+/// Measures stalls of idle CPUs and prints a JSON object.
 #[derive(Args)]
 pub struct Stalls {
     /// CPUs to measure at the same time, such as 0,1
@@ -27,9 +26,9 @@ pub struct Stalls {
 
 pub fn stalls(options: &Stalls) -> Result<Value> {
     if let Some(cpu) = options.cpus.iter().find(|cpu| **cpu >= CpuSet::MAX_CPU) {
-        bail!("there is no CPU {cpu}");
+        bail!("no CPU {cpu}");
     }
-    let told: Vec<Value> = thread::scope(|scope| {
+    let stalls: Vec<Value> = thread::scope(|scope| {
         let watched = options.cpus.iter();
         let watched: Vec<_> = watched
             .map(|cpu| scope.spawn(|| of_cpu(*cpu, options.time)))
@@ -39,7 +38,7 @@ pub fn stalls(options: &Stalls) -> Result<Value> {
             .map(|one| one.join().expect("it does not panic"))
             .collect::<Result<_>>()
     })?;
-    Ok(json!({"seconds": options.time.as_secs_f64(), "cpus": told}))
+    Ok(json!({"seconds": options.time.as_secs_f64(), "cpus": stalls}))
 }
 
 fn of_cpu(cpu: usize, time: Duration) -> Result<Value> {
@@ -75,10 +74,10 @@ mod tests {
             cpus: vec![cpu, cpu],
             time: Duration::from_millis(200),
         };
-        let told = stalls(&options).unwrap();
-        for one in told["cpus"].as_array().unwrap() {
+        let stalls = stalls(&options).unwrap();
+        for one in stalls["cpus"].as_array().unwrap() {
             let stalled = one["stalled_seconds"].as_f64().unwrap();
-            assert!(stalled > 0.02, "{told}");
+            assert!(stalled > 0.02, "{stalls}");
             assert!(one["longest_seconds"].as_f64().unwrap() <= stalled);
         }
     }

@@ -1,4 +1,4 @@
-//! What the XDP program costs for one packet, by the kernel's own test runs.
+//! Cost of the XDP program per packet, by the kernel's test runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use crate::cold::{BARE, ROUNDS, load, middle, nanoseconds, program};
 
-/// Runs of one packet for one figure of a round.
+/// Runs of one packet per figure and round.
 const RUNS: u32 = 100_000;
 const SLOTS: u32 = 64;
 const HIT: &str = "a hit over IPv4";
-/// Packets that leave by the way they came are made anew for each run, so only these can be
-/// repeated.
+/// Packets that are not sent back: those would be rewritten by each run, and could not be repeated.
 const CASES: [&str; 4] = [
     "another port",
     "a GET over IPv4 for a chunk that is not here",
@@ -25,16 +24,16 @@ const CASES: [&str; 4] = [
 ];
 const BARE_HIT: &str = "bare parse, lookup and redirect";
 
-/// Times the XDP program on some packets, by the kernel's test runs, in nanoseconds.
+/// Measures the XDP program on sample packets, with the kernel's test runs, in nanoseconds.
 #[derive(clap::Args)]
 pub struct Verdicts {
-    /// The object file with the programs, as `cargo xtask build` makes it
+    /// Object file with the programs, built by `cargo xtask build`
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
 }
 
-/// Nanoseconds for each of some golden packets, and for what a hit costs at least. Memory is warm: it
-/// is the same packet each time.
+/// Nanoseconds per run for some golden packets, and for the least that a hit takes. Caches are
+/// warm: each run has the same packet.
 pub fn verdicts(options: &Verdicts) -> Result<Value> {
     let world = golden::world();
     let mut loaded = load(&options.programs, SLOTS, [(world.id, world.resident)])?;
@@ -43,7 +42,7 @@ pub fn verdicts(options: &Verdicts) -> Result<Value> {
     let cases = golden::all();
     let case = |name: &str| {
         let case = cases.iter().find(|case| case.name == name);
-        case.with_context(|| format!("there is no golden packet called {name}"))
+        case.with_context(|| format!("no golden packet {name}"))
     };
     let mut figures: BTreeMap<&str, [f64; ROUNDS]> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -80,8 +79,8 @@ fn timed(edge: &mut Program, maps: &Maps, case: &Case) -> Result<f64> {
     nanoseconds(time)
 }
 
-/// It has no counters: a packet that was no hit could not be read again, and would not be one in the
-/// end.
+/// Checks the action only, as the bare program has no counters: a packet that was no hit would not
+/// be redirected in the last run either.
 fn timed_bare(bare: &mut Xdp, case: &Case) -> Result<f64> {
     let result = bare.test_run(TestRunOptions {
         data_in: Some(&case.frame),

@@ -1,5 +1,5 @@
-//! `edge-bench capacity` from end to end over loopback, against a server that is no edge: a UDP
-//! socket that greets, and sends what the test wants.
+//! `edge-bench capacity` from end to end over loopback, against a minimal server: a UDP socket that
+//! gives cookies and sends what the test needs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,15 +18,15 @@ use tempfile::TempDir;
 
 const CONTENT_BYTES: u64 = 2 << 20;
 
-/// How the server serves.
+/// The server's behaviour.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Well,
-    /// So many GETs a second; the rest it does not hear.
+    /// Answers this number of GETs per second; drops the rest.
     Slowly(u32),
-    /// After so many GETs one byte of each segment is another.
+    /// After this number of GETs one byte of each segment is corrupt.
     LyingAfter(u32),
-    /// It greets, and that is all.
+    /// Answers HELLOs only.
     Silently,
 }
 
@@ -45,8 +45,8 @@ impl Server {
         let address = socket.local_addr().expect("has one");
         let stop = Arc::new(AtomicBool::new(false));
         let chunks = fake_edge::chunks(&bench.path("origin")).expect("are there");
-        let told = Arc::clone(&stop);
-        let thread = thread::spawn(move || serve(&socket, &chunks, manner, &told));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || serve(&socket, &chunks, manner, &stopped));
         Self {
             address,
             stop,
@@ -54,7 +54,7 @@ impl Server {
         }
     }
 
-    /// Gives the number of HELLOs that it heard.
+    /// Stops the server and returns the number of HELLOs received.
     fn end(mut self) -> u32 {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("it runs");
@@ -68,7 +68,7 @@ impl Drop for Server {
     }
 }
 
-/// Who serves well gives cookies that must be renewed while a test runs.
+/// Working servers give cookies that must be renewed during the test.
 fn serve(
     socket: &UdpSocket,
     chunks: &HashMap<ChunkId, Vec<u8>>,
@@ -113,7 +113,7 @@ fn serve(
     hellos
 }
 
-/// What does not leave is lost, as on any path.
+/// A datagram that cannot be sent is lost, as on any path.
 fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
     let (Ok(_) | Err(_)) = socket.send_to(datagram, to);
 }
@@ -148,7 +148,7 @@ impl Bench {
         self.path(name).to_str().expect("a plain path").to_owned()
     }
 
-    /// Short steps, and limits that a busy machine keeps to.
+    /// Short steps, and limits that a busy host keeps.
     fn capacity(&self, target: SocketAddr, more: &[&str]) -> Output {
         self.capacity_within("2s", target, more)
     }
@@ -204,9 +204,9 @@ fn a_server_that_holds_all_it_is_offered_serves_at_least_that() {
         server.address,
         &["--rate-max", "0.2Gb/s", "--threads", "2", "--page", &page],
     );
-    let told = sentence(&output);
-    assert!(told.starts_with("This edge serves at least "), "{told}");
-    assert!(told.contains("size a POP for 70 % of it"), "{told}");
+    let answer = sentence(&output);
+    assert!(answer.starts_with("This edge serves at least "), "{answer}");
+    assert!(answer.contains("size a POP for 70 % of it"), "{answer}");
     // Two threads with two sockets each, whose cookies live for two seconds.
     let hellos = server.end();
     assert!(hellos > 4, "{hellos}: no cookie was renewed");
@@ -225,7 +225,7 @@ fn a_server_that_holds_all_it_is_offered_serves_at_least_that() {
         found
             .note
             .as_deref()
-            .is_some_and(|note| note == told.trim())
+            .is_some_and(|note| note == answer.trim())
     );
     assert!(search.loads().len() > 1 && search.runs.len() > found.runs.len());
     for run in &search.runs {
@@ -243,10 +243,10 @@ fn a_server_that_holds_all_it_is_offered_serves_at_least_that() {
 #[test]
 fn what_a_server_does_not_answer_bounds_its_rate() {
     let bench = Bench::new();
-    // Three GETs a chunk.
+    // Three GETs per chunk.
     let server = Server::start(&bench, Manner::Slowly(3 * 300));
-    let told = sentence(&bench.capacity_within("500ms", server.address, &[]));
-    assert!(told.starts_with("This edge serves "), "{told}");
+    let answer = sentence(&bench.capacity_within("500ms", server.address, &[]));
+    assert!(answer.starts_with("This edge serves "), "{answer}");
     let report = read_report(&bench.path("report.json")).expect("is a report");
     let loads = report.rows[0].loads();
     assert!(loads.len() == 1 && loads[0] < 2000.0, "{loads:?}");
@@ -257,12 +257,12 @@ fn limits_that_nothing_keeps_are_a_failure_with_a_report() {
     let bench = Bench::new();
     let server = Server::start(&bench, Manner::Well);
     let output = bench.capacity_within("1ns", server.address, &[]);
-    let said = errors(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("error: no rate keeps within"), "{said}");
+    let message = errors(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("error: no rate keeps within"), "{message}");
     assert!(
-        said.contains("even 64.0 chunks/s missed the limit of latency"),
-        "{said}"
+        message.contains("even 64.0 chunks/s missed the limit of latency"),
+        "{message}"
     );
     let report = read_report(&bench.path("report.json")).expect("is a report");
     assert_eq!(report.rows[0].ours.value, None);
@@ -275,16 +275,16 @@ fn a_server_that_lies_while_it_is_warmed_is_not_measured() {
     fs::write(bench.path("report.json"), "of an earlier search").unwrap();
     let output = bench.capacity(server.address, &[]);
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
-    assert!(said.contains("of 16 chunks came back altered"), "{said}");
+    let message = errors(&output);
+    assert!(message.contains("of 16 chunks were corrupt"), "{message}");
     assert!(!bench.path("report.json").exists());
 
-    // From the first answer on: an index chunk.
+    // From the first reply on: an index chunk.
     let server = Server::start(&bench, Manner::LyingAfter(0));
-    let said = errors(&bench.capacity(server.address, &[]));
+    let message = errors(&bench.capacity(server.address, &[]));
     assert!(
-        said.contains("came back altered: the edge is broken"),
-        "{said}"
+        message.contains("is corrupt: the edge is broken"),
+        "{message}"
     );
 }
 
@@ -295,8 +295,8 @@ fn a_server_that_lies_under_load_counts_as_nothing() {
     let output = bench.capacity(server.address, &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
-    let said = errors(&output);
-    assert!(said.contains("came back altered under load"), "{said}");
+    let message = errors(&output);
+    assert!(message.contains("corrupt under load"), "{message}");
     let report = read_report(&bench.path("report.json")).expect("is a report");
     let row = &report.rows[0];
     assert!(row.wrong > 0);
@@ -313,47 +313,44 @@ fn a_target_that_is_not_confirmed_gets_no_datagram() {
     for more in [&[][..], &["--confirm-target", "127.0.0.1:1"]] {
         let output = edge_bench(&[&given[..], more].concat());
         assert_eq!(output.status.code(), Some(2));
-        let said = errors(&output);
-        assert!(said.contains("not yours is an attack"), "{said}");
+        let message = errors(&output);
+        assert!(message.contains("not yours is an attack"), "{message}");
         assert!(
-            said.contains(&format!("say --confirm-target {target}")),
-            "{said}"
+            message.contains(&format!("add --confirm-target {target}")),
+            "{message}"
         );
     }
     socket.set_nonblocking(true).expect("is set");
-    assert!(socket.recv(&mut [0; 8]).is_err(), "somebody sent");
+    assert!(socket.recv(&mut [0; 8]).is_err(), "a datagram was sent");
 }
 
 #[test]
-fn tickets_that_are_none_and_servers_that_are_not_there_are_said_in_a_sentence() {
+fn invalid_tickets_and_absent_servers_are_reported_in_a_sentence() {
     let bench = Bench::new();
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let nobody = socket.local_addr().expect("has one");
     drop(socket);
     let output = bench.capacity(nobody, &[]);
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
+    let message = errors(&output);
     assert!(
-        said.contains(&format!("{nobody}: the edge does not answer")),
-        "{said}"
+        message.contains(&format!("{nobody}: the edge does not answer")),
+        "{message}"
     );
 
     let server = Server::start(&bench, Manner::Silently);
     let begin: Instant = edge_user::clock::now();
     let output = bench.capacity(server.address, &[]);
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
-    assert!(
-        said.contains("has sent nothing that was asked for"),
-        "{said}"
-    );
+    let message = errors(&output);
+    assert!(message.contains("has sent no requested data"), "{message}");
     assert!(begin.elapsed() < Duration::from_mins(1));
 
     fs::write(bench.path("tickets"), "\n").expect("is written");
     let output = bench.capacity(server.address, &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        errors(&output).contains("has no ticket"),
+        errors(&output).contains("contains no ticket"),
         "{}",
         errors(&output)
     );

@@ -27,7 +27,7 @@ impl Bench {
         path
     }
 
-    /// Makes the report of these runs.
+    /// Assembles the report of these runs.
     fn report(&self, name: &str, runs: &Value) -> PathBuf {
         let runs = self.write(&format!("{name}-runs"), runs);
         let report = self.path(name);
@@ -59,7 +59,7 @@ fn fixture() -> Value {
     serde_json::from_str(FIXTURE).expect("the fixture is JSON")
 }
 
-/// The words of the first line that has all of these.
+/// The words of the first line that contains all of these.
 fn line(table: &str, parts: &[&str]) -> String {
     let found = table
         .lines()
@@ -68,7 +68,7 @@ fn line(table: &str, parts: &[&str]) -> String {
     found.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Multiplies what the edge achieved in one row.
+/// Scales the edge's results in one row.
 fn scale(runs: &mut Value, row: usize, factor: f64) {
     for run in runs["rows"][row]["runs"].as_array_mut().expect("runs") {
         if run["side"] == "edge" {
@@ -82,7 +82,7 @@ fn scale(runs: &mut Value, row: usize, factor: f64) {
 fn the_table_is_made_from_the_report() {
     let bench = Bench::new();
     let mut runs = fixture();
-    // Round figures, so that what the table must say can be worked out by hand.
+    // Round figures, so that the table can be worked out by hand.
     runs["rows"][0]["runs"] = json!([
         {"side": "edge", "pair": 1, "value": 20.0, "unit": "Gb/s"},
         {"side": "nginx sendfile", "pair": 1, "value": 10.0, "unit": "Gb/s"},
@@ -99,14 +99,17 @@ fn the_table_is_made_from_the_report() {
     assert_eq!(line(&table, &["bare GSO"]), wanted);
     line(&table, &["P2", "Knot DNS XDP", "absent: knot is not"]);
     line(&table, &["P6", "0 GB/s", "missed"]);
-    for said in [
+    for message in [
         "a quick run: its figures are too short for claims",
         "kernel: 6.18.5",
         "P2: the generator was saturated: ours is a lower bound",
         "P5: not built yet",
         "P6: 1 chunk delivered wrong: the row counts as 0",
     ] {
-        assert!(table.lines().any(|line| line == said), "{said}\n{table}");
+        assert!(
+            table.lines().any(|line| line == message),
+            "{message}\n{table}"
+        );
     }
 }
 
@@ -126,7 +129,7 @@ fn the_page_has_every_plot_and_loads_nothing() {
     ] {
         assert!(page.contains(&format!("{chapter}</h2>")), "{chapter}");
     }
-    // One of percentiles, two by load.
+    // One by percentile, two by load.
     assert_eq!(page.matches("role=\"img\"").count(), 3);
     assert_eq!(page.matches("</svg>").count(), 3);
     let without_names = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
@@ -171,7 +174,7 @@ fn nothing_in_a_report_acts_on_the_terminal_or_on_the_page() {
     runs["rows"][0]["name"] = json!(acting);
     runs["rows"][4]["note"] = json!(acting);
     let report = bench.report("a.json", &runs);
-    // As somebody else may have made it.
+    // As from an untrusted source.
     let hostile = bench.path("b.json");
     let escaped = r"\u001b[31mred\u0007\u009b2J\r\n\u202e";
     let text_of = fs::read_to_string(&report).expect("the report");
@@ -184,8 +187,8 @@ fn nothing_in_a_report_acts_on_the_terminal_or_on_the_page() {
             table.contains(r"driver: \u{1b}[31mred") && !acts(&table),
             "{table}"
         );
-        let told = printed(&edge_bench(&["compare", text(report), text(&hostile)]));
-        assert!(!acts(&told), "{told}");
+        let comparison = printed(&edge_bench(&["compare", text(report), text(&hostile)]));
+        assert!(!acts(&comparison), "{comparison}");
         let page = bench.path("a.html");
         printed(&edge_bench(&["report", text(report), "-o", text(&page)]));
         assert!(!acts(&fs::read_to_string(page).expect("the page")));
@@ -207,15 +210,21 @@ fn a_comparison_tells_noise_from_a_difference() {
     scale(&mut faster, 0, 1.5);
     scale(&mut faster, 2, 1.5);
     let b = bench.report("b.json", &faster);
-    let told = printed(&edge_bench(&["compare", text(&a), text(&b)]));
-    line(&told, &["P1", "nginx sendfile", "better"]);
-    line(&told, &["P3-hot", "value", "worse"]);
+    let comparison = printed(&edge_bench(&["compare", text(&a), text(&b)]));
+    line(&comparison, &["P1", "nginx sendfile", "better"]);
+    line(&comparison, &["P3-hot", "value", "worse"]);
     assert_eq!(
-        line(&told, &["more than noise:"]),
+        line(&comparison, &["more than noise:"]),
         "more than noise: P1, P3-hot"
     );
-    assert_eq!(line(&told, &["within noise:"]), "within noise: P2, P4-p99");
-    assert_eq!(line(&told, &["undecided: P"]), "undecided: P4-load, P5, P6");
+    assert_eq!(
+        line(&comparison, &["within noise:"]),
+        "within noise: P2, P4-p99"
+    );
+    assert_eq!(
+        line(&comparison, &["undecided: P"]),
+        "undecided: P4-load, P5, P6"
+    );
 
     let json = printed(&edge_bench(&["compare", text(&a), text(&b), "--json"]));
     let json: Value = serde_json::from_str(&json).expect("is JSON");
@@ -255,7 +264,7 @@ fn unlike_hosts_are_refused() {
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said_with_its_place() {
+fn an_error_in_a_file_is_reported_with_its_place() {
     let bench = Bench::new();
     let refused = |runs: &Value| {
         let runs = bench.write("bad.json", runs);
@@ -267,23 +276,29 @@ fn what_is_wrong_with_a_file_is_said_with_its_place() {
     };
     let mut runs = fixture();
     runs["rows"][1]["runs"][4]["value"] = json!("fast");
-    let said = refused(&runs);
+    let message = refused(&runs);
     assert!(
-        said.contains("bad.json: row P2: runs[4].value: invalid type"),
-        "{said}"
+        message.contains("bad.json: row P2: runs[4].value: invalid type"),
+        "{message}"
     );
     let mut runs = fixture();
     runs["rows"][5]["note"] = Value::Null;
-    let said = refused(&runs);
-    assert!(said.contains("row P5: note: is needed"), "{said}");
+    let message = refused(&runs);
+    assert!(message.contains("row P5: note: is needed"), "{message}");
     let mut runs = fixture();
     runs["started"] = json!("yesterday");
-    let said = refused(&runs);
-    assert!(said.contains("bad.json: started: yesterday"), "{said}");
+    let message = refused(&runs);
+    assert!(
+        message.contains("bad.json: started: yesterday"),
+        "{message}"
+    );
     let mut runs = fixture();
     runs["schema"] = json!(2);
-    let said = refused(&runs);
-    assert!(said.contains("bad.json: schema: 2 is not 1"), "{said}");
+    let message = refused(&runs);
+    assert!(
+        message.contains("bad.json: schema: 2 is not 1"),
+        "{message}"
+    );
 
     let missing = edge_bench(&["table", text(&bench.path("gone.json"))]);
     assert_eq!(missing.status.code(), Some(1));
@@ -301,10 +316,10 @@ fn a_result_that_cannot_be_printed_is_a_failure_and_a_closed_pipe_is_none() {
     let full = fs::File::options().write(true).open("/dev/full");
     let output = to(full.expect("is there").into());
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
+    let message = errors(&output);
     assert!(
-        said.starts_with("error: cannot write to standard output"),
-        "{said}"
+        message.starts_with("error: cannot write to standard output"),
+        "{message}"
     );
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);

@@ -1,4 +1,4 @@
-//! `edge-bench seed` where it cannot do what it is asked for.
+//! Errors of `edge-bench seed`.
 
 use std::fs;
 use std::path::Path;
@@ -33,8 +33,11 @@ fn nothing_is_sealed_whose_ticket_cannot_be_kept() {
     let origin = TempDir::new().expect("a folder");
     let output = seed(origin.path(), "2001", Path::new("/nowhere/tickets"));
     assert_eq!(output.status.code(), Some(1));
-    let said = errors(&output);
-    assert!(said.contains("cannot write /nowhere/tickets"), "{said}");
+    let message = errors(&output);
+    assert!(
+        message.contains("cannot write /nowhere/tickets"),
+        "{message}"
+    );
     assert!(!origin.path().join("chunks").exists());
 }
 

@@ -1,6 +1,6 @@
-//! Calls one pure stage a given number of times, for `cargo xtask bench --instructions`, which
-//! runs this under callgrind: `count STAGE/CASE CALLS`. Without arguments it lists the stages.
-#![expect(clippy::print_stdout, reason = "the list is for xtask to read")]
+//! Calls one pure stage a given number of times, for `cargo xtask bench --instructions`, which runs
+//! it under callgrind: `count STAGE/CASE CALLS`. Without arguments it lists the stages.
+#![expect(clippy::print_stdout, reason = "xtask reads the list")]
 
 /// The stages.
 mod stages;
@@ -17,7 +17,7 @@ struct Caller {
 }
 
 impl Meter for Caller {
-    /// More would fetch more memory and execute the same instructions.
+    /// More chunks would cost memory and execute the same instructions.
     fn resident_max(&self) -> u32 {
         1000
     }
@@ -44,7 +44,7 @@ impl Meter for Caller {
     }
 }
 
-/// Not inlined, so that nothing of the stage is done ahead of the loop.
+/// Not inlined, so that no work of the stage moves out of the loop.
 #[inline(never)]
 fn once<S, R>(ready: &mut S, call: &mut impl FnMut(&mut S) -> R) {
     black_box(call(black_box(ready)));

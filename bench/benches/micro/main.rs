@@ -1,4 +1,4 @@
-//! What a call of each pure stage costs in time.
+//! Time per call of each pure stage.
 
 /// The stages.
 mod stages;
@@ -12,7 +12,7 @@ use self::stages::Meter;
 
 struct Timer {
     criterion: Criterion,
-    /// Without the word `--bench` each stage runs once, as a test.
+    /// Without the argument `--bench` each stage runs once, as a test.
     measures: bool,
 }
 
@@ -28,7 +28,7 @@ impl Meter for Timer {
         set_up: impl Fn() -> S,
         mut call: impl FnMut(&mut S) -> R,
     ) {
-        // Only what is asked for is set up, and once.
+        // Only selected cases are set up, and once.
         let mut ready = None;
         self.criterion
             .benchmark_group(stage)

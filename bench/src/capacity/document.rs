@@ -1,4 +1,4 @@
-//! What was found, as a report.
+//! The result as a report.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -15,15 +15,15 @@ use crate::report::model::{
 const CLAIM_SECONDS: f64 = 4.0;
 const UNIT: &str = "B/s";
 
-/// What a report is made of.
+/// The parts of a report.
 pub(super) struct Facts<'a> {
     pub(super) host: Host,
     pub(super) started_seconds: u64,
     pub(super) seconds: f64,
     pub(super) work: String,
-    /// Edge and limits.
+    /// Facts about the edge, and the limits.
     pub(super) mode: BTreeMap<String, Value>,
-    /// The rate that was found.
+    /// The rate found.
     pub(super) rate: Option<f64>,
     pub(super) saturated: Option<Saturated>,
     pub(super) note: String,
@@ -31,7 +31,7 @@ pub(super) struct Facts<'a> {
 }
 
 impl Facts<'_> {
-    /// Two rows: the rate that was found, and every step on the way to it.
+    /// Two rows: the rate found, and every step of the search.
     pub(super) fn runs(self) -> Runs {
         let row = |id: &str, name: &str, runs, note| Measured {
             id: id.into(),
@@ -67,7 +67,7 @@ impl Facts<'_> {
         Document {
             schema: SCHEMA,
             host: self.host,
-            // An edge does not tell its version.
+            // An edge does not report its version.
             commit: format!("edge-bench {}", env!("CARGO_PKG_VERSION")),
             started: Some(humantime::format_rfc3339_seconds(started).to_string()),
             quick: self.seconds < CLAIM_SECONDS,

@@ -1,15 +1,15 @@
-//! The highest rate that a running edge holds within limits of loss and latency: to size machines
-//! with, from another machine, against an edge that is one's own.
+//! The highest rate that a running edge sustains within limits of loss and latency. Run it from
+//! another host, against an edge of your own.
 
-/// Which rate to try next.
+/// Chooses the next rate.
 mod search;
-/// One rate, offered for a while.
+/// One rate, offered for some time.
 mod step;
-/// What the generator's own side did.
+/// The load on the generator's own host.
 mod own;
-/// What was found, in words.
+/// The result as a sentence.
 mod sentence;
-/// What was found, as a report.
+/// The result as a report.
 mod document;
 
 use std::collections::BTreeMap;
@@ -43,13 +43,13 @@ use crate::report::model::{Host, Saturated};
 use crate::report::{self, page};
 use crate::seed;
 
-/// Chunks a second of the first step.
+/// Chunks per second of the first step.
 const FIRST_RATE: f64 = 64.0;
-/// Receive buffers that hold less than this make the generator slow.
+/// Smaller receive buffers limit the generator.
 const ROOM_ENOUGH: usize = 8;
 
-/// Warms the edge, checks it, and looks for the highest rate that keeps within the limits. Only
-/// against an edge that is yours: to any other it is an attack.
+/// Warms and verifies the edge, and finds the highest rate within the limits. Use it only against
+/// an edge of your own; against any other it is an attack.
 #[derive(Args)]
 pub struct Capacity {
     /// Address and port of the edge
@@ -93,10 +93,10 @@ pub struct Capacity {
     page: Option<PathBuf>,
 }
 
-/// Nobody said that the target may be loaded.
+/// The target was not confirmed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a load test against a machine that is not yours is an attack{}: if {target} is yours, say \
+    "a load test against a machine that is not yours is an attack{}: if {target} is yours, add \
      --confirm-target {target}",
     .confirmed.map_or_else(String::new, |other| format!(", and {other} was confirmed"))
 )]
@@ -109,7 +109,7 @@ fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok();
     share
         .filter(|share| (0.0..1.0).contains(share))
-        .ok_or_else(|| format!("{text} is no share; write 0.001 for 0.1 %"))
+        .ok_or_else(|| format!("{text} is not a share; write 0.001 for 0.1 %"))
 }
 
 fn precision(text: &str) -> Result<f64, String> {
@@ -117,7 +117,7 @@ fn precision(text: &str) -> Result<f64, String> {
     let share = text.parse().ok();
     share
         .filter(|share| (0.01..1.0).contains(share))
-        .ok_or_else(|| format!("{text} is out of reach; write 0.01 or more"))
+        .ok_or_else(|| format!("{text} is too small; write 0.01 or more"))
 }
 
 /// `5`, `5s` or `500ms`.
@@ -129,7 +129,7 @@ fn step_time(text: &str) -> Result<Duration, String> {
     };
     let bounds = Duration::from_millis(100)..=Duration::from_hours(1);
     if !bounds.contains(&time) {
-        return Err("a step takes a tenth of a second to an hour".into());
+        return Err("a step takes from 0.1 s to 1 h".into());
     }
     Ok(time)
 }
@@ -155,16 +155,16 @@ impl FromStr for Speed {
         speed
             .filter(|speed| (1e3..=1e15).contains(speed))
             .map(Self)
-            .ok_or_else(|| format!("{text} is no speed; write 10Gb/s or 500MB/s"))
+            .ok_or_else(|| format!("{text} is not a data rate; write 10Gb/s or 500MB/s"))
     }
 }
 
-/// How far it is; the result goes elsewhere.
-fn say(line: &str) {
+/// Prints progress; the result goes to standard output.
+fn progress(line: &str) {
     let (Ok(()) | Err(_)) = writeln!(stderr(), "{line}");
 }
 
-/// Does all of it, and gives the sentence to size with.
+/// Runs the search and returns the sentence to size hosts with.
 pub fn capacity(options: &Capacity) -> Result<String> {
     if options.confirm_target != Some(options.target) {
         bail!(Unconfirmed {
@@ -183,7 +183,7 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     let (bulk, chunks) = prepare(options, &tickets)?;
     let mode = mode(options, bulk.session().context("there is a client")?);
     let work = format!(
-        "whole chunks, open loop, {} over {} of {} bytes in all",
+        "whole chunks, open loop, {} over {}, {} bytes in total",
         options.mix,
         report::chunks(chunks.len() as u64),
         figure::count(bytes_of(&chunks)),
@@ -202,33 +202,33 @@ pub fn capacity(options: &Capacity) -> Result<String> {
     };
     let mut generator = Generator::new(bulk, chunks, &way)?;
     let (steps, outcome) = search(options, &limits, chunk_bytes, &mut generator)?;
-    let told = tell(outcome, &steps, &limits, chunk_bytes, &host);
+    let conclusion = conclude(outcome, &steps, &limits, chunk_bytes, &host);
     let facts = Facts {
         host,
         started_seconds,
         seconds: options.seconds.as_secs_f64(),
         work,
         mode,
-        rate: told.rate,
-        saturated: told.saturated,
-        note: told.sentence.clone(),
+        rate: conclusion.rate,
+        saturated: conclusion.saturated,
+        note: conclusion.sentence.clone(),
         steps: &steps,
     };
     write(options, facts)?;
-    if told.is_failure {
-        bail!(told.sentence);
+    if conclusion.is_failure {
+        bail!(conclusion.sentence);
     }
-    Ok(told.sentence)
+    Ok(conclusion.sentence)
 }
 
-/// Greets, learns what there is, and has the edge fetch all of it.
+/// Connects, lists the chunks, and has the edge fetch them all.
 fn prepare(options: &Capacity, tickets: &[PublicTicket]) -> Result<(Bulk, Vec<Chunk>)> {
     let mut bulk = Bulk::open(options.target, options.clients.into(), ROOM_ENOUGH)?;
     let room = bulk.chunks_max()?;
     if room < ROOM_ENOUGH {
         bulk.chunks_per_client = room.max(1);
-        say(&format!(
-            "receive buffers hold {} each: run as root, or raise net.core.rmem_max to 16777216",
+        progress(&format!(
+            "each receive buffer holds only {}: run as root, or raise net.core.rmem_max to 16777216",
             report::chunks(room as u64)
         ));
     }
@@ -237,7 +237,7 @@ fn prepare(options: &Capacity, tickets: &[PublicTicket]) -> Result<(Bulk, Vec<Ch
     Ok((bulk, chunks))
 }
 
-/// What the edge said of itself, and what it was asked.
+/// The session's parameters and the options.
 fn mode(options: &Capacity, session: &Session) -> BTreeMap<String, Value> {
     let p99_max = humantime::format_duration(options.p99_max).to_string();
     let facts = [
@@ -252,10 +252,10 @@ fn mode(options: &Capacity, session: &Session) -> BTreeMap<String, Value> {
     facts.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// Every chunk once, each compared with its id.
+/// Fetches and verifies every chunk once.
 fn warm(bulk: &mut Bulk, chunks: &[Chunk]) -> Result<()> {
     let bytes = bytes_of(chunks);
-    say(&format!(
+    progress(&format!(
         "warming: {}, {} bytes",
         report::chunks(chunks.len() as u64),
         figure::count(bytes)
@@ -267,14 +267,13 @@ fn warm(bulk: &mut Bulk, chunks: &[Chunk]) -> Result<()> {
     match bulk.tally.wrong {
         0 => Ok(()),
         wrong => bail!(
-            "{wrong} of {} came back altered: the edge is broken, or somebody on the path is \
-             hostile",
+            "{wrong} of {} were corrupt: the edge is broken, or there is an attacker on the path",
             report::chunks(chunks.len() as u64)
         ),
     }
 }
 
-/// Steps until the search is over, or a wrong chunk comes.
+/// Runs steps until the search ends, or a corrupt chunk arrives.
 fn search(
     options: &Capacity,
     limits: &Limits,
@@ -293,7 +292,7 @@ fn search(
             Next::Try(rate) => rate,
         };
         let step = generator.offer(rate, options.seconds)?;
-        say(&sentence::line(&step, limits));
+        progress(&sentence::line(&step, limits));
         let (holds, wrong) = (step.missed(limits).is_none(), step.tally.wrong);
         steps.push(step);
         if wrong > 0 {
@@ -303,23 +302,23 @@ fn search(
     }
 }
 
-/// What there is to say.
-struct Told {
+/// The result in words and figures.
+struct Conclusion {
     sentence: String,
     is_failure: bool,
     rate: Option<f64>,
     saturated: Option<Saturated>,
 }
 
-/// No outcome means that a wrong chunk came.
-fn tell(
+/// No outcome means that a corrupt chunk arrived.
+fn conclude(
     outcome: Option<Outcome>,
     steps: &[Step],
     limits: &Limits,
     chunk_bytes: f64,
     host: &Host,
-) -> Told {
-    let failure = |sentence, rate| Told {
+) -> Conclusion {
+    let failure = |sentence, rate| Conclusion {
         sentence,
         is_failure: true,
         rate,
@@ -330,8 +329,8 @@ fn tell(
             let last = steps.last();
             let wrong = last.map_or(0, |step| step.tally.wrong);
             let sentence = format!(
-                "{} came back altered under load: the rate counts as 0; the edge is broken, or \
-                 somebody on the path is hostile",
+                "{} corrupt under load: the rate counts as 0; the edge is broken, or there is an \
+                 attacker on the path",
                 report::chunks(wrong)
             );
             failure(sentence, last.map(|step| step.rate))
@@ -345,7 +344,7 @@ fn tell(
             let link = link.and_then(Value::as_f64);
             let found = Found::new(rate, end, steps, limits, link);
             let own = matches!(found.bound, Bound::Generator | Bound::Link);
-            Told {
+            Conclusion {
                 sentence: found.sentence(chunk_bytes, limits),
                 is_failure: false,
                 rate: Some(rate),

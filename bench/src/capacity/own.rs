@@ -1,4 +1,4 @@
-//! What the generator's own side did: a rate that it could not bear says nothing of the edge.
+//! The load on the generator's own host: a rate that it cannot sustain says nothing about the edge.
 
 use anyhow::{Context as _, Result};
 use procfs::net::{snmp, snmp6};
@@ -14,7 +14,7 @@ pub(super) fn busy_seconds() -> Result<f64> {
     Ok(float(times.sum_exec_runtime + times.run_delay) / 1e9)
 }
 
-/// Datagrams that found no room in a socket of this network namespace, so far.
+/// Datagrams dropped so far in this network namespace because a socket's buffer was full.
 pub(super) fn dropped_datagrams() -> Result<u64> {
     let ipv4 = snmp().context("cannot read /proc/net/snmp")?;
     let of_ipv6 = snmp6().map_or(0, |counters| counters.udp_rcvbuf_errors);

@@ -1,18 +1,19 @@
-//! The search for the highest rate that holds: which rate to try next, and when to stop. It knows
-//! no clock and no network.
+//! The search for the highest rate within the limits: chooses the next rate and decides when to
+//! stop. It knows neither clock nor network.
 
-/// Steps at the rate that is about to be the answer; most of them must hold.
+/// Steps at the candidate rate; most of them must succeed.
 const CONFIRMATIONS: u32 = 3;
-/// The stop rule, whatever the steps say.
+/// Upper bound on all steps.
 pub(super) const STEPS_MAX: u32 = 60;
 
-/// Where the search begins and ends.
+/// Start and end of the search.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) first: f64,
     /// No higher rate is tried.
     pub(super) most: Option<f64>,
-    /// Stop when the least rate that failed is above the greatest that held by this share at most.
+    /// Stop when the lowest rate that failed is above the highest that succeeded by at most this
+    /// share.
     pub(super) precision: f64,
 }
 
@@ -32,23 +33,23 @@ pub(super) enum Outcome {
     Nothing,
 }
 
-/// Why no higher rate is the answer.
+/// Why the next higher rate is not the result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
     /// It failed.
     Failed,
-    /// It was not to be tried.
+    /// It is above the maximum.
     Most,
-    /// The steps were used up before the answer was certain.
+    /// The number of steps ran out before the result was certain.
     Steps,
 }
 
 #[derive(Debug)]
 pub(super) struct Search {
     plan: Plan,
-    /// Rates that held, ascending, all below `failed`.
+    /// Rates that succeeded, ascending, all below `failed`.
     held: Vec<f64>,
-    /// The least that failed.
+    /// The lowest that failed.
     failed: Option<f64>,
     phase: Phase,
     steps: u32,
@@ -90,7 +91,7 @@ impl Search {
         }
     }
 
-    /// What came of the step that [`Search::next`] named.
+    /// Takes the result of the step that [`Search::next`] named.
     pub(super) fn note(&mut self, holds: bool) {
         self.steps += 1;
         match &mut self.phase {
@@ -98,7 +99,7 @@ impl Search {
                 self.held.push(*rate);
                 self.phase = self.seek();
             }
-            // Once may be chance: something else ran on this machine.
+            // One failure may be chance, such as other work on this host.
             Phase::Seek { failed_once, .. } if !*failed_once => *failed_once = true,
             Phase::Seek { rate, .. } => {
                 self.failed = Some(*rate);
@@ -121,7 +122,7 @@ impl Search {
         }
     }
 
-    /// Doubles until a rate fails, then halves the gap until it is small.
+    /// Doubles until a rate fails, then bisects.
     fn seek(&self) -> Phase {
         let Some(low) = self.held.last().copied() else {
             return Phase::Done(Outcome::Nothing);
@@ -164,7 +165,7 @@ mod tests {
             match search.next() {
                 Next::Done(outcome) => return (outcome, tried),
                 Next::Try(rate) => {
-                    assert!(tried.len() < STEPS_MAX as usize, "it never ends");
+                    assert!(tried.len() < STEPS_MAX as usize, "does not terminate");
                     search.note(holds(rate, u32::try_from(tried.len()).unwrap()));
                     tried.push(rate);
                 }
@@ -175,7 +176,7 @@ mod tests {
     fn found(outcome: Outcome) -> (f64, End) {
         match outcome {
             Outcome::Found { rate, end } => (rate, end),
-            Outcome::Nothing => panic!("nothing was found"),
+            Outcome::Nothing => panic!("no rate found"),
         }
     }
 
@@ -187,7 +188,7 @@ mod tests {
             assert!(rate <= limit && limit <= rate * 1.05, "{rate} of {limit}");
             assert_eq!(end, End::Failed);
             assert!(tried.ends_with(&[rate, rate, rate]), "{tried:?}");
-            // Never far above the limit: a load that nobody can serve tells nothing.
+            // Never far above the limit: an overload gives no information.
             assert!(tried.iter().all(|rate| *rate <= limit * 2.0), "{tried:?}");
         }
     }
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_rate_that_held_once_by_chance_is_not_the_answer() {
-        // Above 1000 a step holds only now and then.
+        // Above 1000 a step succeeds only sometimes.
         let (outcome, tried) = search(PLAN, |rate, step| rate <= 1000.0 || step % 5 == 4);
         let (rate, end) = found(outcome);
         assert!(rate <= 1000.0, "{rate} after {tried:?}");
@@ -214,7 +215,7 @@ mod tests {
     fn nothing_is_the_answer_where_even_the_lowest_rate_fails() {
         let (outcome, tried) = search(PLAN, |_, _| false);
         assert_eq!((outcome, tried), (Outcome::Nothing, vec![64.0; 2]));
-        // It held once, and never again.
+        // It succeeded once and never again.
         let (outcome, _) = search(PLAN, |_, step| step == 0);
         assert_eq!(outcome, Outcome::Nothing);
     }
@@ -237,11 +238,11 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_come_to_an_end_whatever_they_say() {
+    fn the_search_ends_even_if_the_steps_contradict_each_other() {
         let (outcome, tried) = search(PLAN, |_, _| true);
         assert_eq!(found(outcome).1, End::Steps);
         assert_eq!(tried.len(), STEPS_MAX as usize);
-        // Steps that contradict each other without end.
+        // Steps contradict each other forever.
         for period in 2..7 {
             let (_, tried) = search(PLAN, |_, step| step % period != 0);
             assert!(tried.len() <= STEPS_MAX as usize);

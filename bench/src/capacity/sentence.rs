@@ -1,4 +1,4 @@
-//! What was found, in words.
+//! The result as a sentence.
 
 use humantime::format_duration;
 
@@ -7,26 +7,26 @@ use super::step::{Limits, Missed, Step};
 use crate::report::assemble::median;
 use crate::report::figure::{self, GB, float};
 
-/// Of what was found, so much is to be planned with: the rest is for peaks, failures of
-/// neighbours and what the measurement did not have.
+/// The share of the rate to plan with: the rest is for peaks, failures of neighbours and what the
+/// measurement did not include.
 const PLANNED: f64 = 0.7;
-/// Payload from this share of a link's bits on means that the link is full: headers take the rest.
+/// A link counts as full from this share of its bits on: headers take the rest.
 const LINK_FULL: f64 = 0.85;
 
-/// What kept the rate from being higher.
+/// What limited the rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Bound {
-    /// The generator, so that the figure is a lower bound.
+    /// The generator: the figure is a lower bound.
     Generator,
     /// The generator's own link, likewise.
     Link,
-    /// The edge or the path to it: which of the two cannot be told from here.
+    /// The edge or the path to it: the generator cannot distinguish them.
     Beyond(Option<Missed>),
-    /// No more was asked for, or the steps were used up.
+    /// The maximum rate, or the number of steps.
     End(End),
 }
 
-/// The steps at the rate that was found, in figures of their middle.
+/// The steps at the rate found, as medians.
 pub(super) struct Found {
     pub(super) rate: f64,
     pub(super) goodput: f64,
@@ -36,7 +36,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// `steps` are all that were made.
+    /// `steps` are all steps of the search.
     pub(super) fn new(
         rate: f64,
         end: End,
@@ -47,7 +47,7 @@ impl Found {
         let at = || steps.iter().filter(move |step| same(step.rate, rate));
         let middle = |figure: fn(&Step) -> f64| median(at().map(figure)).unwrap_or(0.0);
         let goodput = middle(Step::goodput);
-        // The steps next above it, of which most failed.
+        // The steps at the next higher rate, most of which failed.
         let above = steps.iter().filter(|step| step.rate > rate);
         let next = above.clone().map(|step| step.rate).reduce(f64::min);
         let failed = || {
@@ -100,15 +100,15 @@ impl Found {
 
     fn why(&self) -> String {
         match self.bound {
-            Bound::Generator => "The generator could do no more: ask from a faster machine, with \
-                                 more --threads, or from several."
+            Bound::Generator => "The generator was saturated: use a faster machine, with \
+                                 more --threads, or several."
                 .into(),
-            Bound::Link => "The generator's own link was full: ask from several machines.".into(),
+            Bound::Link => "The generator's own link was full: use several machines.".into(),
             Bound::Beyond(missed) => format!(
                 "The bound is the edge or the path to it: a higher rate missed {}.",
                 words(missed)
             ),
-            Bound::End(End::Most) => "No more was asked for (--rate-max).".into(),
+            Bound::End(End::Most) => "No higher rate was tried (--rate-max).".into(),
             Bound::End(End::Steps | End::Failed) => {
                 "The steps contradict each other and the search was stopped: repeat it on quiet \
                  machines."
@@ -118,7 +118,7 @@ impl Found {
     }
 }
 
-/// One line for a step.
+/// One line per step.
 pub(super) fn line(step: &Step, limits: &Limits) -> String {
     let outcome = match step.missed(limits) {
         None if step.tally.wrong > 0 => "WRONG CHUNKS".into(),
@@ -132,7 +132,7 @@ pub(super) fn line(step: &Step, limits: &Limits) -> String {
     let dropped = remark(step.dropped, "datagrams dropped here");
     let refused = remark(step.tally.refused, "refusals");
     format!(
-        "{:>9} chunks/s: {} Gb/s came, loss {}, p99 {}, generator {:.0} % busy: \
+        "{:>9} chunks/s: goodput {} Gb/s, loss {}, p99 {}, generator {:.0} % busy: \
          {outcome}{dropped}{refused}",
         figure::number(step.rate),
         figure::number(step.goodput() * 8.0 / GB),
@@ -142,12 +142,12 @@ pub(super) fn line(step: &Step, limits: &Limits) -> String {
     )
 }
 
-/// Nothing holds.
+/// No rate succeeds.
 pub(super) fn nothing(rate: f64, steps: &[Step], limits: &Limits) -> String {
     let missed = steps.iter().find_map(|step| step.missed(limits));
     format!(
-        "no rate keeps within {} loss and {}: even {} chunks/s missed {}; is the path what you \
-         think it is, and does the edge hold this content?",
+        "no rate keeps within {} loss and {}: even {} chunks/s missed {}; check the path, and that \
+         the edge has this content",
         given(limits.loss_max),
         format_duration(limits.p99_max),
         figure::number(rate),
@@ -155,21 +155,21 @@ pub(super) fn nothing(rate: f64, steps: &[Step], limits: &Limits) -> String {
     )
 }
 
-/// A share as it was given, not measured: 0.001 is 0.1 %.
+/// A share as given, not measured: 0.001 is 0.1 %.
 fn given(share: f64) -> String {
     format!("{} %", (share * 1e6).round() / 1e4)
 }
 
 fn words(missed: Option<Missed>) -> &'static str {
     match missed {
-        Some(Missed::Offer) => "its schedule: chunks fell due faster than they could be asked for",
+        Some(Missed::Offer) => "its schedule: chunks fell due faster than they could be requested",
         Some(Missed::Loss) => "the limit of loss",
         Some(Missed::Latency) => "the limit of latency",
         None => "nothing",
     }
 }
 
-/// Rates are compared with themselves only.
+/// Rates are only compared with themselves.
 pub(super) fn same(a: f64, b: f64) -> bool {
     a.total_cmp(&b).is_eq()
 }
@@ -228,7 +228,7 @@ mod tests {
         (step.dropped, step.tally.refused) = (12, 3456);
         assert_eq!(
             line(&step, &LIMITS),
-            "    1,000 chunks/s: 1.05 Gb/s came, loss 0 %, p99 80.0 ms, generator 50 % busy: \
+            "    1,000 chunks/s: goodput 1.05 Gb/s, loss 0 %, p99 80.0 ms, generator 50 % busy: \
              misses the limit of latency; 12 datagrams dropped here; 3,456 refusals"
         );
     }

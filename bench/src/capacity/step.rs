@@ -1,4 +1,4 @@
-//! One step: a rate, offered for a while, and what came of it.
+//! One step: a rate, offered for some time, and its result.
 
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
@@ -17,31 +17,31 @@ use crate::load::mix::{Mix, Picker};
 use crate::load::tally::Tally;
 use crate::report::figure::float;
 
-/// Of what fell due, this share may be left unasked: beyond it the 99th percentile would leave out
-/// the slowest.
+/// Largest share of due requests that may be unsent: beyond it the 99th percentile would omit the
+/// slowest.
 const UNASKED_MAX: f64 = 0.01;
-/// From this share on the generator has no CPU to spare.
+/// From this load on the generator counts as saturated.
 const BUSY: f64 = 0.9;
-/// Of a step's time, spent on getting there.
+/// Share of a step's time that is spent on ramping up.
 const RAMP: f64 = 0.1;
-/// Chunks that a client has under way at most, if its receive buffer holds them.
+/// Maximum number of chunks in flight per client, if its receive buffer holds them.
 const CHUNKS_PER_CLIENT: usize = 32;
-/// How long what is under way is waited for after a step.
+/// How long to wait for what is in flight after a step.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
-/// What a rate must keep to.
+/// The limits that a rate must keep.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Share of the segments that may be lost.
+    /// Share of lost segments.
     pub(super) loss_max: f64,
     /// Of a whole chunk.
     pub(super) p99_max: Duration,
 }
 
-/// Which limit a rate does not keep to.
+/// The limit that a rate misses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Missed {
-    /// It could not be offered.
+    /// The generator could not offer it.
     Offer,
     Loss,
     Latency,
@@ -49,21 +49,21 @@ pub(super) enum Missed {
 
 #[derive(Debug)]
 pub(super) struct Step {
-    /// Chunks a second that fell due.
+    /// Chunks per second that fell due.
     pub(super) rate: f64,
     pub(super) seconds: f64,
-    /// Payload that came in this time; the tally has what came after it, too.
+    /// Payload received in this time; the tally includes what came later.
     pub(super) bytes: u64,
     pub(super) tally: Tally,
     pub(super) cpu: CpuTime,
     /// Share of the time in which the generator's threads ran or waited for a CPU.
     pub(super) busy: f64,
-    /// Datagrams that arrived, and found no room in a socket of this machine.
+    /// Datagrams dropped on this host because a socket's buffer was full.
     pub(super) dropped: u64,
 }
 
 impl Step {
-    /// Payload, in bytes a second.
+    /// Payload in bytes per second.
     pub(super) fn goodput(&self) -> f64 {
         float(self.bytes) / self.seconds
     }
@@ -72,7 +72,7 @@ impl Step {
         self.tally.percentile_ns(99.0)
     }
 
-    /// The first limit that was missed. Wrong chunks are no matter of limits.
+    /// The first limit that was missed. Corrupt chunks are handled elsewhere.
     pub(super) fn missed(&self, limits: &Limits) -> Option<Missed> {
         let due = self.rate * self.seconds;
         if float(self.tally.unasked) > due * UNASKED_MAX {
@@ -86,13 +86,13 @@ impl Step {
         }
     }
 
-    /// Whether this side could do no more.
+    /// Whether the generator was saturated.
     pub(super) fn is_own_limit(&self) -> bool {
         self.busy >= BUSY || self.dropped > 0
     }
 }
 
-/// A thread's clients, and what they ask for.
+/// A thread's clients and their choice of chunks.
 struct Crew {
     bulk: Bulk,
     picker: Picker,
@@ -108,7 +108,7 @@ pub(super) struct Generator {
     p99_max: Duration,
 }
 
-/// How the generator is made.
+/// The generator's parameters.
 pub(super) struct Way {
     pub(super) target: SocketAddr,
     pub(super) mix: Mix,
@@ -128,7 +128,7 @@ impl Generator {
                     Some(bulk) => bulk,
                     None => Bulk::open(way.target, way.clients, per_client)?,
                 };
-                // A repair takes a round trip more, and is to have a chance within the limit.
+                // A repair takes one more round trip, and must be able to succeed within the limit.
                 bulk.wait_for(way.limits.p99_max.mul_f64(0.8));
                 let picker = Picker::new(way.mix, chunks.len(), u64::from(number) + 1)?;
                 Ok(Crew { bulk, picker })
@@ -184,8 +184,8 @@ impl Generator {
     }
 }
 
-/// How many chunks a client has under way where each takes as long as it may. More would say that
-/// they take longer, and only bury an edge that is late already.
+/// Chunks in flight per client if each takes as long as allowed. More would exceed the limit
+/// anyway, and overload an edge that is late.
 fn under_way(rate: f64, p99_max: Duration, clients: u32) -> usize {
     let all = (rate * p99_max.as_secs_f64()).min(f64::from(u32::MAX));
     #[expect(
@@ -197,7 +197,7 @@ fn under_way(rate: f64, p99_max: Duration, clients: u32) -> usize {
     all.div_ceil(clients).max(1) as usize
 }
 
-/// Each crew on a thread of its own.
+/// Runs each crew in a thread of its own.
 fn at_once<T: Send>(
     crews: &mut [Crew],
     work: impl Fn(&mut Crew) -> Result<T> + Sync,
@@ -223,7 +223,7 @@ pub(super) mod tests {
         p99_max: Duration::from_millis(50),
     };
 
-    /// A second of chunks of 128 KiB that all came after 8 ms.
+    /// One second of chunks of 128 KiB that all arrived after 8 ms.
     pub(crate) fn step(rate: u32) -> Step {
         let mut tally = Tally {
             segments: u64::from(rate) * 108,
@@ -268,7 +268,7 @@ pub(super) mod tests {
 
     #[test]
     fn no_more_is_under_way_than_the_limit_of_latency_allows() {
-        // 1000 a second, each for 50 ms.
+        // 1000 per second, each for 50 ms.
         assert_eq!(under_way(1000.0, LIMITS.p99_max, 8), 7);
         assert_eq!(under_way(64.0, LIMITS.p99_max, 8), 1);
         assert_eq!(under_way(1e300, LIMITS.p99_max, 1), u32::MAX as usize);

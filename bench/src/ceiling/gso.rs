@@ -1,6 +1,6 @@
-//! The `gso` sender with nothing around it: a request names the first of some slots, and all their
-//! segments are sent. One request for several chunks, so that receiving requests costs next to
-//! nothing; what was lost is asked for again chunk by chunk.
+//! The `gso` sender alone: a request names the first of several slots, and all their segments are
+//! sent. One request covers several chunks, so that receiving costs next to nothing; lost segments
+//! are requested chunk by chunk.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
 use crate::memory::memory;
 
 const BUFFERS: u16 = 512;
-/// How often it looks whether it shall stop.
+/// Interval of checks for a stop signal.
 const LOOK: Duration = Duration::from_millis(100);
-/// As the edge's default: as many segments as fit one send.
+/// The edge's default.
 const MAX_BURST: u8 = 53;
 
 pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
     let geometry = Geometry::new(CHUNK_BYTES_MAX, options.segment_bytes)
-        .context("there are no segments of this size")?;
+        .context("no segments of this size")?;
     let (epochs, _lent) = chunks(options, geometry)?;
     let count = epochs.slab().block_count();
     let mut reader = epochs.reader(0);
@@ -65,7 +65,7 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
                             let (Ok(()) | Err(_)) = sends.flush(|_, _| {});
                         }
                         let segment_bytes = u16::try_from(stride).unwrap_or(u16::MAX);
-                        // A full ring loses the answer, and the generator asks again.
+                        // A full ring loses the reply; the generator requests it again.
                         let (Ok(()) | Err(Full)) = sends.queue_parts(
                             0,
                             Lane::Open,
@@ -97,7 +97,7 @@ fn chunks(options: &Gso, geometry: Geometry) -> Result<(Epochs, Vec<Lent>)> {
     let segments = usize::from(geometry.last) + 1;
     let slot_bytes = segments * stride;
     let bytes = slot_bytes * options.chunks as usize;
-    let mapping = memory(bytes).context("there is no memory for the chunks")?;
+    let mapping = memory(bytes).context("not enough memory for the chunks")?;
     let (slab, mut blocks) = Slab::partition(mapping, slot_bytes, options.chunks);
     for (block, number) in blocks.iter_mut().zip(0..) {
         let slot = slab.bytes_mut(block);
@@ -118,7 +118,7 @@ fn chunks(options: &Gso, geometry: Geometry) -> Result<(Epochs, Vec<Lent>)> {
     Ok((epochs, lent))
 }
 
-/// Number of a slot, and which of its segments.
+/// Number of a slot, and the wanted segments.
 fn wanted(payload: &[u8]) -> Option<(u32, u128)> {
     let get: &[u8; GET_BYTES] = payload.try_into().ok()?;
     if !get.starts_with(&opening(Kind::Get)) {
@@ -128,7 +128,7 @@ fn wanted(payload: &[u8]) -> Option<(u32, u128)> {
     Some((u32::from_be_bytes(*get.id.0.first_chunk()?), get.want))
 }
 
-/// Takes the lowest run out of a want set, as long as one send carries.
+/// Removes the lowest run from a want set, at most what one send carries.
 fn run(rest: &mut u128, geometry: Geometry, stride: usize) -> Range<usize> {
     let first = rest.trailing_zeros();
     let count = (*rest >> first).trailing_ones().min(u32::from(MAX_BURST));
@@ -153,7 +153,7 @@ fn welcome(payload: &[u8], segment_bytes: u16) -> Option<Welcome> {
         max_burst: MAX_BURST,
         lifetime_seconds: u16::MAX,
         nonce: Hello::decode(hello).ok()?.nonce,
-        // Not zero, which is no edge's; nobody looks at it again.
+        // Not zero, as no edge's is; the value is not checked.
         cookie: Cookie {
             epoch: 1,
             value: [1; 8],

@@ -1,9 +1,9 @@
-//! Ceilings: servers that do no more than what they are named for. An edge cannot be faster, and how
-//! near it comes is part of each result.
+//! Ceilings: minimal servers. An edge cannot be faster, and its share of a ceiling is part of each
+//! result.
 
 /// Whole chunks, gathered and cut by the kernel.
 mod gso;
-/// Answers that lie ready, by AF_XDP.
+/// Prepared replies, by AF_XDP.
 mod reflector;
 
 use std::io::{Write, stderr};
@@ -73,24 +73,24 @@ struct Driver {
     programs: PathBuf,
 }
 
-/// A want set that means: all of this chunk, and of those behind it. No single chunk has it.
+/// A want set that means all of this chunk and of those behind it. No single chunk has it.
 pub const GROUP: u128 = u128::MAX;
-/// How many that are.
+/// The number of these chunks.
 pub const GROUP_CHUNKS: u32 = 4;
 
-/// The chunk of this number, by the name a generator asks for it with.
+/// The id that stands for the chunk of this number.
 pub fn numbered(number: u32) -> ChunkId {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&number.to_be_bytes());
     ChunkId(id)
 }
 
-/// The parent process waits for this word; one that is gone ends nothing.
+/// The parent process waits for this line; a broken pipe is no error.
 fn say_ready(what: &str) {
     let (Ok(()) | Err(_)) = writeln!(stderr(), "ready: {what}");
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal.
 pub fn ceiling(options: &Ceiling) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {

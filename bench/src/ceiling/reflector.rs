@@ -1,5 +1,4 @@
-//! AF_XDP with nothing around it: each packet is answered with a payload that lies ready in the
-//! frame it leaves in.
+//! AF_XDP alone: each packet is answered with a payload that is already in the frame it leaves in.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +16,7 @@ use crate::program::{Action, Program, Rule};
 
 /// Ethernet, IPv4, UDP.
 const HEADERS_BYTES: usize = 42;
-/// How often it looks whether it shall stop.
+/// Interval of checks for a stop signal.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -39,11 +38,11 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
         rule,
     )?;
     xsk.bind(&options.interface, 0)
-        .with_context(|| format!("cannot have queue 0 of {}", options.interface))?;
+        .with_context(|| format!("cannot bind queue 0 of {}", options.interface))?;
     program.set_socket(0, xsk.share_fd())?;
     say_ready(&format!("port {} on {}", options.port, options.interface));
 
-    // Frames begin as zeros, and only their headers are ever written.
+    // Frames start as zeros, and only their headers are written.
     let sum = payload_sum(&vec![0; options.reply_bytes]);
     let udp_bytes = u16::try_from(options.reply_bytes + UDP_BYTES)?;
     let mut batch = Vec::with_capacity(BATCH as usize);
@@ -51,8 +50,8 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         xsk.receive(BATCH, &mut batch);
         if batch.is_empty() {
-            // As a worker of the edge does: a CPU that never rests has another tail of latencies than
-            // one that is woken up.
+            // As an edge's worker does: a CPU that never sleeps has another latency distribution
+            // than one that is woken.
             let now = clock::now();
             if now.saturating_duration_since(*idle_since.get_or_insert(now)) >= SPIN {
                 let mut fds = [PollFd::new(&xsk, PollFlags::IN)];
@@ -64,7 +63,7 @@ pub(super) fn serve(options: &Reflector, stop: &AtomicBool) -> Result<()> {
         idle_since = None;
         for frame in batch.drain(..) {
             let Ok(frame) = frame else {
-                bail!("the kernel named a frame that is none of ours");
+                bail!("the kernel returned an invalid frame address");
             };
             let mut begin = [0; HEADERS_BYTES];
             if let Some(bytes) = xsk.bytes(&frame).get(..HEADERS_BYTES) {

@@ -1,5 +1,5 @@
-//! Whole chunks: each that is complete makes room for the next, or each is asked for when it falls
-//! due. Either way a client has only so many under way.
+//! Whole chunks, requested in a closed or an open loop, with a limit per client of chunks in
+//! flight.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -18,32 +18,31 @@ use super::mix::Picker;
 use super::tally::Tally;
 use crate::ceiling::{GROUP, GROUP_CHUNKS};
 
-/// One chunk in so many is put together and compared with its id.
+/// One of this many chunks is reassembled and compared with its id.
 pub const VERIFIED_ONE_IN: u64 = 64;
-/// What did not come in this time is asked for again, unless the edge is far away.
+/// Least time after which missing segments are requested again.
 const LOST_AFTER: Duration = Duration::from_millis(40);
-/// The same, of a chunk that the edge may have to fetch first: as long as PENDING bids to wait.
+/// The same for a chunk that the edge may have to fetch first: the wait that PENDING asks for.
 const FETCHED_WITHIN: Duration = Duration::from_millis(250);
-/// A vain wait is followed by one twice as long, up to this: an edge that is late is not helped by
-/// being asked more.
+/// The wait doubles with each timeout up to this: more requests do not help an edge that is late.
 const WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long the edge may give nothing that was asked for.
+/// The edge counts as dead after this time without progress.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// A chunk under way.
+/// A chunk in flight.
 struct Asked {
     chunk: Chunk,
     missing: u128,
-    /// Segments that are asked for once something has come: at an edge that must fetch the chunk, a
+    /// Segments requested once the first one has arrived: while the edge fetches the chunk, a
     /// second GET would replace the first.
     held_back: u128,
-    /// Something has come.
+    /// The first segment has arrived.
     begun: bool,
     due: Instant,
     last_at: Instant,
-    /// How long to wait from then on before it is asked for again.
+    /// Time from `last_at` to the next repetition.
     patience: Duration,
-    /// Its bytes, if it is one of those that are compared.
+    /// Received bytes, if the chunk is to be verified.
     bytes: Option<Vec<u8>>,
 }
 
@@ -57,42 +56,42 @@ struct Client {
 pub struct Bulk {
     clients: Vec<Client>,
     inbox: Inbox,
-    /// Most chunks each of them has under way.
+    /// Maximum number of chunks in flight per client.
     pub chunks_per_client: usize,
-    /// The client that is asked next: they take turns.
+    /// The client that sends the next request: round-robin.
     turn: usize,
-    /// Chunks are those of a ceiling: asked for in groups, and compared with nothing.
+    /// The chunks are those of a ceiling: requested in groups, and not verified.
     pub numbered: bool,
     pub tally: Tally,
 }
 
-/// How much of a chunk is asked for.
+/// How much of a chunk is requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Part {
-    /// All of it, at once: the edge has it.
+    /// All of it, at once: the edge holds it.
     Resident,
-    /// All of it, but the first burst alone until something comes: the edge may have to fetch it.
+    /// All of it, but only the first burst until something arrives: the edge may have to fetch it.
     Absent,
-    /// One segment, so that the edge has it.
+    /// One segment, so that the edge fetches the chunk.
     First,
 }
 
-/// A chunk to be fetched.
+/// A chunk to request.
 struct Wanted {
     chunk: Chunk,
     part: Part,
-    /// Whether it is compared with its id.
+    /// Whether it is verified.
     compared: bool,
-    /// When it should be asked for.
+    /// When it should be requested.
     due: Instant,
 }
 
-/// What is to be fetched next.
+/// What to request next.
 enum Next {
     Ask(Wanted),
     /// Nothing before this time.
     At(Instant),
-    /// Nothing any more.
+    /// No more.
     Nothing,
 }
 
@@ -120,14 +119,14 @@ impl Bulk {
         })
     }
 
-    /// So long is waited for answers that are on their way, and never less than on a short one.
+    /// Adapts the retransmission timeout to replies that take this long.
     pub fn wait_for(&mut self, answers: Duration) {
         for client in &mut self.clients {
             client.lost_after = answers.clamp(LOST_AFTER, WAIT_MAX);
         }
     }
 
-    /// What the edge said of itself.
+    /// The session of the first client.
     pub fn session(&self) -> Option<&Session> {
         self.clients.first().map(|client| client.lane.session())
     }
@@ -139,7 +138,7 @@ impl Bulk {
         })
     }
 
-    /// One chunk, for the caller to compare.
+    /// Fetches one chunk, for the caller to verify.
     pub fn fetch(&mut self, chunk: &Chunk) -> Result<Vec<u8>> {
         let mut next = Some(*chunk);
         let mut fetched = None;
@@ -150,10 +149,10 @@ impl Bulk {
                 fetched = asked.bytes;
             },
         )?;
-        fetched.context("the edge gave nothing")
+        fetched.context("the edge sent no chunk")
     }
 
-    /// Every chunk once, each compared with its id; tells the bytes of each.
+    /// Fetches and verifies each chunk once, and reports its length to `each`.
     pub fn fetch_all(&mut self, chunks: &[Chunk], mut each: impl FnMut(u32)) -> Result<()> {
         let mut rest = chunks.iter();
         let mut next = |now| ask_now(rest.next().copied(), Part::Absent, now);
@@ -163,14 +162,14 @@ impl Bulk {
         })
     }
 
-    /// One segment of every chunk, so that the edge has it. Compared with nothing.
+    /// Requests one segment of each chunk, so that the edge fetches it. Nothing is verified.
     pub fn touch_all(&mut self, chunks: &[Chunk]) -> Result<()> {
         let mut rest = chunks.iter();
         let mut next = |now| ask_now(rest.next().copied(), Part::First, now);
         self.drive(&mut next, None, &mut settle)
     }
 
-    /// Keeps the edge busy for this time.
+    /// Loads the edge for this time.
     pub fn run(
         &mut self,
         chunks: &[Chunk],
@@ -214,8 +213,8 @@ impl Bulk {
         Ok(())
     }
 
-    /// Lets what is under way come in, for at most this time. What has not come then is given up,
-    /// and counts as being as old as it is.
+    /// Waits for what is in flight, at most this long. What has not arrived then is given up and
+    /// counts with its age as latency.
     pub fn finish(&mut self, most: Duration) -> Result<()> {
         let until = clock::now() + most;
         self.drive(&mut |_| Next::Nothing, Some(until), &mut settle)?;
@@ -229,14 +228,14 @@ impl Bulk {
         Ok(())
     }
 
-    /// Until the time is over, what is under way then staying so; or until all is done.
+    /// Runs until the given time, leaving what is in flight then, or until all is done.
     fn drive(
         &mut self,
         next: &mut dyn FnMut(Instant) -> Next,
         until: Option<Instant>,
         done: &mut dyn FnMut(&mut Tally, Asked),
     ) -> Result<()> {
-        let mut heard_at = clock::now();
+        let mut progress_at = clock::now();
         let refused_before = self.tally.refused;
         loop {
             let now = clock::now();
@@ -248,7 +247,7 @@ impl Bulk {
                 if again.is_none() {
                     return Ok(());
                 }
-                heard_at = now;
+                progress_at = now;
             }
             let most = again
                 .into_iter()
@@ -260,15 +259,15 @@ impl Bulk {
             lane::wait(&fds, most)?;
             let before = self.tally.bytes;
             for client in &mut self.clients {
-                client.hear(&mut self.inbox, &mut self.tally, done)?;
+                client.receive(&mut self.inbox, &mut self.tally, done)?;
             }
             let now = clock::now();
             if self.tally.bytes > before {
-                heard_at = now;
-            } else if now.saturating_duration_since(heard_at) > SILENCE_MAX {
+                progress_at = now;
+            } else if now.saturating_duration_since(progress_at) > SILENCE_MAX {
                 bail!(
-                    "the edge has sent nothing that was asked for in {} s, and {} refusals; has \
-                     its origin this content?",
+                    "the edge has sent no requested data for {} s, and {} refusals; does its \
+                     origin have this content?",
                     SILENCE_MAX.as_secs(),
                     self.tally.refused - refused_before
                 );
@@ -276,7 +275,7 @@ impl Bulk {
         }
     }
 
-    /// Asks for all that is due; says when more will be.
+    /// Sends all requests that are due; returns when the next one is.
     fn ask(
         &mut self,
         next: &mut dyn FnMut(Instant) -> Next,
@@ -368,7 +367,7 @@ impl Client {
         })
     }
 
-    /// Whole groups of a ceiling's chunks, each for one request.
+    /// Requests whole groups of a ceiling's chunks, one GET each.
     fn ask_groups(
         &mut self,
         most: usize,
@@ -393,7 +392,7 @@ impl Client {
         Ok(())
     }
 
-    /// The rest of each chunk of which something has come by now.
+    /// Requests the rest of each chunk whose first segment has arrived.
     fn ask_rest(&mut self, tally: &mut Tally) -> Result<()> {
         for asked in &mut self.asked {
             if asked.begun {
@@ -417,7 +416,7 @@ impl Client {
         Ok(())
     }
 
-    fn hear(
+    fn receive(
         &mut self,
         inbox: &mut Inbox,
         tally: &mut Tally,
@@ -436,7 +435,7 @@ impl Client {
     }
 }
 
-/// One that is due at once, and compared if it comes whole.
+/// Due at once; verified if the whole chunk is requested.
 fn ask_now(chunk: Option<Chunk>, part: Part, now: Instant) -> Next {
     chunk.map_or(Next::Nothing, |chunk| {
         Next::Ask(Wanted {
@@ -448,7 +447,7 @@ fn ask_now(chunk: Option<Chunk>, part: Part, now: Instant) -> Next {
     })
 }
 
-/// GETs for all that is missing, a burst each.
+/// Sends GETs for all that is missing, one burst each.
 fn want(lane: &mut Lane, asked: &Asked, tally: &mut Tally) -> Result<()> {
     let rest = asked.missing & !asked.held_back;
     want_set(lane, asked.chunk.id, rest, tally)
@@ -467,7 +466,7 @@ fn want_set(lane: &mut Lane, id: ChunkId, mut rest: u128, tally: &mut Tally) -> 
     Ok(())
 }
 
-/// Puts a datagram where it belongs; gives the place of a chunk that is now complete.
+/// Stores a segment; returns the index of the chunk that is now complete, if any.
 fn take(
     asked: &mut [Asked],
     datagram: &[u8],
@@ -485,8 +484,7 @@ fn take(
         return None;
     };
     let bit = 1_u128.checked_shl(u32::from(data.index)).unwrap_or(0);
-    // One that is asked for twice gets each segment twice. A repetition of what has come meanwhile
-    // is nothing strange.
+    // A chunk that was requested twice gets each segment twice; duplicates are not strange.
     let (place, asked) = asked
         .iter_mut()
         .enumerate()
@@ -557,7 +555,7 @@ mod tests {
         };
         let mut asked = vec![asked(), asked()];
         let mut tally = Tally::default();
-        let mut hear = |index| {
+        let mut receive = |index| {
             let datagram = segment(index);
             take(
                 &mut asked,
@@ -567,8 +565,8 @@ mod tests {
                 &mut tally,
             )
         };
-        // The second of the first answer was lost.
-        let places = [hear(0), hear(0), hear(1), hear(1), hear(1)];
+        // The second segment of the first reply was lost.
+        let places = [receive(0), receive(0), receive(1), receive(1), receive(1)];
         assert_eq!(places, [None, None, Some(0), Some(1), None]);
         assert_eq!((tally.bytes, tally.strange), (4000, 0));
     }

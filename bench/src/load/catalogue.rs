@@ -1,4 +1,4 @@
-//! What can be asked for: the chunks behind some public tickets.
+//! What can be requested: the chunks behind public tickets.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,14 +12,14 @@ use edge_user::object::tree::Verified;
 
 use crate::ceiling;
 
-/// A chunk of data, by the name it is asked for and checked against.
+/// A data chunk: the id that names and verifies it, and its length.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunk {
     pub id: ChunkId,
     pub bytes: u32,
 }
 
-/// The public tickets in a file, one a line.
+/// Reads a file of public tickets, one per line.
 pub fn tickets(file: &Path) -> Result<Vec<PublicTicket>> {
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -33,14 +33,14 @@ pub fn tickets(file: &Path) -> Result<Vec<PublicTicket>> {
         .collect::<Result<_>>()?;
     if tickets.is_empty() {
         bail!(
-            "{} has no ticket; `edge-bench seed` makes some",
+            "{} contains no ticket; create some with `edge-bench seed`",
             file.display()
         );
     }
     Ok(tickets)
 }
 
-/// Writes chunks so that [`read()`] knows them again: id and length, one a line.
+/// Writes a list of chunks for [`read()`]: id and length, one per line.
 pub fn write(chunks: &[Chunk], file: &Path) -> Result<()> {
     let mut text = String::new();
     for chunk in chunks {
@@ -49,7 +49,7 @@ pub fn write(chunks: &[Chunk], file: &Path) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// The chunks that [`write()`] wrote.
+/// Reads a list that [`write()`] wrote.
 pub fn read(file: &Path) -> Result<Vec<Chunk>> {
     let text =
         fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -73,7 +73,7 @@ fn parse(line: &str) -> Option<Chunk> {
     })
 }
 
-/// The chunks a ceiling sends, by number.
+/// The chunks of a ceiling, by number.
 pub fn numbered(count: u32) -> Vec<Chunk> {
     let chunk = |number| Chunk {
         id: ceiling::numbered(number),
@@ -82,8 +82,8 @@ pub fn numbered(count: u32) -> Vec<Chunk> {
     (0..count).map(chunk).collect()
 }
 
-/// All data chunks, in the objects' order. Index chunks are fetched by `fetch`, which gives bytes
-/// it has not checked.
+/// All data chunks, in the order of the objects. `fetch` returns the unverified bytes of an index
+/// chunk.
 pub fn chunks(
     tickets: &[PublicTicket],
     mut fetch: impl FnMut(&Chunk) -> Result<Vec<u8>>,
@@ -108,13 +108,13 @@ pub fn chunks(
             }
             let bytes = fetch(&chunk)?;
             let Ok(verified) = Verified::check(bytes, &id) else {
-                bail!("the index chunk {id:?} came back altered: the edge is broken");
+                bail!("index chunk {id:?} is corrupt: the edge is broken");
             };
             order.expand(place, &verified);
         }
     }
     if chunks.is_empty() {
-        bail!("the tickets name no chunk: all objects are empty");
+        bail!("the tickets name no chunks: all objects are empty");
     }
     Ok(chunks)
 }

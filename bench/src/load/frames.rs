@@ -1,5 +1,5 @@
-//! Single segments, asked for from many sources at once, past the kernel: every request is a frame
-//! made here, and every answer is taken from an AF_XDP ring.
+//! Single segments, requested from many source addresses, bypassing the kernel: requests are frames
+//! built here, and replies come from an AF_XDP ring.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -36,14 +36,14 @@ const UDP_AT: usize = 34;
 /// Sources share addresses, each with a port of its own.
 const PORTS_PER_ADDRESS: u32 = 256;
 const FIRST_PORT: u16 = 20_000;
-/// What did not come in this time is lost.
+/// Requests without a reply by then count as lost.
 const LOST_AFTER: Duration = Duration::from_millis(100);
 /// How long the rest of a sampled chunk may take.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(2);
 const SAMPLES_MAX: u64 = 64;
-const GREETED_WITHIN: Duration = Duration::from_secs(20);
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(20);
 
-/// More frames than are ever under way.
+/// More frames than are ever in flight.
 const SIZES: XskSizes = XskSizes {
     frame_bytes: 4096,
     rx_frames: 4096,
@@ -54,7 +54,7 @@ const SIZES: XskSizes = XskSizes {
     completion_ring: 4096,
 };
 
-/// Where requests come from and go to.
+/// The path of requests and replies.
 #[derive(Clone, Debug)]
 pub struct Way {
     pub interface: String,
@@ -62,7 +62,7 @@ pub struct Way {
     pub edge: Endpoint,
     pub edge_mac: [u8; 6],
     pub own_mac: [u8; 6],
-    /// The first two bytes of the sources' addresses; answers to them come to us alone.
+    /// The first two bytes of the source addresses; replies to them all reach this process.
     pub net: [u8; 2],
     pub sources: u32,
 }
@@ -70,7 +70,7 @@ pub struct Way {
 impl Way {
     fn source(&self, number: u32) -> Endpoint {
         let [high, low] = self.net;
-        // From .0.1 on: the network's own address is nobody's.
+        // From .0.1 on: .0.0 is the address of the network itself.
         let [_, _, third, fourth] = (number / PORTS_PER_ADDRESS + 1).to_be_bytes();
         let offset = (number % PORTS_PER_ADDRESS) as u16;
         Endpoint {
@@ -79,7 +79,7 @@ impl Way {
         }
     }
 
-    /// Which source a frame goes to.
+    /// The source that a frame is addressed to.
     fn number(&self, frame: &[u8]) -> Option<u32> {
         let [third, fourth] = *frame.get(32..)?.first_chunk()?;
         let port = u16::from_be_bytes(*frame.get(36..)?.first_chunk()?);
@@ -89,9 +89,9 @@ impl Way {
         (offset < PORTS_PER_ADDRESS && number < self.sources).then_some(number)
     }
 
-    /// A frame from a source to the edge with this payload; gives its length.
+    /// Writes a frame from a source to the edge with this payload; returns its length.
     fn write(&self, room: &mut [u8], source: Endpoint, payload: &[u8], len_bytes: usize) -> usize {
-        // `headers` turns a packet round, so it is shown the one that will come back.
+        // `headers` reverses a packet's direction, so it is given the reply's.
         let udp_bytes = u16::try_from(len_bytes + UDP_BYTES).expect("a datagram of ours");
         let back = Frame {
             family: Family::V4,
@@ -120,22 +120,22 @@ impl Way {
     }
 }
 
-/// One request under way.
+/// A request in flight.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     chunk: u32,
     index: u8,
-    /// When it should have left: waiting for its turn here counts as waiting.
+    /// When it should have been sent: latency includes the wait until it was.
     due: Instant,
     number: u64,
 }
 
-/// What is compared with answers.
+/// Which replies count.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answers {
-    /// DATA for the segment that was asked for.
+    /// DATA for the requested segment.
     Data,
-    /// Whatever comes to the source: from a ceiling that looks at nothing.
+    /// Any packet to the source: the ceiling does not parse requests.
     Any,
 }
 
@@ -145,16 +145,16 @@ pub struct Frames {
     _program: Program,
     cookies: Vec<Cookie>,
     asked: Vec<Option<Asked>>,
-    /// In the order they were asked, to find those that are lost.
+    /// In order of sending, to find the lost ones.
     order: VecDeque<(u32, u64)>,
     under_way: usize,
-    /// How many are under way at a time in a closed loop.
+    /// Maximum number in flight in a closed loop.
     pub window: usize,
     numbers: u64,
     next_source: u32,
     segment_bytes: u16,
     answers: Answers,
-    /// Chunks that are put together to be compared, and what is missing of each.
+    /// Chunks that are reassembled to be verified.
     sampled: HashMap<u32, Sample>,
     random: SmallRng,
     pub tally: Tally,
@@ -165,22 +165,22 @@ struct Sample {
     missing: u128,
 }
 
-/// What a flood is made of.
+/// The kinds of datagrams in a flood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Nuisance {
     Hello,
-    /// GETs whose cookies are guessed.
+    /// GETs with guessed cookies.
     BadCookie,
-    /// Datagrams of no kind.
+    /// Random bytes.
     Junk,
-    /// GETs with no cookie for chunks that nobody has.
+    /// GETs without a cookie for nonexistent chunks.
     Unknown,
-    /// GETs from a group address, which the program drops without reading further.
+    /// GETs from a multicast station address, which the program drops at once.
     Group,
 }
 
 impl Nuisance {
-    /// What is said, and the length it is padded to.
+    /// The payload, and the length it is padded to.
     fn payload(self, random: &mut SmallRng) -> (Vec<u8>, usize) {
         let get = |cookie, id| Get {
             cookie,
@@ -209,20 +209,20 @@ impl Nuisance {
     }
 }
 
-/// One chunk in so many is put together, as long as there are not too many.
+/// A bounded sample of the chunks is reassembled.
 fn is_sampled(chunk: u32) -> bool {
     u64::from(chunk).is_multiple_of(VERIFIED_ONE_IN)
         && u64::from(chunk) < SAMPLES_MAX * VERIFIED_ONE_IN
 }
 
 impl Frames {
-    /// Takes the interface's queue; frames to the sources no longer reach the kernel.
+    /// Binds to the interface's queue 0; frames to the sources no longer reach the kernel.
     pub fn open(way: Way, answers: Answers) -> Result<Self> {
         let xsk = Xsk::new(memory(SIZES.umem_bytes())?, SIZES)?;
         let rule = Rule::Net(way.net);
         let mut program = Program::attach(&way.programs, &way.interface, Action::Redirect, rule)?;
         xsk.bind(&way.interface, 0)
-            .with_context(|| format!("cannot have queue 0 of {}", way.interface))?;
+            .with_context(|| format!("cannot bind queue 0 of {}", way.interface))?;
         program.set_socket(0, xsk.share_fd())?;
         let sources = way.sources as usize;
         Ok(Self {
@@ -244,22 +244,22 @@ impl Frames {
         })
     }
 
-    /// A cookie for every source.
-    pub fn greet(&mut self) -> Result<()> {
+    /// Gets a cookie for every source.
+    pub fn handshake(&mut self) -> Result<()> {
         let mut waiting: VecDeque<u32> = (0..self.way.sources).collect();
         let mut answered = vec![false; self.way.sources as usize];
         let mut left = answered.len();
-        let deadline = clock::now() + GREETED_WITHIN;
+        let deadline = clock::now() + HANDSHAKE_WITHIN;
         let mut batch = Vec::with_capacity(BATCH as usize);
         while left > 0 {
             if clock::now() > deadline {
                 bail!(
-                    "{left} of {} sources got no WELCOME; is the edge there?",
+                    "{left} of {} sources got no WELCOME; is the edge running?",
                     answered.len()
                 );
             }
             for _ in 0..BATCH {
-                // Round and round: who was answered falls out.
+                // Round-robin until each source has its WELCOME.
                 let Some(number) = waiting.pop_front() else {
                     break;
                 };
@@ -283,7 +283,7 @@ impl Frames {
             self.xsk.receive(BATCH, &mut batch);
             for frame in batch.drain(..) {
                 let Ok(frame) = frame else {
-                    bail!("the kernel named a frame that is none of ours");
+                    bail!("the kernel returned an invalid frame address");
                 };
                 let bytes = self.xsk.bytes(&frame);
                 let welcome = bytes
@@ -305,7 +305,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Asks for single segments for this time.
+    /// Requests single segments for this time.
     pub fn run(
         &mut self,
         chunks: &[Chunk],
@@ -335,7 +335,7 @@ impl Frames {
             if self.xsk.has_unsent() {
                 self.xsk.kick();
             }
-            self.hear(chunks)?;
+            self.receive(chunks)?;
             if before == (self.tally.requests, self.tally.datagrams) {
                 self.tally.idle += clock::now().saturating_duration_since(now);
             }
@@ -343,8 +343,8 @@ impl Frames {
         }
     }
 
-    /// One segment of this chunk, from the next source that waits for nothing. Says whether there
-    /// was a source and a frame.
+    /// Requests one segment of this chunk from the next source. Returns false if that source still
+    /// waits for a reply, or no frame is free.
     fn ask(&mut self, chunks: &[Chunk], chunk: usize, due: Instant) -> Result<bool> {
         let source = self.next_source;
         if self.asked[source as usize].is_some() {
@@ -388,7 +388,7 @@ impl Frames {
         true
     }
 
-    fn hear(&mut self, chunks: &[Chunk]) -> Result<()> {
+    fn receive(&mut self, chunks: &[Chunk]) -> Result<()> {
         let mut batch = Vec::with_capacity(BATCH as usize);
         self.xsk.receive(BATCH, &mut batch);
         if batch.is_empty() {
@@ -397,7 +397,7 @@ impl Frames {
         let now = clock::now();
         for frame in batch {
             let Ok(frame) = frame else {
-                bail!("the kernel named a frame that is none of ours");
+                bail!("the kernel returned an invalid frame address");
             };
             self.tally.datagrams += 1;
             let bytes = self.xsk.bytes(&frame);
@@ -436,7 +436,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Requests that were answered, or will never be, no longer count as under way.
+    /// Removes requests that were answered or lost.
     fn forget_lost(&mut self, now: Instant) {
         while let Some((source, number)) = self.order.front().copied() {
             let asked = &mut self.asked[source as usize];
@@ -456,8 +456,7 @@ impl Frames {
         }
     }
 
-    /// Sends nothing but what is of no use, at this rate or as fast as it
-    /// goes; what comes back is let go.
+    /// Sends a flood at this rate, or as fast as possible; replies are counted and dropped.
     pub fn flood(
         &mut self,
         nuisances: &[Nuisance],
@@ -489,7 +488,7 @@ impl Frames {
                 let (payload, payload_bytes) = nuisance.payload(&mut self.random);
                 let len_bytes = self.way.write(room, endpoint, &payload, payload_bytes);
                 if nuisance == Nuisance::Group {
-                    // An Ethernet source that cannot be: among the first things looked at.
+                    // An invalid source address: checked before anything else.
                     room[6] |= 1;
                 }
                 self.xsk.send(frame, len_bytes);
@@ -506,7 +505,7 @@ impl Frames {
         }
     }
 
-    /// Completes the chunks that were sampled, and compares each with its id.
+    /// Completes the sampled chunks, and verifies each.
     pub fn verify(&mut self, chunks: &[Chunk]) -> Result<()> {
         let sampled = std::mem::take(&mut self.sampled);
         let mut batch = Vec::with_capacity(BATCH as usize);
@@ -521,7 +520,7 @@ impl Frames {
                     self.xsk.receive(BATCH, &mut batch);
                     for frame in batch.drain(..) {
                         let Ok(frame) = frame else {
-                            bail!("the kernel named a frame that is none of ours");
+                            bail!("the kernel returned an invalid frame address");
                         };
                         let payload = self.xsk.bytes(&frame).get(HEADERS_BYTES..);
                         sample.take(&chunk, payload.unwrap_or_default(), self.segment_bytes);
@@ -533,7 +532,7 @@ impl Frames {
             if sample.missing == 0 && id_of(&sample.bytes) == chunk.id {
                 self.tally.verified += 1;
             } else {
-                // What cannot be completed is no more worth than what is altered.
+                // A chunk that cannot be completed counts as wrong.
                 self.tally.wrong += 1;
             }
         }
@@ -558,7 +557,7 @@ impl Sample {
     }
 }
 
-/// Index, start in the chunk and payload of DATA of this chunk.
+/// Index, offset in the chunk and payload of a DATA datagram of this chunk.
 fn data_of<'a>(
     payload: &'a [u8],
     chunk: &Chunk,
@@ -603,7 +602,7 @@ mod tests {
             assert_eq!((frame.source, frame.destination), (source, way.edge));
             assert_eq!(room[..12], [way.edge_mac, way.own_mac].concat());
             assert_eq!(frame.payload_bytes(len_bytes), Some(64));
-            // The answer: sides changed.
+            // The reply: source and destination exchanged.
             edge_ebpf::rewrite::turn(&mut room[..len_bytes], &frame).unwrap();
             assert_eq!(way.number(&room[..len_bytes]), Some(number));
         }

@@ -1,4 +1,5 @@
-//! One client of the edge: a UDP socket with a cookie, GETs out in trains, DATA in in trains.
+//! One client of the edge: a UDP socket with a cookie. GETs are sent, and DATA received, in
+//! batches.
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -14,37 +15,37 @@ use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-/// Room for everything that can be under way on one lane.
+/// The receive buffer that is asked for: all that can be in flight on one lane.
 const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
-/// Buffers a receive call fills, each with a train of datagrams.
+/// Buffers per receive call, each for a batch of datagrams.
 const TRAINS: usize = 32;
 const TRAIN_BYTES: usize = 1 << 16;
-/// The kernel cuts one send into at most so many datagrams.
+/// Limit of the kernel for datagrams in one send (GSO).
 const GETS_PER_SEND: usize = 64;
-/// What Linux counts of the receive buffer for a full segment.
+/// What Linux charges to the receive buffer for a full segment.
 const SEGMENT_ROOM_BYTES: usize = 2560;
 
 pub struct Lane {
     socket: UdpSocket,
     state: UdpSocketState,
     edge: SocketAddr,
-    greeting: Greeting,
+    cookies: CookieRenewal,
     gets: Vec<u8>,
 }
 
-/// The handshake of one lane, on one port: a cookie serves until it is dead, however often it could
-/// not be renewed.
-struct Greeting {
+/// The handshake of one lane, on one port. A cookie is used until it expires, even if renewals
+/// fail.
+struct CookieRenewal {
     begin: Instant,
     handshake: Handshake,
     session: Option<Session>,
-    /// When the last cookie is dead.
+    /// When the newest cookie expires.
     end: Duration,
 }
 
-impl Greeting {
-    /// Sends a HELLO if one is due; says when the next will be.
-    fn act(&mut self, now: Instant, mut send: impl FnMut(&[u8])) -> Result<Duration> {
+impl CookieRenewal {
+    /// Sends a HELLO if one is due; returns when the next one is.
+    fn step(&mut self, now: Instant, mut send: impl FnMut(&[u8])) -> Result<Duration> {
         let now = now.saturating_duration_since(self.begin);
         let mut hello = [0; DATAGRAM_BYTES_MAX];
         loop {
@@ -58,7 +59,7 @@ impl Greeting {
         }
     }
 
-    fn hear(&mut self, datagram: &[u8], now: Instant) -> Result<()> {
+    fn on_datagram(&mut self, datagram: &[u8], now: Instant) -> Result<()> {
         let now = now.saturating_duration_since(self.begin);
         match self.handshake.on_datagram(now, datagram) {
             Event::Ignored | Event::Continue => return Ok(()),
@@ -69,14 +70,16 @@ impl Greeting {
         let before = self.session.as_ref().map(cut);
         self.session = self.handshake.session().copied();
         if before.is_some_and(|before| Some(before) != self.session.as_ref().map(cut)) {
-            bail!("it cuts chunks otherwise than before: was it restarted with other settings?");
+            bail!(
+                "the edge changed its segment size or burst: was it restarted with other settings?"
+            );
         }
         self.end = now + Duration::from_secs(LIFETIME_SECONDS.into());
         Ok(())
     }
 }
 
-/// Where received datagrams lie; one for all lanes of a thread.
+/// Buffers for received datagrams; one for all lanes of a thread.
 pub struct Inbox {
     trains: Vec<Vec<u8>>,
     metas: Vec<RecvMeta>,
@@ -92,7 +95,7 @@ impl Default for Inbox {
 }
 
 impl Lane {
-    /// Opens a socket on a port of its own and greets the edge.
+    /// Opens a socket on a port of its own and gets a cookie.
     pub fn open(edge: SocketAddr) -> Result<Self> {
         let any: SocketAddr = match edge {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -102,13 +105,13 @@ impl Lane {
         socket
             .connect(edge)
             .with_context(|| format!("cannot reach {edge}"))?;
-        // More than the system's limit takes a privilege; up to the limit it is free.
+        // A buffer above the system's limit takes a privilege.
         if sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err() {
             sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
         }
         let state = UdpSocketState::new((&socket).into()).context("cannot set up a UDP socket")?;
         let mut inbox = Inbox::default();
-        let greeting = Greeting {
+        let cookies = CookieRenewal {
             begin: clock::now(),
             handshake: Handshake::default(),
             session: None,
@@ -118,10 +121,10 @@ impl Lane {
             socket,
             state,
             edge,
-            greeting,
+            cookies,
             gets: Vec::with_capacity(GETS_PER_SEND * GET_BYTES),
         };
-        while lane.greeting.session.is_none() {
+        while lane.cookies.session.is_none() {
             let left = lane.keep(clock::now())?;
             wait(&[lane.fd()], left)?;
             lane.receive(&mut inbox, |_| {})?;
@@ -129,24 +132,24 @@ impl Lane {
         Ok(lane)
     }
 
-    /// Renews the cookie when it is time to; says how long that is from now.
+    /// Renews the cookie when due; returns the time until then.
     pub fn keep(&mut self, now: Instant) -> Result<Duration> {
         let socket = &self.socket;
-        // Lost on the way out is as good as lost on the path.
+        // A datagram that cannot be sent counts as lost on the path.
         let send = |hello: &[u8]| drop(socket.send(hello));
-        let kept = self.greeting.act(now, send);
+        let kept = self.cookies.step(now, send);
         kept.with_context(|| self.edge.to_string())
     }
 
-    /// What the edge said of itself last.
+    /// The newest session.
     pub fn session(&self) -> &Session {
-        self.greeting
+        self.cookies
             .session
             .as_ref()
-            .expect("a lane is open once it is greeted")
+            .expect("an open lane has a session")
     }
 
-    /// How many chunks can come at once without filling the receive buffer.
+    /// Number of chunks that fit the receive buffer.
     pub fn chunks_max(&self) -> Result<usize> {
         let room = sockopt::socket_recv_buffer_size(&self.socket)?;
         let segments = CHUNK_BYTES_MAX.div_ceil(self.session().segment_bytes.into());
@@ -157,7 +160,7 @@ impl Lane {
         self.socket.as_fd()
     }
 
-    /// Puts a GET into the train, which leaves when it is full or flushed.
+    /// Adds a GET to the batch, which is sent when it is full or flushed.
     pub fn get(&mut self, id: ChunkId, want: u128) -> Result<()> {
         let get = Get {
             cookie: self.session().cookie,
@@ -171,7 +174,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends the train: every GET is a datagram of its own.
+    /// Sends the batch.
     pub fn flush(&mut self) -> Result<()> {
         if self.gets.is_empty() {
             return Ok(());
@@ -187,18 +190,18 @@ impl Lane {
         self.gets.clear();
         match sent {
             Ok(()) => Ok(()),
-            // As good as lost on the path: asked for again after a while.
+            // Counts as lost on the path, and is requested again.
             Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error).with_context(|| format!("cannot send to {}", self.edge)),
         }
     }
 
-    /// Hands over every datagram that is waiting, but for a WELCOME. Never waits.
+    /// Passes each waiting datagram but a WELCOME to `take`. Does not block.
     pub fn receive(&mut self, inbox: &mut Inbox, mut take: impl FnMut(&[u8])) -> Result<()> {
-        let greeting = &mut self.greeting;
+        let cookies = &mut self.cookies;
         receive(&self.socket, &self.state, inbox, |datagram| {
             if datagram.starts_with(&opening(Kind::Welcome)) {
-                return greeting.hear(datagram, clock::now());
+                return cookies.on_datagram(datagram, clock::now());
             }
             take(datagram);
             Ok(())
@@ -230,15 +233,15 @@ fn receive(
     Ok(())
 }
 
-/// Errors that say nothing about the next call: full, empty, interrupted, or a forgeable message
-/// that nobody listens there.
+/// Errors that do not affect the next call: buffer full or empty, interrupted, or an ICMP error,
+/// which can be forged.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionRefused)
         || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
 }
 
-/// Waits until one of them has something to read.
+/// Waits until one of the sockets is readable.
 pub fn wait(fds: &[BorrowedFd<'_>], most: Duration) -> Result<()> {
     let mut watched: Vec<PollFd<'_>> = fds
         .iter()
@@ -317,6 +320,6 @@ mod tests {
         welcome(&edge, 2, 1100);
         let refused = lane.receive(&mut Inbox::default(), |_| {});
         let error = refused.unwrap_err().to_string();
-        assert!(error.contains("cuts chunks otherwise"), "{error}");
+        assert!(error.contains("changed its segment size"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Which chunk is asked for next.
+//! Which chunk is requested next.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +9,18 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Zipf};
 
-/// Gives chunks their ranks, the same ones whatever the seed: generators side by side are to want the
-/// same chunks most.
+/// Assigns the ranks, independent of the seed: parallel generators are to prefer the same chunks.
 const RANKS: u64 = 1;
 
-/// How requests spread over the chunks.
+/// Distribution of requests over the chunks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mix {
-    /// Rank r is asked for in proportion to r to the minus exponent.
+    /// The chunk of rank r is requested in proportion to r^-exponent.
     Zipf(f64),
     Uniform,
-    /// One after the other, and again.
+    /// All in order, repeatedly.
     Scan,
-    /// One chunk, always the same.
+    /// One chunk only.
     Hot,
 }
 
@@ -39,9 +38,9 @@ impl FromStr for Mix {
             None if text == "hot" => Ok(Self::Hot),
             Some(("zipf", number)) => exponent(number)
                 .map(Self::Zipf)
-                .ok_or_else(|| format!("{number} is no exponent; write zipf:0.9")),
+                .ok_or_else(|| format!("{number} is not an exponent; write zipf:0.9")),
             Some(_) | None => Err(format!(
-                "{text} is no mix; there are zipf:EXPONENT, uniform, scan and hot"
+                "{text} is not a mix; write zipf:EXPONENT, uniform, scan or hot"
             )),
         }
     }
@@ -67,7 +66,7 @@ pub struct Picker {
 
 #[derive(Debug)]
 enum Draw {
-    /// With the chunk of each rank: popular ones do not lie side by side.
+    /// With the chunk of each rank: popular ones are not adjacent.
     Zipf(Zipf<f64>, Vec<u32>),
     Uniform(u32),
     Scan {
@@ -79,9 +78,9 @@ enum Draw {
 
 impl Picker {
     pub fn new(mix: Mix, chunks: usize, seed: u64) -> Result<Self> {
-        let count = u32::try_from(chunks).context("more chunks than can be counted")?;
+        let count = u32::try_from(chunks).context("too many chunks")?;
         if count == 0 {
-            bail!("there is no chunk to pick");
+            bail!("no chunks to choose from");
         }
         let random = SmallRng::seed_from_u64(seed);
         let draw = match mix {
@@ -100,7 +99,7 @@ impl Picker {
     pub fn pick(&mut self) -> usize {
         let index = match &mut self.draw {
             Draw::Zipf(zipf, by_rank) => {
-                // Ranks are whole numbers from 1.
+                // Ranks are integers from 1.
                 let rank = zipf.sample(&mut self.random);
                 #[expect(
                     clippy::cast_possible_truncation,

@@ -1,16 +1,16 @@
-//! The load generator: readers that want to be served as fast as the edge can.
+//! The load generator: clients that request as fast as the edge can serve, or at a given rate.
 
-/// What can be asked for.
+/// What can be requested.
 pub mod catalogue;
-/// Which chunk comes next.
+/// Distribution of requests.
 pub mod mix;
 /// One client.
 pub mod lane;
-/// Whole chunks, by sockets.
+/// Whole chunks, by UDP sockets.
 pub mod bulk;
 /// Single segments, by AF_XDP.
 pub mod frames;
-/// What was counted.
+/// Results.
 pub mod tally;
 
 use std::fs::File;
@@ -35,25 +35,23 @@ use self::tally::Tally;
 use crate::ceiling::GROUP_CHUNKS;
 use crate::output;
 
-/// What is asked for, and for how long.
+/// What to request, and for how long.
 #[derive(Args)]
 struct Work {
-    /// What is asked for next: zipf:EXPONENT, uniform, scan or hot
+    /// Distribution of requests: zipf:EXPONENT, uniform, scan or hot
     #[arg(long, default_value = "zipf:0.9")]
     mix: Mix,
-    /// How long to measure
+    /// Duration of the measurement
     #[arg(long, default_value = "5", value_parser = time)]
     seconds: Duration,
-    /// How long to load the edge before that
+    /// Duration of load before the measurement
     #[arg(long, default_value = "0.3", value_parser = time)]
     ramp_seconds: Duration,
-    /// Chooses what is asked for
+    /// Seed of the random choice of requests
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
-    /// and `end` around what is measured
-    #[arg(long)]
-    wait: bool,
+    #[command(flatten)]
+    control: Control,
 }
 
 impl Work {
@@ -62,62 +60,63 @@ impl Work {
     }
 }
 
-/// Who started us and watches meanwhile, if somebody does.
-#[derive(Clone, Copy)]
-struct Watcher {
-    there: bool,
+/// Synchronises the measurement with the process that started this one.
+#[derive(Clone, Copy, Args)]
+struct Control {
+    /// Print `ready` once prepared, wait for a line on standard input, and print `begin` and `end`
+    /// around the measurement
+    #[arg(long)]
+    wait: bool,
 }
 
-impl Watcher {
-    /// Lets them choose the moment.
+impl Control {
     fn wait(self) -> Result<()> {
-        self.say("ready")?;
+        self.print("ready")?;
         let mut line = String::new();
-        if self.there && io::stdin().lock().read_line(&mut line)? == 0 {
+        if self.wait && io::stdin().lock().read_line(&mut line)? == 0 {
             bail!("standard input ended before the measurement began");
         }
         Ok(())
     }
 
-    /// What is measured.
     fn measure<'a>(self, run: impl FnOnce() -> Result<&'a Tally>) -> Result<Value> {
-        self.say("begin")?;
+        self.print("begin")?;
         let meter = Meter::start()?;
         let tally = run()?;
-        self.say("end")?;
+        self.print("end")?;
         let (seconds, cpu) = meter.read()?;
         tally.to_json(seconds, cpu)
     }
 
-    fn say(self, word: &str) -> Result<()> {
-        if self.there {
+    fn print(self, word: &str) -> Result<()> {
+        if self.wait {
             output::print(&format!("{word}\n"))?;
         }
         Ok(())
     }
 }
 
-/// In seconds.
+/// Of seconds.
 fn time(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     seconds
         .filter(|seconds| (0.0..=86_400.0).contains(seconds))
         .map(Duration::from_secs_f64)
-        .ok_or_else(|| format!("{text} is no time; write seconds, a day of them at most"))
+        .ok_or_else(|| format!("{text} is not a time; write seconds, at most 86400"))
 }
 
-/// So many requests a second.
+/// Of requests per second.
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok();
     rate.filter(|rate| (0.001..=1e9).contains(rate))
-        .ok_or_else(|| format!("{text} is no rate; write a number from 0.001 to 1e9"))
+        .ok_or_else(|| format!("{text} is not a rate; write a number from 0.001 to 1e9"))
 }
 
 fn pace(rate: Option<f64>) -> Pace {
     rate.map_or(Pace::Closed, Pace::Open)
 }
 
-/// What is used of time while something runs.
+/// Wall-clock and processor time since its start.
 pub(crate) struct Meter {
     begin: Instant,
     cpu: CpuTime,
@@ -131,48 +130,48 @@ impl Meter {
         })
     }
 
-    /// Seconds of the clock and of this process.
+    /// Seconds of wall-clock time, and of this process.
     pub(crate) fn read(&self) -> Result<(f64, CpuTime)> {
         let seconds = self.begin.elapsed().as_secs_f64();
         Ok((seconds, CpuTime::of(std::process::id())?.since(self.cpu)))
     }
 }
 
-/// Fetches whole chunks through sockets, as fast as they come or at a given rate.
+/// Fetches whole chunks through UDP sockets, in a closed loop or at a given rate.
 #[derive(Args)]
 pub struct Load {
-    /// The edge's address and port
+    /// Address and port of the edge
     #[arg(long, value_name = "ADDR")]
     edge: SocketAddr,
-    /// Public tickets to what is there, one a line
+    /// Public tickets of its objects, one per line
     #[arg(long, value_name = "FILE", required_unless_present = "numbered")]
     tickets: Option<PathBuf>,
-    /// So many chunks by number, of a ceiling; nothing is compared then
+    /// Request this number of a ceiling's chunks instead; nothing is verified
     #[arg(long, value_name = "COUNT", conflicts_with = "tickets", value_parser = clap::value_parser!(u32).range(1..))]
     numbered: Option<u32>,
     #[command(flatten)]
     work: Work,
-    /// Sockets to ask from
+    /// Number of sockets
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
-    /// Most chunks each of them has under way
+    /// Maximum number of chunks in flight per socket
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     chunks_per_client: u16,
-    /// So many chunks a second, whatever comes back; latency counts from when each was due
+    /// Open loop at this number of chunks per second; latency counts from the intended time
     #[arg(long, value_parser = rate, conflicts_with_all = ["numbered", "warm"])]
     rate: Option<f64>,
-    /// Fetch everything once, compare it, and measure nothing
+    /// Fetch and verify each chunk once; measure nothing
     #[arg(long)]
     warm: bool,
-    /// Ask for one segment of each chunk, so that the edge has it, and measure nothing
+    /// Request one segment of each chunk, so that the edge fetches it; measure nothing
     #[arg(long, conflicts_with_all = ["warm", "numbered"])]
     touch: bool,
-    /// Write the chunks' names to this file, for `singles`
+    /// Write the list of chunks to this file, for `singles` and `draw`
     #[arg(long, value_name = "FILE")]
     write_chunks: Option<PathBuf>,
 }
 
-/// Asks, and gives what came of it.
+/// Runs the load and returns the results.
 pub fn load(options: &Load) -> Result<Value> {
     let work = &options.work;
     if options.numbered.is_some() && u32::from(options.chunks_per_client) < GROUP_CHUNKS {
@@ -192,20 +191,19 @@ pub fn load(options: &Load) -> Result<Value> {
     let chunks = match (&tickets, options.numbered) {
         (Some(tickets), _) => catalogue::chunks(tickets, |chunk| bulk.fetch(chunk))?,
         (None, Some(count)) => catalogue::numbered(count),
-        (None, None) => bail!("there is nothing to ask for: name --tickets"),
+        (None, None) => bail!("no chunks to request: give --tickets"),
     };
     if let Some(file) = &options.write_chunks {
         catalogue::write(&chunks, file)?;
     }
     let mut picker = work.picker(&chunks)?;
-    let watcher = Watcher { there: work.wait };
-    watcher.wait()?;
+    work.control.wait()?;
     let measures = !options.warm && !options.touch;
     if measures {
         bulk.run(&chunks, &mut picker, pace(options.rate), work.ramp_seconds)?;
     }
     bulk.tally = Tally::default();
-    watcher.measure(|| {
+    work.control.measure(|| {
         if options.warm {
             bulk.fetch_all(&chunks, |_| ())?;
         } else if options.touch {
@@ -217,45 +215,46 @@ pub fn load(options: &Load) -> Result<Value> {
     })
 }
 
-/// The first two bytes of an IPv4 network.
+/// Of the first two bytes of an IPv4 network.
 fn net(text: &str) -> Result<[u8; 2], String> {
     let bytes = text.split_once('.');
     let bytes = bytes.and_then(|(high, low)| Some([high.parse().ok()?, low.parse().ok()?]));
-    bytes.ok_or_else(|| format!("{text} is no network; write 10.72"))
+    bytes.ok_or_else(|| format!("{text} is not a network; write 10.72"))
 }
 
-/// The address of a network card.
+/// Of a MAC address.
 fn station(text: &str) -> Result<[u8; 6], String> {
     let bytes = text
         .split(':')
         .map(|byte| u8::from_str_radix(byte, 16).ok());
     let bytes: Option<Vec<u8>> = bytes.collect();
     let station = bytes.and_then(|bytes| bytes.try_into().ok());
-    station.ok_or_else(|| format!("{text} is no station address"))
+    station.ok_or_else(|| format!("{text} is not a MAC address; write 02:00:00:00:00:01"))
 }
 
-/// A link of one's own, and the sources beyond it.
+/// A link of its own, and the sources behind it.
 #[derive(Args)]
 struct Link {
-    /// The edge's address and port
+    /// Address and port of the edge
     #[arg(long, value_name = "ADDR")]
     edge: std::net::SocketAddrV4,
-    /// Its station address
+    /// MAC address of the edge
     #[arg(long, value_name = "MAC", value_parser = station)]
     edge_mac: [u8; 6],
-    /// Interface to send from; it needs a driver with XDP and no program
+    /// Interface to send from; requires native XDP, and no program attached
     #[arg(long)]
     interface: String,
-    /// Its station address
+    /// MAC address of that interface
     #[arg(long, value_name = "MAC", value_parser = station)]
     own_mac: [u8; 6],
-    /// Network whose addresses are the sources, as 10.72; the edge must have its way there
+    /// Network of the source addresses, such as 10.72; the edge needs a route to it through this
+    /// host
     #[arg(long, value_parser = net)]
     net: [u8; 2],
-    /// How many sources
+    /// Number of sources
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     sources: u32,
-    /// The object file with the programs, as `cargo xtask build` makes it
+    /// Object file with the programs, built by `cargo xtask build`
     #[arg(long, value_name = "FILE")]
     programs: PathBuf,
 }
@@ -277,28 +276,28 @@ impl Link {
     }
 }
 
-/// Asks for single segments from many sources, past the kernel, over a link of its own.
+/// Fetches single segments from many sources by AF_XDP, over a link of its own.
 #[derive(Args)]
 pub struct Singles {
     #[command(flatten)]
     link: Link,
-    /// What `load --write-chunks` wrote
+    /// List of chunks, written by `load --write-chunks`
     #[arg(long, value_name = "FILE")]
     chunks: PathBuf,
     #[command(flatten)]
     work: Work,
-    /// Requests under way at a time
+    /// Number of requests in flight
     #[arg(long, default_value_t = 512, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     window: u32,
-    /// So many requests a second instead, whatever comes back
+    /// Open loop at this number of requests per second
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
-    /// Say no HELLO and take every answer: for ceilings
+    /// Send no HELLO and accept every reply: for ceilings
     #[arg(long)]
     any: bool,
 }
 
-/// Asks, and gives what came of it.
+/// Runs the load and returns the results.
 pub fn singles(options: &Singles) -> Result<Value> {
     let work = &options.work;
     let chunks = catalogue::read(&options.chunks)?;
@@ -309,16 +308,15 @@ pub fn singles(options: &Singles) -> Result<Value> {
     };
     let mut frames = Frames::open(options.link.way(), answers)?;
     if !options.any {
-        frames.greet()?;
+        frames.handshake()?;
     }
     let mut picker = work.picker(&chunks)?;
     frames.window = options.window as usize;
     let pace = pace(options.rate);
-    let watcher = Watcher { there: work.wait };
-    watcher.wait()?;
+    work.control.wait()?;
     frames.run(&chunks, &mut picker, pace, work.ramp_seconds)?;
     frames.tally = Tally::default();
-    let mut result = watcher.measure(|| {
+    let mut result = work.control.measure(|| {
         frames.run(&chunks, &mut picker, pace, work.seconds)?;
         Ok(&frames.tally)
     })?;
@@ -329,42 +327,37 @@ pub fn singles(options: &Singles) -> Result<Value> {
     Ok(result)
 }
 
-/// Sends what is of no use to anybody, past the kernel, over a link of its own.
+/// Sends a flood by AF_XDP, over a link of its own.
 #[derive(Args)]
 pub struct Flood {
     #[command(flatten)]
     link: Link,
-    /// What it is made of, in equal parts
+    /// Kinds of datagrams, in equal shares
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     of: Vec<Nuisance>,
-    /// So many a second; as fast as it goes if not given
+    /// Datagrams per second; unlimited by default
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
     #[arg(long, value_parser = time)]
     seconds: Duration,
-    /// Say `ready` when all is prepared, go on when a line comes on standard input, and say `begin`
-    /// and `end` around what is measured
-    #[arg(long)]
-    wait: bool,
+    #[command(flatten)]
+    control: Control,
 }
 
-/// Sends, and tells how much.
+/// Runs the flood and returns the results.
 pub fn flood(options: &Flood) -> Result<Value> {
     let mut frames = Frames::open(options.link.way(), Answers::Any)?;
-    let watcher = Watcher {
-        there: options.wait,
-    };
-    watcher.wait()?;
-    watcher.measure(|| {
+    options.control.wait()?;
+    options.control.measure(|| {
         frames.flood(&options.of, options.rate, options.seconds)?;
         Ok(&frames.tally)
     })
 }
 
-/// Draws chunks as the generators do, for a generator of somebody else: their paths at an origin.
+/// Writes a sequence of requests as paths at an origin, for other generators.
 #[derive(Args)]
 pub struct Draw {
-    /// What `load --write-chunks` wrote
+    /// List of chunks, written by `load --write-chunks`
     #[arg(long, value_name = "FILE")]
     chunks: PathBuf,
     #[arg(long, default_value = "zipf:0.9")]
@@ -373,7 +366,7 @@ pub struct Draw {
     count: u32,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to write them, one a line
+    /// Output file, one path per line
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -386,7 +379,7 @@ pub fn draw(options: &Draw) -> Result<()> {
         let mut out = BufWriter::new(File::create(&options.out)?);
         for _ in 0..options.count {
             let path = edge_user::object::key::chunk_path(&chunks[picker.pick()].id);
-            // Seen from the folder of chunks.
+            // Relative to the folder of chunks.
             writeln!(out, "{}", path.strip_prefix("chunks").unwrap_or(&path))?;
         }
         out.flush()

@@ -1,4 +1,4 @@
-//! What a generator counted.
+//! The counts of a generator.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ const LATE_AFTER: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Payload that came in and was wanted.
+    /// Payload received and requested.
     pub bytes: u64,
     pub datagrams: u64,
-    /// GETs, and chunks or segments that were asked for again.
+    /// GETs, and chunks or segments that were requested again.
     pub requests: u64,
     pub repeats: u64,
-    /// Segments that were asked for, and how often one of them did not come in time.
+    /// Segments requested, and the timeouts among them.
     pub segments: u64,
     pub overdue: u64,
-    /// Of an open loop: asked for more than a millisecond after they were due, and not at all.
+    /// In an open loop: requests sent more than a millisecond late, and not at all.
     pub late: u64,
     pub unasked: u64,
-    /// Answers that were complete.
+    /// Complete replies.
     pub chunks: u64,
     pub verified: u64,
-    /// Chunks that were not what they were asked for as.
+    /// Chunks that failed verification.
     pub wrong: u64,
-    /// NACKs, and datagrams that mean nothing.
+    /// NACKs, and datagrams that match no request.
     pub refused: u64,
     pub strange: u64,
-    /// Time of one that looks again and again, in which there was nothing to be done.
+    /// Time in which a busy-polling generator had nothing to do.
     pub idle: Duration,
     pub latencies_ns: Latencies,
 }
 
-/// Nanoseconds.
+/// In nanoseconds.
 #[derive(Debug)]
 pub struct Latencies(pub Histogram<u64>);
 
@@ -51,23 +51,23 @@ impl Default for Latencies {
 impl Tally {
     pub fn latency(&mut self, time: Duration) {
         let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        // One that clamps would clamp to the two nanoseconds that an empty histogram can hold.
+        // A saturating histogram would saturate at the two nanoseconds that an empty one can hold.
         let recorded = self.latencies_ns.0.record(nanoseconds);
         recorded.expect("the histogram grows");
     }
 
-    /// One that left after its time; a little is the clock's and the scheduler's.
+    /// Notes how late a request left; small delays are those of clock and scheduler.
     pub fn asked_after(&mut self, wait: Duration) {
         self.late += u64::from(wait > LATE_AFTER);
     }
 
-    /// Segments that did not come in time, to those that were asked for.
+    /// Share of the requested segments that timed out.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52 segments")]
     pub fn loss(&self) -> f64 {
         self.overdue as f64 / self.segments.max(1) as f64
     }
 
-    /// What another generator counted of the same.
+    /// Adds the counts of another generator.
     pub fn add(&mut self, other: &Self) {
         self.bytes += other.bytes;
         self.datagrams += other.datagrams;
@@ -90,7 +90,7 @@ impl Tally {
         self.latencies_ns.0.value_at_percentile(percentile)
     }
 
-    /// As `edge-bench assemble` takes it, with the histogram in the usual interchange form.
+    /// In the format of `edge-bench assemble`; the histogram as V2 with deflate, base64.
     pub fn to_json(&self, seconds: f64, cpu: CpuTime) -> Result<Value> {
         Ok(json!({
             "seconds": seconds,
@@ -127,9 +127,12 @@ mod tests {
         let mut tally = Tally::default();
         for time in [Duration::from_micros(70), Duration::from_mins(2)] {
             tally.latency(time);
-            let told = tally.percentile_ns(100.0);
-            let told = Duration::from_nanos(told).as_secs_f64();
-            assert!((told / time.as_secs_f64() - 1.0).abs() < 0.001, "{told}");
+            let recorded = tally.percentile_ns(100.0);
+            let recorded = Duration::from_nanos(recorded).as_secs_f64();
+            assert!(
+                (recorded / time.as_secs_f64() - 1.0).abs() < 0.001,
+                "{recorded}"
+            );
         }
     }
 }

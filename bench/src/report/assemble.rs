@@ -1,4 +1,4 @@
-//! From runs to medians, ratios and whether a target is met. Whoever measures computes none of it.
+//! From runs to medians, ratios and verdicts. Programs that measure compute none of these.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub fn assemble(runs: Runs) -> Result<Report, Fault> {
 }
 
 impl Row {
-    /// Pairs are told by their number. A peer that no target names stands beside without one.
+    /// Pairs are matched by number. A side that no target names is shown without a target.
     pub fn from_runs(measured: Measured) -> Result<Self, Fault> {
         check::runs(&measured.id, &measured.unit, &measured.runs)?;
         check::targets(&measured)?;
@@ -44,7 +44,7 @@ impl Row {
     }
 }
 
-/// Sides that ran and are no target.
+/// Sides that ran and have no target.
 fn unnamed(measured: &Measured) -> Vec<Target> {
     let mut found: Vec<Target> = Vec::new();
     for run in &measured.runs {
@@ -118,7 +118,7 @@ fn beside(
     Ok(against)
 }
 
-/// Why runs of a peer cannot be compared with.
+/// Why runs of a peer cannot be compared.
 fn void(runs: &[Run], side: &str, unit: &str) -> Option<String> {
     let wrong = wrong_chunks(runs, side);
     if wrong > 0 {
@@ -130,7 +130,7 @@ fn void(runs: &[Run], side: &str, unit: &str) -> Option<String> {
     Some(format!("it measured 0 {unit} in pair {}", zero.pair))
 }
 
-/// Ours to theirs, of the pairs that both have.
+/// Our value divided by theirs, for each pair that both have.
 pub(super) fn ratios(ours: &BTreeMap<u32, f64>, theirs: &BTreeMap<u32, f64>) -> Vec<f64> {
     ours.iter()
         .filter_map(|(pair, ours)| Some(ours / theirs.get(pair)?))
@@ -151,7 +151,7 @@ fn wrong_chunks(runs: &[Run], side: &str) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-/// Whether the median of the ratios is as wanted. A row that delivered wrong bytes meets nothing,
+/// Whether the median ratio meets the target. A row with corrupt chunks meets none.
 /// also where less is better.
 fn is_met(against: &Against, wrong: u64) -> Option<bool> {
     let (ratio, target) = (against.ratio?, against.target?);
@@ -162,7 +162,7 @@ fn is_met(against: &Against, wrong: u64) -> Option<bool> {
     Some(good && wrong == 0)
 }
 
-/// Missed if any is missed; untold if any cannot be told, or if nothing is wanted.
+/// Missed if any target is missed; unknown if any cannot be decided, or if there is none.
 fn all_met(against: &[Against]) -> Option<bool> {
     let wanted = || against.iter().filter(|against| against.target.is_some());
     if wanted().any(|against| against.met == Some(false)) {
@@ -172,7 +172,7 @@ fn all_met(against: &[Against]) -> Option<bool> {
     all.then_some(true)
 }
 
-/// The one in the middle, or the mean of the two.
+/// The median.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

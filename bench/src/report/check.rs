@@ -1,4 +1,4 @@
-//! What runs and reports must keep to, beyond the types of their fields.
+//! Constraints on runs and reports beyond the types of their fields.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 
 use super::model::{Cpu, Document, EDGE, Measured, Run, SCHEMA};
 
-/// Far beyond what can be measured, and whatever is reckoned of these stays a number.
+/// Far beyond what can be measured; results computed from these stay finite.
 const FIGURES: RangeInclusive<f64> = 1e-9..=1e18;
 /// Likewise of latencies in one run.
 const SAMPLES_MAX: u64 = 1 << 40;
 
-/// A field that does not hold what it should.
+/// A field with an invalid value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Fault {
     row: Option<String>,
@@ -45,18 +45,18 @@ impl Fault {
     }
 }
 
-/// What is wrong with a figure.
+/// Why a figure is invalid, if it is.
 fn beyond(figure: f64) -> Option<String> {
     let [least, most] = [FIGURES.start(), FIGURES.end()];
     (!FIGURES.contains(&figure)).then(|| format!("{figure:?} is not from {least:?} to {most:?}"))
 }
 
-/// The same where nothing may have been measured.
+/// The same where 0 is allowed, as nothing may have been measured.
 fn beyond_and_not_zero(figure: f64) -> Option<String> {
     beyond(figure).filter(|_| figure != 0.0)
 }
 
-/// The part that runs and reports share.
+/// Checks what runs and reports share.
 pub(super) fn document<R>(document: &Document<R>, id: impl Fn(&R) -> &String) -> Result<(), Fault> {
     if document.schema != SCHEMA {
         let problem = format!("{} is not {SCHEMA}, the one known here", document.schema);
@@ -86,13 +86,13 @@ pub(super) fn document<R>(document: &Document<R>, id: impl Fn(&R) -> &String) ->
     Ok(())
 }
 
-/// A difference of two clocks may lie below 0 by a rounding.
+/// A difference of two clocks can be negative by rounding.
 fn is_time(cpu: Cpu) -> bool {
     let parts = [cpu.user_seconds, cpu.system_seconds, cpu.softirq_seconds];
     parts.iter().all(|part| part.abs() <= *FIGURES.end())
 }
 
-/// Of a row: good values in one unit, each side once in each pair.
+/// Checks a row's runs: valid values in one unit, each side once per pair.
 pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     for (index, run) in runs.iter().enumerate() {
@@ -144,7 +144,7 @@ pub(super) fn runs(row: &str, unit: &str, runs: &[Run]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Of a row: each is measured, fixed or absent, and only one of these.
+/// Checks a row's targets: each is measured, fixed or absent.
 pub(super) fn targets(measured: &Measured) -> Result<(), Fault> {
     let ran = |side: &str| measured.runs.iter().any(|run| run.side == side);
     if !ran(EDGE) && measured.note.is_none() {

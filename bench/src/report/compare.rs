@@ -1,7 +1,8 @@
-//! Two reports of one host: a difference counts if the intervals of the two are disjoint.
+//! Compares two reports from one host: a difference counts if the two confidence intervals are
+//! disjoint.
 //!
-//! The intervals are of confidence, and not from the least to the greatest of the pairs: those of
-//! three pairs are disjoint by chance in one comparison of ten (docs/adr/0015).
+//! They are not the ranges from minimum to maximum: those of three pairs are disjoint by chance in
+//! one comparison of ten (docs/adr/0015).
 
 use std::fmt;
 
@@ -14,17 +15,17 @@ use super::model::{Better, EDGE, Host, Report, Row};
 use super::table;
 use super::{facts, figure};
 
-/// What a comparison says.
+/// The result of a comparison.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
     a: Which,
     b: Which,
-    /// Circumstances other than the commit that changed
+    /// Conditions other than the commit that changed
     notes: Vec<String>,
     rows: Vec<Difference>,
 }
 
-/// Hosts that measure different things by the same names.
+/// On unlike hosts, figures of the same name mean different things.
 #[derive(Debug, thiserror::Error)]
 #[error("these reports come from unlike hosts and are not compared: {}", .0.join("; "))]
 pub struct UnlikeHosts(Vec<String>);
@@ -35,18 +36,18 @@ struct Which {
     started: Option<String>,
 }
 
-/// One row, in both.
+/// One row of both reports.
 #[derive(Debug, Serialize)]
 struct Difference {
     id: String,
     name: String,
-    /// Whether a ratio with a target moved by more than noise; where there is none any ratio, and
-    /// where there is no ratio the value
+    /// Whether a ratio with a target moved by more than noise; without such a ratio, whether any
+    /// did; without any ratio, the value
     more_than_noise: Option<bool>,
     figures: Vec<Figure>,
 }
 
-/// One ratio, or the edge's own value.
+/// A ratio, or the edge's own value.
 #[derive(Debug, Serialize)]
 struct Figure {
     name: String,
@@ -59,11 +60,11 @@ struct Figure {
     why: Option<String>,
 }
 
-/// How surely an interval has the true figure in it.
+/// The confidence level of the intervals.
 const CONFIDENCE: f64 = 0.95;
-/// How far an interval's ends may lie from its middle, as a logarithm: a millionfold.
+/// Maximum distance of an interval's ends from its middle, as a logarithm: a factor of a million.
 const REACH_MAX: f64 = 14.0;
-/// How near they may: a thousandth. Memory comes in pages, and pairs of it are often the same.
+/// Minimum: 0.1 %. Memory is counted in pages, so pairs are often equal.
 const REACH_MIN: f64 = 0.001;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -84,7 +85,7 @@ enum Verdict {
 }
 
 impl Comparison {
-    /// Rows are found by their id.
+    /// Matches rows by id.
     pub fn of(a: &Report, b: &Report) -> Result<Self, UnlikeHosts> {
         let unlike = unlike(&a.host, &b.host);
         if !unlike.is_empty() {
@@ -115,7 +116,7 @@ fn which(report: &Report) -> Which {
     }
 }
 
-/// What makes figures of two hosts incomparable.
+/// The properties that make two hosts incomparable.
 fn unlike(a: &Host, b: &Host) -> Vec<String> {
     let mut pairs = vec![
         ("cpu_model".into(), a.cpu_model.clone(), b.cpu_model.clone()),
@@ -132,7 +133,7 @@ fn unlike(a: &Host, b: &Host) -> Vec<String> {
     let state = |host: &Host, name: &str| match host.offloads.get(name) {
         Some(true) => "on".to_owned(),
         Some(false) => "off".to_owned(),
-        None => "not told".to_owned(),
+        None => "unknown".to_owned(),
     };
     let only_in_b = b
         .offloads
@@ -149,11 +150,11 @@ fn unlike(a: &Host, b: &Host) -> Vec<String> {
 }
 
 fn notes(a: &Report, b: &Report) -> Vec<String> {
-    let sender = |report: &Report| report.sender.map_or("not told", |sender| sender.name());
+    let sender = |report: &Report| report.sender.map_or("unknown", |sender| sender.name());
     let seconds = |report: &Report| {
         report
             .seconds_a_side
-            .map_or_else(|| "not told".into(), |seconds| format!("{seconds} s"))
+            .map_or_else(|| "unknown".into(), |seconds| format!("{seconds} s"))
     };
     let mut notes = Vec::new();
     let mut note = |what: &str, a: &str, b: &str| {
@@ -177,9 +178,9 @@ fn notes(a: &Report, b: &Report) -> Vec<String> {
     notes
 }
 
-/// `named` is whichever there is.
+/// `named` is the row that exists.
 fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
-    // A fixed mark did not run: the ratio to it is the value once more.
+    // A fixed mark did not run: the ratio to it repeats the value.
     let sides = |row: Option<&Row>| -> Vec<String> {
         let against = row.map_or(&[][..], |row| &row.against);
         let sides = against
@@ -229,9 +230,9 @@ fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
 }
 
 /// An interval, or why there is none.
-type Told = Result<Interval, String>;
+type Found = Result<Interval, String>;
 
-fn beside(row: Option<&Row>, peer: &str) -> Told {
+fn beside(row: Option<&Row>, peer: &str) -> Found {
     let row = usable(row)?;
     let against = row.against.iter().find(|against| against.name == peer);
     let against = against.ok_or("has no such peer")?;
@@ -243,7 +244,7 @@ fn beside(row: Option<&Row>, peer: &str) -> Told {
     Interval::of(median, &ratios(&ours, &theirs))
 }
 
-/// Whether there is a target for the ratio to this side.
+/// Whether the ratio to this side has a target.
 fn is_wanted(row: Option<&Row>, side: &str) -> bool {
     let mut against = row.map_or(&[][..], |row| &row.against).iter();
     against.any(|against| against.name == side && against.target.is_some())
@@ -253,7 +254,7 @@ fn ran(row: &Row, side: &str) -> bool {
     row.runs.iter().any(|run| run.side == side)
 }
 
-fn value(row: Option<&Row>) -> Told {
+fn value(row: Option<&Row>) -> Found {
     let row = usable(row)?;
     let median = row.ours.value.ok_or("has no runs")?;
     let values: Vec<f64> = values_by_pair(&row.runs, EDGE).into_values().collect();
@@ -261,9 +262,9 @@ fn value(row: Option<&Row>) -> Told {
 }
 
 impl Interval {
-    /// By Student's t of the logarithms: a half is as far from 1 as a double.
-    fn of(median: f64, values: &[f64]) -> Told {
-        // A ratio to 0 is no number.
+    /// Student's t on logarithms: halving is as far from 1 as doubling.
+    fn of(median: f64, values: &[f64]) -> Found {
+        // The logarithm of 0 is undefined.
         if values
             .iter()
             .any(|value| !value.is_finite() || *value <= 0.0)
@@ -313,7 +314,7 @@ fn better(row: Option<&Row>, peer: &str) -> Option<Better> {
     against.map(|against| against.better)
 }
 
-fn figure(name: String, unit: Option<String>, better: Better, a: Told, b: Told) -> Figure {
+fn figure(name: String, unit: Option<String>, better: Better, a: Found, b: Found) -> Figure {
     let why = match (&a, &b) {
         (Err(reason), _) => Some(format!("A {reason}")),
         (Ok(_), Err(reason)) => Some(format!("B {reason}")),
@@ -376,7 +377,7 @@ impl fmt::Display for Comparison {
                     figure.text(figure.b),
                     figure.words(),
                 ];
-                // The row is named once.
+                // The first line names the row.
                 table.add_row(std::mem::take(&mut head).into_iter().chain(cells));
             }
         }
@@ -443,14 +444,14 @@ mod tests {
         }
     }
 
-    fn verdict_of(a: Told, b: Told, better: Better) -> (Verdict, Option<String>) {
+    fn verdict_of(a: Found, b: Found, better: Better) -> (Verdict, Option<String>) {
         let figure = figure("ratio".into(), None, better, a, b);
         (figure.verdict, figure.why)
     }
 
     #[test]
     fn an_interval_is_of_students_t() {
-        // Three values around 1, each as far from the next as 1 is from 1.1: t is 4.303.
+        // Three values around 1, adjacent ones a factor of 1.1 apart: t is 4.303.
         let values = [1.0 / 1.1, 1.0, 1.1];
         let interval = Interval::of(1.0, &values).unwrap();
         let reach = 1.1_f64.ln() * 4.303 / 3.0_f64.sqrt();
@@ -466,7 +467,7 @@ mod tests {
         assert!(Interval::of(0.5, &[0.5, 0.5 / 0.0]).is_err());
     }
 
-    /// Of two runs of one thing, one figure in two hundred differs.
+    /// With two runs of the same build, one figure in two hundred differs.
     #[test]
     fn chance_alone_is_seldom_more_than_noise() {
         let mut random = SmallRng::seed_from_u64(3);

@@ -3,7 +3,7 @@
 use super::figure::{GB, float};
 use super::model::{Cpu, Run, Sides};
 
-/// One end of a side.
+/// One end: server or client.
 pub(super) type End = fn(&Sides) -> Option<Cpu>;
 
 pub(super) const ENDS: [(&str, End); 2] = [

@@ -1,4 +1,4 @@
-//! What is said in words of a report and of its rows, the same in the table and on the page.
+//! Facts and remarks about a report and its rows, for the table and the page.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::model::{Host, Report, Row, Saturated};
 /// Name and value.
 pub(super) type Fact = (String, String);
 
-/// Of the whole report.
+/// About the whole report.
 pub(super) fn of_report(report: &Report) -> Vec<Fact> {
     let mut facts = vec![fact("commit", &report.commit)];
     facts.extend(report.started.as_ref().map(|at| fact("started", at)));
@@ -37,7 +37,7 @@ fn of_host(host: &Host) -> Vec<Fact> {
     facts
 }
 
-/// Those that are on, and those that are off.
+/// The offloads that are on, and those that are off.
 fn offloads(offloads: &BTreeMap<String, bool>) -> String {
     let list = |wanted: bool| {
         let names = offloads.iter().filter(|(_, on)| **on == wanted);
@@ -51,13 +51,13 @@ fn offloads(offloads: &BTreeMap<String, bool>) -> String {
     format!("on: {}; off: {}", list(true), list(false))
 }
 
-/// Of one row.
+/// About one row.
 pub(super) fn of_mode(row: &Row) -> Vec<Fact> {
     let mode = row.mode.iter();
     mode.map(|(name, value)| named(name, value)).collect()
 }
 
-/// What to know before believing a row.
+/// Reservations about a row.
 pub(super) fn remarks(row: &Row) -> Vec<String> {
     let mut remarks = Vec::new();
     if row.wrong > 0 {
@@ -103,7 +103,7 @@ fn fact(name: &str, value: &str) -> Fact {
     (name.to_owned(), value.to_owned())
 }
 
-/// A name that ends in its unit, as in JSON, reads better with the unit behind the value.
+/// A name that ends in its unit, as in JSON, is shown with the unit after the value.
 fn named(name: &str, value: &Value) -> Fact {
     let text = match value {
         Value::String(text) => text.clone(),

@@ -1,11 +1,11 @@
-//! Numbers for people: three digits that count, separators between thousands, units.
+//! Formats numbers: three significant digits, thousands separators, units.
 
 use super::model::{Against, Better, Measure};
 
-/// Bytes of a GB, as network people count.
+/// Bytes per GB (decimal).
 pub(crate) const GB: f64 = 1e9;
 
-/// Counts become numbers that can be divided.
+/// Converts a count for division.
 #[expect(
     clippy::cast_precision_loss,
     reason = "exact up to 2^53, rounded by 10^-16 above"
@@ -19,7 +19,7 @@ pub(crate) fn count(count: u64) -> String {
     separated(&count.to_string())
 }
 
-/// Three digits, or all before the point.
+/// Three significant digits, or all before the decimal point.
 pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 999.5 {
@@ -52,7 +52,7 @@ fn separated(digits: &str) -> String {
     text
 }
 
-/// Nanoseconds and bytes get the unit that suits; the others stay as they are.
+/// Nanoseconds and bytes get a suitable unit; other units are kept.
 pub(super) fn with_unit(value: f64, unit: &str) -> String {
     let (divisor, unit) = match unit {
         "ns" if value >= 1e9 => (1e9, "s"),
@@ -74,7 +74,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{} %", number(share * 100.0))
 }
 
-/// What stands where there is no figure.
+/// Stands for a missing figure.
 pub(super) fn none() -> String {
     "—".into()
 }
@@ -92,7 +92,7 @@ pub(super) fn tidy(value: f64) -> f64 {
     (value * 1e9).round() / 1e9
 }
 
-/// `1.62 (1.55 … 1.70)`, or that it is absent.
+/// `1.62 (1.55 … 1.70)`, or why it is absent.
 pub(super) fn ratio(against: &Against) -> String {
     match (&against.absent, against.ratio, against.low, against.high) {
         (Some(reason), ..) => format!("absent: {reason}"),
@@ -116,7 +116,7 @@ pub(super) fn target(against: &Against) -> String {
         .map_or_else(none, |target| format!("{sign} {target}"))
 }
 
-/// In words, because colour alone says nothing to some.
+/// In words, as not everyone distinguishes colours.
 pub(super) fn met(met: Option<bool>) -> &'static str {
     match met {
         Some(true) => "met",

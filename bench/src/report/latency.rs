@@ -1,4 +1,4 @@
-//! Latencies, as they stand in the report: an HDR histogram of nanoseconds, V2 with deflate, base64.
+//! Latencies in a report: an HDR histogram of nanoseconds, V2 with deflate, base64.
 
 use std::io;
 
@@ -7,15 +7,15 @@ use base64::engine::general_purpose::STANDARD;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 
-/// Three digits: a latency is off by 0.1 % at most.
+/// Three significant digits: an error of at most 0.1 %.
 const DIGITS: u8 = 3;
 
-/// Grows as it must.
+/// Resizes automatically.
 pub fn empty() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("the number of digits is one that HDR histograms have")
 }
 
-/// All of them in one.
+/// The sum of several.
 pub(super) fn merged(parts: &[&Histogram<u64>]) -> Histogram<u64> {
     let mut all = empty();
     for part in parts {
@@ -24,7 +24,7 @@ pub(super) fn merged(parts: &[&Histogram<u64>]) -> Histogram<u64> {
     all
 }
 
-/// For the report.
+/// Encodes it for a report.
 pub fn encode(latency: &Histogram<u64>) -> io::Result<String> {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new()
@@ -33,7 +33,7 @@ pub fn encode(latency: &Histogram<u64>) -> io::Result<String> {
     Ok(STANDARD.encode(bytes))
 }
 
-/// From the report.
+/// Decodes it from a report.
 pub fn decode(text: &str) -> io::Result<Histogram<u64>> {
     let bytes = STANDARD
         .decode(text)
@@ -87,7 +87,7 @@ mod tests {
         assert!(decode("%").is_err());
         assert!(decode("").is_err());
         let good = encode(&merged(&[&empty()])).expect("encodes");
-        // What is missing at the very end is a checksum, which is not looked at.
+        // The last bytes are a checksum, which is not verified.
         for cut in (4..good.len() / 2).step_by(4) {
             assert!(decode(&good[..cut]).is_err(), "cut at {cut}");
         }

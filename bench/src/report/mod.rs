@@ -1,28 +1,28 @@
-//! Runs become a report, a report becomes a table, a page or one side of a comparison.
+//! Turns runs into a report, and reports into tables, pages and comparisons.
 
 /// The report, field by field.
 pub mod model;
-/// Latencies, as they stand in the report.
+/// The latency histograms of a report.
 pub mod latency;
-/// From runs to medians, ratios and whether a target is met.
+/// From runs to medians, ratios and verdicts.
 pub mod assemble;
-/// What a report must keep to.
+/// Constraints on a report.
 pub mod check;
-/// From files, with errors that name the row and the field.
+/// Reads files; errors name the row and the field.
 mod read;
-/// Numbers for people.
+/// Formats numbers.
 pub(crate) mod figure;
-/// Words for people.
+/// Facts and remarks in words.
 mod facts;
-/// The table on the terminal.
+/// The table for the terminal.
 pub mod table;
-/// Two reports of one host.
+/// Compares two reports of one host.
 pub mod compare;
 /// Processor time per GB.
 mod cost;
 /// Plots, as SVG.
 mod plot;
-/// The page.
+/// The HTML page.
 pub mod page;
 
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ use crate::output::{apart, print, write};
 pub(crate) use facts::chunks;
 pub use read::{ReadError, report as read_report};
 
-/// What is done with measurements.
+/// The subcommands about reports.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Create a report from the runs of all sides
@@ -73,7 +73,7 @@ pub enum Command {
     },
 }
 
-/// Does what was asked.
+/// Runs a subcommand.
 pub fn run(command: &Command) -> Result<()> {
     match command {
         Command::Assemble { runs, output } => {

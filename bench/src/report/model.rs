@@ -1,5 +1,5 @@
-//! The report, field by field; docs/PERFORMANCE.md describes it. Unknown fields are skipped, so that
-//! an older `edge-bench` reads a newer report; a field whose meaning changes raises `SCHEMA`.
+//! The report, field by field; docs/PERFORMANCE.md describes it. Unknown fields are ignored, so
+//! that an older `edge-bench` reads a newer report; a field whose meaning changes raises `SCHEMA`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::latency;
 
 /// Of reports and of runs.
 pub const SCHEMA: u32 = 1;
-/// The side whose runs are ours.
+/// The name of the edge's side.
 pub const EDGE: &str = "edge";
 
 fn schema() -> u32 {

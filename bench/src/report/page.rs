@@ -1,4 +1,4 @@
-//! The page: results first, then plots, then every run. It loads nothing and runs nothing.
+//! The HTML page: results first, then plots, then every run. It has no scripts and loads nothing.
 
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -9,10 +9,10 @@ use super::plot::{self, Plot, sides};
 use super::{facts, figure};
 
 const STYLE: &str = include_str!("style.css");
-/// What the page may load: nothing but the style it brings.
+/// Content security policy: only the inline style.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
-/// HTML, complete.
+/// A complete HTML document.
 pub fn page(report: &Report) -> Result<String> {
     let latencies = report.rows.iter().map(plot::percentiles);
     let latencies = latencies.collect::<Result<Vec<_>>>()?.into_iter().flatten();
@@ -243,7 +243,7 @@ fn cells(run: &Run) -> Vec<String> {
     ]
 }
 
-/// Wider than a narrow screen: reached by keyboard too.
+/// Can scroll horizontally, also by keyboard.
 fn scroll(name: &str, inside: Markup) -> Markup {
     html! { div class="scroll" role="region" tabindex="0" aria-label=(name) { (inside) } }
 }

@@ -1,5 +1,5 @@
-//! Lines, as SVG: latency by percentile, and goodput and p99 by offered load. What is drawn here
-//! stands in numbers in the page's list of runs.
+//! Line plots as SVG: latency by percentile, and goodput and p99 by offered load. The page's list
+//! of runs has the same data as numbers.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::latency;
 use super::model::{Report, Row, Run};
 
 const SIZE: (u32, u32) = (800, 340);
-/// Dark enough on white; the edge's first.
+/// Dark enough on white; the first is the edge's.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0x0b, 0x62, 0xb0),
     RGBColor(0xc4, 0x50, 0x0c),
@@ -24,14 +24,14 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x86, 0x6a, 0x00),
     RGBColor(0xb8, 0x2e, 0x74),
 ];
-/// In plotters' measure, which is 1.24 times that of SVG.
+/// In plotters' units, 1.24 times those of SVG.
 const TEXT: (&str, u32) = ("sans-serif", 15);
 /// Percentiles are drawn up to 99.999 %.
 const NINES_MAX: u32 = 5;
-/// Points of a curve in each step of ten.
+/// Points of a curve per decade.
 const POINTS_PER_NINE: u32 = 25;
 
-/// One figure of the page.
+/// A plot of the page.
 pub(super) struct Plot {
     pub(super) title: String,
     /// For screen readers.
@@ -39,13 +39,13 @@ pub(super) struct Plot {
     pub(super) svg: String,
 }
 
-/// One side.
+/// The line of one side.
 struct Line<'a> {
     side: &'a str,
     points: Vec<Point>,
 }
 
-/// Median, least and greatest of the pairs; all the same where there is no spread.
+/// Median, minimum and maximum of the pairs; all equal without a spread.
 #[derive(Clone, Copy)]
 struct Point {
     x: f64,
@@ -54,7 +54,7 @@ struct Point {
     high: f64,
 }
 
-/// A scale, its title, and how its ticks are written.
+/// A scale, its title, and the format of its ticks.
 struct Axis<S> {
     scale: S,
     title: &'static str,
@@ -112,7 +112,7 @@ fn curve(latency: &Histogram<u64>, nines: u32) -> Vec<Point> {
         .collect()
 }
 
-/// Rows that were measured at several loads.
+/// Rows with several loads.
 pub(super) fn loads(report: &Report, row: &Row) -> Result<Vec<Plot>> {
     if row.loads().len() < 2 {
         return Ok(Vec::new());
@@ -133,7 +133,7 @@ pub(super) fn loads(report: &Report, row: &Row) -> Result<Vec<Plot>> {
     let goodput = lines(goodput);
     if !goodput.is_empty() {
         let y = Axis {
-            // Above the lines is room for their names.
+            // Space above the lines for the legend.
             scale: 0.0..span(&goodput).end * 1.4,
             title: "goodput, Gb/s",
             tick: |gigabits| figure::tidy(gigabits).to_string(),
@@ -161,7 +161,7 @@ fn p99(_: &Report, run: &Run) -> Option<f64> {
     (nanoseconds > 0.0).then_some(nanoseconds)
 }
 
-/// Of one side, a point for each load.
+/// The line of one side, one point per load.
 fn points(
     report: &Report,
     row: &Row,
@@ -193,7 +193,7 @@ pub(super) fn sides(row: &Row) -> Vec<&str> {
     sides
 }
 
-/// From the least to the greatest value.
+/// From minimum to maximum.
 fn span(lines: &[Line]) -> Range<f64> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let low = points().map(|point| point.low).fold(f64::MAX, f64::min);
@@ -203,7 +203,7 @@ fn span(lines: &[Line]) -> Range<f64> {
 fn latencies(lines: &[Line]) -> Axis<LogCoord<f64>> {
     let Range { start, end } = span(lines);
     Axis {
-        // Above the lines is room for their names.
+        // Space above the lines for the legend.
         scale: (start..end.max(start) * 10.0).log_scale().into(),
         title: "latency",
         tick: figure::nanoseconds,

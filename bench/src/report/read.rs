@@ -1,4 +1,4 @@
-//! From files, with errors that name the row and the field.
+//! Reads runs and reports; errors name the row and the field.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use super::assemble::assemble;
 use super::check::{self, Fault};
 use super::model::{Report, Row, Runs};
 
-/// Why a file is of no use.
+/// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It is not there, or not to be read
@@ -42,7 +42,7 @@ pub enum ReadError {
     },
 }
 
-/// A report that was assembled before. Its figures are computed again from its runs.
+/// Reads an assembled report. Its figures are computed again from its runs.
 pub fn report(path: &Path) -> Result<Report, ReadError> {
     let report: Report = typed(&value(path)?).map_err(field(path))?;
     again(report).map_err(field(path))
@@ -53,7 +53,7 @@ fn again(report: Report) -> Result<Report, Fault> {
     report.try_map(|row| Row::from_runs(row.into_measured()))
 }
 
-/// A report from runs.
+/// Assembles a report from runs.
 pub(super) fn assembled(path: &Path) -> Result<Report, ReadError> {
     let runs: Runs = typed(&value(path)?).map_err(field(path))?;
     check::document(&runs, |row| &row.id).map_err(field(path))?;
@@ -72,7 +72,7 @@ fn value(path: &Path) -> Result<Value, ReadError> {
     Ok(harmless(value))
 }
 
-/// What is said of a report goes to a terminal, and a report may be anybody's.
+/// Messages go to a terminal, and a report is untrusted.
 fn harmless(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(one_line(&text)),

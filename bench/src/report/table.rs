@@ -1,4 +1,4 @@
-//! The table on the terminal.
+//! The table for the terminal.
 
 use std::fmt::Write as _;
 
@@ -7,12 +7,12 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use super::model::{Report, Row};
 use super::{facts, figure};
 
-/// As wide as most terminals can be made.
+/// The width that most terminals can have.
 const WIDTH_MAX: u16 = 132;
-/// Columns that hold numbers.
+/// Columns with numbers.
 const NUMBERS: [usize; 2] = [2, 4];
 
-/// Facts, one line for each comparison, remarks.
+/// Facts, one line per comparison, remarks.
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
     if report.quick {
@@ -66,7 +66,7 @@ fn rows(report: &Report) -> Table {
     table
 }
 
-/// Columns parted by spaces.
+/// Columns separated by spaces.
 pub(super) fn plain() -> Table {
     let mut table = Table::new();
     table
@@ -94,7 +94,7 @@ fn add(table: &mut Table, row: &Row) {
             figure::target(against),
             figure::met(against.met).into(),
         ];
-        // The row is named once.
+        // The first line names the row.
         table.add_row(std::mem::take(&mut head).into_iter().chain(beside));
     }
 }

@@ -1,4 +1,4 @@
-//! From a steered packet to what is sent.
+//! From a steered packet to its reply.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ impl Steered {
         let listen = ["192.0.2.10:7347", "[2001:db8::10]:7347"];
         let listen = listen.map(|address| address.parse().expect("an address"));
         Self {
-            // Whether the cookie is good was asked before.
+            // The cookie was checked before.
             frame: family(get(Cookie::default(), id, u128::MAX)).frame(),
             hint,
             stored,
@@ -34,14 +34,14 @@ impl Steered {
         }
     }
 
-    /// With the hint of an earlier stay.
+    /// With the hint of an earlier chunk.
     fn stale() -> Self {
         let mut steered = Self::new(v4);
         steered.hint.generation += 2;
         steered
     }
 
-    /// Whether the chunk is there.
+    /// Whether the chunk is resident.
     fn classify(&mut self) -> bool {
         let classifier = Classifier {
             view: self.stored.view(),

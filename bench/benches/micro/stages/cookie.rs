@@ -1,4 +1,4 @@
-//! The proof of the sender's address: the key of its epoch, then SipHash.
+//! Validates the cookie: the key of its epoch, then SipHash.
 
 use std::hint::black_box;
 
@@ -15,7 +15,7 @@ struct Claim {
     cookie: Cookie,
 }
 
-/// A client with a good cookie.
+/// A client with a valid cookie.
 fn good() -> Claim {
     let cookies = golden::world().cookies;
     let client = Endpoint {
@@ -30,7 +30,7 @@ fn good() -> Claim {
     }
 }
 
-/// The same with a cookie of this epoch.
+/// The same with a cookie labelled as of this epoch.
 fn of_epoch(epoch: u32) -> Claim {
     let mut claim = good();
     claim.cookie.epoch = epoch;

@@ -1,4 +1,4 @@
-//! What judging a packet costs, without the memory the kernel would have to fetch.
+//! Judging a packet, without the cost of fetching its memory.
 
 use std::hint::black_box;
 

@@ -11,7 +11,7 @@ use edge_user::serve::socket::gather::Gather;
 
 use super::Meter;
 
-/// What is wanted of a whole chunk, and in how many parts it is sent.
+/// The want set of a whole chunk, and the number of parts it is sent in.
 const CASES: [(&str, u128, usize); 4] = [
     ("one segment", 1 << 17, 1),
     ("the whole chunk", u128::MAX, 3),
@@ -41,7 +41,7 @@ impl Wanted {
         }
     }
 
-    /// Hands every part to `each`, as a transmitter does.
+    /// Passes every part to `each`, as a transmitter does.
     fn gather(&self, mut each: impl FnMut(&Range<usize>)) {
         let send = |parts: &[Range<usize>]| {
             parts.iter().for_each(&mut each);

@@ -7,7 +7,7 @@ use edge_user::cache::lease::Lease;
 use super::Meter;
 use super::stored::Stored;
 
-/// How many chunks are resident. The more, the more memory each probe has to fetch.
+/// Numbers of resident chunks. The more, the more memory each probe has to fetch.
 const SIZES: [u32; 4] = [1000, 10_000, 100_000, 1_000_000];
 
 pub(super) fn all(meter: &mut impl Meter) {
@@ -25,7 +25,7 @@ pub(super) fn all(meter: &mut impl Meter) {
         meter.measure("index", &name("confirmed"), set_up, confirm);
     }
     let set_up = || {
-        let mut stored = Stored::new(1000).asked_in_vain();
+        let mut stored = Stored::new(1000).with_absent_ids();
         assert!(!lookup(&mut stored));
         stored
     };

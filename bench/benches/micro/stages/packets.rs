@@ -1,4 +1,4 @@
-//! Packets that the stages read.
+//! The packets that the stages read.
 
 use edge_ebpf::golden::{self, Case};
 

@@ -1,4 +1,4 @@
-//! From frame to endpoints and GET: what program, worker and socket front all begin with.
+//! From frame to endpoints and GET: the first step of program, worker and socket front.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! A store with many chunks in little memory: slots of one cache line, a few bytes in each.
+//! A store with many chunks in little memory: slots of one cache line, with a few bytes each.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use edge_user::sys::slab::Slab;
 use sha2::{Digest, Sha256};
 
 const SLOT_BYTES: usize = 64;
-/// How many chunks a stage asks for in turn: enough that none is still in a near cache.
+/// Number of chunks a stage requests in turn: enough that none is still in a near cache.
 const ASKED_MAX: u32 = 65_536;
 
 pub(super) struct Stored {
     store: Store,
     /// Online.
     pub(super) reader: Reader,
-    /// What is asked for, far apart in memory, and where it is.
+    /// The chunks to request, far apart in memory, and their slots.
     asked: Vec<(ChunkId, Resident)>,
     next: usize,
 }
@@ -38,7 +38,7 @@ impl Stored {
         let mut store = Store::new(view, blocks, Publisher::none());
         let filled: Vec<_> = (0..chunks).map(|number| fill(&mut store, number)).collect();
         reader.quiescent();
-        // A step that no power of ten shares a factor with visits every chunk once.
+        // A step coprime to 10 visits every chunk once.
         let asked = (0..chunks.min(ASKED_MAX))
             .map(|turn| {
                 let number = u64::from(turn) * 611_953 % u64::from(chunks);
@@ -57,8 +57,8 @@ impl Stored {
         self.store.view()
     }
 
-    /// Asked for chunks that it does not hold.
-    pub(super) fn asked_in_vain(mut self) -> Self {
+    /// With ids that it does not hold.
+    pub(super) fn with_absent_ids(mut self) -> Self {
         let hint = Resident {
             slot: 0,
             generation: 1,
@@ -68,7 +68,7 @@ impl Stored {
         self
     }
 
-    /// What is asked for now.
+    /// The chunk to request now.
     pub(super) fn turn(&mut self) -> (ChunkId, Resident) {
         let asked = self.asked[self.next];
         self.next += 1;
@@ -90,7 +90,7 @@ fn fill(store: &mut Store, number: u32) -> (ChunkId, Resident) {
     let slot = store.take_free().expect("there is a slot for each chunk");
     let hint = Resident {
         slot: slot.number(),
-        // The first of a slot.
+        // That of the first chunk in a slot.
         generation: 1,
     };
     let written = slot.write(&view, id, &bytes).expect("it fits its slot");
