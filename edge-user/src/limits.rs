@@ -125,7 +125,7 @@ pub const BOUNCE_QUEUE: usize = 4096;
 /// Datagrams the kernel can hand over at once.
 pub const RECEIVE_BUFFERS: u16 = 512;
 /// Completed flights and bounced requests handled before the next batch of datagrams.
-pub const LANDED_PER_ROUND: usize = 8;
+pub const COMPLETIONS_PER_ROUND: usize = 8;
 pub const BOUNCES_PER_ROUND: usize = 256;
 /// How long a serving thread sleeps at most: the socket front rotates cookie keys, it and the
 /// engine check deadlines, and a worker shows that it is alive.

@@ -79,15 +79,15 @@ impl InProcess {
                 other @ (Outcome::Joined | Outcome::Full | Outcome::Share) => panic!("{other:?}"),
             }
             self.front.submit();
-            let landed = loop {
-                if let Some(landed) = self.front.landed(clock::now()) {
-                    break landed;
+            let completed = loop {
+                if let Some(completed) = self.front.next_completed(clock::now()) {
+                    break completed;
                 }
                 self.wake.wait(SECOND).unwrap();
                 assert!(begun.elapsed() < 10 * SECOND, "the engine answers");
             };
-            assert!(landed.waiters.iter().all(|caller| caller.0 == id));
-            landed.result?;
+            assert!(completed.waiters.iter().all(|caller| caller.0 == id));
+            completed.result?;
         }
         panic!("the chunk is evicted again and again");
     }

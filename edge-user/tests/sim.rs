@@ -190,7 +190,7 @@ fn a_chunk_that_is_evicted_once_it_was_found_is_answered_from_all_the_same() {
     let served = |hand: &mut Hand, slot| {
         let generation = 1;
         assert!(hand.receive(&packet, Resident { slot, generation }, false));
-        assert!(hand.state.turn());
+        assert!(hand.state.poll_once());
         hand.state.cells.reasons.packets(Reason::Served)
     };
     // Slots are taken from the end.

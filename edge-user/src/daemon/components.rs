@@ -246,7 +246,7 @@ impl SharedParts<'_> {
     ) -> Result<EventLoop, StartError> {
         // The program needs keys before it serves.
         cookies
-            .turn_to(epoch_at(clock::unix_seconds()))
+            .rotate_to(epoch_at(clock::unix_seconds()))
             .map_err(|error| AttachError::Load(error.to_string()))?;
         let cells = Arc::new(SocketCells::default());
         let mut reader = self.view.reader(self.workers);

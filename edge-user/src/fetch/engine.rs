@@ -1,5 +1,5 @@
-//! The only writer of the cache (I7). Fronts put commands into one queue; what came of them goes into
-//! the queue of each front that asked.
+//! The only writer of the cache (I7). Fronts push commands into one queue; completions go into the
+//! queue of each requesting front.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,13 +21,12 @@ use crate::limits::{FLIGHTS, FRONTS_MAX, ORIGINS_MAX, TICK};
 use crate::log::LogLimiter;
 use crate::sys::wake::Wake;
 
-/// How soon to look again for a slot that a reader has yet to let go.
+/// How soon to check again for a slot that a reader still holds.
 const SLOT_WAIT: Duration = Duration::from_millis(1);
 
-/// What the engine counts.
 #[derive(Debug, Default)]
 pub struct EngineCells {
-    /// Turns of the loop, idle ones included: a sign of life.
+    /// Turns of the loop, idle ones included, for the heartbeat.
     pub turns: Cell,
     pub fetches: Cell,
     pub fetched_bytes: Cell,
@@ -35,15 +34,15 @@ pub struct EngineCells {
     pub failed: Cell,
     pub corrupt: Cell,
     pub in_flight: Cell,
-    /// Written once a turn of the loop; this thread may lock.
+    /// Written once per turn; this thread may lock.
     pub store: Mutex<StoreCounts>,
-    /// Reads that were given up and have not ended, by origin; how many of these there are.
+    /// Abandoned reads that have not ended, by origin.
     pub hung_reads: [Cell; ORIGINS_MAX],
     pub origins: Cell,
 }
 
 impl EngineCells {
-    /// All but what fronts count.
+    /// Everything except what fronts count.
     pub fn origin(&self) -> OriginCounts {
         OriginCounts {
             in_flight: self.in_flight.get(),
@@ -60,21 +59,21 @@ impl EngineCells {
     }
 }
 
-/// The way back to a front.
+/// The engine's end of the queue to a front.
 #[derive(Debug)]
 struct FrontQueue {
     completions: Arc<ArrayQueue<Completion>>,
     wake: Wake,
-    /// Completions that the front was not woken for.
+    /// There are completions that the front was not woken for.
     unannounced: bool,
 }
 
-/// Knows no clock, but in [`Self::run`].
+/// Reads the clock only in [`Self::run`].
 #[derive(Debug)]
 pub struct Engine {
     store: Store,
     fetches: Fetches,
-    /// The fronts that wait for each chunk under way.
+    /// The fronts waiting for each fetch in progress.
     waiting: HashMap<ChunkId, Vec<usize>>,
     commands: Arc<ArrayQueue<Command>>,
     fronts: Vec<FrontQueue>,
@@ -85,7 +84,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// `wake` is what the threads of `fetches` wake.
+    /// The threads of `fetches` wake the engine through `wake`.
     pub fn new(store: Store, fetches: Fetches, wake: Wake) -> Self {
         Self {
             store,
@@ -100,10 +99,10 @@ impl Engine {
         }
     }
 
-    /// One more front, which sleeps on `wake`.
+    /// Adds a front that sleeps on `wake`.
     pub fn front<W: Waiter>(&mut self, wake: Wake) -> Front<W> {
         let number = self.fronts.len();
-        assert!(number < FRONTS_MAX, "the fronts are few and known");
+        assert!(number < FRONTS_MAX, "too many fronts");
         let completions = Arc::new(ArrayQueue::new(FLIGHTS));
         self.fronts.push(FrontQueue {
             completions: Arc::clone(&completions),
@@ -126,17 +125,17 @@ impl Engine {
         &mut self.store
     }
 
-    /// Commands that wait, and fetches under way for each front.
+    /// Queued commands, plus the fetches in progress for each front.
     pub fn backlog(&self) -> usize {
         self.commands.len() + self.waiting.values().map(Vec::len).sum::<usize>()
     }
 
-    /// Whether a chunk waits for a slot that a reader has yet to let go.
+    /// Whether a fetch waits for a slot that a reader still holds.
     pub fn wants_slot(&self) -> bool {
         self.fetches.wants_slot()
     }
 
-    /// Runs until told to stop.
+    /// Runs until `stop` is set.
     pub fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         while !stop.load(Ordering::Acquire) {
             self.cells.turns.add(1);
@@ -146,15 +145,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Does all there is to do; says how long to sleep at most.
+    /// Does all pending work; returns how long to sleep at most.
     pub fn poll_once(&mut self, now: Instant) -> Duration {
-        // Those that are there, since fronts may go on asking meanwhile.
+        // Bounded, because fronts may push further commands concurrently.
         for _ in 0..self.commands.len() {
             if let Some(command) = self.commands.pop() {
                 self.execute(command, now);
             }
         }
-        self.fetches.hear(now);
+        self.fetches.collect(now);
         if self.next_tick.is_none_or(|due| due <= now) {
             self.fetches.expire(now);
             self.next_tick = Some(now + TICK);
@@ -174,7 +173,7 @@ impl Engine {
 
     fn execute(&mut self, command: Command, now: Instant) {
         let Command::Fetch { front, id, source } = command;
-        // Another front's fetch may have ended since this one looked.
+        // Another front's fetch may have completed since this front's lookup.
         if self.store.is_resident(&id) {
             self.complete(front, Completion { id, result: Ok(()) });
             return;
@@ -182,7 +181,7 @@ impl Engine {
         let waiting = self.waiting.entry(id).or_default();
         waiting.push(front);
         if waiting.len() == 1 {
-            self.fetches.ask(id, source, now);
+            self.fetches.request(id, source, now);
             self.cells.fetches.add(1);
         }
     }
@@ -214,8 +213,8 @@ impl Engine {
     }
 
     fn unusable(&mut self, id: ChunkId, reason: &str, now: Instant) -> Failure {
-        if let Some(left_out) = self.log_limiter.admit(now) {
-            tracing::warn!(chunk = %id, reason, left_out, "an origin's chunk cannot be used");
+        if let Some(suppressed) = self.log_limiter.admit(now) {
+            tracing::warn!(chunk = %id, reason, suppressed, "an origin's chunk cannot be used");
         }
         Failure::Unreachable
     }
@@ -223,16 +222,16 @@ impl Engine {
     fn complete(&mut self, front: usize, completion: Completion) {
         let front = &mut self.fronts[front];
         let pushed = front.completions.push(completion);
-        assert!(pushed.is_ok(), "there is room for every flight of a front");
+        assert!(pushed.is_ok(), "the queue has room for every flight");
         front.unannounced = true;
     }
 
-    /// Lets others see the counts.
+    /// Publishes the counters.
     fn report(&self) {
         let counts = self.store.counts();
         let mut seen = (self.cells.store.lock()).unwrap_or_else(PoisonError::into_inner);
         *seen = counts;
-        self.cells.in_flight.set(self.fetches.under_way() as u64);
+        self.cells.in_flight.set(self.fetches.in_flight() as u64);
         for (cell, hung) in self.cells.hung_reads.iter().zip(self.fetches.hung()) {
             cell.set(hung as u64);
         }
@@ -250,7 +249,7 @@ mod tests {
     use crate::cache::publish::Publisher;
     use crate::cache::store::divide;
     use crate::fetch::flights::Outcome;
-    use crate::fetch::front::Landed;
+    use crate::fetch::front::Completed;
     use crate::fetch::origin::error::ReadError;
     use crate::fetch::schedule::{Ended, Ends};
     use crate::sys::epochs::Reader;
@@ -260,7 +259,7 @@ mod tests {
 
     const SLOTS: usize = 64;
 
-    /// A request that is the number of its chunk and of its client.
+    /// A request in which one number names both chunk and client.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     struct Number(u16);
 
@@ -283,7 +282,7 @@ mod tests {
         number.0.to_be_bytes().repeat(50)
     }
 
-    /// An engine with an empty store; the ends of one origin's threads; two fronts; and a reader.
+    /// An engine with an empty store, the ends of one origin's threads, two fronts and a reader.
     struct Site {
         engine: Engine,
         ends: Ends,
@@ -323,7 +322,7 @@ mod tests {
             self.engine.poll_once(self.now);
         }
 
-        /// The origin's thread reads the chunk of this number.
+        /// The origin's thread reads the chunk.
         fn read(&mut self, number: u16) {
             let (id, bytes) = (Number(number).chunk(), chunk(Number(number)));
             let result = self.ends.0[0].1.take(id, bytes.len() as u64);
@@ -334,38 +333,38 @@ mod tests {
             self.end(number, result);
         }
 
-        fn landed(&mut self, front: usize) -> Vec<(u16, Result<(), Failure>)> {
+        fn completed(&mut self, front: usize) -> Vec<(u16, Result<(), Failure>)> {
             let (front, now) = (&mut self.fronts[front], self.now);
-            let landed = std::iter::from_fn(|| front.landed(now));
-            let each = landed.flat_map(|Landed { result, waiters }| {
+            let completed = std::iter::from_fn(|| front.next_completed(now));
+            let each = completed.flat_map(|Completed { result, waiters }| {
                 let numbers = waiters.into_iter().map(|Number(number)| number);
                 numbers.map(move |number| (number, result))
             });
             each.collect()
         }
 
-        /// How many chunks the origin's threads were given to read since the last look.
+        /// How many reads the origin's threads were given since the last call.
         fn reads(&self) -> usize {
             self.ends.0[0].0.try_iter().count()
         }
 
-        fn hears_both(&mut self, number: u16, result: Result<(), Failure>) {
+        fn assert_both_complete(&mut self, number: u16, result: Result<(), Failure>) {
             for front in 0..2 {
-                assert_eq!(self.landed(front), [(number, result)], "front {front}");
+                assert_eq!(self.completed(front), [(number, result)], "front {front}");
                 assert_eq!(self.fronts[front].in_flight(), 0);
             }
         }
     }
 
     #[test]
-    fn a_chunk_is_read_once_for_all_fronts_and_each_of_them_is_told() {
+    fn a_chunk_is_read_once_for_all_fronts_and_each_gets_a_completion() {
         // I8
         let mut site = site();
         site.ask(0, 1);
         site.ask(1, 1);
         assert_eq!(site.reads(), 1);
         site.read(1);
-        site.hears_both(1, Ok(()));
+        site.assert_both_complete(1, Ok(()));
         for (number, error, failure) in [
             (2, FetchError::Absent, Failure::Absent),
             (
@@ -379,7 +378,7 @@ mod tests {
             site.ask(1, number);
             assert_eq!(site.reads(), 1);
             site.end(number, Err(error.into()));
-            site.hears_both(number, Err(failure));
+            site.assert_both_complete(number, Err(failure));
             let again = site.fronts[0].request(Number(number), site.now);
             assert_eq!(again, Outcome::Negative(failure));
         }
@@ -390,17 +389,17 @@ mod tests {
     }
 
     #[test]
-    fn what_another_front_has_had_fetched_meanwhile_is_not_fetched_again() {
+    fn a_chunk_that_another_front_had_fetched_is_not_fetched_again() {
         let mut site = site();
         site.ask(0, 1);
         site.read(1);
         site.ask(1, 1);
-        site.hears_both(1, Ok(()));
+        site.assert_both_complete(1, Ok(()));
         assert_eq!(site.reads(), 1);
     }
 
     #[test]
-    fn a_front_that_takes_nothing_in_delays_no_other() {
+    fn a_front_that_takes_no_completions_delays_no_other() {
         // I9
         let mut site = site();
         let mut number = 0;
@@ -412,16 +411,16 @@ mod tests {
         for _ in 0..10 {
             site.ask(1, number);
             site.end(number, Err(FetchError::Absent.into()));
-            assert_eq!(site.landed(1), [(number, Err(Failure::Absent))]);
+            assert_eq!(site.completed(1), [(number, Err(Failure::Absent))]);
             number += 1;
         }
-        assert_eq!(site.landed(0).len(), FLIGHTS / 8);
+        assert_eq!(site.completed(0).len(), FLIGHTS / 8);
     }
 
     #[test]
-    fn what_needs_no_slot_is_completed_while_chunks_wait_for_one() {
+    fn fetches_that_need_no_slot_complete_while_others_wait_for_one() {
         let mut site = site();
-        // A reader that is held inside of a batch announces nothing more, so no slot comes free.
+        // A reader stopped within a batch announces no further epoch, so no slot becomes free.
         site.reader.quiescent();
         let mut filled = 0;
         while !site.engine.wants_slot() {
@@ -429,7 +428,7 @@ mod tests {
             site.read(filled);
             filled += 1;
         }
-        site.landed(0);
+        site.completed(0);
         for number in [201, 202, 203] {
             site.ask(0, number);
         }
@@ -441,15 +440,14 @@ mod tests {
             (202, Err(Failure::Absent)),
             (203, Err(Failure::Unreachable)),
         ];
-        assert_eq!(site.landed(0), expected);
-        assert!(site.engine.wants_slot(), "it waits for the slot");
-        // Nothing was lost on the way.
+        assert_eq!(site.completed(0), expected);
+        assert!(site.engine.wants_slot());
         site.reader.quiescent();
         site.engine.poll_once(site.now);
         for number in [filled - 1, 201] {
             site.read(number);
         }
-        assert_eq!(site.landed(0), [(filled - 1, Ok(())), (201, Ok(()))]);
+        assert_eq!(site.completed(0), [(filled - 1, Ok(())), (201, Ok(()))]);
         assert!(site.engine.store().is_resident(&Number(201).chunk()));
     }
 }

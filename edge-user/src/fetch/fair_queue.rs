@@ -1,4 +1,5 @@
-//! Chunks that wait for a thread, source by source: a source with many of them delays itself.
+//! Chunks waiting for a thread, in a round robin over sources: a source with many of them delays
+//! only itself.
 
 use std::collections::VecDeque;
 
@@ -10,9 +11,8 @@ use super::source::Source;
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     waiting: HashMap<Source, VecDeque<ChunkId>>,
-    /// Each source with a chunk that waits, once; whose turn it is comes first.
+    /// Each source with waiting chunks, once; the next one comes first.
     order: VecDeque<Source>,
-    /// Over all sources.
     len: usize,
 }
 
@@ -30,7 +30,7 @@ impl FairQueue {
         self.len
     }
 
-    /// The oldest chunk of the source whose turn it is.
+    /// The oldest chunk of the next source.
     pub(super) fn pop(&mut self) -> Option<ChunkId> {
         let source = self.order.pop_front()?;
         let chunks = self.waiting.get_mut(&source)?;
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_with_many_chunks_delays_nobody_but_itself() {
+    fn a_source_with_many_chunks_delays_only_itself() {
         let (many, one) = (Source::V4([192, 0, 2, 1]), Source::V4([192, 0, 2, 2]));
         let mut queue = FairQueue::default();
         for number in 0..100 {

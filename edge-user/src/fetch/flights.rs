@@ -1,4 +1,4 @@
-//! At most one fetch for each chunk (I8), and who waits for it. Knows no clock: time comes in.
+//! At most one fetch for each chunk (I8), and its waiters. Reads no clock.
 #![deny(clippy::indexing_slicing)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,35 +13,35 @@ use crate::limits::{
     FLIGHT_SHARES, FLIGHTS, NEGATIVES, WAITER_DEADLINE, WAITERS, WAITERS_PER_FLIGHT,
 };
 
-/// What became of a request for a chunk that is not resident.
+/// The outcome of a request for a chunk that is not resident.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It waits for a fetch that is under way.
+    /// It waits for a fetch in progress.
     Joined,
-    /// It waits, and the fetch is to be started.
+    /// It waits, and the caller must start the fetch.
     Start,
-    /// It need not wait: the chunk was lately not to be had.
+    /// The negative cache has the chunk.
     Negative(Failure),
-    /// Too many wait already.
+    /// A table is full.
     Full,
-    /// Its source has its share.
+    /// Its source has used its share.
     Share,
 }
 
-/// Why a chunk is not to be had.
+/// Why a chunk could not be fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// No origin has it.
     Absent,
-    /// No origin could be asked, or what it gave was wrong.
+    /// An origin could not be read, or returned wrong bytes.
     Unreachable,
 }
 
-/// A request that can wait for its chunk. Each front has its own.
+/// A request that can wait for its chunk. Each front has its own type.
 pub trait Waiter {
     fn chunk(&self) -> ChunkId;
     fn client(&self) -> SocketAddr;
-    /// Whether it takes the place of another one for the same chunk.
+    /// Whether it replaces another request for the same chunk.
     fn replaces(&self, other: &Self) -> bool;
 }
 
@@ -54,19 +54,19 @@ struct Waiting<W> {
 
 #[derive(Debug)]
 struct Flight<W> {
-    /// Whose request began it.
+    /// The owner of the request that started it.
     owner: Owner,
     waiters: Vec<Waiting<W>>,
 }
 
-/// The flight table.
+/// The flight table and the negative cache.
 #[derive(Debug)]
 pub struct Flights<W> {
-    under_way: HashMap<ChunkId, Flight<W>>,
-    /// Over all flights.
+    in_progress: HashMap<ChunkId, Flight<W>>,
+    /// Total over all flights.
     waiters: usize,
     negatives: HashMap<ChunkId, (Failure, Instant)>,
-    /// Over all accounts, which keep the order.
+    /// Total over all accounts, which keep the order.
     remembered: usize,
     accounts: Accounts,
 }
@@ -74,7 +74,7 @@ pub struct Flights<W> {
 impl<W> Default for Flights<W> {
     fn default() -> Self {
         Self {
-            under_way: HashMap::new(),
+            in_progress: HashMap::new(),
             waiters: 0,
             negatives: HashMap::new(),
             remembered: 0,
@@ -84,7 +84,6 @@ impl<W> Default for Flights<W> {
 }
 
 impl<W: Waiter> Flights<W> {
-    /// Asked once, answered with every outcome there is.
     pub fn request(&mut self, request: W, now: Instant) -> Outcome {
         let id = request.chunk();
         if let Some((failure, until)) = self.negatives.get(&id)
@@ -100,8 +99,7 @@ impl<W: Waiter> Flights<W> {
             deadline: now + WAITER_DEADLINE,
             owner,
         };
-        if let Some(Flight { waiters, .. }) = self.under_way.get_mut(&id) {
-            // A waiter is (address, port, chunk): who asks again replaces its want set.
+        if let Some(Flight { waiters, .. }) = self.in_progress.get_mut(&id) {
             if let Some(same) = waiters
                 .iter_mut()
                 .find(|old| waiter.request.replaces(&old.request))
@@ -120,7 +118,7 @@ impl<W: Waiter> Flights<W> {
             }
             waiters.push(waiter);
         } else {
-            let free = FLIGHTS.saturating_sub(self.under_way.len());
+            let free = FLIGHTS.saturating_sub(self.in_progress.len());
             if free_waiters == 0 || free == 0 {
                 return Outcome::Full;
             }
@@ -130,7 +128,7 @@ impl<W: Waiter> Flights<W> {
             }
             account.flights += 1;
             let waiters = vec![waiter];
-            self.under_way.insert(id, Flight { owner, waiters });
+            self.in_progress.insert(id, Flight { owner, waiters });
             account.waiters += 1;
             self.waiters += 1;
             return Outcome::Start;
@@ -140,9 +138,9 @@ impl<W: Waiter> Flights<W> {
         Outcome::Joined
     }
 
-    /// Ends a flight; these waited for it.
-    pub fn land(&mut self, id: &ChunkId) -> Vec<W> {
-        let Some(Flight { owner, waiters }) = self.under_way.remove(id) else {
+    /// Ends a flight and returns its waiters.
+    pub fn complete(&mut self, id: &ChunkId) -> Vec<W> {
+        let Some(Flight { owner, waiters }) = self.in_progress.remove(id) else {
             return Vec::new();
         };
         self.accounts.of(owner).flights -= 1;
@@ -153,15 +151,15 @@ impl<W: Waiter> Flights<W> {
         waiters.into_iter().map(|waiter| waiter.request).collect()
     }
 
-    /// The same, and for a while this chunk is not asked for again.
+    /// Like `complete`, and enters the chunk into the negative cache.
     pub fn fail(&mut self, id: &ChunkId, failure: Failure, now: Instant, time: Duration) -> Vec<W> {
-        if let Some(flight) = self.under_way.get(id) {
+        if let Some(flight) = self.in_progress.get(id) {
             self.remember(flight.owner, *id, failure, now + time);
         }
-        self.land(id)
+        self.complete(id)
     }
 
-    /// What is remembered for a source takes the place of what is remembered for nobody else.
+    /// When space runs short, an owner's new entry evicts its own oldest entry.
     fn remember(&mut self, owner: Owner, id: ChunkId, failure: Failure, until: Instant) {
         let account = self.accounts.of(owner);
         if account.negatives.len() >= NEGATIVES.saturating_sub(self.remembered) {
@@ -176,11 +174,11 @@ impl<W: Waiter> Flights<W> {
         self.negatives.insert(id, (failure, until));
     }
 
-    /// Lets go of waiters and failures whose time is over; says how many waiters that were. A
-    /// flight goes on without waiters: the chunk is still worth having.
+    /// Drops expired waiters and failures; returns the number of waiters dropped. A flight
+    /// continues without waiters, since its chunk is likely to be requested again.
     pub fn expire(&mut self, now: Instant) -> usize {
         let before = self.waiters;
-        for flight in self.under_way.values_mut() {
+        for flight in self.in_progress.values_mut() {
             flight.waiters.retain(|waiter| {
                 let stays = now < waiter.deadline;
                 if !stays {
@@ -201,11 +199,11 @@ impl<W: Waiter> Flights<W> {
     }
 
     pub fn in_flight(&self) -> usize {
-        self.under_way.len()
+        self.in_progress.len()
     }
 }
 
-/// Unless the id was remembered once more meanwhile.
+/// Unless the id has been remembered again since.
 fn forget(negatives: &mut HashMap<ChunkId, (Failure, Instant)>, (id, until): (ChunkId, Instant)) {
     if (negatives.get(&id)).is_some_and(|(_, latest)| *latest <= until) {
         negatives.remove(&id);
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_fetched_once_whoever_asks() {
+    fn a_chunk_is_fetched_once_for_all_clients() {
         // I8
         let mut flights = Flights::default();
         let now = clock::now();
@@ -248,17 +246,17 @@ mod tests {
         }
         assert_eq!(flights.request(request(2, 1, 1), now), Outcome::Start);
         assert_eq!(flights.in_flight(), 2);
-        assert_eq!(flights.land(&request(1, 1, 1).get.id).len(), 8);
+        assert_eq!(flights.complete(&request(1, 1, 1).get.id).len(), 8);
         assert_eq!(flights.in_flight(), 1);
     }
 
     #[test]
-    fn who_asks_again_waits_once_with_the_newer_want_set() {
+    fn a_repeated_request_waits_once_with_the_newer_want_set() {
         let mut flights = Flights::default();
         let now = clock::now();
         flights.request(request(1, 1, 0b0111), now);
         assert_eq!(flights.request(request(1, 1, 0b0100), now), Outcome::Joined);
-        let waiting = flights.land(&request(1, 1, 0).get.id);
+        let waiting = flights.complete(&request(1, 1, 0).get.id);
         assert_eq!(waiting, [request(1, 1, 0b0100)]);
     }
 
@@ -314,12 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn a_source_has_an_eighth_of_the_flights_and_many_leave_room_for_another() {
+    fn a_source_gets_an_eighth_of_the_flights_and_many_sources_leave_room_for_another() {
         let mut flights = Flights::default();
         let now = clock::now();
         assert_eq!(started(&mut flights, 1, 0..2000, now), FLIGHTS / 8);
         assert_eq!(flights.request(request(3000, 1, 1), now), Outcome::Share);
-        // Each of these takes all that it can get.
+        // Each of these takes as many as it can.
         for client in 2..48 {
             let own = client * 2000;
             assert!(
@@ -327,8 +325,8 @@ mod tests {
                 "{client}"
             );
         }
-        // What the first lets go is for others before it is for the first again.
-        flights.land(&request(0, 1, 1).get.id);
+        // A flight that the first source ends is available to others and not yet to itself.
+        flights.complete(&request(0, 1, 1).get.id);
         assert_eq!(started(&mut flights, 1, 2000..3000, now), 0);
         assert_eq!(started(&mut flights, 500, 1_000_000..1_001_000, now), 1);
     }
@@ -349,18 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn a_source_begins_only_so_many_fetches_a_second() {
+    fn the_rate_at_which_a_source_starts_fetches_is_bounded() {
         let mut flights = Flights::default();
         let start = clock::now();
         let mut begun = 0;
         let mut chunks = 0..;
-        // One that asks as fast as it is answered, by an origin that answers at once.
+        // A source that sends its next request at once, with an origin that answers at once.
         for tenth in 0..100 {
             let now = start + Duration::from_millis(100) * tenth;
             for chunk in chunks.by_ref().take(1000) {
                 let wanted = request(chunk, 1, 1);
                 begun += u32::from(flights.request(wanted, now) == Outcome::Start);
-                flights.land(&wanted.get.id);
+                flights.complete(&wanted.get.id);
             }
         }
         let tenths = 99 * (Duration::from_millis(100).as_nanos() / SOURCE_FETCH_EVERY.as_nanos());
@@ -375,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_to_be_absent_is_not_asked_for_again_whatever_others_ask_for() {
+    fn other_sources_do_not_evict_what_a_source_found_absent() {
         let mut flights = Flights::default();
         let start = clock::now();
         let minute = Duration::from_mins(1);
@@ -387,7 +385,7 @@ mod tests {
         absent(&mut flights, 0, 1, start);
         let mut now = start;
         for chunk in 0..6000 {
-            // As many as a source can learn in that time, three times over.
+            // Three sources, each at its full rate.
             now += SOURCE_FETCH_EVERY;
             for client in 2..5 {
                 absent(&mut flights, client * 10_000 + chunk, client, now);
@@ -404,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_is_let_go_at_its_deadline_and_its_flight_goes_on() {
+    fn a_waiter_is_dropped_at_its_deadline_and_its_flight_continues() {
         // I8
         let mut flights = Flights::default();
         let now = clock::now();
@@ -423,7 +421,7 @@ mod tests {
         let id = request(1, 1, 1).get.id;
         let negative = Outcome::Negative(Failure::Absent);
         for time in [second, 2 * second] {
-            flights.under_way.insert(
+            flights.in_progress.insert(
                 id,
                 Flight {
                     owner: None,

@@ -1,4 +1,4 @@
-//! A front's end of the engine: its waiting requests, and the queues between the two.
+//! A front's interface to the engine: its waiting requests, and the queues between the two.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use super::source::Source;
 use crate::limits::{ABSENT_FOR, FAILED_FOR};
 use crate::sys::wake::Wake;
 
-/// What the engine is asked to do.
+/// A request to the engine.
 #[derive(Debug)]
 pub enum Command {
-    /// Have the chunk resident, and tell this front.
+    /// Make the chunk resident and send this front a completion.
     Fetch {
         front: usize,
         id: ChunkId,
@@ -22,16 +22,16 @@ pub enum Command {
     },
 }
 
-/// What came of a [`Command::Fetch`]. A chunk that was published may be evicted again before its
-/// front looks it up.
+/// The result of a [`Command::Fetch`]. A published chunk may be evicted again before its front
+/// looks it up.
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
     pub id: ChunkId,
     pub result: Result<(), Failure>,
 }
 
-/// Asks the engine for chunks, for requests of any kind. A flight of this front is one command, or
-/// one completion, or under way in the engine: so neither queue ever overflows.
+/// Requests chunks from the engine. A flight is one command, one completion or one fetch in the
+/// engine, so neither queue can overflow.
 #[derive(Debug)]
 pub struct Front<W> {
     number: usize,
@@ -39,14 +39,14 @@ pub struct Front<W> {
     commands: Arc<ArrayQueue<Command>>,
     completions: Arc<ArrayQueue<Completion>>,
     engine: Wake,
-    /// Commands that the engine was not woken for.
+    /// There are commands that the engine was not woken for.
     unsubmitted: bool,
 }
 
-/// A flight that ended.
+/// A flight that has ended.
 #[derive(Debug)]
-pub struct Landed<W> {
-    /// Whether the chunk was published.
+pub struct Completed<W> {
+    /// `Ok` if the chunk was published.
     pub result: Result<(), Failure>,
     pub waiters: Vec<W>,
 }
@@ -68,7 +68,7 @@ impl<W: Waiter> Front<W> {
         }
     }
 
-    /// A request for a chunk that is not resident: whether it waits, or why not.
+    /// Submits a request for a chunk that is not resident.
     pub fn request(&mut self, request: W, now: Instant) -> Outcome {
         let (id, source) = (request.chunk(), Source::of(&request.client()));
         let outcome = self.flights.request(request, now);
@@ -77,25 +77,25 @@ impl<W: Waiter> Front<W> {
             let pushed = self.commands.push(Command::Fetch { front, id, source });
             assert!(
                 pushed.is_ok(),
-                "there is room for every flight of every front"
+                "the queue has room for every flight of every front"
             );
             self.unsubmitted = true;
         }
         outcome
     }
 
-    /// Wakes the engine, if there is something new for it.
+    /// Wakes the engine if there are new commands.
     pub fn submit(&mut self) {
         if std::mem::take(&mut self.unsubmitted) {
             self.engine.wake();
         }
     }
 
-    /// The next flight that ended. A chunk that could not be had is not asked for again for a while.
-    pub fn landed(&mut self, now: Instant) -> Option<Landed<W>> {
+    /// The next flight that has ended. A failed one enters the negative cache.
+    pub fn next_completed(&mut self, now: Instant) -> Option<Completed<W>> {
         let Completion { id, result } = self.completions.pop()?;
         let waiters = match result {
-            Ok(()) => self.flights.land(&id),
+            Ok(()) => self.flights.complete(&id),
             Err(failure) => {
                 let time = match failure {
                     Failure::Absent => ABSENT_FOR,
@@ -104,20 +104,20 @@ impl<W: Waiter> Front<W> {
                 self.flights.fail(&id, failure, now, time)
             }
         };
-        Some(Landed { result, waiters })
+        Some(Completed { result, waiters })
     }
 
-    /// Flights that [`Self::landed`] has something of.
+    /// Flights ready for [`Self::next_completed`].
     pub fn completions(&self) -> usize {
         self.completions.len()
     }
 
-    /// Lets go of requests whose time is over; says how many.
+    /// Drops expired requests; returns how many.
     pub fn expire(&mut self, now: Instant) -> usize {
         self.flights.expire(now)
     }
 
-    /// Chunks that were asked for, and whose end was not taken in yet.
+    /// Flights whose completion has not been taken yet.
     pub fn in_flight(&self) -> usize {
         self.flights.in_flight()
     }

@@ -1,16 +1,16 @@
-//! Gets chunks from origins, and writes them into the cache.
+//! Fetches chunks from origins and writes them into the cache.
 
-/// The only writer of the cache: commands in, completions out. Knows no front.
+/// The only writer of the cache: commands in, completions out.
 pub mod engine;
-/// A front's end of the engine.
+/// A front's interface to the engine.
 pub mod front;
-/// At most one fetch for each chunk of a front, and who waits for it.
+/// At most one fetch for each chunk of a front, and its waiters.
 pub mod flights;
-/// Whose request it is.
+/// Request sources and their shares.
 pub mod source;
-/// Which origin is asked for which chunk, and for how long.
+/// Which origin to read which chunk from, and for how long.
 pub mod schedule;
-/// Who is next, when a thread is free.
+/// Chunks waiting for a thread, in a round robin over sources.
 mod fair_queue;
-/// Where chunks come from.
+/// Origins and the threads that read from them.
 pub mod origin;

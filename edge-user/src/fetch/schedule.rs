@@ -1,7 +1,7 @@
-//! Which origin is asked for which chunk, and for how long. Knows no clock and no file.
+//! Which origin to read which chunk from, and for how long. Reads no clock and no file.
 //!
-//! A read can hang in the kernel, so to give it up is not to end it: until it ends its chunk is not
-//! read again at that origin (I8), and it keeps one of that origin's threads, never another's.
+//! A read can hang in the kernel, and abandoning it does not end it. Until it ends, its chunk is
+//! not read again from that origin (I8), and it occupies one of that origin's threads.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::VecDeque;
@@ -22,14 +22,14 @@ use crate::cache::lease::CacheView;
 use crate::cache::store::Store;
 use crate::limits::FETCH_DEADLINE;
 
-/// What came of a fetch.
+/// The result of a fetch.
 #[derive(Debug)]
 pub struct Fetched {
     pub id: ChunkId,
     pub result: Result<Verified, FetchError>,
 }
 
-/// A read that ended.
+/// A read that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// Index of the origin.
@@ -38,48 +38,47 @@ pub struct Ended {
     pub result: Result<Verified, ReadError>,
 }
 
-/// A chunk on its way.
 #[derive(Debug)]
 struct Fetch {
     source: Source,
-    /// Index of the origin that is asked; past the last one when all were.
+    /// Index of the current origin; the number of origins once all were tried.
     at: usize,
-    /// When the next one is asked.
+    /// When to move on to the next origin.
     until: Instant,
     deadline: Instant,
-    /// Why an origin could not help though it may have the chunk, and which one.
-    trouble: Option<(usize, FetchError)>,
+    /// The last error of an origin that may have the chunk, and the origin's index.
+    error: Option<(usize, FetchError)>,
 }
 
-/// One origin, as far as it is busy.
+/// The queue and the reads of one origin.
 #[derive(Debug)]
 struct OriginQueue {
     reads: SyncSender<ChunkId>,
     threads: usize,
-    /// Reads that have not ended, and whether they were given up.
-    under_way: HashMap<ChunkId, bool>,
-    /// How many of them were given up.
+    /// Reads that have not ended, and whether they were abandoned.
+    reading: HashMap<ChunkId, bool>,
+    /// How many of them were abandoned.
     hung: usize,
     waiting: FairQueue,
-    /// Seen to be there when no slot was free; read when one is.
+    /// Chunks that were found when no slot was free.
     present: VecDeque<ChunkId>,
     slots: Slots,
-    /// Slots of the store that are here or with a read, and how many there may be.
+    /// Slots of the store that are here or used by a read, and their maximum.
     lent: usize,
     lent_max: usize,
 }
 
 impl OriginQueue {
-    /// Every thread hangs: there is nothing to wait for.
+    /// Whether every thread hangs.
     fn is_stuck(&self) -> bool {
         self.hung == self.threads
     }
 
-    /// Waits no longer for this chunk here.
-    fn give_up(&mut self, id: &ChunkId, source: Source) {
-        match self.under_way.get_mut(id) {
-            Some(given_up) if !*given_up => {
-                *given_up = true;
+    /// Abandons the chunk at this origin.
+    fn abandon(&mut self, id: &ChunkId, source: Source) {
+        match self.reading.get_mut(id) {
+            Some(abandoned) if !*abandoned => {
+                *abandoned = true;
                 self.hung += 1;
             }
             Some(_) => {}
@@ -90,18 +89,18 @@ impl OriginQueue {
         }
     }
 
-    /// A chunk that waits for a thread, when there will be none.
-    fn turn_away(&mut self) -> Option<ChunkId> {
+    /// If every thread hangs, removes a chunk that waits for one.
+    fn reject_next(&mut self) -> Option<ChunkId> {
         if !self.is_stuck() {
             return None;
         }
         self.present.pop_front().or_else(|| self.waiting.pop())
     }
 
-    /// Starts as many reads as there are threads. Without a slot a thread can still find out that a
-    /// chunk is not there.
+    /// Starts a read for each free thread, even without a slot, since a read can find that the
+    /// chunk is absent.
     fn begin(&mut self) {
-        while self.under_way.len() < self.threads {
+        while self.reading.len() < self.threads {
             let present = if self.slots.is_empty() {
                 None
             } else {
@@ -110,16 +109,16 @@ impl OriginQueue {
             let Some(id) = present.or_else(|| self.waiting.pop()) else {
                 return;
             };
-            self.under_way.insert(id, false);
-            // There is room: no more are under way than threads. If these are gone, the read is
-            // one that does not end.
+            self.reading.insert(id, false);
+            // The channel has room for one read per thread. If the threads are gone, the read
+            // counts as one that hangs.
             let (Ok(()) | Err(_)) = self.reads.try_send(id);
         }
     }
 
-    /// Slots for the reads there are; those for which there is none go back.
+    /// Takes slots from the store for pending reads, and returns those not needed.
     fn supply(&mut self, store: &mut Store) {
-        let reads = self.under_way.len() - self.hung;
+        let reads = self.reading.len() - self.hung;
         let demand = reads + self.present.len() + self.waiting.len();
         while self.slots.len() < demand && self.lent < self.lent_max {
             let Some(slot) = store.take_free() else { break };
@@ -135,21 +134,22 @@ impl OriginQueue {
     }
 }
 
-/// Every fetch, and every read.
+/// All fetches and reads.
 #[derive(Debug)]
 pub struct Fetches {
     origins: Vec<OriginQueue>,
     ended: Arc<ArrayQueue<Ended>>,
-    on_the_way: HashMap<ChunkId, Fetch>,
-    /// What came of fetches, and the origin whose slot it is.
-    landed: VecDeque<(Option<usize>, Fetched)>,
+    in_progress: HashMap<ChunkId, Fetch>,
+    /// Completed fetches, each with the origin whose slot it uses.
+    completed: VecDeque<(Option<usize>, Fetched)>,
 }
 
-/// The threads' ends: for each origin what to read and slots for it, and where all results go.
+/// The threads' ends of the queues: for each origin the chunks to read and the slots; and the queue
+/// of results.
 pub type Ends = (Vec<(Receiver<ChunkId>, Slots)>, Arc<ArrayQueue<Ended>>);
 
 impl Fetches {
-    /// For so many origins, with so many threads and slots for each.
+    /// `threads` and `slots` are per origin.
     pub fn new(
         origins: usize,
         threads: usize,
@@ -162,7 +162,7 @@ impl Fetches {
             let queue = OriginQueue {
                 reads,
                 threads,
-                under_way: HashMap::new(),
+                reading: HashMap::new(),
                 hung: 0,
                 waiting: FairQueue::default(),
                 present: VecDeque::new(),
@@ -177,80 +177,80 @@ impl Fetches {
         let fetches = Self {
             origins: queues,
             ended: Arc::clone(&ended),
-            on_the_way: HashMap::new(),
-            landed: VecDeque::new(),
+            in_progress: HashMap::new(),
+            completed: VecDeque::new(),
         };
         (fetches, (wanted, ended))
     }
 
-    /// Queues a fetch of a chunk that is not on its way, which [`Self::begin`] begins.
-    pub fn ask(&mut self, id: ChunkId, source: Source, now: Instant) {
+    /// Queues a fetch, which [`Self::begin`] starts. The chunk must not have one in progress.
+    pub fn request(&mut self, id: ChunkId, source: Source, now: Instant) {
         let fetch = Fetch {
             source,
             at: 0,
             until: now,
             deadline: now + FETCH_DEADLINE,
-            trouble: None,
+            error: None,
         };
-        self.on_the_way.insert(id, fetch);
-        self.go_on(&id, now);
+        self.in_progress.insert(id, fetch);
+        self.advance(&id, now);
     }
 
-    /// Takes in what the threads have found.
-    pub fn hear(&mut self, now: Instant) {
+    /// Processes the results of the threads.
+    pub fn collect(&mut self, now: Instant) {
         while let Some(ended) = self.ended.pop() {
             self.end(ended, now);
         }
     }
 
-    /// Gives up what has had its time.
+    /// Abandons reads and fetches whose time is over.
     pub fn expire(&mut self, now: Instant) {
         let due = self
-            .on_the_way
+            .in_progress
             .iter()
             .filter(|(_, fetch)| fetch.until <= now);
         let mut due: Vec<(Instant, ChunkId)> =
             due.map(|(id, fetch)| (fetch.deadline, *id)).collect();
         due.sort_unstable();
         for (_, id) in due {
-            let Some(fetch) = self.on_the_way.get_mut(&id) else {
+            let Some(fetch) = self.in_progress.get_mut(&id) else {
                 continue;
             };
             if let Some(queue) = self.origins.get_mut(fetch.at) {
-                queue.give_up(&id, fetch.source);
-                fetch.trouble = Some((fetch.at, late()));
+                queue.abandon(&id, fetch.source);
+                fetch.error = Some((fetch.at, timed_out()));
                 fetch.at += 1;
             }
-            self.go_on(&id, now);
+            self.advance(&id, now);
         }
         for origin in 0..self.origins.len() {
             while let Some(id) = self
                 .origins
                 .get_mut(origin)
-                .and_then(OriginQueue::turn_away)
+                .and_then(OriginQueue::reject_next)
             {
-                self.go_on(&id, now);
+                self.advance(&id, now);
             }
         }
     }
 
-    /// What came of the fetch that ended first.
+    /// The result of the fetch that completed first.
     pub fn take(&mut self) -> Option<Fetched> {
-        let (origin, fetched) = self.landed.pop_front()?;
+        let (origin, fetched) = self.completed.pop_front()?;
         if let Some(queue) = origin.and_then(|origin| self.origins.get_mut(origin)) {
             queue.lent -= 1;
         }
         Some(fetched)
     }
 
-    /// How many fetches `take` has something of.
+    /// Results ready for `take`.
     #[cfg(test)]
-    pub(super) fn landed(&self) -> usize {
-        self.landed.len()
+    pub(super) fn completed(&self) -> usize {
+        self.completed.len()
     }
 
-    /// Whether a chunk is waiting for a slot of the store. One that waits for a slot that another
-    /// read has is not: the end of that read is reported.
+    /// Whether a chunk waits for a slot of the store, rather than for one that another read uses:
+    /// the end of that read wakes the engine.
     pub fn wants_slot(&self) -> bool {
         let wants = |queue: &OriginQueue| {
             !queue.present.is_empty() && queue.slots.is_empty() && queue.lent < queue.lent_max
@@ -258,17 +258,17 @@ impl Fetches {
         self.origins.iter().any(wants)
     }
 
-    /// Chunks that were asked for and have not been taken by `take`.
-    pub fn under_way(&self) -> usize {
-        self.on_the_way.len() + self.landed.len()
+    /// Fetches whose result has not been taken.
+    pub fn in_flight(&self) -> usize {
+        self.in_progress.len() + self.completed.len()
     }
 
-    /// For each origin, reads that were given up and have not ended.
+    /// For each origin, abandoned reads that have not ended.
     pub fn hung(&self) -> impl Iterator<Item = usize> {
         self.origins.iter().map(|queue| queue.hung)
     }
 
-    /// Starts what there are threads for, and has slots there for what is read.
+    /// Supplies slots and starts reads.
     pub fn begin(&mut self, store: &mut Store) {
         for queue in &mut self.origins {
             queue.supply(store);
@@ -276,20 +276,20 @@ impl Fetches {
         }
     }
 
-    /// Has the chunk wait at the next origin that can be asked, or ends its fetch.
-    fn go_on(&mut self, id: &ChunkId, now: Instant) {
+    /// Queues the chunk at the next available origin, or ends its fetch.
+    fn advance(&mut self, id: &ChunkId, now: Instant) {
         let count = self.origins.len();
-        let Some(fetch) = self.on_the_way.get_mut(id) else {
+        let Some(fetch) = self.in_progress.get_mut(id) else {
             return;
         };
         while let Some(queue) = self.origins.get_mut(fetch.at) {
-            if queue.under_way.contains_key(id) {
-                // Begun for an earlier fetch and given up: the others first.
+            if queue.reading.contains_key(id) {
+                // An earlier fetch abandoned this read: try the other origins first.
             } else if queue.is_stuck() {
                 let reason = format!("all {} reads of this origin hang", queue.threads);
-                fetch.trouble = Some((fetch.at, FetchError::Transient(reason)));
+                fetch.error = Some((fetch.at, FetchError::Transient(reason)));
             } else if fetch.deadline <= now {
-                fetch.trouble = Some((fetch.at, late()));
+                fetch.error = Some((fetch.at, timed_out()));
             } else {
                 let share = FETCH_DEADLINE / u32::try_from(count).unwrap_or(u32::MAX);
                 fetch.until = fetch.deadline.min(now + share);
@@ -298,17 +298,17 @@ impl Fetches {
             }
             fetch.at += 1;
         }
-        // What hangs may end yet.
+        // A read that hangs may still end.
         fetch.until = fetch.deadline;
-        if fetch.deadline <= now || !self.is_read(id) {
-            self.land(*id, None);
+        if fetch.deadline <= now || !self.is_being_read(id) {
+            self.complete(*id, None);
         }
     }
 
-    fn is_read(&self, id: &ChunkId) -> bool {
+    fn is_being_read(&self, id: &ChunkId) -> bool {
         self.origins
             .iter()
-            .any(|queue| queue.under_way.contains_key(id))
+            .any(|queue| queue.reading.contains_key(id))
     }
 
     fn end(&mut self, ended: Ended, now: Instant) {
@@ -316,61 +316,59 @@ impl Fetches {
         let Some(queue) = self.origins.get_mut(origin) else {
             return;
         };
-        if queue.under_way.remove(&id) == Some(true) {
+        if queue.reading.remove(&id) == Some(true) {
             queue.hung -= 1;
         }
-        let Some(fetch) = self.on_the_way.get_mut(&id) else {
-            // Nobody waits for it any more.
+        let Some(fetch) = self.in_progress.get_mut(&id) else {
             if let Ok(verified) = result {
                 queue.slots.put(verified.discard());
             }
             return;
         };
-        let trouble = match result {
-            // Also from an origin that was given up.
-            Ok(verified) => return self.land(id, Some((origin, verified))),
+        let error = match result {
+            // An abandoned read counts too.
+            Ok(verified) => return self.complete(id, Some((origin, verified))),
             Err(ReadError::NoSlot) if fetch.at == origin => return queue.present.push_back(id),
-            Err(ReadError::NoSlot) => Some(late()),
+            Err(ReadError::NoSlot) => Some(timed_out()),
             Err(ReadError::Failed(FetchError::Absent)) => None,
             Err(ReadError::Failed(error)) => Some(error),
         };
-        match trouble {
-            Some(trouble) => fetch.trouble = Some((origin, trouble)),
-            // It was only late.
-            None if (fetch.trouble.as_ref()).is_some_and(|(of, _)| *of == origin) => {
-                fetch.trouble = None;
+        match error {
+            Some(error) => fetch.error = Some((origin, error)),
+            // The error was a timeout of this read.
+            None if (fetch.error.as_ref()).is_some_and(|(of, _)| *of == origin) => {
+                fetch.error = None;
             }
             None => {}
         }
         if fetch.at == origin {
             fetch.at += 1;
-            self.go_on(&id, now);
-        } else if fetch.at == self.origins.len() && !self.is_read(&id) {
-            self.land(id, None);
+            self.advance(&id, now);
+        } else if fetch.at == self.origins.len() && !self.is_being_read(&id) {
+            self.complete(id, None);
         }
     }
 
-    /// Ends a fetch.
-    fn land(&mut self, id: ChunkId, found: Option<(usize, Verified)>) {
-        let Some(fetch) = self.on_the_way.remove(&id) else {
+    fn complete(&mut self, id: ChunkId, found: Option<(usize, Verified)>) {
+        let Some(fetch) = self.in_progress.remove(&id) else {
             return;
         };
-        let hangs = self.is_read(&id);
+        let hangs = self.is_being_read(&id);
         for queue in &mut self.origins {
-            queue.give_up(&id, fetch.source);
+            queue.abandon(&id, fetch.source);
         }
         let origin = found.as_ref().map(|(origin, _)| *origin);
-        let result = match (found, fetch.trouble) {
+        let result = match (found, fetch.error) {
             (Some((_, verified)), _) => Ok(verified),
-            (None, _) if hangs => Err(late()),
-            (None, Some((_, trouble))) => Err(trouble),
+            (None, _) if hangs => Err(timed_out()),
+            (None, Some((_, error))) => Err(error),
             (None, None) => Err(FetchError::Absent),
         };
-        self.landed.push_back((origin, Fetched { id, result }));
+        self.completed.push_back((origin, Fetched { id, result }));
     }
 }
 
-fn late() -> FetchError {
+fn timed_out() -> FetchError {
     let seconds = FETCH_DEADLINE.as_secs();
     FetchError::Transient(format!("no answer within {seconds} s"))
 }
@@ -391,7 +389,7 @@ mod tests {
     const SLOTS: usize = 8;
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Fetches, with the threads' ends in the test's hands.
+    /// Fetches, with the test in the role of the threads.
     struct Bench {
         fetches: Fetches,
         store: Store,
@@ -416,11 +414,11 @@ mod tests {
 
     impl Bench {
         fn ask(&mut self, number: u8) {
-            self.fetches.ask(id(number), SOURCE, self.now);
+            self.fetches.request(id(number), SOURCE, self.now);
             self.fetches.begin(&mut self.store);
         }
 
-        /// What threads of an origin were given to read since the last look.
+        /// The reads that an origin's threads were given since the last call.
         fn begun(&self, origin: usize) -> Vec<u8> {
             let reads = self.ends.0[origin].0.try_iter();
             reads.map(|id| id.0[0]).collect()
@@ -430,18 +428,18 @@ mod tests {
             let id = id(number);
             let ended = Ended { origin, id, result };
             self.ends.1.push(ended).unwrap();
-            self.fetches.hear(self.now);
+            self.fetches.collect(self.now);
             self.fetches.begin(&mut self.store);
         }
 
         /// A thread of the origin takes a slot.
         fn open(&self, origin: usize) -> Filling {
-            // It is another chunk's name, which nobody looks at here.
+            // Any id will do: `Fetches` takes it from `Ended`.
             let chunk = ChunkId(Sha256::digest([7]).into());
             self.ends.0[origin].1.take(chunk, 1).unwrap()
         }
 
-        /// The read finds a chunk.
+        /// The read succeeds.
         fn end_well(&mut self, origin: usize, number: u8, mut filling: Filling) {
             filling.segments()[0].fill(7);
             self.end(origin, number, filling.verify().map_err(ReadError::from));
@@ -457,9 +455,9 @@ mod tests {
             self.fetches.hung().collect()
         }
 
-        /// What has landed: which chunks, and a word for each.
-        fn landed(&mut self) -> Vec<(u8, String)> {
-            let mut word = |result: Result<Verified, FetchError>| match result {
+        /// Completed fetches: the chunk's number and its result as a string.
+        fn completed(&mut self) -> Vec<(u8, String)> {
+            let mut name = |result: Result<Verified, FetchError>| match result {
                 Ok(verified) => {
                     self.store.put_back(verified.discard());
                     "chunk".to_owned()
@@ -469,34 +467,34 @@ mod tests {
             };
             let mut list = Vec::new();
             while let Some(fetched) = self.fetches.take() {
-                list.push((fetched.id.0[0], word(fetched.result)));
+                list.push((fetched.id.0[0], name(fetched.result)));
             }
             list
         }
     }
 
-    fn words(landed: &[(u8, &str)]) -> Vec<(u8, String)> {
-        let owned = landed.iter().map(|(id, word)| (*id, (*word).to_owned()));
+    fn results(expected: &[(u8, &str)]) -> Vec<(u8, String)> {
+        let owned = (expected.iter()).map(|(id, result)| (*id, (*result).to_owned()));
         owned.collect()
     }
 
     const LATE: &str = "no answer within 10 s";
 
     #[test]
-    fn a_read_that_was_given_up_is_not_begun_again_until_it_has_ended() {
+    fn an_abandoned_read_is_not_started_again_until_it_has_ended() {
         // I8
         let mut bench = bench(1);
         bench.ask(1);
         assert_eq!(bench.begun(0), [1]);
         bench.wait(FETCH_DEADLINE);
-        assert_eq!(bench.landed(), words(&[(1, LATE)]));
+        assert_eq!(bench.completed(), results(&[(1, LATE)]));
         for _ in 0..3 {
-            // It may end yet, so that whoever asks again waits for it, and not for ever.
+            // It may still end, so further fetches wait for it until their deadline.
             bench.ask(1);
             bench.wait(SECOND);
-            assert_eq!(bench.landed(), []);
+            assert_eq!(bench.completed(), []);
             bench.wait(FETCH_DEADLINE);
-            assert_eq!(bench.landed(), words(&[(1, LATE)]));
+            assert_eq!(bench.completed(), results(&[(1, LATE)]));
         }
         assert_eq!((bench.begun(0), bench.hung()), (vec![], vec![1]));
         bench.ask(1);
@@ -505,42 +503,42 @@ mod tests {
             1,
             Err(FetchError::Transient("a disk error".to_owned()).into()),
         );
-        assert_eq!(bench.landed(), words(&[(1, "a disk error")]));
+        assert_eq!(bench.completed(), results(&[(1, "a disk error")]));
         assert_eq!(bench.hung(), [0]);
         bench.ask(1);
         assert_eq!(bench.begun(0), [1]);
     }
 
     #[test]
-    fn what_comes_late_is_for_those_that_ask_again() {
+    fn a_late_chunk_completes_a_later_fetch() {
         let mut bench = bench(1);
         bench.ask(1);
         let filling = bench.open(0);
         bench.wait(FETCH_DEADLINE);
-        bench.landed();
+        bench.completed();
         bench.ask(1);
         bench.end_well(0, 1, filling);
-        assert_eq!(bench.landed(), words(&[(1, "chunk")]));
-        // And for nobody, when nobody asks.
+        assert_eq!(bench.completed(), results(&[(1, "chunk")]));
+        // Without a later fetch it is discarded.
         bench.ask(2);
         let filling = bench.open(0);
         bench.wait(FETCH_DEADLINE);
-        bench.landed();
+        bench.completed();
         bench.end_well(0, 2, filling);
-        assert_eq!(bench.landed(), []);
-        assert_eq!((bench.hung(), bench.fetches.under_way()), (vec![0], 0));
+        assert_eq!(bench.completed(), []);
+        assert_eq!((bench.hung(), bench.fetches.in_flight()), (vec![0], 0));
         assert_eq!(bench.store.counts().filling, 0);
     }
 
     #[test]
-    fn an_origin_that_hangs_uses_only_its_own_threads_and_is_then_passed_over() {
+    fn an_origin_that_hangs_uses_only_its_own_threads_and_is_then_skipped() {
         let mut bench = bench(2);
         for number in 0..4 {
             bench.ask(number);
         }
         assert_eq!(bench.begun(0), [0, 1, 2, 3]);
         bench.wait(SECOND);
-        // These wait for a thread, and no longer than one can come free.
+        // These wait for a thread, until none can become free.
         bench.ask(4);
         bench.ask(5);
         assert!(bench.begun(0).is_empty() && bench.begun(1).is_empty());
@@ -552,14 +550,14 @@ mod tests {
                 bench.end_well(1, number, filling);
             }
         }
-        assert_eq!(bench.landed().len(), 6);
-        // From now on the second is asked at once.
+        assert_eq!(bench.completed().len(), 6);
+        // Now the second origin is tried at once.
         bench.ask(100);
         assert_eq!(bench.begun(1), [100]);
         bench.end(1, 100, Err(FetchError::Absent.into()));
         let stuck = "all 4 reads of this origin hang";
-        assert_eq!(bench.landed(), words(&[(100, stuck)]));
-        // As soon as one ends, the first is asked again.
+        assert_eq!(bench.completed(), results(&[(100, stuck)]));
+        // When one of its reads ends, the first is tried again.
         bench.end(0, 0, Err(FetchError::Absent.into()));
         bench.ask(101);
         assert_eq!(bench.begun(0), [101]);
@@ -567,23 +565,23 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_hangs_at_one_origin_is_asked_of_the_next_at_once() {
+    fn a_chunk_whose_read_hangs_is_requested_from_the_next_origin_at_once() {
         let mut bench = bench(2);
         bench.ask(1);
         bench.wait(FETCH_DEADLINE / 2);
         assert_eq!(bench.begun(1), [1]);
         let filling = bench.open(1);
         bench.end_well(1, 1, filling);
-        assert_eq!(bench.landed(), words(&[(1, "chunk")]));
+        assert_eq!(bench.completed(), results(&[(1, "chunk")]));
         bench.begun(0);
-        // It was evicted, say.
+        // For example after an eviction.
         bench.ask(1);
         assert_eq!((bench.begun(0), bench.begun(1)), (vec![], vec![1]));
-        // Not there, and the first may have it: wait for that, and no longer than for any.
+        // The second does not have it and the first may: the fetch waits for the first.
         bench.end(1, 1, Err(FetchError::Absent.into()));
-        assert_eq!(bench.landed(), []);
+        assert_eq!(bench.completed(), []);
         bench.end(0, 1, Err(FetchError::Absent.into()));
-        assert_eq!(bench.landed(), words(&[(1, "absent")]));
+        assert_eq!(bench.completed(), results(&[(1, "absent")]));
     }
 
     #[test]
@@ -596,11 +594,11 @@ mod tests {
         for _ in 0..10 {
             bench.wait(SECOND);
         }
-        let landed = bench.landed();
-        assert_eq!(landed.len(), 100);
-        let failed = |(_, word): &(u8, String)| word == LATE || word.contains("hang");
-        assert!(landed.iter().all(failed), "{landed:?}");
-        assert_eq!(bench.fetches.under_way(), 0);
+        let completed = bench.completed();
+        assert_eq!(completed.len(), 100);
+        let failed = |(_, result): &(u8, String)| result == LATE || result.contains("hang");
+        assert!(completed.iter().all(failed), "{completed:?}");
+        assert_eq!(bench.fetches.in_flight(), 0);
         let begun: usize = (0..3).map(|origin| bench.begun(origin).len()).sum();
         assert_eq!(begun, 3 * THREADS);
     }
@@ -615,7 +613,7 @@ mod tests {
         }
         let lent = bench.store.counts().filling;
         assert_eq!(lent, SLOTS as u64, "all wait at the first origin");
-        // One that hangs keeps what it has, and one that finds no slot is read again.
+        // A read that hangs keeps its slot, and one that finds no slot is repeated.
         let begun = bench.begun(0);
         let hanging = bench.open(0);
         bench.end(0, begun[1], Err(ReadError::NoSlot));
@@ -623,7 +621,7 @@ mod tests {
         for _ in 0..10 {
             bench.wait(SECOND);
         }
-        assert_eq!(bench.landed().len(), 100);
+        assert_eq!(bench.completed().len(), 100);
         assert_eq!(bench.store.counts().filling, 1);
         drop(hanging);
         bench.wait(SECOND);

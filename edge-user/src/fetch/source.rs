@@ -1,7 +1,7 @@
-//! Whose request it is, as far as addresses tell, and what each source holds.
+//! Request sources, identified by address, and what each one holds.
 //!
-//! A source may take part of what is free of a table, so that none fills it and newcomers find room;
-//! and nobody makes room by taking what another holds.
+//! A source may use a share of the free entries of a table, so no source fills it and new sources
+//! find room. No source evicts the entries of another.
 #![deny(clippy::indexing_slicing)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 
 use crate::limits::{SOURCE_FETCH_EVERY, SOURCE_FETCHES, SOURCES};
 
-/// An IPv4 address, or the /56 of an IPv6 address: what one customer of a provider commonly has.
+/// An IPv4 address or an IPv6 /56, a common allocation for one customer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Source {
     V4([u8; 4]),
@@ -33,7 +33,7 @@ impl Source {
     }
 }
 
-/// Whose account it is; `None` is that of all for whom there is no account.
+/// The owner of an account; all sources beyond the limit share the account of `None`.
 pub(super) type Owner = Option<Source>;
 
 /// What a source holds.
@@ -41,14 +41,14 @@ pub(super) type Owner = Option<Source>;
 pub(super) struct Account {
     pub(super) flights: usize,
     pub(super) waiters: usize,
-    /// Failures that are remembered, oldest first. An id may stand here more than once.
+    /// Remembered failures, oldest first. May contain an id more than once.
     pub(super) negatives: VecDeque<(ChunkId, Instant)>,
-    /// Until when the fetches begun so far use up what it may begin.
+    /// The theoretical arrival time of the rate limiter (GCRA).
     paid_until: Option<Instant>,
 }
 
 impl Account {
-    /// Whether one more fetch may begin; it is then counted.
+    /// Counts one more fetch; false if the rate limit forbids it.
     pub(super) fn pay(&mut self, now: Instant) -> bool {
         let from = self.paid_until.map_or(now, |until| until.max(now));
         if from.saturating_duration_since(now) > SOURCE_FETCH_EVERY * (SOURCE_FETCHES - 1) {
@@ -58,7 +58,7 @@ impl Account {
         true
     }
 
-    /// As good as a new one.
+    /// Whether it equals a new account.
     fn is_idle(&self, now: Instant) -> bool {
         self.flights == 0
             && self.waiters == 0
@@ -71,7 +71,7 @@ impl Account {
 pub(super) struct Accounts(HashMap<Owner, Account>);
 
 impl Accounts {
-    /// Whose account counts for a client.
+    /// The owner of the account that a client is charged to.
     pub(super) fn owner(&self, client: &SocketAddr) -> Owner {
         let source = Some(Source::of(client));
         if self.0.len() < SOURCES || self.0.contains_key(&source) {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_begins_some_fetches_at_once_and_then_so_many_a_second() {
+    fn a_source_starts_a_burst_of_fetches_and_then_a_bounded_rate() {
         let mut account = Account::default();
         let now = clock::now();
         let begun = |account: &mut Account, now| (0..10_000).filter(|_| account.pay(now)).count();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn many_sources_share_one_account_and_nobody_loses_his() {
+    fn sources_beyond_the_limit_share_one_account_and_none_loses_its_own() {
         // I9
         let mut accounts = Accounts::default();
         let now = clock::now();

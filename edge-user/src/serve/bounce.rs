@@ -1,6 +1,6 @@
-//! What a steered request falls into when its chunk was withdrawn meanwhile.
+//! The queue for steered requests whose chunk has been withdrawn.
 //!
-//! Workers put in and wake the socket front, once a batch; the socket front takes out. Full is a reason.
+//! Workers push and wake the socket front once per batch; the socket front pops.
 
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::reason::Reason;
@@ -15,15 +15,14 @@ pub struct BounceQueue {
 }
 
 impl BounceQueue {
-    /// For at most `most` requests.
-    pub fn new(most: usize, wake: Wake) -> Self {
+    pub fn new(capacity: usize, wake: Wake) -> Self {
         Self {
-            queue: ArrayQueue::new(most),
+            queue: ArrayQueue::new(capacity),
             wake,
         }
     }
 
-    /// By value: the frame the request came in goes back to the kernel. Says how that ended.
+    /// Copies the request, because its frame goes back to the kernel. Returns the packet's reason.
     pub fn put(&self, request: Request) -> Reason {
         match self.queue.push(request) {
             Ok(()) => Reason::Bounced,
@@ -48,7 +47,7 @@ mod tests {
     use edge_ebpf::wire::{ChunkId, Cookie, Get};
 
     #[test]
-    fn a_full_inbox_is_a_reason_and_loses_nothing_that_is_in_it() {
+    fn a_full_queue_refuses_a_request_and_keeps_those_it_holds() {
         // I9
         let bounce_queue = BounceQueue::new(BOUNCE_QUEUE, Wake::new().unwrap());
         let request = |want| Request {

@@ -1,5 +1,4 @@
-//! Keys of the cookie epochs: derived from the secret, turned over with the clock, told to the
-//! program.
+//! Cookie keys: derived from the secret, rotated every epoch, published to the program.
 
 use std::io;
 
@@ -24,15 +23,15 @@ impl CookieMap for Array<MapData, CookiesValue> {
     }
 }
 
-/// The secret and what follows from it now.
+/// The secret and the keys of the current epoch.
 pub struct CookieKeys {
     secret: Undumped<u8>,
     cookies: Cookies,
     /// The program's copy, unless XDP is off.
     map: Option<Box<dyn CookieMap>>,
-    /// Whether there are keys yet, and whether the program has them too.
-    made: bool,
-    told: bool,
+    initialised: bool,
+    /// Whether the program has the current keys.
+    published: bool,
 }
 
 impl std::fmt::Debug for CookieKeys {
@@ -44,7 +43,7 @@ impl std::fmt::Debug for CookieKeys {
 }
 
 impl CookieKeys {
-    /// Without a secret to share with other edges, one is made.
+    /// Generates a secret if none is configured.
     pub fn new(secret: Option<Undumped<u8>>, map: Option<Box<dyn CookieMap>>) -> io::Result<Self> {
         let secret = if let Some(secret) = secret {
             secret
@@ -57,30 +56,30 @@ impl CookieKeys {
             secret,
             cookies: Cookies::NONE,
             map,
-            made: false,
-            told: false,
+            initialised: false,
+            published: false,
         })
     }
 
-    /// Makes the keys of this epoch and its neighbours the accepted ones, here and in the program.
-    /// Says what went wrong with the program's copy; the next call tries again.
-    pub fn turn_to(&mut self, epoch: u32) -> Result<(), MapError> {
-        if epoch != self.cookies.epoch || !self.made {
-            // The fourth place keeps what it has: nobody accepts it, and next time it is written
-            // while nobody reads it.
+    /// Accepts the keys of this epoch and its neighbours, here and in the program. After an error
+    /// in publishing to the program, the next call tries again.
+    pub fn rotate_to(&mut self, epoch: u32) -> Result<(), MapError> {
+        if epoch != self.cookies.epoch || !self.initialised {
+            // The fourth key stays: it is no longer accepted, and the next rotation overwrites it
+            // while no one reads it.
             for epoch in [epoch.wrapping_sub(1), epoch, epoch.wrapping_add(1)] {
                 self.cookies.keys[epoch as usize % COOKIE_KEYS] = key(&self.secret, epoch);
             }
             self.cookies.epoch = epoch;
-            self.made = true;
-            self.told = false;
+            self.initialised = true;
+            self.published = false;
         }
         if let Some(map) = &mut self.map
-            && !self.told
+            && !self.published
         {
             map.set(self.cookies)?;
         }
-        self.told = true;
+        self.published = true;
         Ok(())
     }
 
@@ -111,15 +110,15 @@ mod tests {
     use edge_ebpf::golden;
 
     #[test]
-    fn the_key_and_cookie_of_the_specification_come_out() {
+    fn key_and_cookie_match_the_test_vector_of_the_specification() {
         // docs/WIRE.md, "Cookie": secret 00 01 … 1f, epoch 14000000, 192.0.2.7 port 40000.
         let mut secret = Undumped::new(32).unwrap();
         for (byte, value) in secret.iter_mut().zip(0..) {
             *byte = value;
         }
-        let mut jar = CookieKeys::new(Some(secret), None).unwrap();
-        jar.turn_to(golden::EPOCH).unwrap();
-        let words = jar.cookies().keys[golden::EPOCH as usize % COOKIE_KEYS].words;
+        let mut keys = CookieKeys::new(Some(secret), None).unwrap();
+        keys.rotate_to(golden::EPOCH).unwrap();
+        let words = keys.cookies().keys[golden::EPOCH as usize % COOKIE_KEYS].words;
         let bytes = [words[0].to_le_bytes(), words[1].to_le_bytes()].concat();
         assert_eq!(
             u128::from_be_bytes(bytes.try_into().unwrap()),
@@ -129,19 +128,19 @@ mod tests {
             address: Address::v4([192, 0, 2, 7]),
             port: 40_000,
         };
-        let cookie = jar.cookies().issue(&client).unwrap();
+        let cookie = keys.cookies().issue(&client).unwrap();
         assert_eq!(cookie.value, 0xe843_36ae_8ed4_fbd9_u64.to_be_bytes());
     }
 
     #[test]
-    fn a_cookie_outlives_one_turn_and_not_two_and_a_clock_set_back_is_survived() {
-        let mut jar = CookieKeys::new(None, None).unwrap();
+    fn a_cookie_survives_one_rotation_and_a_clock_set_back_but_not_two_rotations() {
+        let mut keys = CookieKeys::new(None, None).unwrap();
         let client = Endpoint {
             address: Address::v4([192, 0, 2, 7]),
             port: 40_000,
         };
-        jar.turn_to(100).unwrap();
-        let cookie = jar.cookies().issue(&client).unwrap();
+        keys.rotate_to(100).unwrap();
+        let cookie = keys.cookies().issue(&client).unwrap();
         for (epoch, accepted) in [
             (101, true),
             (102, false),
@@ -149,13 +148,13 @@ mod tests {
             (7, false),
             (100, true),
         ] {
-            jar.turn_to(epoch).unwrap();
+            keys.rotate_to(epoch).unwrap();
             assert_eq!(
-                jar.cookies().accepts(&cookie, &client),
+                keys.cookies().accepts(&cookie, &client),
                 accepted,
                 "at epoch {epoch}"
             );
-            assert!(jar.cookies().issue(&client).is_some());
+            assert!(keys.cookies().issue(&client).is_some());
         }
     }
 }

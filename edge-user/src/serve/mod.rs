@@ -1,18 +1,18 @@
-//! Request to answer: one policy for all fronts, and transmitters that only transmit.
+//! Answers requests: one policy for all fronts, and transmitters without policy.
 
-/// Steered requests: one pinned thread for each RX queue.
+/// The workers: steered requests, with one pinned thread for each RX queue.
 pub mod xdp;
-/// Datagrams from the kernel, and bounced requests: one thread.
+/// The socket front: datagrams from the kernel and bounced requests, in one thread.
 pub mod socket;
-/// How answers leave: one small trait.
+/// The trait of the workers' transmitters.
 pub mod transmit;
-/// Requests that a worker could not answer.
+/// The queue for requests that a worker could not answer.
 pub mod bounce;
-/// Keys of the cookie epochs.
+/// Cookie keys and their rotation.
 pub mod cookies;
-/// Which segments, in which runs.
+/// From want set to runs of segments.
 pub mod plan;
-/// Who asked, and which service address was asked.
+/// Client and service address of a request.
 pub mod peer;
 
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use self::plan::{Runs, plan};
 use crate::cache::lease::Lease;
 use crate::fetch::flights::Waiter;
 
-/// A GET with a good cookie.
+/// A GET with a valid cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     pub peer: Peer,
@@ -33,7 +33,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// The refusal of this request.
     pub fn nack(&self, code: NackCode, retry_ms: u32) -> Nack {
         Nack {
             code,
@@ -44,8 +43,7 @@ impl Request {
     }
 }
 
-/// One waiter for each client address, port and chunk: a client that asks again replaces its want
-/// set.
+/// One waiter for each client address, port and chunk: a repeated request replaces the want set.
 impl Waiter for Request {
     fn chunk(&self) -> ChunkId {
         self.get.id
@@ -60,18 +58,17 @@ impl Waiter for Request {
     }
 }
 
-/// What a GET with a good cookie is answered with.
+/// The answer to a GET with a valid cookie.
 #[derive(Clone, Debug)]
 pub enum Decision<'pin> {
-    /// These segments of the chunk.
     Data(Lease<'pin>, Runs),
-    /// A refusal that no fetch can change.
+    /// No wanted segment exists.
     Nack(Nack),
     /// The chunk is not resident.
     Miss,
 }
 
-/// The policy of every front. `max_burst` is how many segments one GET can get.
+/// The policy of every front. `max_burst` is the largest number of segments sent for one GET.
 #[inline]
 pub fn decide<'pin>(
     request: &Request,
@@ -87,21 +84,21 @@ pub fn decide<'pin>(
     }
 }
 
-/// Why a reply did not leave, or not all of it.
+/// Why a reply was not sent, or only in part.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsent {
-    /// All sends are under way.
+    /// The send queue is full.
     Full,
-    /// The client was sent something that it has not been reached with yet.
+    /// An earlier datagram has not reached the client yet.
     Unreached,
-    /// The first part went out, and the rest did not.
+    /// Only the first part was sent.
     Partly,
-    /// The request is not one that can be answered by this way.
+    /// The request's frame is not one that this transmitter can answer.
     BadDescriptor,
 }
 
 impl Unsent {
-    /// How a request ends that was answered so.
+    /// The reason of the request.
     pub const fn reason(self) -> Reason {
         match self {
             Self::Full => Reason::SendQueueFull,

@@ -1,14 +1,13 @@
-//! Who asked, and which service address was asked.
+//! Client and service address of a request.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use edge_ebpf::frame::{Address, Endpoint, Family};
 
-/// Both ends of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Peer {
-    /// Index of the service socket the answer leaves by.
+    /// Index of the service socket that sends the answer.
     pub socket: usize,
     pub client: SocketAddr,
 }
@@ -17,7 +16,7 @@ pub struct Peer {
 #[derive(Clone, Debug)]
 pub struct Listeners {
     endpoints: Arc<[Endpoint]>,
-    /// Where a link-local client is.
+    /// The scope of link-local clients.
     interface_index: u32,
 }
 
@@ -30,7 +29,7 @@ impl Listeners {
         }
     }
 
-    /// The other end of a packet that XDP saw, if it was for the service.
+    /// The peer of a steered packet, if its destination is a service address.
     #[inline]
     pub fn peer(&self, source: &Endpoint, destination: &Endpoint, family: Family) -> Option<Peer> {
         let socket = self.endpoints.iter().position(|ours| ours == destination)?;
@@ -51,7 +50,7 @@ impl Listeners {
     }
 }
 
-/// An address in the form that packets are judged by.
+/// An address in the form that the steering code uses.
 pub fn endpoint(address: &SocketAddr) -> (Endpoint, Family) {
     let (ip, family) = match address.ip() {
         IpAddr::V4(ip) => (Address::v4(ip.octets()), Family::V4),

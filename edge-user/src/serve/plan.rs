@@ -1,16 +1,16 @@
-//! Which segments of a chunk a GET is answered with, as runs of neighbours.
+//! Which segments of a chunk to send for a GET, as runs of adjacent segments.
 
 use edge_ebpf::wire::Geometry;
 
-/// Neighbouring segments.
+/// Adjacent segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     pub first: u8,
     pub count: u8,
 }
 
-/// The lowest wanted segments that exist, at most `max_burst` of them, as runs in order. Nothing
-/// if no wanted segment exists.
+/// The lowest wanted segments that exist, at most `max_burst` of them, as runs in order. `None` if
+/// no wanted segment exists.
 pub fn plan(want: u128, geometry: &Geometry, max_burst: u8) -> Option<Runs> {
     let set = want & geometry.all();
     (set != 0).then_some(Runs {
@@ -27,7 +27,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// The lowest `segments` of them, and those behind.
+    /// The lowest `segments` segments, and the rest.
     pub fn split(self, segments: u32) -> (Self, Self) {
         let first = Self {
             budget: self.budget.min(segments),
@@ -44,7 +44,7 @@ impl Runs {
         u8::try_from(self.set.trailing_zeros()).unwrap_or(u8::MAX)
     }
 
-    /// How many segments they are.
+    /// The number of segments.
     pub fn segments(&self) -> u32 {
         self.set.count_ones().min(self.budget)
     }
@@ -60,7 +60,7 @@ impl Iterator for Runs {
         let first = self.set.trailing_zeros();
         let count = (self.set >> first).trailing_ones().min(self.budget);
         self.budget -= count;
-        // The set's lowest `count` bits from `first` on; `count` may be all 128.
+        // `count` bits from `first` on; `count` may be 128.
         let taken = (u128::MAX >> (128 - count)) << first;
         self.set &= !taken;
         Some(Run {

@@ -1,4 +1,4 @@
-//! How a worker's replies leave: one small trait, two ways.
+//! The trait of the workers' two transmitters.
 
 use edge_ebpf::frame::Frame;
 use edge_ebpf::wire::Nack;
@@ -10,7 +10,7 @@ use crate::cache::lease::Lease;
 use crate::sys::send::SendQueue;
 use crate::sys::xsk::{RxFrame, Xsk};
 
-/// The packet that is answered, and the socket it came in by.
+/// The packet to answer, and the socket that received it.
 pub struct Incoming<'a> {
     pub xsk: &'a mut Xsk,
     pub packet: &'a RxFrame,
@@ -19,22 +19,20 @@ pub struct Incoming<'a> {
 }
 
 pub trait Transmitter: Send {
-    /// Sends these segments of the chunk.
     fn data(&mut self, to: &mut Incoming<'_>, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent>;
 
     fn nack(&mut self, to: &mut Incoming<'_>, nack: &Nack) -> Result<(), Unsent>;
 
-    /// Called for each reply of a batch before the first is made.
+    /// Called for each reply of a batch before the first is sent.
     fn prefetch(&self, _lease: &Lease<'_>, _runs: &Runs) {}
 
-    /// Hands what is queued to the kernel.
+    /// Submits queued sends to the kernel.
     fn flush(&mut self, xsk: &mut Xsk);
 
-    /// Whether something is left that [`Self::flush`] is to hand over again.
+    /// Whether sends are left for [`Self::flush`] to submit again.
     fn has_unsent(&self, xsk: &Xsk) -> bool;
 }
 
-/// By the kernel's stack, gathered from the arena.
 impl<Q: SendQueue + Send> Transmitter for GsoTransmitter<Q> {
     fn data(&mut self, to: &mut Incoming<'_>, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent> {
         Self::data(self, &to.request.peer, lease, runs)

@@ -295,7 +295,7 @@ impl World {
     fn fill_up(&mut self) {
         let epoch = self.epoch();
         // The daemon does not start without this.
-        while self.turn.handler.cookies.turn_to(epoch).is_err() {}
+        while self.turn.handler.cookies.rotate_to(epoch).is_err() {}
         let hot = self
             .chance
             .index(self.with.objects.min(self.with.resident) + 1);
@@ -571,7 +571,7 @@ impl World {
     fn work(&mut self, queue: usize) {
         let hand = &mut self.hands[queue];
         let bounced = hand.bounced();
-        let any = hand.state.turn();
+        let any = hand.state.poll_once();
         if hand.bounced() > bounced {
             assert!(rung(&self.wake), "I9: a bounced request waits for nobody");
             self.wake_socket();

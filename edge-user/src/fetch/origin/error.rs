@@ -1,20 +1,20 @@
-//! Why an origin did not give a chunk.
+//! Errors of fetches and reads.
 
-/// Why a fetch ended without its chunk.
+/// Why a fetch failed.
 #[derive(Debug)]
 pub enum FetchError {
-    /// It does not have it.
+    /// No origin has the chunk.
     Absent,
-    /// It could not be asked, or not be read from; says why.
+    /// An origin could not be read, for this reason.
     Transient(String),
-    /// What it has is not the chunk; says how.
+    /// An origin's file is not the chunk, for this reason.
     Corrupt(String),
 }
 
-/// Why one read of an origin ended without the chunk.
+/// Why one read of an origin failed.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The origin has the chunk, and no slot was free to read it into: to be read again.
+    /// The origin has the chunk, but no slot was free. The read has to be repeated.
     NoSlot,
     Failed(FetchError),
 }

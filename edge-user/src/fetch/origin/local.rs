@@ -1,8 +1,8 @@
 //! An origin that is a local directory.
 //!
-//! Its path is resolved anew at each read, so a link that is switched to another directory counts
-//! at once. Nothing below it leads outside, and nothing but a regular file is ever opened: to open a
-//! pipe can be to wait for ever, and to open a device can have effects.
+//! Its path is resolved at each read, so a symbolic link that is switched to another directory
+//! takes effect at once. Lookups below it cannot leave it, and only regular files are opened:
+//! opening a pipe can block forever, and opening a device can have side effects.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
@@ -32,11 +32,11 @@ pub struct Directory {
     path: PathBuf,
 }
 
-/// How often a name is looked up again that was moved meanwhile.
-const LOOK_UPS: usize = 4;
+/// How often to repeat a lookup that raced with a rename.
+const LOOKUP_ATTEMPTS: usize = 4;
 
 impl Directory {
-    /// Tries that it can be read from.
+    /// Checks that the directory can be read.
     pub fn new(path: PathBuf) -> Result<Self, OriginError> {
         let directory = Self { path };
         match directory.root().and_then(|root| below(&root, ".")) {
@@ -62,9 +62,9 @@ impl Directory {
         open(&self.path, flags, Mode::empty())
     }
 
-    /// The file of a chunk and its size, if there is one. The file is not open yet.
+    /// The chunk's file, as an `O_PATH` descriptor, and its size.
     fn find(&self, id: &ChunkId) -> Result<Option<(OwnedFd, u64)>, String> {
-        // A root that is gone knows nothing of the chunk: that is not to say that it is absent.
+        // A missing root is an error: it does not mean that the chunk is absent.
         let root =
             (self.root()).map_err(|error| format!("the directory itself: {}", reason(error)))?;
         let file = match below(&root, &chunk_path(id)) {
@@ -85,10 +85,10 @@ impl Origin for Directory {
         let (file, size_bytes) = (self.find(&id))
             .map_err(|reason| self.transient(&reason))?
             .ok_or(FetchError::Absent)?;
-        // By the size before a byte is read: what grew is not to fill our memory.
+        // Checks the size before anything is read.
         let mut filling = slots.take(id, size_bytes)?;
-        // The very file that was looked at, whatever its name leads to by now. It may take its time:
-        // a lease on it, or a network file system.
+        // Opens the inode that was checked, even if its name has changed since. This can block on a
+        // lease or a network file system.
         reopen(&file)
             .and_then(|file| read_into(&file, &mut filling.segments()))
             .map_err(|error| self.transient(&error.to_string()))?;
@@ -96,7 +96,7 @@ impl Origin for Directory {
     }
 }
 
-/// Until the parts are full, or the file ends.
+/// Reads until the parts are full or the file ends.
 fn read_into(file: &File, mut parts: &mut [IoSliceMut<'_>]) -> io::Result<()> {
     let mut offset = 0;
     while !parts.is_empty() {
@@ -113,14 +113,14 @@ fn read_into(file: &File, mut parts: &mut [IoSliceMut<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// A name below a directory, looked up and not opened. Links count as long as they stay below.
+/// Looks up a name below a directory without opening it. Links must stay below the directory.
 fn below(root: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut found = Err(Errno::AGAIN);
-    for _ in 0..LOOK_UPS {
+    for _ in 0..LOOKUP_ATTEMPTS {
         found = openat2(root, name, flags, Mode::empty(), resolve);
-        // Somebody renamed something on the way, so the kernel cannot tell where it led.
+        // EAGAIN: the kernel cannot resolve `..` safely because of a concurrent rename.
         if found.as_ref().err() != Some(&Errno::AGAIN) {
             break;
         }
@@ -133,7 +133,7 @@ fn reopen(file: &OwnedFd) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     match rustix::fs::openat(CWD, name, flags, Mode::empty()) {
         Ok(file) => Ok(file.into()),
-        Err(Errno::NOENT) => Err(io::Error::other("/proc is not there: mount it for edged")),
+        Err(Errno::NOENT) => Err(io::Error::other("/proc is not mounted: mount it for edged")),
         Err(error) => Err(error.into()),
     }
 }
@@ -142,7 +142,7 @@ fn reason(error: Errno) -> String {
     match error {
         Errno::XDEV => "leads outside the origin".to_owned(),
         Errno::NOSYS | Errno::PERM => {
-            format!("openat2 is refused, by a seccomp filter or an old kernel: allow it ({error})")
+            format!("openat2 is refused by a seccomp filter or an old kernel: allow it ({error})")
         }
         other => io::Error::from(other).to_string(),
     }
@@ -169,7 +169,7 @@ mod tests {
         ChunkId(Sha256::digest(GOOD).into())
     }
 
-    /// The chunk's place under a root; its folder is made.
+    /// The chunk's path below a root; creates its directory.
     fn place(root: &Path) -> PathBuf {
         let path = root.join(chunk_path(&id()));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -200,8 +200,8 @@ mod tests {
         );
     }
 
-    /// Two directories: an origin, and one beside it.
-    fn ground() -> (TempDir, PathBuf, Directory, PathBuf) {
+    /// An origin and a directory beside it.
+    fn fixture() -> (TempDir, PathBuf, Directory, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let (root, beside) = (folder.path().join("origin"), folder.path().join("beside"));
         fs::create_dir(&root).unwrap();
@@ -211,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_switched_counts_from_the_next_read() {
-        let (folder, root, _, beside) = ground();
+    fn a_link_that_is_switched_takes_effect_at_the_next_read() {
+        let (folder, root, _, beside) = fixture();
         let current = folder.path().join("current");
         symlink(&beside, &current).unwrap();
         let directory = Directory::new(current.clone()).unwrap();
@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_is_gone_has_failed_and_does_not_say_that_a_chunk_is_absent() {
-        let (folder, root, directory, _) = ground();
+    fn a_missing_origin_is_a_failure_and_not_an_absent_chunk() {
+        let (folder, root, directory, _) = fixture();
         assert!(matches!(fetch(&directory), Err(FetchError::Absent)));
         fs::rename(&root, folder.path().join("moved")).unwrap();
         assert_failed(&fetch(&directory), "No such file or directory");
@@ -239,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_below_an_origin_leads_outside_and_links_within_it_count() {
-        let (_folder, root, directory, beside) = ground();
+    fn links_within_an_origin_are_followed_and_links_out_of_it_are_refused() {
+        let (_folder, root, directory, beside) = fixture();
         let file = place(&root);
         let outside = beside.join("secret");
         fs::write(&outside, GOOD).unwrap();
-        // What the chunk's name leads to, at its end or on the way there.
+        // The chunk's file is a link, then one of its directories.
         for target in [outside.clone(), PathBuf::from("../../../../beside/secret")] {
             symlink(target, &file).unwrap();
             assert_failed(&fetch(&directory), "leads outside the origin");
@@ -262,10 +262,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_and_never_opened() {
-        let (_folder, root, directory, _) = ground();
+    fn only_regular_files_are_opened() {
+        let (_folder, root, directory, _) = fixture();
         let file = place(&root);
-        // To open it would wait for a writer.
+        // Opening it would block until there is a writer.
         mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).unwrap();
         assert_failed(&fetch(&directory), "is not a file");
         fs::remove_file(&file).unwrap();
@@ -276,7 +276,7 @@ mod tests {
         fs::rename(root.join("socket"), &file).unwrap();
         assert_failed(&fetch(&directory), "is not a file");
         fs::remove_file(&file).unwrap();
-        // Making a device takes a right that this process may not have.
+        // Creating a device needs a privilege that this process may lack.
         let null = makedev(1, 3);
         if mknodat(CWD, &file, FileType::CharacterDevice, Mode::RUSR, null).is_ok() {
             assert_failed(&fetch(&directory), "is not a file");
@@ -284,8 +284,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_chunk_is_told_by_its_size_before_a_byte_of_it_is_read() {
-        let (_folder, root, directory, _) = ground();
+    fn a_file_of_a_size_that_no_chunk_has_is_refused_without_reading_it() {
+        let (_folder, root, directory, _) = fixture();
         let file = place(&root);
         for size in [0, CHUNK_BYTES as u64 + 1, 1 << 40] {
             File::create(&file).unwrap().set_len(size).unwrap();
@@ -305,8 +305,8 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_found_out_to_be_there_without_a_slot() {
-        let (_folder, root, directory, _) = ground();
+    fn no_slot_is_needed_to_find_whether_a_chunk_exists() {
+        let (_folder, root, directory, _) = fixture();
         let (store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
         let slots = Slots::new(Arc::clone(store.view()), 1);
         let absent = directory.fetch(id(), &slots);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_origin_is_named_with_the_remedy() {
+    fn a_missing_origin_is_reported_with_a_remedy() {
         let error = Directory::new(PathBuf::from("/nowhere/at/all")).unwrap_err();
         let text = error.to_string();
         assert!(

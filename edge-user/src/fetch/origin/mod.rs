@@ -1,12 +1,12 @@
-//! Where chunks come from.
+//! Origins and the threads that read from them.
 
-/// The threads that ask origins.
+/// The threads that read from origins.
 pub mod pool;
 /// An origin that is a local directory.
 pub mod local;
 /// Slots that chunks are read into.
 pub mod slots;
-/// Why an origin did not give a chunk.
+/// Errors of fetches and reads.
 pub mod error;
 
 use edge_ebpf::wire::ChunkId;
@@ -15,9 +15,9 @@ use self::error::ReadError;
 use self::slots::Slots;
 use crate::cache::fill::Verified;
 
-/// One origin. It is asked by threads of its own, which may wait.
+/// A source of chunks, read by threads of its own, which may block.
 pub trait Origin: Send + Sync + 'static {
-    /// Reads a chunk into a slot and checks it there. A slot is taken as late as possible: whether
-    /// the chunk exists can be found out without one.
+    /// Reads a chunk into a slot and verifies it. Takes the slot as late as possible: none is
+    /// needed to find whether the chunk exists.
     fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, ReadError>;
 }

@@ -1,4 +1,4 @@
-//! The threads that ask origins: each origin has its own, and they wait so that nobody else does.
+//! The threads that read from origins. Each origin has its own, so that only they block.
 
 use std::io;
 use std::sync::mpsc::Receiver;
@@ -14,8 +14,8 @@ use crate::limits::{ORIGIN_SLOTS, ORIGIN_THREADS};
 use crate::spawn::refused;
 use crate::sys::wake::Wake;
 
-/// Starts the threads of these origins, which are asked in this order. They end when what is returned
-/// is gone, or, where a read hangs, with the process.
+/// Starts the threads of the origins, which are tried in this order. A thread ends after the
+/// `Fetches` are dropped, or with the process if its read hangs.
 pub fn start<O: Origin>(
     origins: Vec<O>,
     view: &Arc<CacheView>,
@@ -30,7 +30,7 @@ fn start_with<O: Origin>(
     wake: &Wake,
     threads: usize,
 ) -> io::Result<Fetches> {
-    // However many reads hang, most of a small store stays in use.
+    // Even if all reads hang, most of a small store stays in use.
     let share = view.slot_count() / 4 / origins.len().max(1);
     let slots = share.clamp(1, ORIGIN_SLOTS);
     let (fetches, (wanted, ended)) = Fetches::new(origins.len(), threads, slots, view);
@@ -44,9 +44,8 @@ fn start_with<O: Origin>(
                 while let Some(id) = next(wanted) {
                     let result = origin.fetch(id, &slots);
                     let origin = number;
-                    // A read counts as under way until it is taken from there.
                     let pushed = ended.push(Ended { origin, id, result });
-                    assert!(pushed.is_ok(), "there is room for every read under way");
+                    assert!(pushed.is_ok(), "the queue has room for every read");
                     wake.wake();
                 }
             };
@@ -59,7 +58,7 @@ fn start_with<O: Origin>(
     Ok(fetches)
 }
 
-/// One thread waits for a read, the others for their turn to.
+/// One thread waits for a read; the others wait for the lock.
 fn next(wanted: &Mutex<Receiver<ChunkId>>) -> Option<ChunkId> {
     let wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
     wanted.recv().ok()
@@ -97,9 +96,9 @@ mod tests {
         let begin = clock::now();
         while begin.elapsed() < within {
             fetches.begin(store);
-            fetches.hear(clock::now());
-            if let Some(landed) = fetches.take() {
-                return Some(landed);
+            fetches.collect(clock::now());
+            if let Some(fetched) = fetches.take() {
+                return Some(fetched);
             }
             thread::yield_now();
         }
@@ -112,7 +111,7 @@ mod tests {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Two origins; what stands in each as the chunk, if anything.
+    /// Fetches a chunk from two origins, given what each has as its file.
     fn ask(contents: [Option<&[u8]>; 2], id: ChunkId) -> Result<Verified, FetchError> {
         let folders = contents.map(|bytes| {
             let folder = tempfile::tempdir().unwrap();
@@ -126,14 +125,14 @@ mod tests {
             .map(|folder| Directory::new(folder.path().to_owned()).unwrap());
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start(origins.into(), store.view(), &wake).unwrap();
-        fetches.ask(id, SOURCE, clock::now());
-        let landed = next(&mut fetches, &mut store, SOON).unwrap();
-        assert_eq!(landed.id, id);
-        landed.result
+        fetches.request(id, SOURCE, clock::now());
+        let done = next(&mut fetches, &mut store, SOON).unwrap();
+        assert_eq!(done.id, id);
+        done.result
     }
 
     #[test]
-    fn the_second_origin_is_asked_when_the_first_cannot_help() {
+    fn the_second_origin_is_tried_when_the_first_fails() {
         let good = b"the bytes that the name is of".as_slice();
         let id = ChunkId(Sha256::digest(good).into());
         let large = vec![0; CHUNK_BYTES + 1];
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_read_than_can_be_stored_and_what_is_absent_is_found_out_meanwhile() {
+    fn reads_use_a_bounded_number_of_slots_and_absent_chunks_need_none() {
         let folder = tempfile::tempdir().unwrap();
         let ids: Vec<ChunkId> = (0..17_u8)
             .map(|number| {
@@ -164,21 +163,21 @@ mod tests {
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start(vec![origin], store.view(), &wake).unwrap();
         for id in &ids {
-            fetches.ask(*id, SOURCE, clock::now());
+            fetches.request(*id, SOURCE, clock::now());
         }
-        // A quarter of the store: results that nobody has taken hold their slots.
+        // A quarter of the store: results that have not been taken hold their slots.
         let begin = clock::now();
-        while fetches.landed() < 16 {
+        while fetches.completed() < 16 {
             fetches.begin(&mut store);
-            fetches.hear(clock::now());
+            fetches.collect(clock::now());
             assert!(begin.elapsed() < SOON);
             thread::yield_now();
         }
         let absent = ChunkId([0xee; 32]);
-        fetches.ask(absent, SOURCE, clock::now());
-        while fetches.landed() < 17 {
+        fetches.request(absent, SOURCE, clock::now());
+        while fetches.completed() < 17 {
             fetches.begin(&mut store);
-            fetches.hear(clock::now());
+            fetches.collect(clock::now());
             assert!(begin.elapsed() < SOON);
             thread::yield_now();
         }
@@ -195,10 +194,10 @@ mod tests {
                 Err(_) => assert_eq!(id, absent),
             }
         }
-        assert_eq!((found, fetches.under_way()), (17, 0));
+        assert_eq!((found, fetches.in_flight()), (17, 0));
     }
 
-    /// An origin whose reads end when they are let.
+    /// An origin whose reads block until it is opened.
     #[derive(Default)]
     struct Gate {
         open: Mutex<bool>,
@@ -214,22 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_hang_keep_nobody_from_ending() {
+    fn reads_that_hang_do_not_delay_shutdown() {
         let gate = Arc::new(Gate::default());
         let origins = vec![Arc::clone(&gate)];
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start_with(origins, store.view(), &wake, 2).unwrap();
         for number in 0..3 {
-            fetches.ask(ChunkId([number; 32]), SOURCE, clock::now());
+            fetches.request(ChunkId([number; 32]), SOURCE, clock::now());
         }
         assert!(next(&mut fetches, &mut store, Duration::from_millis(50)).is_none());
-        // Whoever ends, ends now; and the threads do when they can.
         drop(fetches);
         *gate.open.lock().unwrap() = true;
         gate.opened.notify_all();
         let begin = clock::now();
         while Arc::strong_count(&gate) > 1 {
-            assert!(begin.elapsed() < SOON, "the threads end too");
+            assert!(begin.elapsed() < SOON, "the threads did not end");
             thread::yield_now();
         }
     }

@@ -1,4 +1,4 @@
-//! Slots that the chunks of one origin are read into: a bounded number, however long reads hang.
+//! The slots that the chunks of one origin are read into: a bounded number, even if reads hang.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -10,7 +10,6 @@ use super::error::{FetchError, ReadError};
 use crate::cache::fill::{FreeSlot, Verified, Written};
 use crate::cache::lease::CacheView;
 
-/// How a chunk is called that has other bytes than its name says.
 const ALTERED: &str = "is not what its name says: altered or cut";
 
 #[derive(Clone, Debug)]
@@ -19,7 +18,7 @@ pub struct Slots {
     free: Arc<ArrayQueue<FreeSlot>>,
 }
 
-/// A slot for one chunk. Dropped, it can be taken again.
+/// A slot for one chunk, returned on drop.
 #[derive(Debug)]
 pub struct Filling {
     slots: Slots,
@@ -27,11 +26,11 @@ pub struct Filling {
 }
 
 impl Slots {
-    /// Room for so many; none yet.
-    pub fn new(view: Arc<CacheView>, most: usize) -> Self {
+    /// Starts without any slot.
+    pub fn new(view: Arc<CacheView>, capacity: usize) -> Self {
         Self {
             view,
-            free: Arc::new(ArrayQueue::new(most)),
+            free: Arc::new(ArrayQueue::new(capacity)),
         }
     }
 
@@ -48,7 +47,6 @@ impl Slots {
         })
     }
 
-    /// Slots that nobody has taken.
     pub(crate) fn len(&self) -> usize {
         self.free.len()
     }
@@ -59,7 +57,7 @@ impl Slots {
 
     pub(crate) fn put(&self, slot: FreeSlot) {
         let pushed = self.free.push(slot);
-        debug_assert!(pushed.is_ok(), "there is room for every slot that is here");
+        debug_assert!(pushed.is_ok(), "the queue has room for every slot");
     }
 
     pub(crate) fn take_back(&self) -> Option<FreeSlot> {
@@ -68,15 +66,14 @@ impl Slots {
 }
 
 impl Filling {
-    /// The places of the chunk's segments, in order.
+    /// The buffers of the chunk's segments, in order.
     pub fn segments(&mut self) -> Vec<IoSliceMut<'_>> {
         let view = &self.slots.view;
         let written = self.written.as_mut();
         written.map_or_else(Vec::new, |written| written.segments(view))
     }
 
-    /// Compares what lies in the slot with the chunk's name, so that a fault on the way there is
-    /// found as well as a lie of the origin.
+    /// Compares the bytes in the slot with the chunk's id.
     pub fn verify(mut self) -> Result<Verified, FetchError> {
         let corrupt = || FetchError::Corrupt(ALTERED.to_owned());
         let written = self.written.take().ok_or_else(corrupt)?;

@@ -1,4 +1,4 @@
-//! The loop of the socket front: one thread, asleep in one place.
+//! The loop of the socket front: one thread that sleeps in one place.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use crate::serve::bounce::BounceQueue;
 use crate::sys::receive::{ReceiveRing, Unreadable};
 use crate::sys::send::{SendQueue, SendRing};
 
-/// Everything the socket front works with.
 #[derive(Debug)]
 pub struct EventLoop {
     pub receive: ReceiveRing,
@@ -22,7 +21,7 @@ pub struct EventLoop {
     pub stop: Arc<AtomicBool>,
 }
 
-/// What is done before and after each sleep. Knows no clock.
+/// What is done before and after each sleep. Reads no clock.
 #[derive(Debug)]
 pub struct Turn<Q = SendRing> {
     pub handler: Handler<Q>,
@@ -32,7 +31,7 @@ pub struct Turn<Q = SendRing> {
 }
 
 impl EventLoop {
-    /// Runs until told to stop.
+    /// Runs until `stop` is set.
     pub fn run(mut self) -> io::Result<()> {
         while !self.stop.load(Ordering::Acquire) {
             self.turn.handler.cells.turns.add(1);
@@ -59,7 +58,7 @@ impl<Q: SendQueue> Turn<Q> {
         }
     }
 
-    /// What is due, before a sleep; says how long that may be at most.
+    /// The work before a sleep; returns how long to sleep at most.
     pub fn begin(&mut self, now: Instant, unix_seconds: u64) -> Duration {
         if self.next_tick.is_none_or(|due| due <= now) {
             self.handler.tick(epoch_at(unix_seconds), now);
@@ -67,22 +66,22 @@ impl<Q: SendQueue> Turn<Q> {
         }
         self.handler.front.submit();
         self.handler.sender.flush();
-        // Asleep is quiescent.
+        // A sleeping thread is quiescent.
         self.handler.reader.offline();
         if self.more_bounced || self.handler.front.completions() > 0 {
             Duration::ZERO
         } else if self.handler.sender.in_flight() > 0 {
-            // What the kernel could not take just now is handed over again; and until it has, this
-            // thread is not quiescent.
+            // The sends that the kernel could not take are submitted again soon, because they keep
+            // this thread from being quiescent.
             Duration::from_nanos(SEND_RETRY_NS.unsigned_abs())
         } else {
             TICK
         }
     }
 
-    /// What has come meanwhile, but for datagrams.
+    /// The work after a sleep, except for datagrams.
     pub fn end(&mut self, now: Instant) {
-        // Some, since workers may fill the bounce queue as fast as it is emptied (I9).
+        // Bounded, since workers may fill the bounce queue as fast as it is emptied (I9).
         let mut room = BOUNCES_PER_ROUND;
         while room > 0
             && let Some(request) = self.bounce_queue.take()

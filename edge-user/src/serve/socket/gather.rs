@@ -1,4 +1,4 @@
-//! Of which parts of a slot the sends of a burst are made.
+//! Divides a burst into sends, each gathered from parts of a slot.
 
 use std::array;
 use std::ops::Range;
@@ -10,11 +10,10 @@ use crate::limits::SEND_BYTES_MAX;
 use crate::serve::plan::Runs;
 use crate::sys::send::SPANS_MAX;
 
-/// Divides plans into sends, for segments of one size.
 #[derive(Clone, Copy, Debug)]
 pub struct Gather {
     layout: Layout,
-    /// Bytes of a full DATA datagram, and how many of them one send holds.
+    /// Size of a full DATA datagram, and how many of them fit a send.
     stride_bytes: u16,
     segments_per_send: u8,
 }
@@ -30,7 +29,7 @@ impl Gather {
         }
     }
 
-    /// Bytes of a full DATA datagram: what the kernel divides a send into.
+    /// Size of a full DATA datagram: the GSO segment size.
     pub const fn stride_bytes(&self) -> u16 {
         self.stride_bytes
     }
@@ -39,8 +38,8 @@ impl Gather {
         self.segments_per_send.into()
     }
 
-    /// Hands over the parts of each send, lowest segment first, until `send` has no room. Only the
-    /// chunk's last datagram is short, and it comes last in every plan, as the kernel wants it.
+    /// Calls `send` with the parts of each send, lowest segment first, until it fails. Only the
+    /// chunk's last datagram is short, and it comes last in every plan, as GSO requires.
     pub fn sends<E>(
         &self,
         geometry: &Geometry,

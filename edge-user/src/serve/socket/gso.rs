@@ -1,5 +1,5 @@
-//! The `gso` transmitter: one send gathers the wanted segments from the arena, and the kernel cuts it
-//! into datagrams (`UDP_SEGMENT`).
+//! The `gso` transmitter: one send gathers the wanted segments from the arena, and the kernel
+//! splits it into datagrams (`UDP_SEGMENT`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::serve::peer::Peer;
 use crate::serve::plan::Runs;
 use crate::sys::send::{Full, Lane, SendEnd, SendQueue, SendRing, Sent};
 
-/// Sends a burst can take: 128 segments, at least 44 of them in each.
+/// The most sends of a burst: 128 segments, with at least 44 in each send.
 const SENDS_PER_BURST: usize = 3;
 const _: () = assert!(SENDS_PER_BURST * (SEND_BYTES_MAX / (1440 + DATA_HEADER_BYTES)) >= 128);
 
-/// Sends for one thread.
+/// The transmitter of one thread.
 #[derive(Debug)]
 pub struct GsoTransmitter<Q = SendRing> {
     ring: Q,
     counters: Arc<Sends>,
     gather: Gather,
     reached: Reached,
-    /// Something was queued whose report would be there after a flush.
+    /// A probe is queued whose result a flush may bring.
     unflushed_probe: bool,
 }
 
@@ -43,11 +43,11 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         }
     }
 
-    /// Queues these segments of a resident chunk.
+    /// Queues segments of a resident chunk.
     pub fn data(&mut self, peer: &Peer, lease: &Lease<'_>, runs: Runs) -> Result<(), Unsent> {
         let client = peer.client.ip();
         let now = self.ring.seconds();
-        let whole = match self.look(client, now) {
+        let whole = match self.reach(client, now) {
             Reach::Proved => return self.runs(peer, Lane::Open, lease, runs),
             Reach::Unknown { whole } => whole,
             Reach::Waiting => {
@@ -55,19 +55,19 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
                 return Err(Unsent::Unreached);
             }
         };
-        let most = if whole {
+        let segments_max = if whole {
             self.gather.segments_per_send()
         } else {
             1
         };
-        let (first, rest) = runs.split(most);
+        let (first, rest) = runs.split(segments_max);
         let bytes = first.segments() * u32::from(self.gather.stride_bytes());
         self.runs(peer, Lane::Probe, lease, first)?;
-        self.ask(client, bytes, now);
+        self.probe(client, bytes, now);
         if rest.segments() == 0 {
             return Ok(());
         }
-        // Unless the kernel has to resolve an address, its report is there after this.
+        // This brings the kernel's report, unless it has to resolve an address first.
         self.flush();
         if self.reached.look(client, now) == Reach::Proved {
             self.runs(peer, Lane::Open, lease, rest)
@@ -77,17 +77,17 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         }
     }
 
-    fn look(&mut self, client: IpAddr, now: u32) -> Reach {
+    fn reach(&mut self, client: IpAddr, now: u32) -> Reach {
         let reach = self.reached.look(client, now);
         if reach == Reach::Waiting && self.unflushed_probe {
-            // It may have been asked just now, in this same batch.
+            // The probe may be one of this batch.
             self.flush();
             return self.reached.look(client, now);
         }
         reach
     }
 
-    fn ask(&mut self, client: IpAddr, bytes: u32, now: u32) {
+    fn probe(&mut self, client: IpAddr, bytes: u32, now: u32) {
         self.reached.ask(client, bytes, now);
         self.unflushed_probe = true;
     }
@@ -115,8 +115,8 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         self.datagram(peer, &bytes, bytes.len())
     }
 
-    /// As long as the HELLO it answers. The padding is zeros, not the client's: nobody's words can
-    /// be bounced off an edge.
+    /// As long as the HELLO it answers. The padding is zeros rather than the client's bytes, so
+    /// that an edge does not reflect content chosen by the client.
     pub fn welcome(
         &mut self,
         peer: &Peer,
@@ -131,11 +131,11 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         self.make_room(1)?;
         let client = peer.client.ip();
         let now = self.ring.seconds();
-        let lane = match self.look(client, now) {
+        let lane = match self.reach(client, now) {
             Reach::Proved => Lane::Open,
             Reach::Unknown { .. } => {
                 let bytes = u32::try_from(len_bytes).unwrap_or(u32::MAX);
-                self.ask(client, bytes, now);
+                self.probe(client, bytes, now);
                 Lane::Probe
             }
             Reach::Waiting => {
@@ -159,8 +159,8 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
         }
     }
 
-    /// Hands what is queued to the kernel. Nothing here waits, so nothing stays under way unless
-    /// the kernel is out of memory for it.
+    /// Submits queued sends to the kernel. They complete at once, except for those that the kernel
+    /// has no memory for.
     pub fn flush(&mut self) {
         let counters = &self.counters;
         let flushed = self.ring.flush(|Sent { datagrams, bytes }, end| {
@@ -177,7 +177,7 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
                 }
             }
         });
-        // The ring is ours and its entries are well-formed: any other error is our own mistake.
+        // Any other error would be a bug: the ring's entries are well-formed.
         flushed.expect("io_uring takes sends");
         self.unflushed_probe = false;
         let now = self.ring.seconds();
@@ -209,13 +209,13 @@ mod tests {
     use crate::serve::plan::plan;
     use crate::sys::epochs::{Loan, Reader};
 
-    /// A link on which the addresses of 10.0.0.0/8 belong to nobody: what is sent there stays.
+    /// A link on which the neighbours of 10.0.0.0/8 do not resolve, so their packets stay queued.
     #[derive(Default)]
     struct Link {
         seconds: u32,
         queued: Vec<(Lane, IpAddr, usize)>,
         passed: Vec<IpAddr>,
-        /// Bytes that wait for a neighbour, by lane, and those that left.
+        /// Bytes waiting for a neighbour, by whether the lane is open; and bytes sent.
         waits: HashMap<bool, usize>,
         left: HashMap<IpAddr, usize>,
     }
@@ -284,14 +284,14 @@ mod tests {
     }
 
     /// A cache with one whole chunk, a reader of it, and a transmitter.
-    struct Bed {
+    struct Fixture {
         view: Arc<CacheView>,
         reader: Reader,
         id: ChunkId,
         sender: GsoTransmitter<Link>,
     }
 
-    impl Bed {
+    impl Fixture {
         fn new() -> Self {
             let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
             let (store, id) = holding(&vec![7; 131_072], layout, 1);
@@ -319,8 +319,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_reached_gets_all_it_asks_for_from_the_first_request_on() {
-        let mut bed = Bed::new();
+    fn a_reachable_client_gets_all_it_asks_for_from_the_first_request_on() {
+        let mut bed = Fixture::new();
         for _ in 0..3 {
             assert_eq!(bed.ask([192, 0, 2, 1]), Ok(()));
         }
@@ -330,8 +330,8 @@ mod tests {
     }
 
     #[test]
-    fn silent_neighbours_fill_no_buffer_that_others_are_answered_from() {
-        let mut bed = Bed::new();
+    fn silent_neighbours_do_not_fill_the_send_buffer_of_reachable_clients() {
+        let mut bed = Fixture::new();
         let mut results: HashMap<_, usize> = HashMap::new();
         for round in 0..3000_u32 {
             bed.sender.ring.seconds = 1 + round / 1000;
@@ -344,12 +344,12 @@ mod tests {
         assert_eq!(
             bed.sender.ring.waits.get(&true),
             None,
-            "among those reached"
+            "in the lane of reachable clients"
         );
         let waits = bed.sender.ring.waits[&false];
-        // Each is asked twice in these seconds, and at each turn if its set is overfull: here a few.
-        let most = UNREACHED_BYTES as usize + 65_507 + (2 * 600 + 3 * 40) * 1232;
-        assert!(waits <= most, "{waits} bytes wait for neighbours");
+        // Each is probed twice in these seconds, and a few more often because their set is full.
+        let limit = UNREACHED_BYTES as usize + 65_507 + (2 * 600 + 3 * 40) * 1232;
+        assert!(waits <= limit, "{waits} bytes wait for neighbours");
         assert!(results["Err(Partly)"] >= 600, "{results:?}");
         assert!(results["Err(Unreached)"] >= 1000, "{results:?}");
         assert_eq!(results.values().sum::<usize>(), 3000, "{results:?}");

@@ -1,4 +1,4 @@
-//! What becomes of one datagram, one bounced request, one flight that landed.
+//! Handles datagrams, bounced requests and completed flights.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,8 +11,8 @@ use edge_ebpf::wire::NackCode;
 use crate::cache::lease::CacheView;
 use crate::counters::{Cell, Reasons, Sends};
 use crate::fetch::flights::{Failure, Outcome};
-use crate::fetch::front::{Front, Landed};
-use crate::limits::{FAILED_MS, LANDED_PER_ROUND, RETRY_MS};
+use crate::fetch::front::{Completed, Front};
+use crate::limits::{COMPLETIONS_PER_ROUND, FAILED_MS, RETRY_MS};
 use crate::serve::cookies::CookieKeys;
 use crate::serve::peer::{Peer, endpoint};
 use crate::serve::socket::gso::GsoTransmitter;
@@ -21,29 +21,28 @@ use crate::sys::epochs::Reader;
 use crate::sys::receive::Received;
 use crate::sys::send::{SendQueue, SendRing};
 
-/// What the socket front counts. Every datagram ends in one reason (I10).
+/// Counters of the socket front. Every datagram ends in one reason (I10).
 #[derive(Debug, Default)]
 pub struct SocketCells {
-    /// Turns of the loop, idle ones included: a sign of life.
+    /// Turns of the loop, idle ones included, for the heartbeat.
     pub turns: Cell,
     pub received: Cell,
     pub reasons: Reasons,
     pub bounced: Cell,
     pub bounce_reasons: Reasons,
     pub sends: Arc<Sends>,
-    /// Waiters let go without an answer: too late, or no send could be queued.
+    /// Waiters dropped without an answer: expired, or no send could be queued.
     pub unanswered_waiters: Cell,
-    /// Requests refused because their source has its share.
+    /// Requests refused because their source has used its share.
     pub source_limited: Cell,
 }
 
-/// The socket front's state, all but the ring it sleeps on.
+/// The socket front's state, except for the ring it sleeps on.
 #[derive(Debug)]
 pub struct Handler<Q = SendRing> {
     pub settings: Settings,
     pub cookies: CookieKeys,
     pub view: Arc<CacheView>,
-    /// Of the view: this thread sends too.
     pub reader: Reader,
     pub front: Front<Request>,
     pub sender: GsoTransmitter<Q>,
@@ -55,17 +54,17 @@ impl<Q: SendQueue> Handler<Q> {
     pub fn datagram(&mut self, received: &Received<'_>, now: Instant) {
         let payload_bytes = received.payload.len();
         self.cells.received.add(1);
-        let reason = self.judge(received, now);
+        let reason = self.admit(received, now);
         self.cells.reasons.count(reason, payload_bytes);
     }
 
-    /// Something from the kernel that is no datagram.
+    /// A received buffer that holds no valid datagram.
     pub fn unreadable(&self) {
         self.cells.received.add(1);
         self.cells.reasons.count(Reason::BadDescriptor, 0);
     }
 
-    fn judge(&mut self, received: &Received<'_>, now: Instant) -> Reason {
+    fn admit(&mut self, received: &Received<'_>, now: Instant) -> Reason {
         if received.truncated {
             return Reason::BadLength;
         }
@@ -108,7 +107,7 @@ impl<Q: SendQueue> Handler<Q> {
         self.cells.bounce_reasons.count(reason, 0);
     }
 
-    /// A GET with a good cookie: from the store, or from the origin.
+    /// Answers a GET with a valid cookie, from the cache or once the engine has the chunk.
     fn answer(&mut self, request: &Request, now: Instant) -> Reason {
         if let Some(reason) = self.answer_resident(request) {
             return reason;
@@ -131,7 +130,7 @@ impl<Q: SendQueue> Handler<Q> {
         sent.map_or_else(Unsent::reason, |()| reason)
     }
 
-    /// Answers from the cache, if the chunk is resident.
+    /// Answers from the cache; `None` if the chunk is not resident.
     fn answer_resident(&mut self, request: &Request) -> Option<Reason> {
         self.reader.resume();
         let lease = self.view.lookup(&self.reader, &request.get.id);
@@ -146,19 +145,19 @@ impl<Q: SendQueue> Handler<Q> {
         Some(sent.map_or_else(Unsent::reason, |()| reason))
     }
 
-    /// Answers those whose flights have landed; a few at a time, since datagrams wait meanwhile.
+    /// Answers the waiters of completed flights; a few at a time, so that datagrams do not wait.
     pub fn complete(&mut self, now: Instant) {
-        for _ in 0..LANDED_PER_ROUND {
-            let Some(landed) = self.front.landed(now) else {
+        for _ in 0..COMPLETIONS_PER_ROUND {
+            let Some(completed) = self.front.next_completed(now) else {
                 break;
             };
-            self.answer_waiters(landed);
+            self.answer_waiters(completed);
         }
     }
 
-    fn answer_waiters(&mut self, Landed { result, waiters }: Landed<Request>) {
+    fn answer_waiters(&mut self, Completed { result, waiters }: Completed<Request>) {
         for request in waiters {
-            // The request itself was counted when it began to wait.
+            // The request was already counted when it began to wait.
             let answered = match result {
                 Ok(()) => !matches!(
                     self.answer_resident(&request),
@@ -177,10 +176,10 @@ impl<Q: SendQueue> Handler<Q> {
         }
     }
 
-    /// What is due once a tick: new cookie keys, waiters whose time is over.
+    /// Rotates cookie keys and drops expired waiters.
     pub fn tick(&mut self, epoch: u32, now: Instant) {
-        if let Err(error) = self.cookies.turn_to(epoch) {
-            tracing::warn!(%error, "the program still has the cookie keys of before; trying again");
+        if let Err(error) = self.cookies.rotate_to(epoch) {
+            tracing::warn!(%error, "cannot update the program's cookie keys; retrying");
         }
         let expired = self.front.expire(now);
         self.cells.unanswered_waiters.add(expired as u64);
@@ -210,7 +209,7 @@ mod tests {
 
     const SLOTS: usize = 64;
 
-    /// Keeps the NACKs it is given to send, and forgets the DATA.
+    /// Records NACKs and discards DATA.
     #[derive(Clone, Default)]
     struct Nacks(Rc<RefCell<Vec<(SocketAddr, NackCode)>>>);
 
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_wait_for_a_few_landed_flights_and_not_for_all() {
+    fn datagrams_wait_for_a_few_completed_flights_and_not_for_all() {
         let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
         let arena_bytes = layout.slot_bytes() * SLOTS;
         let arena = Mapping::anonymous(arena_bytes, false).unwrap();
@@ -301,10 +300,7 @@ mod tests {
         for round in 1..=7 {
             handler.complete(now);
             assert_eq!(handler.front.in_flight(), 60 - 8 * round);
-            assert!(
-                handler.front.completions() > 0,
-                "so the loop comes back at once"
-            );
+            assert!(handler.front.completions() > 0, "the loop must not sleep");
         }
         handler.complete(now);
         assert!(handler.front.in_flight() == 0 && handler.front.completions() == 0);

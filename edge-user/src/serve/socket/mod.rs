@@ -1,15 +1,16 @@
-//! Answers what the program did not, in one thread, from the cache or once the engine has the chunk.
+//! Answers all other requests, in one thread, from the cache or once the engine has the chunk.
 //!
-//! Nothing that arrives by socket is trusted. IP options, extension headers and fragments bring
-//! unchecked datagrams here, and so does `xdp = "off"`: the same code as in XDP judges them.
+//! Nothing that arrives by socket is trusted: packets with IP options or extension headers,
+//! fragments, and with `xdp.mode = "off"` all packets come here unchecked. They are checked by the
+//! same code as in XDP.
 
 /// The loop.
 pub mod event_loop;
-/// What becomes of one datagram, one bounced request, one flight that landed.
+/// Handles datagrams, bounced requests and completed flights.
 pub mod handler;
-/// One gathered send, cut into datagrams by the kernel.
+/// The `gso` transmitter.
 pub mod gso;
-/// Of which parts of a slot the sends of a burst are made.
+/// Divides a burst into sends.
 pub mod gather;
 /// Which clients can be reached.
 pub mod reach;

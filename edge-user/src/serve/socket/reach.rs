@@ -1,9 +1,9 @@
-//! Which clients can be reached: those whose datagrams lately got past address resolution.
+//! Which clients can be reached: those whose recent datagrams passed address resolution.
 //!
-//! What is sent to a neighbour that does not answer stays in the send buffer for seconds. So a
-//! client gets little until the kernel has reported that a datagram to it was passed on to the
-//! device (docs/adr/0003). That report is there as soon as the send is done, unless the kernel has
-//! to resolve an address first.
+//! Datagrams to a neighbour that does not answer stay in the send buffer for seconds. So a client
+//! gets little until the kernel has reported that a datagram to it was passed to the device
+//! (docs/adr/0003). The report is available as soon as the send completes, unless the kernel has to
+//! resolve an address first.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -13,36 +13,34 @@ use crate::limits::{REACH_SECONDS, REACH_SETS, REACH_WAYS, UNREACHED_BYTES, UNRE
 /// What may be sent to a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reach {
-    /// All it asked for.
+    /// Everything.
     Proved,
-    /// One send, that the kernel reports on: a whole one, or one datagram.
+    /// One send that the kernel reports on: a whole one, or a single datagram.
     Unknown { whole: bool },
-    /// Nothing: the kernel has not reported on the last one.
+    /// Nothing: the report on the last send is missing.
     Waiting,
 }
 
-/// What is known of the clients of one sender. A fixed number of them: a client that was forgotten
-/// is unknown.
+/// The clients of one sender, in a table of fixed size: an evicted client is unknown again.
 #[derive(Debug)]
 pub struct Reached {
     sets: Box<[[Known; REACH_WAYS]]>,
-    /// A keyed hash of good quality: addresses are alike, and made up by others.
+    /// Keyed and strong, because addresses are similar and can be forged.
     hash: RandomState,
-    /// Bytes sent to clients that were not reported on. Those of before are forgotten by and by,
-    /// as the kernel gives up.
+    /// Bytes sent to clients without a report. Decays as the kernel drops what it cannot deliver.
     unreached_bytes: u32,
-    /// When that was last brought up to date.
+    /// When `unreached_bytes` was last decayed.
     now: u32,
-    asked_last: u32,
+    last_probe: u32,
 }
 
-/// One client; seconds are at least 1, and 0 is never.
+/// One client. Times are in seconds; 0 means never.
 #[derive(Clone, Copy, Default, Debug)]
 struct Known {
     client: u128,
     proved: u32,
-    asked: u32,
-    asked_bytes: u32,
+    probed: u32,
+    probed_bytes: u32,
 }
 
 impl Known {
@@ -50,8 +48,8 @@ impl Known {
         self.proved != 0 && now.wrapping_sub(self.proved) < REACH_SECONDS
     }
 
-    fn is_asked(&self, now: u32) -> bool {
-        self.asked != 0 && now.wrapping_sub(self.asked) < REACH_SECONDS
+    fn is_probed(&self, now: u32) -> bool {
+        self.probed != 0 && now.wrapping_sub(self.probed) < REACH_SECONDS
     }
 }
 
@@ -62,7 +60,7 @@ impl Default for Reached {
             hash: RandomState::new(),
             unreached_bytes: 0,
             now: 0,
-            asked_last: 0,
+            last_probe: 0,
         }
     }
 }
@@ -72,53 +70,53 @@ impl Reached {
         const { assert!(REACH_SETS.is_power_of_two()) };
         #[expect(
             clippy::cast_possible_truncation,
-            reason = "the lowest bits are as good"
+            reason = "only the lowest bits are used"
         )]
         let place = self.hash.hash_one(client) as usize % REACH_SETS;
         &mut self.sets[place]
     }
 
-    /// What may be sent to this client at this time.
+    /// What may be sent to this client now.
     pub fn look(&mut self, client: IpAddr, now: u32) -> Reach {
         let number = number(client);
         let set = self.set(number);
         match set.iter().find(|known| known.client == number) {
             Some(known) if known.is_proved(now) => Reach::Proved,
-            Some(known) if known.is_asked(now) => Reach::Waiting,
+            Some(known) if known.is_probed(now) => Reach::Waiting,
             _ => {
-                self.pass_time(now);
+                self.decay(now);
                 let whole = self.unreached_bytes < UNREACHED_BYTES;
                 Reach::Unknown { whole }
             }
         }
     }
 
-    /// This much is on its way to a client that was unknown.
+    /// Records a send to an unknown client.
     pub fn ask(&mut self, client: IpAddr, bytes: u32, now: u32) {
-        self.pass_time(now);
+        self.decay(now);
         self.unreached_bytes = self.unreached_bytes.saturating_add(bytes);
-        self.asked_last = now;
+        self.last_probe = now;
         let number = number(client);
         let set = self.set(number);
         let place = set
             .iter()
             .position(|known| known.client == number)
             .or_else(|| {
-                // Those that were reached go last: others may be made up.
-                let age = |known: &Known| (known.is_proved(now), known.proved.max(known.asked));
+                // Reached clients are evicted last: the others may be forged.
+                let age = |known: &Known| (known.is_proved(now), known.proved.max(known.probed));
                 (0..REACH_WAYS).min_by_key(|place| age(&set[*place]))
             });
         if let Some(place) = place {
             set[place] = Known {
                 client: number,
                 proved: 0,
-                asked: now,
-                asked_bytes: bytes,
+                probed: now,
+                probed_bytes: bytes,
             };
         }
     }
 
-    /// The kernel passed on a datagram to this client.
+    /// Records that the kernel passed a datagram to this client on to the device.
     pub fn prove(&mut self, client: IpAddr, now: u32) {
         let number = number(client);
         let mut bytes = 0;
@@ -128,17 +126,17 @@ impl Reached {
             .find(|known| known.client == number)
         {
             known.proved = now;
-            bytes = std::mem::take(&mut known.asked_bytes);
+            bytes = std::mem::take(&mut known.probed_bytes);
         }
         self.unreached_bytes = self.unreached_bytes.saturating_sub(bytes);
     }
 
-    /// Whether reports are still to be expected.
+    /// Whether reports are still outstanding.
     pub const fn waits(&self, now: u32) -> bool {
-        self.unreached_bytes > 0 && now.wrapping_sub(self.asked_last) <= UNREACHED_SECONDS
+        self.unreached_bytes > 0 && now.wrapping_sub(self.last_probe) <= UNREACHED_SECONDS
     }
 
-    fn pass_time(&mut self, now: u32) {
+    fn decay(&mut self, now: u32) {
         let passed = now.wrapping_sub(self.now);
         self.now = now;
         for _ in 0..passed.min(u32::BITS) {
@@ -147,7 +145,7 @@ impl Reached {
     }
 }
 
-/// An address as a number that no other address has.
+/// IPv4 addresses map to their IPv4-mapped IPv6 form.
 fn number(client: IpAddr) -> u128 {
     match client {
         IpAddr::V4(client) => client.to_ipv6_mapped().to_bits(),

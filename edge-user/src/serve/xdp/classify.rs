@@ -1,4 +1,4 @@
-//! What becomes of a steered packet.
+//! Parses a steered packet and decides on the answer.
 
 use edge_ebpf::cursor::Packet;
 use edge_ebpf::frame::{Frame, Parsed, parse};
@@ -11,7 +11,7 @@ use crate::serve::peer::Listeners;
 use crate::serve::{Decision, Request, decide};
 use crate::sys::epochs::Reader;
 
-/// A request, with the headers it came behind.
+/// A request, its headers and the answer.
 #[derive(Clone, Debug)]
 pub struct Steered<'pin> {
     pub frame: Frame,
@@ -19,7 +19,6 @@ pub struct Steered<'pin> {
     pub decision: Decision<'pin>,
 }
 
-/// What packets are judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Classifier<'a> {
     pub view: &'a CacheView,
@@ -28,9 +27,9 @@ pub struct Classifier<'a> {
 }
 
 impl Classifier<'_> {
-    /// Reads the packet again, and confirms the program's hint (I5). The cookie is not checked
-    /// again: what is in this ring, the program put there. A reason is that of a packet that the
-    /// program does not steer.
+    /// Parses the packet again and confirms the program's hint (I5). The cookie is not checked
+    /// again, because only the program writes to this ring. Fails for packets that the program does
+    /// not steer.
     #[inline]
     pub fn classify<'pin>(
         &self,
@@ -69,7 +68,7 @@ mod tests {
     use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
 
     #[test]
-    fn a_steered_packet_is_read_again_to_the_same_request_and_no_other_is_answered() {
+    fn only_packets_that_the_program_steers_are_answered() {
         let layout = Layout::new(SEGMENT_BYTES_DEFAULT);
         let (store, _) = holding(b"another chunk", layout, 1);
         let mut reader = store.view().reader(0);
@@ -82,7 +81,7 @@ mod tests {
         };
         let mut read = 0;
         for case in golden::all() {
-            // The chunk is not resident, so even the program's own hint must not be believed (I5).
+            // The chunk is not resident, so even the program's own hint must not be trusted (I5).
             let hint = Some(case.world.resident);
             match classifier.classify(&reader, &case.frame, hint) {
                 Ok(Steered {

@@ -1,10 +1,10 @@
-//! Answers what the program steered here: one pinned thread for each RX queue.
+//! Answers steered requests, with one pinned thread for each RX queue.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-/// The loop.
+/// The worker's loop.
 pub mod worker;
-/// What a steered packet is answered with.
+/// Parses a steered packet and decides on the answer.
 pub mod classify;
-/// By frames of the umem.
+/// The `xsk` transmitter.
 pub mod transmit;

@@ -1,6 +1,6 @@
-//! The `xsk` transmitter: each segment is copied into a frame of the umem, behind the request's own
-//! headers turned round, and leaves by the queue the request came in by. A VLAN tag comes back
-//! with it.
+//! The `xsk` transmitter: copies each segment into a frame of the umem, behind the request's
+//! headers with source and destination swapped, and sends it from the queue that received the
+//! request. VLAN tags are kept.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::serve::plan::Runs;
 use crate::serve::transmit::{Incoming, Transmitter};
 use crate::sys::xsk::Xsk;
 
-/// Ethernet, two tags, IPv6 and UDP: the longest way to a payload.
+/// Ethernet, two VLAN tags, IPv6 and UDP.
 const HEADERS_BYTES_MAX: usize =
     ETHERNET_BYTES + VLAN_TAGS_MAX * VLAN_BYTES + IPV6_BYTES + UDP_BYTES;
 const _: () = assert!(
@@ -30,7 +30,7 @@ pub struct XskTransmitter {
     counters: Arc<Sends>,
 }
 
-/// The headers of the reply, made from those of the request.
+/// The request's headers, from which those of the reply are made.
 struct ReplyHeaders<'a> {
     headers: [u8; HEADERS_BYTES_MAX],
     frame: &'a Frame,
@@ -39,8 +39,8 @@ struct ReplyHeaders<'a> {
 impl<'a> ReplyHeaders<'a> {
     fn of(to: &Incoming<'a>) -> Option<Self> {
         let mut headers = [0; HEADERS_BYTES_MAX];
-        let there = headers.get_mut(..to.frame.payload_at())?;
-        there.copy_from_slice(to.xsk.bytes(to.packet).get(..to.frame.payload_at())?);
+        let copy = headers.get_mut(..to.frame.payload_at())?;
+        copy.copy_from_slice(to.xsk.bytes(to.packet).get(..to.frame.payload_at())?);
         Some(Self {
             headers,
             frame: to.frame,
@@ -53,7 +53,6 @@ impl XskTransmitter {
         Self { counters }
     }
 
-    /// Sends one datagram.
     fn datagram(
         &self,
         xsk: &mut Xsk,
@@ -66,8 +65,8 @@ impl XskTransmitter {
         };
         let payload_at = reply.frame.payload_at();
         let end = payload_at.saturating_add(datagram.len());
-        let made = make(xsk.tx_bytes(&mut sending), reply, payload_at, end, datagram);
-        if made.is_none() {
+        let built = build(xsk.tx_bytes(&mut sending), reply, payload_at, end, datagram);
+        if built.is_none() {
             xsk.put_back_tx(sending);
             return Err(Unsent::BadDescriptor);
         }
@@ -78,16 +77,16 @@ impl XskTransmitter {
     }
 }
 
-fn make(
-    room: &mut [u8],
+fn build(
+    buffer: &mut [u8],
     reply: &ReplyHeaders<'_>,
     payload_at: usize,
     end: usize,
     datagram: &[u8],
 ) -> Option<()> {
-    let packet = room.get_mut(..end)?;
-    let (before, payload) = packet.split_at_mut_checked(payload_at)?;
-    before.copy_from_slice(reply.headers.get(..payload_at)?);
+    let packet = buffer.get_mut(..end)?;
+    let (front, payload) = packet.split_at_mut_checked(payload_at)?;
+    front.copy_from_slice(reply.headers.get(..payload_at)?);
     payload.copy_from_slice(datagram);
     let sum = payload_sum(payload);
     let udp_bytes = u16::try_from(payload.len().checked_add(UDP_BYTES)?).ok()?;
@@ -104,7 +103,7 @@ impl Transmitter for XskTransmitter {
             };
             match self.datagram(to.xsk, &reply, datagram) {
                 Ok(()) => sent_any = true,
-                // The rest is left to the next request.
+                // The client requests the rest again.
                 Err(Unsent::Full) if sent_any => return Err(Unsent::Partly),
                 Err(unsent) => return Err(unsent),
             }
@@ -118,8 +117,7 @@ impl Transmitter for XskTransmitter {
         self.datagram(to.xsk, &reply, &bytes)
     }
 
-    /// The first segment is on its way from memory while the replies before it are made; behind it
-    /// the processor sees for itself what comes next.
+    /// Only the first segment: the hardware prefetcher follows the sequential reads after it.
     fn prefetch(&self, lease: &Lease<'_>, runs: &Runs) {
         lease.prefetch(runs.first());
     }

@@ -1,4 +1,4 @@
-//! The loop of one worker. It never allocates, locks or logs while it serves (I12).
+//! The worker's loop. It never allocates, locks or logs while serving (I12).
 
 use std::mem;
 use std::sync::Arc;
@@ -24,41 +24,40 @@ use crate::sys::epochs::Reader;
 use crate::sys::wake::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
 
-const RETRY_SEND: Timespec = Timespec {
+const SEND_RETRY_TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: SEND_RETRY_NS,
 };
-const SIGN_OF_LIFE: Timespec = Timespec {
+const IDLE_TIMEOUT: Timespec = Timespec {
     tv_sec: TICK.as_secs().cast_signed(),
     tv_nsec: 0,
 };
 
-/// A packet that was read, or the reason why it is none of ours.
+/// A parsed packet, or the reason to drop it.
 pub type Classified<'pin> = Result<Steered<'pin>, Reason>;
 
-/// What one worker counts. Every received frame ends in one reason (I10).
+/// Counters of one worker. Every received frame ends in one reason (I10).
 #[derive(Debug, Default)]
 pub struct WorkerCells {
-    /// Turns of the loop, idle ones included: a sign of life.
+    /// Turns of the loop, idle ones included, for the heartbeat.
     pub turns: Cell,
     pub received: Cell,
-    /// Frames of the umem without an owner, as of the last time there was nothing to do (I2).
+    /// Frames of the umem without an owner, as of the last sleep (I2).
     pub frames_missing: Cell,
     pub reasons: Reasons,
     pub sends: Arc<Sends>,
 }
 
-/// Everything a worker works with.
 pub struct Worker {
     pub cpu: usize,
     pub busy_poll: bool,
     pub state: WorkerState,
     pub stop: Arc<AtomicBool>,
-    /// Ends a sleep when it is time to stop.
+    /// Wakes the worker when `stop` is set.
     pub stop_wake: Wake,
 }
 
-/// What it serves with. Knows no clock, and does not sleep.
+/// What a worker serves with. It reads no clock and does not sleep.
 pub struct WorkerState {
     pub xsk: Xsk,
     pub view: Arc<CacheView>,
@@ -68,60 +67,60 @@ pub struct WorkerState {
     pub reader: Reader,
     pub bounce_queue: Arc<BounceQueue>,
     pub cells: Arc<WorkerCells>,
-    /// What has come, and what is to be answered; both empty between two turns.
+    /// Buffers of one turn, empty between turns.
     pub batch: Vec<Result<RxFrame, BadDescriptor>>,
     pub classified: Vec<(RxFrame, Classified<'static>)>,
 }
 
 impl Worker {
-    /// Runs until told to stop; no frame is held afterwards (I2).
+    /// Runs until `stop` is set; no frame is held afterwards (I2).
     pub fn run(mut self) {
         let mut cpus = CpuSet::new();
         cpus.set(self.cpu);
         if let Err(error) = sched_setaffinity(None, &cpus) {
-            tracing::warn!(cpu = self.cpu, %error, "a worker could not be pinned");
+            tracing::warn!(cpu = self.cpu, %error, "cannot pin a worker to its CPU");
         }
         let mut idle_since: Option<Instant> = None;
         while !self.stop.load(Ordering::Acquire) {
             self.state.cells.turns.add(1);
-            idle_since = if self.state.turn() {
+            idle_since = if self.state.poll_once() {
                 None
             } else {
-                self.rest(idle_since)
+                self.idle(idle_since)
             };
         }
-        // Sends that are still queued end now, so that the reader can announce that it is gone.
+        // Queued sends hold loans, so they must end before the reader does.
         let WorkerState { out, reader, .. } = self.state;
         drop(out);
         drop(reader);
     }
 
-    /// Spins a little, then sleeps until a packet is there or it is time to stop.
-    fn rest(&mut self, idle_since: Option<Instant>) -> Option<Instant> {
+    /// Spins for a while, then sleeps until a packet arrives or `stop` is set.
+    fn idle(&mut self, idle_since: Option<Instant>) -> Option<Instant> {
         let now = clock::now();
         let since = idle_since.unwrap_or(now);
         if self.busy_poll || now.saturating_duration_since(since) < SPIN {
             std::hint::spin_loop();
             return Some(since);
         }
-        let most = if self.state.before_sleep() {
-            RETRY_SEND
+        let timeout = if self.state.before_sleep() {
+            SEND_RETRY_TIMEOUT
         } else {
-            SIGN_OF_LIFE
+            IDLE_TIMEOUT
         };
         let mut fds = [
             PollFd::new(&self.state.xsk, PollFlags::IN),
             PollFd::new(self.stop_wake.fd(), PollFlags::IN),
         ];
-        // An error, such as an interrupt, means the same as success: look again.
-        let (Ok(_) | Err(_)) = poll(&mut fds, Some(&most));
+        // After an error, such as EINTR, the loop polls again as after success.
+        let (Ok(_) | Err(_)) = poll(&mut fds, Some(&timeout));
         None
     }
 }
 
 impl WorkerState {
-    /// Serves what has come; says whether that was anything.
-    pub fn turn(&mut self) -> bool {
+    /// Serves one batch; returns whether there was any packet.
+    pub fn poll_once(&mut self) -> bool {
         self.reader.quiescent();
         self.xsk.receive(BATCH, &mut self.batch);
         let any = !self.batch.is_empty();
@@ -132,8 +131,7 @@ impl WorkerState {
         any
     }
 
-    /// Reads every request before it answers the first, so that their segments are on the way from
-    /// memory meanwhile.
+    /// Parses every request before answering the first, so that their segments are prefetched.
     fn serve(&mut self) {
         let Self {
             xsk,
@@ -152,7 +150,7 @@ impl WorkerState {
             listeners,
             max_burst: *max_burst,
         };
-        let mut batched = emptied(mem::take(&mut self.classified));
+        let mut batched = reuse_allocation(mem::take(&mut self.classified));
         for frame in batch.drain(..) {
             cells.received.add(1);
             let Ok(frame) = frame else {
@@ -187,29 +185,28 @@ impl WorkerState {
                 Err(reason) => *reason,
             };
             cells.reasons.count(reason, GET_BYTES);
-            // On every arm, and in one place.
+            // For every outcome, in one place.
             xsk.recycle(packet);
         }
-        self.classified = emptied(batched);
+        self.classified = reuse_allocation(batched);
         self.xsk.refill();
         if bounced {
             self.bounce_queue.wake();
         }
     }
 
-    /// What is due before a sleep. Says whether it has to end soon by itself: what the kernel
-    /// could not take just now is handed over again.
+    /// Returns whether the sleep must be short, because sends are left to submit again.
     pub fn before_sleep(&mut self) -> bool {
         self.cells
             .frames_missing
             .set(self.xsk.frames_missing().into());
-        // Asleep is quiescent; the next turn announces anew, and then reads anew.
+        // A sleeping worker is quiescent; the next turn announces its epoch again before it reads.
         self.reader.offline();
         self.out.has_unsent(&self.xsk)
     }
 }
 
-/// Says how the request ended, if its chunk is resident.
+/// Returns the request's reason, or `None` if its chunk is not resident.
 fn transmit(
     out: &mut dyn Transmitter,
     to: &mut Incoming<'_>,
@@ -223,7 +220,9 @@ fn transmit(
     Some(sent.map_or_else(Unsent::reason, |()| reason))
 }
 
-/// Nothing of it but its memory: collecting into the same kind of vector keeps that.
-fn emptied<'pin>(list: Vec<(RxFrame, Classified<'_>)>) -> Vec<(RxFrame, Classified<'pin>)> {
+/// An empty vector in the same memory: collecting in place reuses the allocation.
+fn reuse_allocation<'pin>(
+    list: Vec<(RxFrame, Classified<'_>)>,
+) -> Vec<(RxFrame, Classified<'pin>)> {
     list.into_iter().map_while(|_| None).collect()
 }
