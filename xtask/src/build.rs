@@ -1,4 +1,4 @@
-//! Builds everything: the XDP programs for the kernel, then the programs that people run.
+//! Builds everything: the XDP programs for the kernel, then the programs for the host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use edge_testbed::{paths, process};
 use crate::setup::{self, Tools};
 use crate::toolchain;
 
-/// The edge's program, the bare PASS that the client's end of a veth pair needs, and those to
-/// measure with.
+/// The edge's program, the PASS program for the reader's end of a veth pair, and those for
+/// measurements.
 pub(crate) const PROGRAMS: [&str; 3] = ["edge-xdp", "edge-pass", "edge-bench-xdp"];
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -23,14 +23,14 @@ pub(crate) fn build() -> Result<()> {
     release("edge-user")
 }
 
-/// A package's programs, as people run them.
+/// A package's programs, in release mode.
 pub(crate) fn release(package: &str) -> Result<()> {
     let mut command = workspace_cargo("build");
     command.args(["--release", "--package", package]);
     process::run(&mut command)
 }
 
-/// The XDP programs, compiled and put where the server's build and `demo` look for them.
+/// Compiles the XDP programs and puts them where the server's build and `demo` expect them.
 pub(crate) fn programs(tools: &Tools) -> Result<()> {
     let mut command = program_cargo(tools, "build");
     process::run(&mut command)?;
@@ -44,8 +44,8 @@ pub(crate) fn programs(tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// A cargo call that compiles the XDP programs for the kernel. Its target folder is its own, so
-/// that the host's build does not see other flags and start anew each time.
+/// A cargo call that compiles the XDP programs. It has its own target folder, as the host's build
+/// has other flags and would start anew each time.
 pub(crate) fn program_cargo(tools: &Tools, verb: &str) -> Command {
     let flags = [
         String::from("-Clink-arg=--btf"),
@@ -73,8 +73,8 @@ pub(crate) fn program_cargo(tools: &Tools, verb: &str) -> Command {
     command
 }
 
-/// A cargo call for the host. The commit goes along in each of them: a variable that came and
-/// went would make cargo build the server again each time.
+/// A cargo call for the host. Each call sets the commit: a variable that is sometimes missing would
+/// make cargo rebuild the server each time.
 pub(crate) fn workspace_cargo(verb: &str) -> Command {
     let mut command = toolchain::host_cargo();
     command
@@ -94,7 +94,7 @@ pub(crate) fn commit() -> String {
     process::output(&mut git).map_or_else(|_| "unknown".into(), |commit| commit.trim().to_owned())
 }
 
-/// Git, also where the folder belongs to another user, as it often does in CI.
+/// Git, also if the folder belongs to another user, as often in CI.
 pub(crate) fn git() -> Command {
     let mut git = Command::new("git");
     git.current_dir(paths::root())
@@ -103,13 +103,13 @@ pub(crate) fn git() -> Command {
     git
 }
 
-/// The server's build watches the folder: touching a file that is the same would cost a build.
+/// Copies a file only if it changed: the server's build watches the folder.
 fn copy_when_different(from: &Path, to: &Path) -> Result<bool> {
     let new = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(false);
     }
-    // Renamed into place, so that a build next door never reads half of it.
+    // Renamed into place, so that a concurrent build never reads half of it.
     let half = to.with_extension("new");
     fs::write(&half, &new).with_context(|| format!("cannot write {}", half.display()))?;
     fs::rename(&half, to).with_context(|| format!("cannot write {}", to.display()))?;

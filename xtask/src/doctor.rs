@@ -1,4 +1,4 @@
-//! Tells what is there and what is missing, and changes nothing.
+//! Lists the prerequisites and which are missing; changes nothing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use crate::versions::{
     BPF_LINKER, DEBIAN_COMPILER, DEBIAN_LINKER, KERNEL_MIN, PYTHON_MODULE, TOOLS,
 };
 
-/// What a demo of the default size borrows.
+/// Needed by a demo of the default size.
 const HUGEPAGE_BYTES: u64 = 576 << 20;
 
-/// One prerequisite: what it is, what was found, and the fix when it is not good enough.
+/// A prerequisite: its name, what was found, and the fix if that is insufficient.
 struct Finding {
     what: &'static str,
     found: String,
@@ -47,7 +47,7 @@ impl Finding {
         Self::new(what, good, found, fix)
     }
 
-    /// What a kernel has if it was built with it.
+    /// Present if the kernel was built with it.
     fn kernel_file(what: &'static str, path: &str, fix: &str) -> Self {
         let found = Some(PathBuf::from(path)).filter(|path| path.exists());
         Self::path(what, found, format!("no {path}"), fix)
@@ -106,7 +106,7 @@ fn build_tools() -> Result<Vec<Finding>> {
     };
     let (compiler, llvm) = state.pair.unzip();
     let clippy = compiler.and_then(|compiler| compiler.clippy_driver());
-    let no_clippy = "not there: `check` then builds the program with warnings denied";
+    let no_clippy = "not found: `check` builds the program with warnings denied instead";
     Ok(vec![
         Finding::new(
             "compiler that can build core for BPF",
@@ -126,7 +126,7 @@ fn build_tools() -> Result<Vec<Finding>> {
             format!("{BPF_LINKER} is not built"),
             "cargo xtask setup",
         ),
-        // Not needed: `check` has another way.
+        // Optional: `check` has an alternative.
         Finding {
             fix: None,
             ..Finding::path("linter for the XDP program", clippy, no_clippy, "")
@@ -171,13 +171,13 @@ fn namespaces() -> Finding {
 }
 
 fn io_uring() -> Finding {
-    // The file is there since 6.6; before, io_uring could not be switched off.
+    // The file exists since 6.6; before, io_uring could not be disabled.
     let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let off = setting.trim() == "2" || (setting.trim() == "1" && !privileges::is_root());
     Finding::new(
         "io_uring",
         !off,
-        if off { "switched off" } else { "allowed" },
+        if off { "disabled" } else { "allowed" },
         "sysctl -w kernel.io_uring_disabled=0",
     )
 }

@@ -1,7 +1,7 @@
-//! Fuzzing with libFuzzer, on a stable compiler. What is fuzzed stands in `edge-user/fuzz/`.
+//! Fuzzing with libFuzzer, on a stable compiler. The targets are in `edge-user/fuzz/`.
 //!
-//! Coverage counters are a pass of LLVM that the compiler is told to run; libFuzzer itself comes
-//! with a crate and is compiled by the C++ compiler. No sanitizer: what is fuzzed has no `unsafe`.
+//! An LLVM pass adds the coverage counters; libFuzzer comes with a crate and is compiled by the C++
+//! compiler. No sanitizer: the targets contain no `unsafe`.
 
 use std::env;
 use std::fs::{self, File};
@@ -20,20 +20,20 @@ const TARGETS: [&str; 6] = ["frame", "wire", "ticket", "transfer", "config", "or
 
 const KEPT: &str = "edge-user/fuzz/corpus";
 
-/// Longest input: past it a target learns nothing new.
+/// Maximum input length: longer ones reach no more code.
 const INPUT_BYTES_MAX: u32 = 4096;
-/// One input may take this long before it counts as a hang.
+/// Limit per input before it counts as a hang.
 const INPUT_SECONDS_MAX: u32 = 10;
 const MEMORY_MIB_MAX: u32 = 2048;
 
-/// Set for the compiler calls of `compile`, in which this program stands between cargo and rustc.
+/// Set for the compiler calls of `compile`, with this program as rustc wrapper.
 const BETWEEN: &str = "SEALEDGE_FUZZ_COMPILE";
 
-/// What gets coverage counters: our own code. Crates of others are those of the release build.
+/// The crates that get coverage counters: our own. Others are those of the release build.
 const COUNTED: [&str; 3] = ["edge_ebpf", "edge_user", "fuzz"];
 
-/// What the compiler is told so that libFuzzer sees which code an input reaches. Cargo does not
-/// notice when these change: `cargo clean --release --package edge-user` then.
+/// Compiler flags that show libFuzzer which code an input reaches. Cargo does not notice changes of
+/// these: run `cargo clean --release --package edge-user` then.
 const FLAGS: &[&str] = &[
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -41,30 +41,29 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
     "-Cdebug-assertions",
-    // Counters that are dropped with unused code leave their table behind, unless all is one.
+    // Counters dropped with unused code would leave their table behind, unless all is one unit.
     "-Ccodegen-units=1",
 ];
 
-/// Throws mutated inputs at parsers, decoders and the reader, and compares with the documents.
+/// Fuzz parsers, decoders and the reader, and compare with the specifications.
 ///
 /// Targets: `frame` (packet verdicts and answers against a model of docs/WIRE.md), `wire`
 /// (datagrams), `ticket`, `transfer` (the reader against a hostile edge, in virtual time),
 /// `config`, `origin` (bytes on their way into the store). Inputs are mutated from those kept in
 /// edge-user/fuzz/corpus and those earlier runs found (target/fuzz/TARGET/corpus).
 ///
-/// An input that fails is written to target/fuzz/TARGET/crash-… (timeout-…, oom-…) and the command
-/// that repeats it is printed. Mend the fault, then keep the input: copy it to
-/// edge-user/fuzz/corpus/TARGET/ under a name that says what it is; `cargo xtask test` runs all
-/// that are kept.
+/// A failing input is written to target/fuzz/TARGET/crash-… (timeout-…, oom-…), and the command to
+/// reproduce it is printed. Fix the fault, then copy the input to edge-user/fuzz/corpus/TARGET/
+/// under a descriptive name; `cargo xtask test` runs all inputs there.
 #[derive(Args)]
 pub(crate) struct Fuzz {
-    /// How long to fuzz, all targets together
+    /// Total time, shared by all targets
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// Only this one
+    /// Fuzz only this target
     #[arg(long, value_parser = TARGETS)]
     target: Option<String>,
-    /// Does not fuzz, but runs the target once with this file
+    /// Run the target once with this input instead
     #[arg(long, value_name = "FILE", requires = "target")]
     input: Option<PathBuf>,
 }
@@ -102,17 +101,17 @@ pub(crate) fn fuzz(options: &Fuzz) -> Result<()> {
     bail!("fuzzing found faults in: {}", failed.join(", "))
 }
 
-/// Where everything of a target goes that is not kept.
+/// Everything of a target that is not kept.
 fn folder(target: &str) -> PathBuf {
     paths::target().join("fuzz").join(target)
 }
 
-/// Builds the program that has all targets.
+/// Builds the program with all targets.
 fn compile() -> Result<PathBuf> {
     if process::find("c++").is_none() {
-        bail!("libFuzzer is compiled by a C++ compiler, and there is none: apt-get install g++");
+        bail!("libFuzzer needs a C++ compiler: apt-get install g++");
     }
-    let between = env::current_exe().context("this program does not know its own path")?;
+    let between = env::current_exe().context("cannot find this program's path")?;
     let mut command = build::workspace_cargo("build");
     command
         .args(["--release", "--package", "edge-user", "--example", "fuzz"])
@@ -134,15 +133,14 @@ fn compile() -> Result<PathBuf> {
         .context("cargo built no program of targets")
 }
 
-/// Between cargo and rustc: adds the flags for our own crates, and for nothing that runs while
-/// building. A flag for all would have every crate of others compiled once more. Does not return
-/// where it is called for that.
+/// As rustc wrapper, adds the flags for our own crates and not for build scripts. A flag for all
+/// crates would recompile those of others. Returns only if this process is no wrapper.
 pub(crate) fn stand_between() -> Result<()> {
     if env::var_os(BETWEEN).is_none() {
         return Ok(());
     }
     let mut words = env::args_os().skip(1);
-    let rustc = words.next().context("cargo names the compiler")?;
+    let rustc = words.next().context("no compiler in the arguments")?;
     let words: Vec<_> = words.collect();
     let name = words
         .iter()
@@ -157,7 +155,7 @@ pub(crate) fn stand_between() -> Result<()> {
     Err(command.exec()).with_context(|| format!("cannot start {}", rustc.display()))
 }
 
-/// A call of the program for one target.
+/// Runs the program for one target.
 fn under(program: &Path, target: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -168,7 +166,7 @@ fn under(program: &Path, target: &str) -> Command {
     command
 }
 
-/// One target, being fuzzed.
+/// A target while it is fuzzed.
 struct Run {
     target: String,
     folder: PathBuf,
@@ -203,17 +201,17 @@ impl Run {
         })
     }
 
-    /// Waits for the end, and tells it; whether all was good.
+    /// Waits for the end and reports; returns whether no fault was found.
     fn wait(&mut self) -> Result<bool> {
         let status = process::wait(&mut self.child)?;
         let path = log(&self.folder);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let said = String::from_utf8_lossy(&bytes);
+        let output = String::from_utf8_lossy(&bytes);
         let target = &self.target;
         if status.success() {
-            let stat = |name: &str| stat(&said, name).unwrap_or("?");
+            let stat = |name: &str| stat(&output, name).unwrap_or("?");
             println!(
-                "{target}: {} inputs, {} a second, {} new ones found",
+                "{target}: {} inputs, {} per second, {} new",
                 stat("number_of_executed_units"),
                 stat("average_exec_per_sec"),
                 stat("new_units_added"),
@@ -221,13 +219,13 @@ impl Run {
             return Ok(true);
         }
         println!("{target}: FAILED ({status})");
-        for line in telling(&said) {
+        for line in relevant(&output) {
             println!("  {line}");
         }
-        if let Some(input) = artifact(&said) {
+        if let Some(input) = artifact(&output) {
             println!("  repeat: cargo xtask fuzz --target {target} --input {input}");
         }
-        println!("  all it said: {}", path.display());
+        println!("  full output: {}", path.display());
         Ok(false)
     }
 }
@@ -245,25 +243,25 @@ fn log(folder: &Path) -> PathBuf {
 }
 
 /// A line `stat::name: value`.
-fn stat<'a>(said: &'a str, name: &str) -> Option<&'a str> {
-    let mut lines = said.lines();
+fn stat<'a>(output: &'a str, name: &str) -> Option<&'a str> {
+    let mut lines = output.lines();
     let value = lines.find_map(|line| line.strip_prefix("stat::")?.strip_prefix(name));
     value
         .and_then(|value| value.strip_prefix(':'))
         .map(str::trim)
 }
 
-/// What a person wants to read of a failure: the panic, and what libFuzzer calls it.
-fn telling(said: &str) -> impl Iterator<Item = &str> {
-    let lines = said.lines();
+/// The relevant lines of a failure: the panic, and libFuzzer's name for it.
+fn relevant(output: &str) -> impl Iterator<Item = &str> {
+    let lines = output.lines();
     let lines = lines.skip_while(|line| !line.contains("panicked at") && !line.contains("ERROR:"));
     lines
         .filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty())
         .take(12)
 }
 
-fn artifact(said: &str) -> Option<&str> {
-    let mut lines = said.lines();
+fn artifact(output: &str) -> Option<&str> {
+    let mut lines = output.lines();
     lines.find_map(|line| {
         line.split_once("Test unit written to ")
             .map(|(_, path)| path)
@@ -274,18 +272,18 @@ fn artifact(said: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const SAID: &str = "#2 INITED\nthread '<unnamed>' panicked at a.rs:1:2:\nno\n\
+    const OUTPUT: &str = "#2 INITED\nthread '<unnamed>' panicked at a.rs:1:2:\nno\n\
                         ==7== ERROR: libFuzzer: deadly signal\n    #0 0x1 in f\n\
                         artifact_prefix='/t/'; Test unit written to /t/crash-1\n\
                         stat::average_exec_per_sec:     250\n";
 
     #[test]
     fn libfuzzer_is_understood() {
-        assert_eq!(stat(SAID, "average_exec_per_sec"), Some("250"));
-        assert_eq!(stat(SAID, "new_units_added"), None);
-        assert_eq!(artifact(SAID), Some("/t/crash-1"));
-        let told: Vec<_> = telling(SAID).take(3).collect();
-        assert!(told[0].contains("panicked") && told[1] == "no" && told[2].contains("deadly"));
+        assert_eq!(stat(OUTPUT, "average_exec_per_sec"), Some("250"));
+        assert_eq!(stat(OUTPUT, "new_units_added"), None);
+        assert_eq!(artifact(OUTPUT), Some("/t/crash-1"));
+        let lines: Vec<_> = relevant(OUTPUT).take(3).collect();
+        assert!(lines[0].contains("panicked") && lines[1] == "no" && lines[2].contains("deadly"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Instructions of the pure stages, counted by callgrind and compared with the committed figures.
 //!
-//! A stage is called `CALLS` times in one run and twice as often in another. What the second run
-//! executes more, divided by `CALLS`, is one call: start and set-up are the same in both.
+//! One run calls a stage `CALLS` times, another twice as often. The difference divided by `CALLS`
+//! is one call: start and set-up cancel out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,19 +17,19 @@ use crate::setup;
 use crate::toolchain;
 use crate::versions::VALGRIND;
 
-/// The committed figures, seen from the root of the workspace.
+/// The committed figures, relative to the workspace.
 const COMMITTED: &str = "bench/instructions.json";
-/// An example of `edge-bench`: lists the stages, or calls one.
+/// A benchmark of `edge-bench`: lists the stages, or calls one.
 const DRIVER: &str = "count";
 const CALLS: u32 = 10_000;
-/// A stage may execute this much more than is committed, in percent.
+/// Accepted increase above the committed figures, in percent.
 const ABOVE_MAX_PERCENT: f64 = 2.0;
 
-/// Instructions for one call of each stage.
+/// Instructions per call of each stage.
 type Figures = BTreeMap<String, f64>;
 
-/// Counts, compares and shows. Fails when a stage executes too much more than is committed; with
-/// `accept` what was counted becomes what is committed.
+/// Counts, compares and prints. Fails if a stage executes too many more instructions than
+/// committed; `accept` commits the counts instead.
 pub(crate) fn instructions(accept: bool) -> Result<()> {
     setup::programs(&[(VALGRIND, VALGRIND)])?;
     let mut command = build::workspace_cargo("build");
@@ -47,7 +47,7 @@ pub(crate) fn instructions(accept: bool) -> Result<()> {
     }
     let text = fs::read_to_string(&file)
         .with_context(|| format!("cannot read {}", file.display()))
-        .context("make it with: cargo xtask bench --instructions --accept")?;
+        .context("create it with: cargo xtask bench --instructions --accept")?;
     let committed: Value = serde_json::from_str(&text)?;
     let stages: Figures = serde_json::from_value(committed["stages"].clone())
         .with_context(|| format!("{} has no figures", file.display()))?;
@@ -56,10 +56,10 @@ pub(crate) fn instructions(accept: bool) -> Result<()> {
     judge(&compiler, &committed["compiler"], &complaints)
 }
 
-/// Figures of another compiler say nothing about the source.
+/// Figures of another compiler are not comparable.
 fn judge(compiler: &str, of_committed: &Value, complaints: &[String]) -> Result<()> {
     if *of_committed != json!(compiler) {
-        println!("the committed figures are of {of_committed}: differences fail nothing");
+        println!("the committed figures are of {of_committed}: differences are ignored");
         return Ok(());
     }
     if complaints.is_empty() {
@@ -73,7 +73,7 @@ fn judge(compiler: &str, of_committed: &Value, complaints: &[String]) -> Result<
 }
 
 fn count() -> Result<Figures> {
-    let valgrind = process::find(VALGRIND).context("valgrind is installed and not found")?;
+    let valgrind = process::find(VALGRIND).context("valgrind was installed but not found")?;
     let list = process::output(&mut Command::new(examples().join(DRIVER)))?;
     let stages = list.lines().map(|stage| {
         let once = executed(&valgrind, stage, CALLS)?;
@@ -87,9 +87,9 @@ fn examples() -> PathBuf {
     paths::release("examples")
 }
 
-/// Instructions of a whole run that calls the stage this often.
+/// Instructions of a whole run with this number of calls.
 fn executed(valgrind: &Path, stage: &str, calls: u32) -> Result<u64> {
-    // The longer run is written last and stays, for callgrind_annotate.
+    // The longer run is written last and kept, for callgrind_annotate.
     let folder = paths::target().join("bench/callgrind");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let name = stage.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
@@ -97,7 +97,7 @@ fn executed(valgrind: &Path, stage: &str, calls: u32) -> Result<u64> {
     let mut command = Command::new(valgrind);
     command
         // The index hashes with a seed made of addresses. An empty environment and a short name
-        // keep the stack, and so the seed, where it was.
+        // keep the stack, and so the seed, constant.
         .env_clear()
         .current_dir(examples())
         .arg("--tool=callgrind")
@@ -110,13 +110,13 @@ fn executed(valgrind: &Path, stage: &str, calls: u32) -> Result<u64> {
     total(&text).with_context(|| format!("no total in {}", file.display()))
 }
 
-/// What callgrind counted in all.
+/// The total that callgrind counted.
 fn total(text: &str) -> Option<u64> {
     let mut lines = text.lines();
     lines.find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok())
 }
 
-/// To a tenth of an instruction: a stage may take turns.
+/// To a tenth of an instruction, as a stage may alternate.
 fn per_call(once: u64, twice: u64) -> Result<f64> {
     let more = twice
         .checked_sub(once)
@@ -126,7 +126,7 @@ fn per_call(once: u64, twice: u64) -> Result<f64> {
     Ok(f64::from(tenths) / 10.0)
 }
 
-/// A table, and why the committed figures cannot stay as they are.
+/// A table, and why the committed figures are out of date.
 fn compare(counted: &Figures, committed: &Figures) -> (String, Vec<String>) {
     let line = |stage: &str, cells: [&str; 3]| {
         let [counted, committed, percent] = cells;
@@ -149,7 +149,7 @@ fn compare(counted: &Figures, committed: &Figures) -> (String, Vec<String>) {
             }
             (Some(_), _) => {}
             (None, Some(_)) => complaints.push(format!("{stage}: not committed")),
-            (None, None) => complaints.push(format!("{stage}: committed, and not counted")),
+            (None, None) => complaints.push(format!("{stage}: committed, but not counted")),
         }
     }
     (lines.join("\n"), complaints)
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(
             complaints(&[("parse/a", 100.0), ("parse/c", 1.0)]),
             [
-                "parse/b: committed, and not counted",
+                "parse/b: committed, but not counted",
                 "parse/c: not committed"
             ]
         );

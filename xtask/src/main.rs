@@ -1,11 +1,10 @@
-//! The one door to building, trying and testing Sealedge: `cargo xtask <command>`.
+//! Builds, tests and runs Sealedge: `cargo xtask <command>`.
 //!
-//! A command is a function. What a person asked for goes to standard output, everything on the
-//! way to standard error.
+//! A command is a function. Results go to standard output, progress to standard error.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a program for people to read"
+    reason = "a command-line program"
 )]
 
 /// Versions of tools, and the packages they come in.
@@ -13,25 +12,25 @@ mod versions;
 
 /// Finds a compiler and a linker for the XDP program.
 mod toolchain;
-/// Installs what is missing.
+/// Installs missing tools.
 mod setup;
-/// Tells what is missing.
+/// Lists missing tools.
 mod doctor;
 /// Compiles everything.
 mod build;
-/// Looks for faults without running anything.
+/// Static checks.
 mod check;
 /// Runs all tests.
 mod test;
 /// Starts the demo and the scenarios.
 mod testbed;
-/// Serves on a real interface.
+/// Serves on a network interface.
 mod run;
-/// Measures the edge beside its ceilings and its peers.
+/// Benchmarks the edge, its ceilings and its peers.
 mod bench;
 /// Counts instructions.
 mod instructions;
-/// Looks for inputs that break what the documents say.
+/// Fuzzes parsers, decoders and the reader.
 mod fuzz;
 
 use std::process::ExitCode;
@@ -40,7 +39,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_testbed::stop;
 
-/// Builds, tries and tests Sealedge.
+/// Builds, tests and runs Sealedge
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -55,38 +54,37 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Installs what building and trying needs; the other commands call it when something is missing
+    /// Install the tools to build and test with; other commands run this when one is missing
     Setup,
-    /// Tells what of that is there and what is missing, and changes nothing
+    /// List the required tools and kernel features, and which are missing
     Doctor,
-    /// Compiles the XDP programs and the release build of `edged` and `edge`
+    /// Build the XDP programs, and `edged` and `edge` in release mode
     Build,
-    /// Seals files, serves them from an edge without their key, fetches them through XDP
+    /// Seal files, serve them from an edge without their keys, and fetch them through XDP
     Demo(testbed::Words),
-    /// Proves one promise of the edge on hostile ground
+    /// Test one promise of the edge under attack, faults or inspection
     Scenario(testbed::Words),
-    /// Serves on a real interface until Ctrl-C
+    /// Serve on a network interface until Ctrl-C
     Run(run::Run),
-    /// Runs all tests, those that need the kernel too
+    /// Run all tests, including those that need the kernel
     Test {
-        /// Only the searches among them, for longer: more seeds, cases and orders of threads
+        /// Run only the randomised and exhaustive tests, for longer
         #[arg(long, conflicts_with = "filter")]
         nightly: bool,
-        /// Passed on to `cargo test`
+        /// Arguments for `cargo test`
         #[arg(last = true)]
         filter: Vec<String>,
     },
-    /// Measures the edge beside its ceilings and its peers
+    /// Benchmark the edge, its ceilings and its peers
     Bench(bench::Bench),
-    /// Throws mutated inputs at parsers, decoders and the reader, and compares with the documents
     Fuzz(fuzz::Fuzz),
-    /// Looks at format, lints, docs and the project's own rules; never writes
+    /// Check format, lints, docs and the project's own rules; writes nothing
     Check {
-        /// Only the project's own rules about its source text
+        /// Check only the project's own rules about source text
         #[arg(long)]
         source: bool,
     },
-    /// Formats the source
+    /// Format the source
     Fix,
 }
 
@@ -126,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_choice_that_is_none_is_a_wrong_command_line() {
+    fn an_invalid_choice_is_a_usage_error() {
         let refused = |words: &str| {
             let words = ["cargo xtask"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(words).err().unwrap();

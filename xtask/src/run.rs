@@ -1,4 +1,4 @@
-//! The edge on a real interface, until Ctrl-C.
+//! The edge on a network interface, until Ctrl-C.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use crate::build;
 
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Interface whose packets the XDP program sees
+    /// Interface to attach the XDP program to
     #[arg(long)]
     interface: String,
-    /// Address of the service, with a port unless it is 7347; repeat it for IPv6
+    /// Service address; the port defaults to 7347. Repeat for IPv6
     #[arg(long, required = true, value_name = "ADDR", value_parser = service)]
     listen: Vec<SocketAddr>,
-    /// Folder that `edge seal --origin` filled
+    /// Origin folder, filled by `edge seal --origin`
     #[arg(long)]
     origin: PathBuf,
-    /// Where the XDP program runs
+    /// XDP mode
     #[arg(long, value_parser = ["native", "generic", "off"], default_value = "native")]
     xdp: String,
-    /// How AF_XDP sockets are bound
+    /// Mode of the AF_XDP sockets
     #[arg(long, value_parser = ["copy", "auto"], default_value = "copy")]
     bind: String,
     /// How the edge sends its replies
     #[arg(long, value_parser = SENDERS, default_value = "gso")]
     sender: String,
-    /// Memory for chunks; that much is reserved as hugepages while this runs
+    /// Size of the chunk store; reserved as hugepages while this runs
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     arena_mib: u64,
 }
@@ -48,7 +48,7 @@ fn service(text: &str) -> Result<SocketAddr, String> {
     }
     text.parse().map_err(|_wrong| {
         format!(
-            "{text} is no address; write 192.0.2.10, 192.0.2.10:{PORT} or [2001:db8::10]:{PORT}"
+            "{text} is not an address; write 192.0.2.10, 192.0.2.10:{PORT} or [2001:db8::10]:{PORT}"
         )
     })
 }
@@ -61,10 +61,7 @@ pub(crate) fn run(options: &Run) -> Result<()> {
         .with_context(|| format!("cannot find the origin folder {}", options.origin.display()))?;
     let link = PathBuf::from("/sys/class/net").join(&options.interface);
     if !link.exists() {
-        bail!(
-            "there is no interface {}; `ip link` lists them",
-            options.interface
-        );
+        bail!("no interface {}; `ip link` lists them", options.interface);
     }
     build::build()?;
     let mut machine = HostGuard::borrow()?;
@@ -88,7 +85,7 @@ pub(crate) fn run(options: &Run) -> Result<()> {
             .arg(&config),
     )?;
     eprintln!(
-        "serving until Ctrl-C. What it does: {} stat --socket {}",
+        "serving until Ctrl-C. For statistics: {} stat --socket {}",
         paths::release("edge").display(),
         settings.socket.display()
     );
@@ -100,7 +97,7 @@ pub(crate) fn run(options: &Run) -> Result<()> {
     machine.give_back()
 }
 
-/// Receive queues of an interface, by its folder in sysfs.
+/// Counts an interface's receive queues, from its folder in sysfs.
 fn queues(link: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(link.join("queues")) else {
         return 1;
@@ -129,6 +126,6 @@ mod tests {
         ] {
             assert_eq!(service(text), Ok(address.parse().unwrap()));
         }
-        assert!(service("here").unwrap_err().contains("is no address"));
+        assert!(service("here").unwrap_err().contains("is not an address"));
     }
 }

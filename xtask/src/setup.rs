@@ -1,4 +1,4 @@
-//! Installs what building and trying needs. Running it again changes nothing.
+//! Installs the tools to build and test with. Idempotent.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,13 +12,13 @@ use crate::versions::{
     PYTHON_MODULE, TOOLS,
 };
 
-/// All that a build of the XDP program needs.
+/// The tools for a build of the XDP program.
 pub(crate) struct Tools {
     pub(crate) compiler: Compiler,
     pub(crate) linker: PathBuf,
 }
 
-/// What is there now.
+/// What is installed.
 pub(crate) struct State {
     pub(crate) pair: Option<(Compiler, Llvm)>,
     pub(crate) linker: Option<PathBuf>,
@@ -26,17 +26,17 @@ pub(crate) struct State {
     pub(crate) missing: Vec<&'static str>,
 }
 
-/// Finds all tools, the linter too, and installs what is missing; asks nothing.
+/// Finds all tools, including the linter, and installs what is missing without asking.
 pub(crate) fn setup() -> Result<Tools> {
     let tools = tools()?;
     let lints = tools.compiler.way != Way::Debian || tools.compiler.clippy_driver().is_some();
     if !lints && let Err(error) = install(&[DEBIAN_LINTER]) {
-        eprintln!("going on without the XDP program's linter: {error:#}");
+        eprintln!("continuing without the XDP program's linter: {error:#}");
     }
     Ok(tools)
 }
 
-/// Finds what a build needs and installs what of that is missing.
+/// Finds the tools for a build and installs those that are missing.
 pub(crate) fn tools() -> Result<Tools> {
     let mut state = look()?;
     if !state.missing.is_empty() {
@@ -45,7 +45,7 @@ pub(crate) fn tools() -> Result<Tools> {
     }
     let Some((compiler, llvm)) = state.pair else {
         bail!(
-            "there is no compiler that can build `core` for BPF together with an LLVM for \
+            "no compiler that can build `core` for BPF together with an LLVM for \
              bpf-linker, though the packages {} are installed; `cargo xtask doctor` tells more",
             [DEBIAN_COMPILER, DEBIAN_LINKER].concat().join(" ")
         );
@@ -63,7 +63,7 @@ pub(crate) fn tools() -> Result<Tools> {
     Ok(Tools { compiler, linker })
 }
 
-/// What one command alone wants: package, and program in it; installed when it is first wanted.
+/// Installs the tools of a single command when they are first needed: packages, and their programs.
 pub(crate) fn programs(wanted: &[(&'static str, &'static str)]) -> Result<()> {
     let missing: Vec<&str> = wanted
         .iter()
@@ -76,7 +76,7 @@ pub(crate) fn programs(wanted: &[(&'static str, &'static str)]) -> Result<()> {
     install(&missing)
 }
 
-/// Looks and changes nothing.
+/// Looks without changing anything.
 pub(crate) fn look() -> Result<State> {
     let mut missing: Vec<&str> = TOOLS
         .iter()
@@ -104,7 +104,7 @@ pub(crate) fn look() -> Result<State> {
     })
 }
 
-/// The line that installs packages by hand.
+/// The command that installs packages.
 pub(crate) fn apt_line(packages: &[&str]) -> String {
     format!(
         "apt-get install -y --no-install-recommends {}",
@@ -112,7 +112,7 @@ pub(crate) fn apt_line(packages: &[&str]) -> String {
     )
 }
 
-/// Whether Python has what the tests need of it.
+/// Whether Python has the modules that the tests need.
 pub(crate) fn python_module() -> bool {
     let mut python = Command::new(PYTHON);
     python.args(["-c", &format!("import {}", PYTHON_MODULE.1)]);
@@ -126,10 +126,10 @@ fn installed(package: &str) -> bool {
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    eprintln!("to install: {}", packages.join(" "));
+    eprintln!("missing packages: {}", packages.join(" "));
     if process::find("apt-get").is_none() {
         bail!(
-            "this is not Debian: install what corresponds to {}, or a rustup nightly with the \
+            "this is not Debian: install the equivalent of {}, or a rustup nightly with the \
              component rust-src and LLVM {} to {} with its headers in /usr/lib/llvm-N",
             packages.join(" "),
             BPF_LINKER_LLVMS.first().unwrap_or(&DEBIAN_LLVM),
@@ -170,5 +170,5 @@ fn build_linker(llvm: &Llvm) -> Result<PathBuf> {
         .arg(&folder)
         .arg(format!("bpf-linker@{BPF_LINKER}"));
     process::run(&mut command)?;
-    toolchain::linker(llvm)?.context("bpf-linker was built and does not start")
+    toolchain::linker(llvm)?.context("bpf-linker was built but does not start")
 }

@@ -1,9 +1,9 @@
-//! All tests, with what the kernel's part of them needs, a count that hides no skip, and where the
-//! time went.
+//! Runs all tests, with the resources that those of the kernel need, counts skips, and reports the
+//! time of each part.
 //!
 //! A test that cannot run appends a line `SKIPPED <name>: <reason>` to the file named in
-//! `SEALEDGE_SKIPS`. Skips are listed at the end; one that `xtask/skips.txt` does not accept
-//! fails the run. An `#[ignore]` counts as a skip too.
+//! `SEALEDGE_SKIPS`. Skips are listed at the end; one that `xtask/skips.txt` does not accept fails
+//! the run. An `#[ignore]` counts as a skip too.
 
 use std::fs;
 use std::num::NonZero;
@@ -18,16 +18,16 @@ use crate::build;
 /// Enough for several daemons with small arenas at a time, and one test with a large one.
 const HUGEPAGE_BYTES: u64 = 1 << 30;
 
-/// Most tests wait more than they work.
+/// Most tests wait more than they compute.
 const THREADS_PER_CPU: usize = 2;
 
-/// Cargo calls, by what to test and with which variables.
+/// Arguments and variables of the cargo calls.
 type Suites<'a> = Vec<(Vec<&'a str>, &'a [(&'a str, &'a str)])>;
 
 /// I11: the daemon and its tests, without the code that can hold a key.
 const SERVER_ALONE: &str = "--package edge-user --no-default-features --features server";
 
-/// Searches by chance or by enumeration, which find more the longer they run.
+/// Randomised and exhaustive tests, which find more the longer they run.
 const SEARCHES: &str = "--package edge-user --package edge-ebpf --package edge-orders --lib \
                         --test sim --test orders";
 const LONG: [(&str, &str); 3] = [
@@ -36,12 +36,12 @@ const LONG: [(&str, &str); 3] = [
     ("LOOM_MAX_PREEMPTIONS", "6"),
 ];
 
-/// Where accepted skips are listed, seen from the root of the workspace.
+/// The list of accepted skips, relative to the workspace.
 const ACCEPTED: &str = "xtask/skips.txt";
 
 pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
     privileges::need_root(
-        "test makes network namespaces, loads an XDP program and reserves hugepages; it",
+        "test creates network namespaces, loads an XDP program and reserves hugepages; it",
     )?;
     build::build()?;
     build::release("edge-bench")?;
@@ -74,7 +74,7 @@ pub(crate) fn test(nightly: bool, filter: &[String]) -> Result<()> {
             failed.push(format!("({status}) {}", process::line(&command)));
         }
     }
-    tally.hear(told_skips(
+    tally.add_skips(parse_skips(
         &fs::read_to_string(&skips_file).unwrap_or_default(),
     ));
     machine.give_back()?;
@@ -131,25 +131,25 @@ struct Skip {
     reason: String,
 }
 
-/// What the test programs said, added up.
+/// The sum of the test programs' results.
 #[derive(Default)]
 struct Tally {
     passed: u64,
     failed: u64,
     skips: Vec<Skip>,
-    /// How long each test program took.
+    /// The time of each test program.
     parts: Vec<(String, Duration)>,
     /// The one that runs, and since when.
     running: (String, Duration),
 }
 
 impl Tally {
-    /// A test that says it cannot run was counted as passed by its test program.
-    fn hear(&mut self, told: Vec<Skip>) {
+    /// A test that reports a skip was counted as passed by its test program.
+    fn add_skips(&mut self, skips: Vec<Skip>) {
         self.passed = self
             .passed
-            .saturating_sub(told.len().try_into().unwrap_or(u64::MAX));
-        self.skips.extend(told);
+            .saturating_sub(skips.len().try_into().unwrap_or(u64::MAX));
+        self.skips.extend(skips);
     }
 
     fn begin(&mut self, part: &str, now: Duration) {
@@ -186,7 +186,7 @@ impl Tally {
         }
     }
 
-    /// Longest first; what took less than a second is one sum.
+    /// Longest first; the sum of those below a second last.
     fn times(&self) -> String {
         let mut parts: Vec<_> = self.parts.iter().collect();
         parts.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
@@ -211,7 +211,7 @@ impl Tally {
     }
 }
 
-/// The test program that cargo says it starts: `net` of `Running tests/net/main.rs
+/// The test program that cargo starts: `net` of `Running tests/net/main.rs
 /// (target/debug/deps/net-956554ca775151aa)`.
 fn part(line: &str) -> Option<&str> {
     let line = line.trim_start();
@@ -232,14 +232,14 @@ fn number_before(text: &str, word: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn told_skips(text: &str) -> Vec<Skip> {
+fn parse_skips(text: &str) -> Vec<Skip> {
     text.lines()
         .filter_map(|line| parse_skip(line.strip_prefix("SKIPPED ")?))
         .collect()
 }
 
 fn parse_skip(text: &str) -> Option<Skip> {
-    // Names of tests have `::` in them, so the separator is a colon and a blank.
+    // Names of tests contain `::`, so the separator is a colon and a blank.
     let (name, reason) = text.split_once(": ")?;
     Some(Skip {
         name: name.trim().to_owned(),
@@ -247,7 +247,7 @@ fn parse_skip(text: &str) -> Option<Skip> {
     })
 }
 
-/// Skips that nobody accepted: the name must be listed, with the very reason that was given.
+/// Skips that are not accepted: the list must have the name with the same reason.
 fn unlisted<'a>(skips: &'a [Skip], accepted: &str) -> Vec<&'a Skip> {
     let accepted: Vec<Skip> = accepted
         .lines()
@@ -276,7 +276,7 @@ mod tests {
             tally.read(line, Duration::ZERO);
         }
         assert_eq!(tally.summary(), "15 passed, 2 failed, 1 skipped");
-        tally.hear(told_skips("SKIPPED quick: no root\n"));
+        tally.add_skips(parse_skips("SKIPPED quick: no root\n"));
         assert_eq!(tally.summary(), "14 passed, 2 failed, 2 skipped");
     }
 
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_skip_is_accepted_only_with_its_reason() {
-        let skips = told_skips("SKIPPED net::veth: no root\nnoise\n");
+        let skips = parse_skips("SKIPPED net::veth: no root\nnoise\n");
         assert_eq!(skips.len(), 1);
         assert!(unlisted(&skips, "# comment\nnet::veth: no root\n").is_empty());
         assert_eq!(unlisted(&skips, "net::veth: another reason\n").len(), 1);

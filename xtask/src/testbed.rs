@@ -1,4 +1,4 @@
-//! The demo and the scenarios: programs beside the code they try, built and started here.
+//! Builds and starts the demo and the scenarios.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -13,7 +13,7 @@ use crate::build;
 #[derive(Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Words {
-    /// Passed on; `--help` lists them
+    /// Arguments of the command; `--help` lists them
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -22,7 +22,7 @@ pub(crate) struct Words {
     words: Vec<OsString>,
 }
 
-/// Becomes the program, so that it is the one that hears Ctrl-C and answers for what it changes.
+/// Replaces this process, so that the program gets Ctrl-C and cleans up.
 pub(crate) fn start(name: &str, words: &Words) -> Result<()> {
     build::build()?;
     build::release("edge-testbed")?;

@@ -1,7 +1,7 @@
-//! Finds a compiler that can build `core` for BPF, and a linker that goes with it.
+//! Finds a compiler that can build `core` for BPF, and a linker for its output.
 //!
-//! `core` for `bpfel-unknown-none` is shipped by nobody, so its sources must be there. Two ways,
-//! the first that is complete is taken; nothing here downloads or installs.
+//! No toolchain ships `core` for `bpfel-unknown-none`, so its sources must be present. Of two ways
+//! the first complete one is taken; nothing is downloaded or installed here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +11,13 @@ use edge_testbed::{paths, process};
 
 use crate::versions::{BPF_LINKER, BPF_LINKER_LLVMS};
 
-/// The compiler that Debian's packages install.
+/// The compiler of Debian's packages.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Where the compiler comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// A toolchain of rustup, by its name, with the component `rust-src`.
+    /// A rustup toolchain by name, with the component `rust-src`.
     Nightly(String),
     /// Debian's packages.
     Debian,
@@ -28,7 +28,7 @@ pub(crate) enum Way {
 pub(crate) struct Compiler {
     pub(crate) way: Way,
     pub(crate) sysroot: PathBuf,
-    /// Version of the LLVM inside.
+    /// Version of its LLVM.
     pub(crate) llvm: u32,
 }
 
@@ -45,7 +45,7 @@ impl Compiler {
         )
     }
 
-    /// A call of cargo that uses this compiler for `-Zbuild-std`.
+    /// A cargo call that uses this compiler for `-Zbuild-std`.
     pub(crate) fn cargo(&self) -> Command {
         match &self.way {
             Way::Nightly(name) => {
@@ -54,8 +54,8 @@ impl Compiler {
                 command
             }
             Way::Debian => {
-                // The stable cargo does; RUSTC must be an absolute path or cargo asks rustup,
-                // and the variable makes a release compiler accept `-Zbuild-std`.
+                // RUSTC must be an absolute path, or cargo asks rustup; the variable makes a
+                // release compiler accept `-Zbuild-std`.
                 let mut command = clean("cargo");
                 command
                     .env("RUSTC", DEBIAN_RUSTC)
@@ -65,7 +65,7 @@ impl Compiler {
         }
     }
 
-    /// The linter that belongs to exactly this compiler, where it is installed.
+    /// The linter of this very compiler, if installed.
     pub(crate) fn clippy_driver(&self) -> Option<PathBuf> {
         Some(self.sysroot.join("bin/clippy-driver")).filter(|path| path.is_file())
     }
@@ -78,8 +78,8 @@ pub(crate) struct Llvm {
     pub(crate) prefix: PathBuf,
 }
 
-/// What makes another compiler, or another compilation, of the program's build: xtask itself runs
-/// under cargo and rustup, and a child that inherits these from them gets the wrong compiler.
+/// Variables that would change the compiler or the compilation of the program's build: xtask runs
+/// under cargo and rustup, and a child would inherit theirs.
 const INHERITED: &[&str] = &[
     "CARGO_BUILD_RUSTC",
     "CARGO_BUILD_RUSTC_WRAPPER",
@@ -103,14 +103,14 @@ fn clean(program: &str) -> Command {
     command
 }
 
-/// Some versions of rustup download a toolchain that is asked for and missing; ours must not.
+/// Some versions of rustup download a missing toolchain when asked for it; here they must not.
 fn rustup() -> Command {
     let mut command = clean("rustup");
     command.env("RUSTUP_AUTO_INSTALL", "0");
     command
 }
 
-/// Every compiler here that can build `core` for BPF, best first.
+/// Every installed compiler that can build `core` for BPF, best first.
 pub(crate) fn compilers() -> Vec<Compiler> {
     let mut found: Vec<Compiler> = nightlies().into_iter().filter_map(ask_nightly).collect();
     if Path::new(DEBIAN_RUSTC).exists() {
@@ -119,8 +119,7 @@ pub(crate) fn compilers() -> Vec<Compiler> {
     found
 }
 
-/// The pair that is used: the first compiler for which an LLVM to link with, or a linker linked
-/// before, is there.
+/// The first compiler with an LLVM to link with, or a linker linked before.
 pub(crate) fn choose() -> Option<(Compiler, Llvm)> {
     let llvms = llvms();
     compilers().into_iter().find_map(|compiler| {
@@ -129,8 +128,8 @@ pub(crate) fn choose() -> Option<(Compiler, Llvm)> {
     })
 }
 
-/// LLVM development files that bpf-linker can be built with, oldest first: the closest to the
-/// compiler's own is the least surprise.
+/// LLVM development files that bpf-linker can be built with, oldest first: closest to the
+/// compiler's own.
 fn llvms() -> Vec<Llvm> {
     BPF_LINKER_LLVMS
         .iter()
@@ -142,12 +141,12 @@ fn llvms() -> Vec<Llvm> {
         .collect()
 }
 
-/// Where `setup` puts bpf-linker; one folder per version, so that an update is never half done.
+/// Where `setup` puts bpf-linker: one folder per version, so that an update is never incomplete.
 pub(crate) fn linker_root(llvm: &Llvm) -> Result<PathBuf> {
     Ok(paths::cache()?.join(format!("bpf-linker-{BPF_LINKER}-llvm-{}", llvm.version)))
 }
 
-/// The linker, when it is built and starts.
+/// The linker, if it is built and starts.
 pub(crate) fn linker(llvm: &Llvm) -> Result<Option<PathBuf>> {
     let path = linker_root(llvm)?.join("bin/bpf-linker");
     let there = path.is_file() && process::says_yes(Command::new(&path).arg("--version"));
@@ -199,13 +198,12 @@ fn llvm_of(version: &str) -> Option<u32> {
     llvm.split('.').next()?.parse().ok()
 }
 
-/// Cargo as it builds this workspace for the host.
+/// Cargo, as it builds this workspace for the host.
 pub(crate) fn host_cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The same cargo for something that is no part of this workspace, and must not be built with
-/// flags or into folders meant for it.
+/// The same cargo for something outside this workspace, without the flags and folders for it.
 pub(crate) fn host_cargo_elsewhere() -> Command {
     let mut command = host_cargo();
     for name in ["CARGO_ENCODED_RUSTFLAGS", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
@@ -214,20 +212,20 @@ pub(crate) fn host_cargo_elsewhere() -> Command {
     command
 }
 
-/// The compiler that builds for the host.
+/// The compiler for the host.
 fn host_rustc() -> Command {
     Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
 }
 
-/// Its version, and what it compiles for.
+/// Its version, and its target.
 pub(crate) fn host_version() -> Result<String> {
-    let answer = process::output(host_rustc().arg("-vV"))
-        .context("the Rust compiler does not tell its version")?;
+    let answer =
+        process::output(host_rustc().arg("-vV")).context("the Rust compiler reports no version")?;
     let mut lines = answer.lines();
     let version = lines.next().unwrap_or_default();
     let host = lines
         .find_map(|line| line.strip_prefix("host: "))
-        .context("the Rust compiler does not tell its host")?;
+        .context("the Rust compiler reports no host")?;
     Ok(format!("{version}, {host}"))
 }
 

@@ -1,4 +1,4 @@
-//! Ctrl-C while the benchmark measures, as a terminal sends it: to all of the process group.
+//! Ctrl-C during a benchmark, sent as a terminal does: to the whole process group.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,18 +15,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Between two lines of a benchmark. It makes 1 GiB of content without a word.
+/// Maximum time between two lines of a benchmark. It prints nothing while it creates 1 GiB of
+/// content.
 const LINE_TIME_MAX: Duration = Duration::from_mins(1);
-/// A flood that has begun goes on without a word for longer than this.
+/// A running flood prints nothing for longer than this.
 const QUIET: Duration = Duration::from_millis(500);
 
 #[test]
 fn an_interrupted_benchmark_leaves_the_machine_as_it_was() {
-    let before = (settings(), hugepages_of_nobody());
+    let before = (settings(), unreserved_hugepages());
     let mut bench = Bench::start();
-    bench.hear_until("/edge-bench flood ");
-    bench.hear_until_quiet();
-    // Otherwise there would be nothing to put back.
+    bench.read_until("/edge-bench flood ");
+    bench.read_until_quiet();
+    // Otherwise there would be nothing to undo.
     let traces = bench.traces();
     let expected = ["namespace", "folder", "record", "edged", "edge-bench"];
     for trace in expected {
@@ -37,26 +38,31 @@ fn an_interrupted_benchmark_leaves_the_machine_as_it_was() {
 
     bench.signal(Signal::INT);
     let status = bench.end();
-    assert_eq!(status.code(), Some(130), "{}", bench.said);
+    assert_eq!(status.code(), Some(130), "{}", bench.output);
     let promise = "error: interrupted; everything this run changed was put back";
-    assert_eq!(bench.said.lines().last(), Some(promise), "{}", bench.said);
-    assert_eq!(bench.traces(), [""; 0], "{}", bench.said);
-    assert_eq!(hugepages_of_nobody(), before.1, "{}", bench.said);
+    assert_eq!(
+        bench.output.lines().last(),
+        Some(promise),
+        "{}",
+        bench.output
+    );
+    assert_eq!(bench.traces(), [""; 0], "{}", bench.output);
+    assert_eq!(unreserved_hugepages(), before.1, "{}", bench.output);
     for (file, value) in settings() {
         assert_eq!(before.0.get(&file), Some(&value), "{}", file.display());
     }
 }
 
-/// `cargo xtask bench` on its way, with a folder for temporary files that nobody else has.
+/// A running `cargo xtask bench`, with its own folder for temporary files.
 struct Bench {
     child: Child,
     lines: Receiver<String>,
-    said: String,
+    output: String,
     folder: TempDir,
 }
 
 impl Bench {
-    /// The row beside a flood: it has the most that runs at a time, and no peer to install.
+    /// The row with a flood: it has the most processes at a time, and no peer to install.
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -71,33 +77,33 @@ impl Bench {
         Self {
             lines: process::line_by_line(child.stderr.take()),
             child,
-            said: String::new(),
+            output: String::new(),
             folder,
         }
     }
 
-    /// What it says next.
-    fn hear(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
+    /// Its next line.
+    fn read_line(&mut self, limit: Duration) -> Result<String, RecvTimeoutError> {
         let line = self.lines.recv_timeout(limit)?;
-        self.said.push_str(&line);
-        self.said.push('\n');
+        self.output.push_str(&line);
+        self.output.push('\n');
         Ok(line)
     }
 
-    fn hear_until(&mut self, words: &str) {
-        while let Ok(line) = self.hear(LINE_TIME_MAX) {
+    fn read_until(&mut self, words: &str) {
+        while let Ok(line) = self.read_line(LINE_TIME_MAX) {
             if line.contains(words) {
                 return;
             }
         }
         panic!(
             "{}\nno {words}: run this by `cargo xtask test`, as root",
-            self.said
+            self.output
         );
     }
 
-    fn hear_until_quiet(&mut self) {
-        while self.hear(QUIET).is_ok() {}
+    fn read_until_quiet(&mut self) {
+        while self.read_line(QUIET).is_ok() {}
     }
 
     fn signal(&self, signal: Signal) {
@@ -105,13 +111,13 @@ impl Bench {
         kill_process_group(group.unwrap(), signal).unwrap();
     }
 
-    /// Waits until nobody has its standard error any more.
+    /// Waits until no process has its standard error open.
     fn end(&mut self) -> ExitStatus {
         loop {
-            match self.hear(LINE_TIME_MAX) {
+            match self.read_line(LINE_TIME_MAX) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
-                Err(RecvTimeoutError::Timeout) => panic!("{}\nit does not end", self.said),
+                Err(RecvTimeoutError::Timeout) => panic!("{}\nit does not end", self.output),
             }
         }
     }
@@ -120,7 +126,7 @@ impl Bench {
         Path::new(RECORDS).join(format!("{}.json", self.child.id()))
     }
 
-    /// What there is of it on the machine.
+    /// Its traces on the host.
     fn traces(&self) -> Vec<String> {
         let prefix = format!("sealedge-{}-", self.child.id());
         let namespaces = names("/run/netns".as_ref()).into_iter();
@@ -134,18 +140,18 @@ impl Bench {
         traces.chain(processes).collect()
     }
 
-    /// Programs that it started, itself too, by the folder they were told.
+    /// Its processes, recognised by the folder in their environment.
     fn processes(&self) -> Vec<String> {
-        let told = [b"TMPDIR=", self.folder.path().as_os_str().as_bytes()].concat();
-        let is_told = |process: &str| {
+        let folder = [b"TMPDIR=", self.folder.path().as_os_str().as_bytes()].concat();
+        let is_ours = |process: &str| {
             let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
             environment
                 .split(|byte| *byte == 0)
-                .any(|variable| variable == told)
+                .any(|variable| variable == folder)
         };
         let processes = names("/proc".as_ref()).into_iter();
         processes
-            .filter(|process| is_told(process))
+            .filter(|process| is_ours(process))
             .filter_map(|process| fs::read_to_string(format!("/proc/{process}/comm")).ok())
             .map(|name| name.trim_end().to_owned())
             .collect()
@@ -153,19 +159,19 @@ impl Bench {
 }
 
 impl Drop for Bench {
-    /// A failed test must not leave it running. What it cannot put back any more, the next
-    /// `cargo xtask` does.
+    /// A failed test must not leave it running. What it can no longer undo, the next `cargo xtask`
+    /// does.
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal(Signal::TERM);
-            while self.hear(LINE_TIME_MAX).is_ok() {}
+            while self.read_line(LINE_TIME_MAX).is_ok() {}
             drop(self.child.kill());
             drop(self.child.wait());
         }
     }
 }
 
-/// Names in a folder; none where there is no such folder.
+/// The names in a folder; none if it does not exist.
 fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
@@ -175,8 +181,8 @@ fn names(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Pages that no run has reserved: others may come and go meanwhile.
-fn hugepages_of_nobody() -> Option<u64> {
+/// Pages that no run has reserved: other runs may start and end meanwhile.
+fn unreserved_hugepages() -> Option<u64> {
     let count = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap();
     let records = names(RECORDS.as_ref()).into_iter();
     let records = records.map(|name| Path::new(RECORDS).join(name));
@@ -184,14 +190,14 @@ fn hugepages_of_nobody() -> Option<u64> {
     count.trim().parse::<u64>().unwrap().checked_sub(reserved)
 }
 
-/// By the run with this record.
+/// Pages that the run with this record reserved.
 fn reserved(record: &Path) -> u64 {
     let text = fs::read(record).unwrap_or_default();
     let record: Value = serde_json::from_slice(&text).unwrap_or_default();
     record["hugepages_added"].as_u64().unwrap_or(0)
 }
 
-/// All else that `sysctl` can set of memory and network.
+/// All other settings of memory and network that `sysctl` can change.
 fn settings() -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for folder in ["/proc/sys/vm", "/proc/sys/net"] {

@@ -1,4 +1,4 @@
-//! A generator: prepared, begun, and its result with what both sides used meanwhile.
+//! Runs a generator and returns its result, with the processor time of both sides.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use super::cpu::Used;
 use super::testbed::Testbed;
 
-/// Share of a CPU from which on it counts as fully used.
+/// From this share on, a CPU counts as saturated.
 const FULL_LOAD: f64 = 0.93;
 
-/// What a run gave.
+/// The result of a run.
 pub(super) struct Ran {
-    /// As the generator tells it.
+    /// As the generator printed it.
     pub(super) result: Value,
     pub(super) cpu: Value,
     server_load: f64,
@@ -30,8 +30,7 @@ impl Ran {
         let [server, client] = [0, 1].map(|side| after[side].since(&before[side]));
         let [server_load, mut client_load] =
             [0, 1].map(|side| after[side].load_since(&before[side]));
-        // A generator that looks again and again for answers uses all of its CPU, whether there are
-        // some or not.
+        // A busy-polling generator uses all of its CPU, even without replies.
         if let (Some(idle), Some(all)) =
             (result["idle_seconds"].as_f64(), result["seconds"].as_f64())
         {
@@ -45,7 +44,7 @@ impl Ran {
         }
     }
 
-    /// Which side could do no more.
+    /// Which side was saturated.
     pub(super) fn saturated(&self) -> &'static str {
         if self.server_load >= FULL_LOAD {
             "server"
@@ -59,15 +58,15 @@ impl Ran {
     fn number(&self, name: &str) -> Result<f64> {
         self.result[name]
             .as_f64()
-            .with_context(|| format!("the generator gave no {name}: {}", self.result))
+            .with_context(|| format!("the generator's result has no {name}: {}", self.result))
     }
 
-    /// So many of what is counted under this name, a second.
+    /// The count of this name per second.
     pub(super) fn rate(&self, name: &str) -> Result<f64> {
         Ok(self.number(name)? / self.number("seconds")?)
     }
 
-    /// As `edge-bench assemble` takes it.
+    /// In the format of `edge-bench assemble`.
     pub(super) fn run(&self, side: &str, pair: u32, value: f64, unit: &str) -> Value {
         let mut run = json!({
             "side": side,
@@ -88,9 +87,8 @@ impl Ran {
 }
 
 impl Testbed<'_> {
-    /// Runs a generator that says when it is ready, waits for a line, and says when it begins and
-    /// ends to measure (`--wait`), against the server with this process id; `between` is done when
-    /// it is ready.
+    /// Runs a generator with `--wait` against the server with this process id. `between` is called
+    /// when the generator is ready.
     pub(super) fn ready_go(
         &self,
         command: &mut Command,
@@ -134,14 +132,14 @@ impl Testbed<'_> {
             bail!("failed ({status}): {}", process::line(command));
         }
         let result: Value = serde_json::from_str(&text)
-            .with_context(|| format!("no JSON came from: {}", process::line(command)))?;
+            .with_context(|| format!("no JSON from: {}", process::line(command)))?;
         let [before, after] = used[..] else {
-            bail!("a generator begins and ends");
+            bail!("the generator printed no begin or end");
         };
         Ok(Ran::new(result, before, after))
     }
 
-    /// What server and client, and their CPUs, used so far.
+    /// Processor time so far of server and client, and of their CPUs.
     pub(super) fn used(&self, server: u32, client: u32) -> Result<[Used; 2]> {
         Ok([
             Used::by(server, self.cpus[0])?,

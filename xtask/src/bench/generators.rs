@@ -1,4 +1,4 @@
-//! Generators, told where to go and for how long.
+//! The generators, and their arguments.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -16,13 +16,13 @@ use serde_json::Value;
 use super::client::Ran;
 use super::testbed::{NET, Testbed, programs};
 
-/// What starting takes, on both ends.
+/// Time for the start on both ends.
 const FLOOD_LONGER: f64 = 1.5;
-/// Paths for nginx's generator: more than it asks for before they are warm.
+/// Paths for nginx's generator: more than it requests before the files are cached.
 const DRAWN: &str = "200000";
 
 impl Testbed<'_> {
-    /// Whole chunks by sockets.
+    /// Whole chunks, by UDP sockets.
     pub(super) fn load(&self, to: &str, what: &[PathBuf; 2], server: &Daemon) -> Result<Ran> {
         let mut load = self.edge_bench(&self.bed.reader);
         load.args(["load", "--wait", "--edge", to]).args(what);
@@ -32,7 +32,7 @@ impl Testbed<'_> {
         ran
     }
 
-    /// Single segments by AF_XDP, whose program takes the place of the one that passes.
+    /// Single segments by AF_XDP; its program replaces the one that passes.
     pub(super) fn singles(&self, to: &str, how: &[&str], server: &Daemon) -> Result<Ran> {
         let mut singles = self.edge_bench(&self.bed.reader);
         self.link(singles.args(["singles", "--wait"]), to);
@@ -40,7 +40,7 @@ impl Testbed<'_> {
         self.past_the_kernel(singles, server)
     }
 
-    /// As many requests as the generator can make, whatever comes back.
+    /// As many requests as the generator can send, in an open loop.
     pub(super) fn offered(&self, to: &str, server: &Daemon) -> Result<Ran> {
         let mut flood = self.edge_bench(&self.bed.reader);
         self.link(flood.args(["flood", "--wait", "--of", "unknown"]), to);
@@ -55,29 +55,30 @@ impl Testbed<'_> {
         ran
     }
 
-    /// Whole chunks, while a flood goes on from other addresses; with its datagrams a second.
+    /// Whole chunks, during a flood from other addresses; also returns the flood's datagrams per
+    /// second.
     pub(super) fn load_beside_flood(&self, what: &[&str], server: &Daemon) -> Result<(Ran, f64)> {
         let mut flood = self.edge_bench(&self.bed.reader);
         self.link(flood.arg("flood"), &self.edge());
-        // Begun before the load, and over after it.
+        // It starts before the load and ends after it.
         let seconds = self.plan.seconds + FLOOD_LONGER;
         flood.args(what).args(["--seconds", &seconds.to_string()]);
         let mut load = self.edge_bench(&self.bed.reader);
         load.args(["load", "--wait", "--edge", &self.edge(), "--tickets"]);
         load.arg(&self.tickets);
         load.args(["--seconds", &self.plan.seconds.to_string()]);
-        let told = self.folder.join("flood.json");
+        let file = self.folder.join("flood.json");
         let mut flooding = None;
         let ran = self.ready_go(&mut load, server.id(), || {
             self.pass(false)?;
-            let told = File::create(&told).context("cannot write the flood's result")?;
-            flood.stdout(told).stderr(Stdio::piped());
+            let output = File::create(&file).context("cannot write the flood's result")?;
+            flood.stdout(output).stderr(Stdio::piped());
             flooding = Some(process::spawn(&mut flood)?);
             Ok(())
         });
-        // A load that never got ready has its own reason, Ctrl-C for one.
+        // If the load never got ready, its own error counts, such as Ctrl-C.
         let Some(flooding) = flooding else {
-            return Err(ran.err().context("the flood did not begin")?);
+            return Err(ran.err().context("the flood did not start")?);
         };
         let flooded = process::watch(flooding, stop::came);
         self.pass(true)?;
@@ -85,12 +86,16 @@ impl Testbed<'_> {
         if flooded.code != Some(0) {
             bail!("the flood failed ({:?}): {}", flooded.code, flooded.said);
         }
-        let flooded: Value = serde_json::from_str(&fs::read_to_string(&told)?)?;
-        let number = |name: &str| flooded[name].as_f64().context("the flood told no number");
+        let flooded: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
+        let number = |name: &str| {
+            flooded[name]
+                .as_f64()
+                .context("the flood's result is not a number")
+        };
         Ok((ran?, number("requests")? / number("seconds")?))
     }
 
-    /// How AF_XDP generators are told their link.
+    /// Arguments that describe the link of an AF_XDP generator.
     fn link(&self, command: &mut Command, to: &str) {
         let (edge, reader) = (&self.bed.edge, &self.bed.reader);
         command.args(["--edge", to, "--net", NET, "--interface", reader.link]);
@@ -103,7 +108,7 @@ impl Testbed<'_> {
         command.arg("--programs").arg(programs());
     }
 
-    /// Paths of chunk files, drawn like the chunks that the generator asks for.
+    /// Paths of chunk files, drawn like the generator's chunks.
     pub(super) fn drawn_paths(&self) -> Result<PathBuf> {
         let file = self.folder.join("paths");
         if !file.exists() {

@@ -1,14 +1,14 @@
-//! Measures the edge beside its ceilings and its peers, in one run, on a bed of its own.
+//! Benchmarks the edge, its ceilings and its peers in one run, on a testbed of its own.
 
-/// The link, and who pays for its packets.
+/// The link, the content and the CPUs.
 mod testbed;
 /// Processor time.
 mod cpu;
-/// A generator, from "ready" to its result.
+/// Runs a generator and returns its result.
 mod client;
-/// Load.
+/// The generators.
 mod generators;
-/// What is measured beside the edge.
+/// The peers.
 mod peers;
 /// The rows.
 mod rows;
@@ -32,40 +32,40 @@ use crate::instructions;
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 pub(crate) struct Bench {
-    /// Every row, three pairs of about a second a side: for a look, not for claims
+    /// Three pairs of about one second per side: for a quick look, not for claims
     #[arg(long)]
     quick: bool,
-    /// Only these rows, as P1,P2; P3 is all of its rows
+    /// Run only these rows, such as P1,P2; P3 means all of its rows
     #[arg(long, value_delimiter = ',', value_name = "ROWS", value_parser = row_names())]
     only: Vec<String>,
-    /// Write the report here too; one that is there is removed before the run
+    /// Also write the report to this file; an existing one is removed before the run
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// How the edge sends its replies; each row's best when not given
+    /// How the edge sends its replies; by default as is best for each row
     #[arg(long, value_parser = SENDERS)]
     sender: Option<String>,
-    /// Compare only with another build, by rows P1, P2 and P5; FOLDER contains its programs
+    /// Compare with another build instead, in rows P1, P2 and P5; FOLDER contains its programs
     #[arg(long, value_name = "FOLDER")]
     baseline: Option<PathBuf>,
-    /// Time the pure stages alone, with criterion
+    /// Time the pure stages only, with criterion
     #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "baseline"])]
     micro: bool,
-    /// Count their instructions, and compare with bench/instructions.json
+    /// Count the instructions of the stages, and compare with bench/instructions.json
     #[arg(long, conflicts_with_all = ["quick", "only", "json", "sender", "baseline", "micro"])]
     instructions: bool,
-    /// Commit to what was counted: rewrites that file
+    /// Write the counts to that file
     #[arg(long, requires = "instructions")]
     accept: bool,
 }
 
-/// How long and how often.
+/// Duration and number of the runs.
 #[derive(Clone, Copy)]
 struct Plan {
     pairs: u32,
     seconds: f64,
-    /// Bytes of content that is resident.
+    /// Bytes of resident content.
     content_bytes: u64,
-    /// Offered loads, as shares of what the edge can do, and how often each.
+    /// Offered loads, as shares of the edge's maximum, and the runs of each.
     load_shares: &'static [f64],
     load_rounds: u32,
 }
@@ -110,7 +110,7 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
         }
     }
     privileges::need_root(
-        "bench makes network namespaces, loads XDP programs and reserves hugepages; it",
+        "bench creates network namespaces, loads XDP programs and reserves hugepages; it",
     )?;
     if let Some(file) = &options.json {
         paths::clear(file)?;
@@ -128,7 +128,7 @@ fn row_names() -> PossibleValuesParser {
     ROWS.iter().map(|row| row.id).into()
 }
 
-/// `P3` chooses `P3-1k` too.
+/// `P3` selects `P3-1k` too.
 fn chosen(only: &[String]) -> Vec<&'static Row> {
     let answers_to = |row: &Row, name: &str| {
         let rest = row.id.strip_prefix(name);
@@ -179,16 +179,16 @@ fn measure(
     }))
 }
 
-/// What the machine is, as far as figures depend on it.
+/// The facts about this host that figures depend on.
 fn host_facts(testbed: &Testbed<'_>) -> Result<Value> {
     let edge = &testbed.bed.edge;
-    // Offloads are those that the measured packets meet: without a program on the reader's end.
+    // The offloads that the measured packets meet: those without a program on the reader's end.
     testbed.pass(false)?;
     let mut host = edge.inside(paths::release("edge-bench"));
-    let told = process::output(host.args(["host", "--interface", edge.link]));
+    let printed = process::output(host.args(["host", "--interface", edge.link]));
     testbed.pass(true)?;
     let mut facts: Value =
-        serde_json::from_str(&told?).context("`edge-bench host` gave no JSON")?;
+        serde_json::from_str(&printed?).context("`edge-bench host` printed no JSON")?;
     facts["rps"] = json!(format!(
         "server's end to CPU {}, generator's to CPU {}",
         testbed.cpus[0], testbed.cpus[1]
@@ -196,14 +196,14 @@ fn host_facts(testbed: &Testbed<'_>) -> Result<Value> {
     Ok(facts)
 }
 
-/// Puts the runs together, shows the table, and keeps all of it.
+/// Assembles the report, prints the table, and keeps the files.
 fn report(options: &Bench, runs: &Value) -> Result<()> {
     let started = runs["started"]
         .as_str()
         .unwrap_or("unknown")
         .replace(':', "-");
     let folder = paths::target().join("bench").join(started);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let measured = folder.join("runs.json");
     fs::write(&measured, runs.to_string())?;
     let report = folder.join("report.json");

@@ -1,4 +1,4 @@
-//! What a user would run instead: nginx and Knot DNS, as their operators would set them up.
+//! What a user would run instead: nginx and Knot DNS, configured as their operators would.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -19,17 +19,17 @@ pub(super) const NGINX: &str = "nginx";
 pub(super) const KNOT: &str = "Knot DNS with XDP";
 const HTTP_PORT: u16 = 8080;
 const DNS_PORT: u16 = 53;
-/// More than there are files to serve.
+/// More than the number of files.
 const OPEN_FILES_ENOUGH: u64 = 100_000;
-/// Of open files nginx has so many for other things: connections, logs.
+/// File descriptors that nginx needs for other purposes: connections, logs.
 const OTHER_FILES: u64 = 2000;
-/// How long a peer may take to start.
+/// Limit for the start of a peer.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 const WRK_SCRIPT: &str = include_str!("wrk.lua");
-/// wrk's own connections: enough that none waits for the other.
+/// wrk's connections: enough that they do not wait for each other.
 const CONNECTIONS: u32 = 32;
 
-/// A peer that runs; ended when let go of.
+/// A running peer, ended on drop.
 pub(super) struct Peer {
     child: Child,
 }
@@ -46,8 +46,8 @@ impl Drop for Peer {
     }
 }
 
-/// Raises the limit of open files for this process, and so for the peers it starts, as far as it
-/// may without a privilege; says how far that is.
+/// Raises the limit of open files for this process, and so for its peers, as far as possible
+/// without privileges; returns the limit.
 fn open_files_max() -> Result<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -55,14 +55,14 @@ fn open_files_max() -> Result<u64> {
         ..limit
     };
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
-    // nginx has a place for each, so "no limit" is some.
+    // nginx allocates an entry for each, so an unlimited number is capped.
     Ok(limit
         .maximum
         .unwrap_or(OPEN_FILES_ENOUGH)
         .min(OPEN_FILES_ENOUGH))
 }
 
-/// The programs, installed when missing; or why they cannot be had.
+/// The programs, installed if missing, or why they are unavailable.
 pub(super) fn installed(programs: &[(&'static str, &'static str)]) -> Result<(), String> {
     setup::programs(programs).map_err(|error| format!("{error:#}"))
 }
@@ -72,7 +72,7 @@ pub(super) const KNOT_PROGRAMS: &[(&str, &str)] =
     &[("knot", "knotd"), ("knot-dnsutils", "kxdpgun")];
 
 impl Testbed<'_> {
-    /// nginx with the folder as its root; one worker, on the server's CPU.
+    /// nginx with this root folder and one worker, on the server's CPU.
     pub(super) fn nginx(&self, root: &Path) -> Result<Peer> {
         let folder = self.folder.join("nginx");
         fs::create_dir_all(&folder)?;
@@ -106,14 +106,14 @@ impl Testbed<'_> {
         Ok(peer)
     }
 
-    /// wrk against it, asking for these paths in turn.
+    /// Runs wrk against it, with these paths in turn.
     pub(super) fn wrk(&self, paths: &Path, nginx: &Peer) -> Result<Ran> {
         let script = self.folder.join("wrk.lua");
         fs::write(&script, WRK_SCRIPT)?;
         let program = process::find("wrk").context("wrk is not installed")?;
         let mut command = self.command(&self.bed.reader, &program);
         command.args(["-t", "1", "-c", &CONNECTIONS.to_string(), "--latency"]);
-        // Whole seconds are all it knows.
+        // It only takes whole seconds.
         command.args(["-d", &format!("{:.0}s", self.plan.seconds.max(1.0))]);
         command.arg("-s").arg(&script);
         command.arg(format!("http://{}:{HTTP_PORT}/", self.bed.edge.ipv4));
@@ -122,14 +122,14 @@ impl Testbed<'_> {
         let text = process::output(&mut command)?;
         let after = self.used(nginx.id(), std::process::id())?;
         let line = text.lines().rfind(|line| line.starts_with('{'));
-        let result: Value = serde_json::from_str(line.context("wrk told no result")?)?;
+        let result: Value = serde_json::from_str(line.context("wrk printed no result")?)?;
         if result["errors"].as_f64() != Some(0.0) {
-            bail!("wrk met errors: {result}");
+            bail!("wrk had errors: {result}");
         }
         Ok(Ran::new(result, before, after))
     }
 
-    /// Knot DNS with a small zone, its XDP on the edge's end of the link.
+    /// Knot DNS with a small zone, and its XDP on the edge's end of the link.
     pub(super) fn knot(&self) -> Result<Peer> {
         let folder = self.folder.join("knot");
         fs::create_dir_all(folder.join("db"))?;
@@ -159,7 +159,7 @@ impl Testbed<'_> {
         Ok(Peer { child })
     }
 
-    /// kxdpgun against it, as fast as it can.
+    /// Runs kxdpgun against it, at full speed.
     pub(super) fn kxdpgun(&self, knot: &Peer) -> Result<Ran> {
         let queries = self.folder.join("queries");
         fs::write(&queries, "www.bench. A\n")?;
@@ -167,7 +167,7 @@ impl Testbed<'_> {
         let seconds = self.plan.seconds.ceil().max(1.0);
         let mut command = self.command(&self.bed.reader, &program);
         command.args(["-t", &format!("{seconds:.0}"), "-Q", "3000000"]);
-        // It chooses its CPUs itself, from the first one on, whatever it was given.
+        // It uses the CPUs from the first one on, whatever its affinity.
         command.args(["-F", &self.cpus[1].to_string()]);
         command.arg("-i").arg(&queries);
         let (port, ip) = (DNS_PORT.to_string(), self.bed.edge.ipv4.to_string());
@@ -180,12 +180,12 @@ impl Testbed<'_> {
             .find_map(|line| line.strip_prefix("total replies:"))
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|number| number.parse::<f64>().ok())
-            .with_context(|| format!("kxdpgun told no replies:\n{text}"))?;
+            .with_context(|| format!("kxdpgun reported no replies:\n{text}"))?;
         let result = json!({"seconds": seconds, "answers": replies});
         Ok(Ran::new(result, before, after))
     }
 
-    /// Writes small files for nginx, and their paths.
+    /// Writes small files for nginx, and the list of their paths.
     pub(super) fn small_files(&self, count: u32, bytes: usize) -> Result<(PathBuf, PathBuf)> {
         let root = self.folder.join("small");
         let paths = self.folder.join("small.paths");

@@ -1,4 +1,4 @@
-//! The link that is measured on, the content, and who pays for its packets.
+//! The testbed of a benchmark: the link, the content, and the CPUs.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -20,16 +20,16 @@ use super::Plan;
 use super::rows::latency::AtHalf;
 use super::rows::memory::Memory;
 
-/// Sources of generated requests; the edge sends to them by the reader's end.
+/// Sources of generated requests; the edge routes to them by the reader's end.
 pub(super) const NET: &str = "10.72";
-/// Sealed in objects of this size.
+/// Content is sealed in objects of this size.
 const OBJECT_BYTES: u64 = 256 << 20;
 const CHUNK_BYTES: u64 = 128 << 10;
-/// Of P8.
+/// The arena of P8.
 const LARGE_ARENA_BYTES: u64 = 4 << 30;
-/// Bytes of a full segment's datagram.
+/// Bytes of a datagram with a full segment.
 const REPLY_BYTES: &str = "1232";
-/// A ceiling's port.
+/// Port of a ceiling.
 pub(super) const CEILING_PORT: u16 = 7400;
 
 pub(super) struct Testbed<'a> {
@@ -38,22 +38,22 @@ pub(super) struct Testbed<'a> {
     pub(super) plan: Plan,
     pub(super) started: String,
     pub(super) tickets: PathBuf,
-    /// Names of all chunks, once an edge was warmed.
+    /// The list of all chunks, once an edge was warmed.
     pub(super) chunks: PathBuf,
     settings: Settings,
-    /// The programs of another build, if that is compared with.
+    /// The programs of the build to compare with, if any.
     pub(super) baseline: Option<PathBuf>,
-    /// Requests a second for P4, once it was found; and by pair, once it was measured.
+    /// Requests per second for P4, once determined; and its results by pair.
     pub(super) half_rate: OnceCell<String>,
     pub(super) at_half: RefCell<BTreeMap<u32, Rc<AtHalf>>>,
-    /// Of the large edge, by pair, once it was looked at.
+    /// Memory of the large edge, by pair.
     pub(super) memory: RefCell<BTreeMap<u32, Memory>>,
-    /// The CPUs of server and generator; the same one on a machine with one only.
+    /// The CPUs of server and generator; the same one on a machine with a single CPU.
     pub(super) cpus: [usize; 2],
 }
 
 impl<'a> Testbed<'a> {
-    /// With room for the large edge, if that is to be measured.
+    /// With room for the large edge if it is measured.
     pub(super) fn new(
         machine: &'a mut HostGuard,
         plan: Plan,
@@ -71,7 +71,7 @@ impl<'a> Testbed<'a> {
         process::run(seed.arg("--tickets").arg(&tickets))?;
 
         let arena_bytes = objects::arena_bytes(plan.content_bytes / CHUNK_BYTES);
-        // A ceiling has as much as the edge, and they run one after the other.
+        // A ceiling has as much memory as the edge; they run one after the other.
         let largest = if large {
             LARGE_ARENA_BYTES
         } else {
@@ -101,8 +101,8 @@ impl<'a> Testbed<'a> {
         Ok(testbed)
     }
 
-    /// Ways to the generated sources, and RPS: the kernel's part of receiving is done on the CPU of
-    /// the side that receives.
+    /// Sets routes to the generated sources, and RPS, so that each side's CPU also does the
+    /// kernel's part of receiving.
     fn prepare(&self) -> Result<()> {
         let Bed { edge, reader, .. } = self.bed;
         let known = |side: &Side, other: &Side| {
@@ -121,12 +121,12 @@ impl<'a> Testbed<'a> {
         Ok(())
     }
 
-    /// The PASS program on the reader's end. With it the edge's answers in the driver arrive;
-    /// without it the kernel hands over large sends in one piece, as hardware would cut them. So it
-    /// is there while readers greet, and not while they are measured.
+    /// Attaches the PASS program to the reader's end. With it the edge's replies from the driver
+    /// arrive; without it the kernel passes large sends on in one piece, as hardware would segment
+    /// them. So it is attached during handshakes, and not during measurements.
     pub(super) fn pass(&self, on: bool) -> Result<()> {
         let reader = &self.bed.reader;
-        // Whatever a generator has left there.
+        // Removes what a generator left there.
         reader.detach()?;
         if on { reader.attach_pass() } else { Ok(()) }
     }
@@ -143,7 +143,7 @@ impl<'a> Testbed<'a> {
         command
     }
 
-    /// Those of the build that is measured.
+    /// The programs of the build that is measured.
     pub(super) fn programs(&self) -> &Path {
         &self.settings.programs
     }
@@ -157,18 +157,18 @@ impl<'a> Testbed<'a> {
         format!("{}:{PORT}", self.bed.edge.ipv4)
     }
 
-    /// Where a ceiling serves.
+    /// Address and port of a ceiling.
     pub(super) fn ceiling_address(&self) -> String {
         format!("{}:{CEILING_PORT}", self.bed.edge.ipv4)
     }
 
-    /// An edge that has everything, and whose mode is what was asked for. It is filled by all CPUs
-    /// and serves by its own.
+    /// Starts an edge that holds all chunks, and checks its mode. All CPUs fill it; it serves on
+    /// its own.
     pub(super) fn warm_edge(&self, sender: &str, xdp: &str) -> Result<(Daemon, Value)> {
         self.warm_edge_of(&self.settings.programs, sender, xdp)
     }
 
-    /// The same, of the build with these programs.
+    /// The same, with the programs of this build.
     pub(super) fn warm_edge_of(
         &self,
         programs: &Path,
@@ -189,7 +189,7 @@ impl<'a> Testbed<'a> {
         Ok((edged, mode))
     }
 
-    /// An edge with the arena of P8, and what it says of its store.
+    /// Starts an edge with the arena of P8, and returns the state of its store.
     pub(super) fn large_edge(&self, sender: &str) -> Result<(Daemon, Value, Value)> {
         self.filled_edge(&Settings {
             sender: sender.into(),
@@ -198,7 +198,7 @@ impl<'a> Testbed<'a> {
         })
     }
 
-    /// What the first one gives is compared with its ids, chunk by chunk.
+    /// Fills the first edge and verifies every chunk.
     fn filled_edge(&self, settings: &Settings) -> Result<(Daemon, Value, Value)> {
         let config = self.folder.join("edged.toml");
         let edged = Daemon::start(&mut settings.command(self.bed, &config)?)?;
@@ -212,17 +212,17 @@ impl<'a> Testbed<'a> {
         }
         let filled: Value = serde_json::from_str(&process::output(&mut fill)?)?;
         if filled["wrong"] != 0 {
-            bail!("the edge gave wrong chunks: {filled}");
+            bail!("the edge sent corrupt chunks: {filled}");
         }
         let counts = settings.counts()?;
         let (mode, store) = (counts.mode().clone(), counts.all()["store"].clone());
         if mode["sender"] != settings.sender || mode["xdp"] != settings.xdp {
             let Settings { sender, xdp, .. } = settings;
-            bail!("asked for sender {sender} and xdp {xdp}, and the edge runs in {mode}");
+            bail!("the edge runs in {mode} instead of sender {sender}, xdp {xdp}");
         }
         if store["resident"].as_u64() < Some(self.chunk_count()) {
             let count = self.chunk_count();
-            bail!("{count} chunks were asked for, and the edge has {store}");
+            bail!("the edge has {store} instead of {count} chunks");
         }
         Ok((edged, mode, store))
     }
@@ -233,26 +233,26 @@ impl<'a> Testbed<'a> {
         Daemon::start(command.arg("ceiling").args(words))
     }
 
-    /// Each packet answered with a ready one, by AF_XDP.
+    /// Answers each packet with a prepared one, by AF_XDP.
     pub(super) fn reflector(&self) -> Result<Daemon> {
         self.by_program("reflector", ["--reply-bytes", REPLY_BYTES])
     }
 
-    /// Each packet sent back, or dropped, in the driver.
+    /// Returns or drops each packet in the driver.
     pub(super) fn driver(&self, action: &str) -> Result<Daemon> {
         self.by_program("driver", ["--action", action])
     }
 
     fn by_program(&self, which: &str, how: [&str; 2]) -> Result<Daemon> {
         let programs = programs();
-        let programs = programs.to_str().context("a path that is text")?;
+        let programs = programs.to_str().context("a path that is not UTF-8")?;
         let port = CEILING_PORT.to_string();
         let link = self.bed.edge.link;
         let words = [which, "--interface", link, "--port", &port];
         self.ceiling(&[&words[..], &how, &["--programs", programs]].concat())
     }
 
-    /// How many chunks there are.
+    /// Number of chunks.
     pub(super) fn chunk_count(&self) -> u64 {
         self.plan.content_bytes / CHUNK_BYTES
     }
@@ -262,20 +262,20 @@ fn taskset() -> PathBuf {
     process::find("taskset").unwrap_or_else(|| "taskset".into())
 }
 
-/// The object file with the programs to measure with.
+/// Object file with the programs for measurements.
 pub(super) fn programs() -> PathBuf {
     paths::xdp().join("edge-bench-xdp")
 }
 
-/// The first two this process may use.
+/// The first two CPUs of this process.
 fn cpus() -> Result<[usize; 2]> {
-    let set = rustix::thread::sched_getaffinity(None).context("cannot tell our CPUs")?;
+    let set = rustix::thread::sched_getaffinity(None).context("cannot read the CPU affinity")?;
     let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
-    let first = cpus.next().context("no CPU is ours")?;
+    let first = cpus.next().context("no CPU in the affinity mask")?;
     Ok([first, cpus.next().unwrap_or(first)])
 }
 
-/// Now, as RFC 3339 in UTC has it.
+/// The current time in RFC 3339, UTC.
 fn started() -> Result<String> {
     let mut date = Command::new("date");
     let text = process::output(date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]))?;

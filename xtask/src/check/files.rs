@@ -1,4 +1,4 @@
-//! The files of the project, as git sees them: tracked, or new and not ignored.
+//! The files of the project as git lists them: tracked, or new and not ignored.
 
 use std::fs;
 
@@ -7,9 +7,9 @@ use edge_testbed::{paths, process};
 
 use crate::build;
 
-/// One text file; others are left out.
+/// A text file; others are skipped.
 pub(super) struct File {
-    /// From the root of the workspace, with `/`.
+    /// Relative to the workspace, with `/`.
     pub(super) path: String,
     pub(super) text: String,
 }
@@ -21,7 +21,7 @@ impl File {
             .is_some_and(|(_, ending)| ending == "rs")
     }
 
-    /// Whether it stands in this folder or is this file.
+    /// Whether it is in this folder, or is this file.
     pub(super) fn within(&self, place: &str) -> bool {
         self.path
             .strip_prefix(place)

@@ -1,5 +1,5 @@
-//! Every invariant a file names is written down; every one written down is named by the code
-//! that keeps it and by a test that would break.
+//! Every invariant that a file names is documented; every documented one is named by the code that
+//! maintains it and by a test that would fail without it.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use super::files::File;
 use super::rust;
 
 const BOOK: &str = "docs/INVARIANTS.md";
-/// Crates whose code keeps invariants. This one only talks about them.
+/// Crates whose code maintains invariants. This one only checks their names.
 const CODE: &[&str] = &["edge-ebpf/", "edge-user/", "bench/"];
 
 pub(super) fn check(files: &[File]) -> Vec<Fault> {
     let Some(book) = files.iter().find(|file| file.path == BOOK) else {
         return vec![Fault::new(
             BOOK,
-            "is missing: write each invariant down there, one heading each",
+            "is missing: document each invariant there under a heading of its own",
         )];
     };
     let written = defined(&book.text);
@@ -35,7 +35,7 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
             if !written.contains(&name) {
                 let place = format!("{}:{}", file.path, rust::line_of(&file.text, at));
                 let advice =
-                    format!("{name} is not in {BOOK}: write it down there, or mend the number");
+                    format!("{name} is not in {BOOK}: document it there, or correct the number");
                 faults.push(Fault::new(place, advice));
             }
         }
@@ -44,19 +44,20 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
     }
     for name in &written {
         if !by_code.contains(name) {
-            let advice = format!("no code names {name}: say `({name})` where it is kept");
+            let advice = format!("no code names {name}: write `({name})` where it is maintained");
             faults.push(Fault::new(BOOK, advice));
         }
         if !by_tests.contains(name) {
             let advice =
-                format!("no test names {name}: say `({name})` in the test that would break");
+                format!("no test names {name}: write `({name})` in the test that would fail");
             faults.push(Fault::new(BOOK, advice));
         }
     }
     faults
 }
 
-/// Invariants a line of the book begins with, after marks for headings, lists, tables and bold.
+/// Invariants at the start of a line of the document, after markup of headings, lists, tables and
+/// bold text.
 fn defined(book: &str) -> BTreeSet<String> {
     book.lines()
         .filter_map(|line| {
@@ -69,7 +70,7 @@ fn defined(book: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// `I` and one or two digits, standing alone.
+/// `I` and one or two digits, as a word.
 fn named(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
     let bytes = text.as_bytes();
     text.match_indices('I').filter_map(move |(at, _)| {

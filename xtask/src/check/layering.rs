@@ -1,10 +1,10 @@
-//! Where `unsafe` may be written, and which part may name which.
+//! Where `unsafe` is allowed, and which modules may depend on which.
 
 use super::Fault;
 use super::files::File;
 use super::rust;
 
-/// The addresses of `unsafe`: where bytes of the kernel are touched.
+/// The places of `unsafe`: where bytes of the kernel are touched.
 const UNSAFE: &[&str] = &[
     "edge-user/src/sys",
     "edge-ebpf/src/main.rs",
@@ -18,10 +18,10 @@ const UNSAFE: &[&str] = &[
 const PASS: &str = "edge-ebpf/src/pass.rs";
 const MEASURE: &str = "edge-ebpf/src/bench.rs";
 
-/// Stands in for `edge-user/src/sys` under loom.
+/// Replaces `edge-user/src/sys` under loom.
 const ORDERS: &str = "edge-user/orders/src/sys";
 
-/// Code in `place`, save in `except`, must not name `module`; `advice` says what to do instead.
+/// Code in `place`, except in `except`, must not name `module`; `advice` says what to do instead.
 struct Forbidden {
     place: &'static str,
     except: &'static [&'static str],
@@ -42,7 +42,7 @@ const FORBIDDEN: &[Forbidden] = &[Forbidden {
              name `seal`",
 }];
 
-/// Its modules stand in the order of their layers: each may name those below it.
+/// Its modules are in the order of their layers: each may name those below it.
 const LAYERS: &str = "edge-user/src/lib.rs";
 
 pub(super) fn check(files: &[File]) -> Vec<Fault> {
@@ -54,7 +54,7 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
         if !UNSAFE.iter().any(|allowed| file.within(allowed)) {
             faults.extend(rust::words(&code, "unsafe").map(|at| {
                 let advice = format!(
-                    "`unsafe` is written in {} only: put a safe function there and call it",
+                    "`unsafe` is allowed only in {}: put a safe function there and call it",
                     UNSAFE.join(", ")
                 );
                 Fault::new(place(at), advice)
@@ -74,7 +74,7 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
             let named = rust::names_of_crate(&product, above);
             faults.extend(named.map(|at| {
                 let advice = format!(
-                    "`{above}` is a layer above ({LAYERS}): pass in what is needed, or move it \
+                    "`{above}` is a higher layer ({LAYERS}): pass in what is needed, or move it \
                      down"
                 );
                 Fault::new(place(at), advice)

@@ -1,17 +1,17 @@
-//! Everything that can be found without running anything. `check` never writes; `fix` does.
+//! Static checks. `check` never writes; `fix` does.
 
 /// The files of the project.
 mod files;
 /// Rust text without comments, strings or tests.
 mod rust;
-/// Where `unsafe` may be, and who may name whom.
-mod circles;
+/// Where `unsafe` is allowed, and which modules may depend on which.
+mod cycles;
 mod layering;
-/// Invariants are written down, kept by code and watched by a test.
+/// Invariants are documented, maintained by code and tested.
 mod invariants;
-/// Every reason happens, and is tested.
+/// Every reason is produced and tested.
 mod reasons;
-/// Nothing in the files belongs to one machine or one package host.
+/// Nothing in the files is specific to one machine or package host.
 mod portability;
 
 use std::process::Command;
@@ -37,8 +37,8 @@ impl Fault {
     }
 }
 
-/// Feature sets of `edge-user` that must compile alone: the daemon builds without what knows
-/// keys, the reader without what serves.
+/// Feature sets of `edge-user` that must compile alone: the daemon without code that knows keys,
+/// the reader without the server.
 const HALVES: [&str; 2] = ["server", "reader"];
 
 pub(crate) fn check() -> Result<()> {
@@ -53,7 +53,7 @@ pub(crate) fn check() -> Result<()> {
         }
         Ok(())
     };
-    // All are looked at, so that one call tells everything there is to mend.
+    // All steps run, so that one call reports every fault.
     step("source rules", source())?;
     step("format", process::run(cargo_fmt().arg("--check")))?;
     step(
@@ -61,7 +61,7 @@ pub(crate) fn check() -> Result<()> {
         process::run(&mut clippy(&["--workspace", "--all-targets"])),
     )?;
     for half in HALVES {
-        // Not `--all-targets`: the tests need both halves.
+        // Not `--all-targets`: the tests need both.
         let mut command = clippy(&[
             "--package",
             "edge-user",
@@ -79,7 +79,7 @@ pub(crate) fn check() -> Result<()> {
         .env("RUSTDOCFLAGS", "-Dwarnings");
     step("docs", process::run(&mut docs))?;
     if failures.is_empty() {
-        println!("check: all good");
+        println!("check: no faults");
         return Ok(());
     }
     bail!("check found faults in: {}", failures.join(", "))
@@ -89,11 +89,11 @@ pub(crate) fn fix() -> Result<()> {
     process::run(&mut cargo_fmt())
 }
 
-/// The project's own rules about its text.
+/// The project's own rules about source text.
 pub(crate) fn source() -> Result<()> {
     let files = files::all()?;
     let mut faults = layering::check(&files);
-    faults.extend(circles::check(&files));
+    faults.extend(cycles::check(&files));
     faults.extend(invariants::check(&files));
     faults.extend(reasons::check(&files));
     faults.extend(portability::check(&files));
@@ -101,7 +101,7 @@ pub(crate) fn source() -> Result<()> {
         eprintln!("{}: {}", fault.place, fault.advice);
     }
     if faults.is_empty() {
-        println!("source rules: {} files are good", files.len());
+        println!("source rules: no faults in {} files", files.len());
         return Ok(());
     }
     bail!("{} faults in the source text, see above", faults.len())
@@ -122,16 +122,16 @@ fn clippy(what: &[&str]) -> Command {
 }
 
 /// Lints the XDP programs with the linter of the compiler that builds them, which must be of the
-/// very same version. Without it the build itself, warnings denied, is what can be looked at.
+/// same version. Without it they are compiled with warnings denied.
 fn program() -> Result<()> {
     let tools = setup::setup()?;
     let Some(driver) = tools.compiler.clippy_driver() else {
-        eprintln!("no clippy-driver beside the program's compiler: compiling, warnings denied");
+        eprintln!("no clippy-driver for the program's compiler: compiling with warnings denied");
         let mut command = build::program_cargo(&tools, "build");
         command.args(["-Zwarnings", "--config", "build.warnings='deny'"]);
         return process::run(&mut command);
     };
-    // As `cargo clippy` does it; that one would take the linter of its own toolchain.
+    // Like `cargo clippy`, which would use the linter of its own toolchain.
     let mut command = build::program_cargo(&tools, "check");
     command
         .env("RUSTC_WORKSPACE_WRAPPER", driver)

@@ -1,13 +1,13 @@
-//! What belongs to one machine, one person or one package host is kept out of the files.
+//! Keeps what is specific to one machine, person or package host out of the files.
 
 use super::Fault;
 use super::files::File;
 
 const LOCK: &str = "Cargo.lock";
-/// The source that every lock file of every machine names.
+/// The default source of crates in lock files.
 const DEFAULT_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// What must not occur, in two halves so that this list does not find itself.
+/// Forbidden strings, in two halves so that this list does not match itself.
 const PATHS: [[&str; 2]; 3] = [["/ho", "me/"], ["/Use", "rs/"], ["/ro", "ot/"]];
 const HOSTS: [[&str; 2]; 4] = [
     ["[regis", "tries"],
@@ -18,11 +18,11 @@ const HOSTS: [[&str; 2]; 4] = [
 const WORDS: [(&[[&str; 2]], &str); 2] = [
     (
         &PATHS,
-        "a path of one machine: start it at the workspace, or at $HOME",
+        "a path of one machine: make it relative to the workspace or $HOME",
     ),
     (
         &HOSTS,
-        "which package host is used is each machine's own setting: leave it out",
+        "the package host is configured on each machine: remove it",
     ),
 ];
 

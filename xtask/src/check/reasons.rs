@@ -1,4 +1,4 @@
-//! Every reason a packet can end with is produced somewhere, and occurs in a test.
+//! Every reason that a packet can end with is produced by code and occurs in a test.
 
 use super::Fault;
 use super::files::File;
@@ -6,7 +6,7 @@ use super::rust;
 
 const LIST: &str = "edge-ebpf/src/reason.rs";
 const GOLDEN: &str = "edge-ebpf/src/golden/rows.rs";
-/// Reasons that no test can provoke on the kernels and devices we test on, and why.
+/// Reasons that no test can provoke on the supported kernels and devices, and why.
 const UNPROVOKED: &[(&str, &str)] = &[
     (
         "ResizeFailed",
@@ -22,7 +22,7 @@ const CODE: &[&str] = &["edge-ebpf/src", "edge-user/src"];
 
 pub(super) fn check(files: &[File]) -> Vec<Fault> {
     let Some(list) = files.iter().find(|file| file.path == LIST) else {
-        return vec![Fault::new(LIST, "is missing: the reasons are listed there")];
+        return vec![Fault::new(LIST, "is missing: it lists the reasons")];
     };
     let mut produced = String::new();
     let mut tested = String::new();
@@ -45,7 +45,7 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
         if UNPROVOKED.iter().any(|(unprovoked, _)| *unprovoked == name) {
             continue;
         }
-        // Tests of a running daemon see labels.
+        // Tests of a running daemon use labels.
         let seen = rust::words(&tested, &path).next().is_some()
             || tested.contains(&format!("\"{label}\""));
         if !seen {

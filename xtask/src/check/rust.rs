@@ -3,8 +3,8 @@
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 
-/// Code only: no comments, no strings, no characters in quotes. What cannot be read as tokens is
-/// left to the compiler, and stays as it is.
+/// Code without comments, strings and character literals. Text that cannot be tokenised is left to
+/// the compiler, and stays as it is.
 pub(super) fn code(text: &str) -> String {
     let mut out = blank(text);
     match text.parse() {
@@ -18,7 +18,7 @@ fn copy(tokens: TokenStream, text: &str, out: &mut [u8]) {
     for token in tokens {
         let mut copy_span = |span: Span| {
             let token = &text[span.byte_range()];
-            // A comment of documentation is an attribute to the compiler.
+            // To the compiler a doc comment is an attribute.
             if !token.starts_with("//") && !token.starts_with("/*") {
                 out[span.byte_range()].copy_from_slice(token.as_bytes());
             }
@@ -43,8 +43,8 @@ fn copy(tokens: TokenStream, text: &str, out: &mut [u8]) {
     }
 }
 
-/// Splits code into what is compiled always, and what only tests see, each with the other blanked
-/// out. Reads `#[cfg(test)]` before an item with braces.
+/// Splits code into what is always compiled and what only tests compile, each with the other
+/// blanked out. Recognises `#[cfg(test)]` before an item with braces.
 pub(super) fn split_tests(text: &str) -> (String, String) {
     let code = code(text);
     let mut always = text.as_bytes().to_vec();
@@ -65,7 +65,7 @@ pub(super) fn split_tests(text: &str) -> (String, String) {
     (text(always), text(tests))
 }
 
-/// Where a word stands by itself: byte offsets of its starts.
+/// Byte offsets where a word stands by itself.
 pub(super) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(word)
         .map(|(at, _)| at)
@@ -84,7 +84,7 @@ pub(super) fn names_module<'a>(code: &'a str, module: &'a str) -> impl Iterator<
     words(code, module).filter(move |&at| {
         let before = code[..at].trim_end();
         let after = code[at + module.len()..].trim_start();
-        // A `use` reaches from its keyword to the semicolon.
+        // A `use` extends from its keyword to the semicolon.
         let statement = before.rsplit(';').next().unwrap_or_default();
         let in_use = words(statement, "use").any(|start| {
             let path = &statement[start..];

@@ -1,4 +1,4 @@
-//! Whole chunks, as fast as they come.
+//! Whole chunks in a closed loop.
 
 use anyhow::Result;
 

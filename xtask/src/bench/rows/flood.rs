@@ -1,4 +1,4 @@
-//! Whole chunks beside a flood.
+//! Whole chunks during a flood.
 
 use anyhow::Result;
 
@@ -10,7 +10,7 @@ pub(super) const DROPPED: &str = "an equal flood, dropped at once";
 const FLOOD: &str = "hello,bad-cookie,junk,unknown";
 
 pub(super) fn flood(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
-    // Its own sender alone, or the one that was asked for.
+    // Only the row's own sender, or the selected one.
     let sender = turn.sender.unwrap_or("gso");
     let turn = Turn {
         sender: Some(sender),
@@ -22,10 +22,11 @@ pub(super) fn flood(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) ->
         let (ran, rate) = testbed.load_beside_flood(&["--of", FLOOD], &edged)?;
         row.push(side, turn.pair, &ran, ran.rate("bytes")?);
         if testbed.baseline.is_none() {
-            // As many as the generator can make beside its load.
-            let told = format!("pair {}: {rate:.0} datagrams/s of flood", turn.pair);
-            row.notes.push(told);
-            // Dropped at once it would be several times as fast, and no equal.
+            // As many as the generator can send beside its load.
+            let note = format!("pair {}: {rate:.0} datagrams/s of flood", turn.pair);
+            row.notes.push(note);
+            // A flood that is dropped at once could be several times as fast, and would not be
+            // equal.
             let same = rate.to_string();
             let equal = ["--of", "group", "--rate", &same];
             let (ran, _) = testbed.load_beside_flood(&equal, &edged)?;

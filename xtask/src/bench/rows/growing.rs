@@ -1,4 +1,4 @@
-//! A row while it is measured.
+//! A row during the measurement.
 
 use serde_json::{Value, json};
 
@@ -9,13 +9,13 @@ use super::{BASELINE, BASELINE_TARGET, Beside, Row};
 pub(super) const BYTES_A_SECOND: &str = "B/s";
 pub(super) const ANSWERS_A_SECOND: &str = "answers/s";
 
-/// A row as it grows, pair by pair.
+/// A row that grows pair by pair.
 pub(in super::super) struct Growing {
     pub(in super::super) row: &'static Row,
     pub(super) mode: Value,
     saturated: Option<&'static str>,
     pub(super) notes: Vec<String>,
-    /// Rates of an open loop, once they are found: the same ones in each pair.
+    /// Rates of an open loop, determined once: the same in each pair.
     pub(super) rates: Vec<String>,
     targets: Vec<Value>,
     absent: Vec<&'static str>,
@@ -23,8 +23,8 @@ pub(in super::super) struct Growing {
 }
 
 impl Growing {
-    /// Compared with another build alone, or else with all that the row names; installs the peers
-    /// that it lacks.
+    /// Compared only with another build, or else with all that the row names; installs missing
+    /// peers.
     pub(in super::super) fn of(row: &'static Row, with_baseline: bool) -> Self {
         let mut growing = Self {
             row,
@@ -56,12 +56,12 @@ impl Growing {
         growing
     }
 
-    /// Whether this peer could be had.
+    /// Whether this peer is available.
     pub(super) fn has(&self, peer: &str) -> bool {
         !self.absent.contains(&peer)
     }
 
-    /// What was not measured by a generator.
+    /// Adds a value that was not measured by a generator.
     pub(super) fn figure(&mut self, side: &str, pair: u32, value: f64) {
         let unit = self.row.unit;
         self.runs
@@ -71,8 +71,8 @@ impl Growing {
     pub(super) fn push(&mut self, side: &str, pair: u32, ran: &Ran, value: f64) {
         let Row { id, unit, .. } = self.row;
         eprintln!("   {id} pair {pair}: {side} {value:.4e} {unit}");
-        // At a given rate neither side has to do all it can, and a generator that watches the clock
-        // is always busy.
+        // At a fixed rate neither side is saturated, though a generator that reads the clock is
+        // always busy.
         if side == "edge" && !ran.result["offered"].is_null() {
             self.saturated = Some("neither");
         } else if side == "edge" {
@@ -85,7 +85,7 @@ impl Growing {
         self.runs.push(ran.run(side, pair, value, unit));
     }
 
-    /// A row tells the mode of its own side; the others are in their names.
+    /// A row records the mode of its own side; those of others are in their names.
     pub(super) fn keep_mode(&mut self, side: &str, mode: Value) {
         if side == "edge" {
             self.mode = mode;

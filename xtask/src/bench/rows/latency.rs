@@ -1,4 +1,4 @@
-//! Latency of hits, by an open loop.
+//! Latency of hits, in an open loop.
 
 use std::process::Command;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use super::{REFLECTOR, Turn, WINDOW};
 
 pub(super) const XDP_OFF: &str = "the edge with XDP off";
 const OWN_SENDER: &str = "xsk";
-/// Sender and XDP of an edge whose answers all leave by the kernel's stack.
+/// Sender and XDP mode of an edge whose replies all go through the kernel's stack.
 const SLOWER_PATH: (&str, &str) = ("gso", "off");
 
 /// One side at one rate.
@@ -25,14 +25,14 @@ struct Measured {
     ran: Ran,
 }
 
-/// What was measured in a pair at half of what the slower path can do.
+/// The results of a pair at half the maximum of the slower path.
 pub(in super::super) struct AtHalf {
     mode: Value,
     stalls: String,
     sides: Vec<Measured>,
 }
 
-/// This percentile at half of what the slower path can do, such as `p99`.
+/// This percentile at half the maximum of the slower path, such as `p99`.
 pub(super) fn at_half(
     row: &mut Growing,
     testbed: &Testbed<'_>,
@@ -42,7 +42,7 @@ pub(super) fn at_half(
     let half = testbed.at_half(turn)?;
     for Measured { side, pair, ran } in &half.sides {
         let value = ran.result["latency_ns"][percentile].as_f64();
-        let value = value.with_context(|| format!("the generator gave no {percentile}"))?;
+        let value = value.with_context(|| format!("the generator's result has no {percentile}"))?;
         row.push(side, *pair, ran, value);
     }
     row.mode = half.mode.clone();
@@ -52,7 +52,7 @@ pub(super) fn at_half(
 }
 
 impl Testbed<'_> {
-    /// Measured once in a pair, for all percentiles.
+    /// Measured once per pair, for all percentiles.
     fn at_half(&self, turn: Turn<'_>) -> Result<Rc<AtHalf>> {
         if let Some(half) = self.at_half.borrow().get(&turn.pair) {
             return Ok(Rc::clone(half));
@@ -74,7 +74,7 @@ impl Testbed<'_> {
         Ok(Rc::clone(all.entry(turn.pair).or_insert(half)))
     }
 
-    /// Answers a second that an edge with this sender and XDP can give at most.
+    /// Maximum replies per second of an edge with this sender and XDP mode.
     fn most(&self, (sender, xdp): (&str, &str)) -> Result<f64> {
         let (edged, _) = self.warm_edge(sender, xdp)?;
         let ran = self.singles(&self.edge(), &["--window", WINDOW], &edged)?;
@@ -120,14 +120,14 @@ fn share(share: f64, most: f64) -> String {
     (share * most).floor().to_string()
 }
 
-/// At rates up to what the edge can do, and above.
+/// At rates up to the edge's maximum, and above.
 pub(super) fn under_load(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
     if turn.pair > testbed.plan.load_rounds {
         return Ok(());
     }
     if row.rates.is_empty() {
         let most = testbed.most((turn.sender.unwrap_or(OWN_SENDER), "native"))?;
-        row.notes.push(format!("closed loop: {most:.0} answers/s"));
+        row.notes.push(format!("closed loop: {most:.0} replies/s"));
         let shares = testbed.plan.load_shares.iter();
         row.rates = shares.map(|one| share(*one, most)).collect();
     }
@@ -141,8 +141,7 @@ pub(super) fn under_load(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_
     Ok(())
 }
 
-/// What the machine itself takes, shortly before: no side can be better in a hundredth of the time
-/// than its CPU is.
+/// Stalls of the CPUs just before: they bound the 99th percentile of every side.
 fn stalls(testbed: &Testbed<'_>) -> Result<String> {
     let mut stalls = Command::new(paths::release("edge-bench"));
     stalls.args([
@@ -150,10 +149,15 @@ fn stalls(testbed: &Testbed<'_>) -> Result<String> {
         "--cpus",
         &testbed.cpus.map(|cpu| cpu.to_string()).join(","),
     ]);
-    let told: Value = serde_json::from_str(&process::output(&mut stalls)?)?;
-    let seconds = told["seconds"].as_f64().context("no time was told")?;
+    let result: Value = serde_json::from_str(&process::output(&mut stalls)?)?;
+    let seconds = result["seconds"]
+        .as_f64()
+        .context("no seconds in the result of `edge-bench stalls`")?;
     let mut words = Vec::new();
-    for cpu in told["cpus"].as_array().context("no CPU was looked at")? {
+    for cpu in result["cpus"]
+        .as_array()
+        .context("no CPUs in the result of `edge-bench stalls`")?
+    {
         let number = |name: &str| {
             cpu[name]
                 .as_f64()
@@ -166,5 +170,5 @@ fn stalls(testbed: &Testbed<'_>) -> Result<String> {
             number("longest_seconds")? * 1e3,
         ));
     }
-    Ok(format!("idle CPUs stood still: {}", words.join(", ")))
+    Ok(format!("stalls on idle CPUs: {}", words.join(", ")))
 }

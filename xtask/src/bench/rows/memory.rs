@@ -1,4 +1,4 @@
-//! What an edge takes beside the payload it holds.
+//! Memory of an edge beyond the payload that it holds.
 
 use std::fs;
 
@@ -9,10 +9,10 @@ use super::super::testbed::Testbed;
 use super::Turn;
 use super::growing::Growing;
 
-/// Umem of one queue: frames to receive into, and as many again with a sender that sends from some.
+/// Umem of one queue: frames to receive into, and as many to send from with sender `xsk`.
 const UMEM_BYTES: f64 = 8_388_608.0;
 
-/// What an edge takes beside the payload of full slots, in percent of that.
+/// Memory beyond the payload of full slots, in percent of it.
 pub(super) fn memory(
     row: &mut Growing,
     testbed: &Testbed<'_>,
@@ -37,7 +37,7 @@ pub(super) fn memory(
     Ok(())
 }
 
-/// What an edge with the large arena takes, in bytes.
+/// Memory of an edge with the large arena, in bytes.
 #[derive(Clone)]
 pub(in super::super) struct Memory {
     mode: Value,
@@ -45,7 +45,7 @@ pub(in super::super) struct Memory {
     anonymous: f64,
     maps: f64,
     umem: f64,
-    /// How many there are, and how many hold a chunk.
+    /// Number of slots, and of those that hold a chunk.
     slots: f64,
     filled: f64,
 }
@@ -57,7 +57,7 @@ impl Memory {
 }
 
 impl Testbed<'_> {
-    /// Looked at once in a pair, for all rows.
+    /// Measured once per pair, for all rows.
     fn memory(&self, turn: Turn<'_>) -> Result<Memory> {
         if let Some(memory) = self.memory.borrow().get(&turn.pair) {
             return Ok(memory.clone());
@@ -66,7 +66,7 @@ impl Testbed<'_> {
         let (edged, mode, store) = self.large_edge(sender)?;
         let number = |name: &str| {
             let number = store[name].as_f64();
-            number.with_context(|| format!("`edge stat` gave no number of {name}"))
+            number.with_context(|| format!("`edge stat` has no number {name}"))
         };
         let [anonymous, maps] = taken(edged.id())?;
         let memory = Memory {
@@ -88,14 +88,14 @@ impl Testbed<'_> {
     }
 }
 
-/// Anonymous memory, and maps of the program; arena and umem are in hugepages, which the kernel
-/// counts apart.
+/// Anonymous memory, and maps of the program; the kernel counts hugepages, which hold arena and
+/// umem, separately.
 fn taken(pid: u32) -> Result<[f64; 2]> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let anonymous_kib = number_behind("RssAnon:", &status).context("no RssAnon in /proc")?;
     let mut maps = 0.0;
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
-        // Closed meanwhile, or no map.
+        // Closed meanwhile, or not a map.
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         maps += number_behind("memlock:", &text).unwrap_or(0.0);
     }

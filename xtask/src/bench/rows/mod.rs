@@ -1,10 +1,10 @@
-//! What is measured, row by row. Each starts its sides anew for each pair, one after the other, and
-//! gives its runs as `edge-bench assemble` takes them.
+//! The rows. Each restarts its sides for each pair, one after the other, and returns its runs in
+//! the format of `edge-bench assemble`.
 //!
-//! The rows take turns, pair by pair: what the machine does for a minute then shows in the spread of
-//! each row, and not in the difference between two runs.
+//! The rows take turns, pair by pair: a disturbance of a minute then shows in the spread of each
+//! row, and not as a difference between two runs.
 
-/// A row while it is measured.
+/// A row during the measurement.
 pub(super) mod growing;
 /// P1.
 mod bulk;
@@ -32,21 +32,21 @@ pub(super) struct Row {
     pub(super) id: &'static str,
     /// A short title.
     name: &'static str,
-    /// What is done, in a sentence.
+    /// The work, in a sentence.
     pub(super) work: &'static str,
     unit: &'static str,
     /// `higher` or `lower`.
     better: &'static str,
-    /// Sides without a target only run.
+    /// Sides without a target are only measured.
     beside: &'static [Beside],
-    /// What its figures lack.
+    /// What the row cannot measure yet.
     lacks: Option<&'static str>,
     pub(super) pair: Pair,
 }
 
 /// The rows that can be compared with a baseline.
 pub(super) const WITH_BASELINE: [&str; 3] = ["P1", "P2", "P5"];
-/// What a change may cost, in the ratio to the build before it.
+/// Accepted ratio to the build before a change.
 const BASELINE_TARGET: f64 = 0.97;
 const BASELINE: &str = "baseline";
 const EDGE: &str = "edge";
@@ -54,17 +54,17 @@ const EDGE: &str = "edge";
 /// Measures one pair.
 type Pair = fn(&mut Growing, &Testbed<'_>, Turn<'_>) -> Result<()>;
 
-/// What a row is judged by.
+/// What a row is compared with.
 enum Beside {
-    /// Another side, and the ratio to it that is wanted.
+    /// Another side, and its target ratio.
     Side(&'static str, f64),
-    /// Likewise, with the Debian packages and programs it takes.
+    /// The same, with its Debian packages and programs.
     Peer(&'static str, f64, &'static [(&'static str, &'static str)]),
-    /// A fixed figure, which the edge is not to exceed.
+    /// A fixed figure that the edge must not exceed.
     Mark(&'static str, f64),
 }
 
-/// Which pair it is, and with which sender; with the row's own when none was asked for.
+/// Number of the pair, and the sender; the row's own if none was selected.
 #[derive(Clone, Copy)]
 pub(super) struct Turn<'a> {
     pub(super) pair: u32,
@@ -110,7 +110,7 @@ pub(super) const ROWS: &[Row] = &[
         beside: &[Mark("the mark of 12 %", 12.0)] },
 ];
 
-/// A row of the program on requests that are not warm.
+/// A row of the program on requests with cold caches.
 const fn cold(id: &'static str, name: &'static str, pair: Pair, work: &'static str) -> Row {
     Row {
         id,
@@ -124,17 +124,17 @@ const fn cold(id: &'static str, name: &'static str, pair: Pair, work: &'static s
     }
 }
 
-/// Sides of more than one row.
+/// Sides of several rows.
 const REFLECTOR: &str = "bare AF_XDP reflector";
 const WITH_GSO: &str = "the edge with sender gso";
 const WITH_XSK: &str = "the edge with sender xsk";
-/// What they are compared without.
+/// What some rows lack.
 const NO_BUCKETS: Option<&str> = Some("source buckets are not built yet");
-/// Requests under way, enough to keep either side busy.
+/// Requests in flight, enough to keep either side busy.
 const WINDOW: &str = "1024";
 
-/// The sender that was asked for; or the one a row is about, and the other one beside it.
-/// Which build's edge sends how. Compared with a baseline, the two builds take turns at being first.
+/// The builds and senders to measure: the selected sender, or the row's own and the other one. With
+/// a baseline the two builds take turns in going first.
 fn sides<'a>(
     testbed: &'a Testbed<'_>,
     turn: Turn<'a>,

@@ -8,25 +8,25 @@ use super::super::testbed::{Testbed, programs};
 use super::Turn;
 use super::growing::Growing;
 
-/// The golden packet that P3 is about.
+/// The golden packet of P3.
 const HIT: &str = "a hit over IPv4";
 const BARE: &str = "bare parse, lookup and redirect";
 pub(super) const ALLOWED: &str = "1.3 × bare parse, lookup and redirect + 150 ns";
 const SAME_KEY: &str = "the same key each time";
 
-/// The same packet each time.
+/// The same packet in each run.
 pub(super) fn hot(row: &mut Growing, testbed: &Testbed<'_>, turn: Turn<'_>) -> Result<()> {
     let figures = timed(row, testbed, &["verdicts"])?;
-    let figures = figures.as_object().context("no figures came")?;
+    let figures = figures.as_object().context("no figures")?;
     for (name, figure) in figures {
         let side = if name == HIT { "edge" } else { name };
-        let value = figure.as_f64().context("a figure is a number")?;
+        let value = figure.as_f64().context("a figure is not a number")?;
         row.figure(side, turn.pair, value);
     }
     Ok(())
 }
 
-/// Another chunk and source each time.
+/// Another chunk and source in each run.
 pub(super) fn cold(
     row: &mut Growing,
     testbed: &Testbed<'_>,
@@ -56,5 +56,5 @@ fn timed(row: &Growing, testbed: &Testbed<'_>, what: &[&str]) -> Result<Value> {
 
 fn number(figures: &Value, name: &str) -> Result<f64> {
     let number = figures[name].as_f64();
-    number.with_context(|| format!("no figure of {name} came"))
+    number.with_context(|| format!("no figure {name}"))
 }

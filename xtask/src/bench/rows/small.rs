@@ -1,4 +1,4 @@
-//! Single segments, as fast as they come.
+//! Single segments in a closed loop.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::{REFLECTOR, Turn, WINDOW, sides};
 
 const XDP_TX: &str = "XDP_TX of the request";
 const XDP_DROP: &str = "XDP_DROP: requests offered";
-/// Files for nginx; all of them fit its cache of open files.
+/// Files for nginx; all fit its cache of open files.
 const FILES: u32 = 16_000;
 const FILE_BYTES: usize = 1216;
 

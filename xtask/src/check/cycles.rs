@@ -1,4 +1,4 @@
-//! Files of the product must not name each other in a circle.
+//! Files of the product must not depend on each other in cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use super::rust;
 
 const PRODUCT: &str = "edge-user/src/";
 
-/// Which modules a module names; modules by their path from the crate's root.
+/// The dependencies of each module; modules by their path from the crate's root.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 pub(super) fn check(files: &[File]) -> Vec<Fault> {
@@ -20,20 +20,20 @@ pub(super) fn check(files: &[File]) -> Vec<Fault> {
             continue;
         }
         let reached = reach(&graph, module);
-        let circle: BTreeSet<_> = (reached.iter())
+        let cycle: BTreeSet<_> = (reached.iter())
             .filter(|other| reach(&graph, other).contains(module))
             .cloned()
             .collect();
-        if !circle.is_empty() {
-            let names: Vec<_> = circle.iter().map(String::as_str).collect();
+        if !cycle.is_empty() {
+            let names: Vec<_> = cycle.iter().map(String::as_str).collect();
             let advice = format!(
-                "these modules name each other in a circle: {}; pass in what is needed, or move \
+                "these modules depend on each other in a cycle: {}; pass in what is needed, or move \
                  what they share below them",
                 names.join(", ")
             );
             faults.push(Fault::new(PRODUCT.to_owned(), advice));
         }
-        seen.extend(circle);
+        seen.extend(cycle);
     }
     faults
 }
@@ -62,14 +62,14 @@ fn graph(files: &[File]) -> Graph {
     modules.iter().map(named).collect()
 }
 
-/// Programs stand above the crate, and `lib.rs` only lists it.
+/// Programs are above the crate, and `lib.rs` only lists it.
 fn module(path: &str) -> Option<String> {
     let path = path.strip_prefix(PRODUCT)?.strip_suffix(".rs")?;
     let path = path.strip_suffix("/mod").unwrap_or(path);
     (path != "lib" && !path.starts_with("bin/")).then(|| path.replace('/', "::"))
 }
 
-/// What the code of a module names in its own crate, each from the crate's root.
+/// The paths in a module's code that name its own crate, each from the crate's root.
 fn paths(code: &str, module: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (word, above) in [("crate", None), ("self", Some(0)), ("super", Some(1))] {
@@ -108,7 +108,7 @@ fn paths(code: &str, module: &str) -> Vec<String> {
     found
 }
 
-/// The longest beginning of a path that is a module.
+/// The longest prefix of a path that is a module.
 fn longest(path: &str, is_module: impl Fn(&str) -> bool) -> Option<String> {
     let mut path = path;
     loop {
@@ -119,7 +119,7 @@ fn longest(path: &str, is_module: impl Fn(&str) -> bool) -> Option<String> {
     }
 }
 
-/// Every module that can be reached from this one.
+/// Every module reachable from this one.
 fn reach(graph: &Graph, module: &str) -> BTreeSet<String> {
     let mut reached = BTreeSet::new();
     let mut next = vec![module];
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_is_found_over_any_number_of_files() {
+    fn a_cycle_is_found_over_any_number_of_files() {
         let a = ("a/mod.rs", "use self::b::B;\npub mod b;");
         let child = ("a/b.rs", "use super::A;");
         assert_eq!(faults(&[("a/mod.rs", "fn f() { b::go() }"), child]), 1);
