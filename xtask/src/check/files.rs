@@ -16,9 +16,17 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn is_rust(&self) -> bool {
+        self.ends_in("rs")
+    }
+
+    pub(super) fn is_page(&self) -> bool {
+        self.ends_in("md")
+    }
+
+    fn ends_in(&self, ending: &str) -> bool {
         self.path
             .rsplit_once('.')
-            .is_some_and(|(_, ending)| ending == "rs")
+            .is_some_and(|(_, found)| found == ending)
     }
 
     /// Whether it is in this folder, or is this file.

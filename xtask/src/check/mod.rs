@@ -11,6 +11,8 @@ mod layering;
 mod invariants;
 /// Every reason is produced and tested.
 mod reasons;
+/// Files and messages that the documents name exist.
+mod docs;
 /// Nothing in the files is specific to one machine or package host.
 mod portability;
 
@@ -96,6 +98,7 @@ pub(crate) fn source() -> Result<()> {
     faults.extend(cycles::check(&files));
     faults.extend(invariants::check(&files));
     faults.extend(reasons::check(&files));
+    faults.extend(docs::check(&files));
     faults.extend(portability::check(&files));
     for fault in &faults {
         eprintln!("{}: {}", fault.place, fault.advice);
