@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 #[test]
 fn a_ring_hands_every_entry_over_once_and_in_order() {
     loom::model(|| {
-        let (one, other) = RingMemory::ours(2);
+        let (one, other) = RingMemory::pair(2);
         let (mut producer, mut consumer) = (Ring::new(one), Ring::new(other));
         let other_thread = thread::spawn(move || {
             let mut next = 0_u64;

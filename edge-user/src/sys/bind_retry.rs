@@ -1,4 +1,4 @@
-//! What an ended process seems to hold for a moment.
+//! Retries a bind while the address or queue is in use.
 
 use std::io::{self, ErrorKind};
 use std::thread;
@@ -6,26 +6,24 @@ use std::time::Duration;
 
 use crate::clock;
 
-/// How long a start waits for an address or a queue that is in use, and after what it tries again.
-const RETRY_FOR: Duration = Duration::from_secs(1);
-const RETRY_AFTER: Duration = Duration::from_millis(10);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Does `bind`, and as long as its address or queue is taken does it again for a while: the kernel
-/// ends a ring's sends, and takes a queue from an AF_XDP socket, in workers of its own after the
-/// process is gone.
+/// Calls `bind`, and retries for a while if the address or queue is in use: after a process exits,
+/// kernel workers may still be completing its sends or releasing the queue of its AF_XDP socket.
 #[expect(
     clippy::disallowed_methods,
-    reason = "nothing tells when an address or a queue is free"
+    reason = "the kernel sends no event when an address or a queue becomes free"
 )]
 pub(super) fn bind_when_free(bind: impl Fn() -> libc::c_int) -> io::Result<()> {
-    let until = clock::now() + RETRY_FOR;
+    let until = clock::now() + RETRY_TIMEOUT;
     while bind() != 0 {
         let error = io::Error::last_os_error();
-        let taken = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::ResourceBusy);
-        if !taken || clock::now() >= until {
+        let in_use = matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::ResourceBusy);
+        if !in_use || clock::now() >= until {
             return Err(error);
         }
-        thread::sleep(RETRY_AFTER);
+        thread::sleep(RETRY_INTERVAL);
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! The program's map types, as aya wants them: it moves plain bytes, and these promise that every
-//! byte of them is one.
+//! The program's map types, wrapped to implement aya's [`Pod`].
 
 use aya::Pod;
 use edge_ebpf::frame::Address;
@@ -14,7 +13,7 @@ macro_rules! pod {
             #[derive(Clone, Copy, Debug)]
             pub struct $name(pub $inner);
 
-            // SAFETY: `repr(C)` integers and arrays of them, with no hidden byte: `edge_ebpf::maps`
+            // SAFETY: `repr(C)` integers and arrays of them, without padding: `edge_ebpf::maps`
             // asserts their sizes.
             unsafe impl Pod for $name {}
         )+

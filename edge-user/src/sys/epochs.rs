@@ -1,11 +1,12 @@
-//! Blocks on loan: others read them, and their owner gets them back once nobody does (I6).
+//! Epoch-based reclamation: blocks are on loan to readers, and return to their owner once no reader
+//! uses them (I6).
 //!
-//! Time is counted in epochs, one for each withdrawal. A reader announces the epoch it has seen
-//! whenever it reads nothing, nor the kernel for it. A block withdrawn in epoch e may be written again once every reader
-//! has announced e or later.
+//! Each withdrawal begins an epoch. A reader announces the epoch it has seen whenever neither it
+//! nor the kernel on its behalf reads a block. A block withdrawn in epoch e may be written again
+//! once every reader has announced e or later.
 //!
-//! The order that makes it sound: the owner ends the loan, fences, and reads the announcements; a
-//! reader announces, fences, and looks for the loan. One of the two sees the other.
+//! This is sound because the owner ends the loan, fences, and loads the announcements, while a
+//! reader announces, fences, and loads the loan: at least one of the two sees the other's store.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,90 +17,91 @@ use crossbeam::utils::CachePadded;
 use super::slab::{Block, Slab, Span};
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 
-/// What is announced for a reader that does not exist.
+/// The announcement of a reader that does not exist.
 const VACANT: u64 = u64::MAX;
-/// What a reader announces while it sleeps. Like [`VACANT`], later than any epoch.
+/// The announcement of a sleeping reader. Like [`VACANT`], later than any epoch.
 const OFFLINE: u64 = VACANT - 1;
 
-/// The blocks of one slab that are on loan, the epoch, and what each reader has announced.
+/// Loans of one slab's blocks, the current epoch, and the readers' announcements.
 #[derive(Clone, Debug)]
 pub struct Epochs(Arc<State>);
 
 #[derive(Debug)]
 struct State {
     slab: Arc<Slab>,
-    /// By block: whether a reader may begin to read it. Written only with the block's token.
+    /// By block: whether it is on loan. Written only with the block's token.
     lent: Box<[AtomicBool]>,
-    /// By block: how many owned loans there are of it.
+    /// By block: its owned loans.
     owners: Box<[AtomicU32]>,
-    /// Of all blocks, and how many there may be.
+    /// Owned loans of all blocks, and their maximum.
     owned: AtomicU32,
     owned_max: u32,
     current: CachePadded<AtomicU64>,
     readers: Box<[CachePadded<AtomicU64>]>,
 }
 
-/// The right to read blocks on loan. It has its announcement to itself.
+/// The right to read blocks on loan, with an announcement of its own.
 #[derive(Debug)]
 pub struct Reader {
     state: Arc<State>,
     number: usize,
     online: bool,
-    /// Sends of its loans that are not done. Written by [`Holds`] alone.
+    /// Sends of its loans in flight. Written only by [`Holds`].
     held: Arc<AtomicU32>,
     holds_given: bool,
 }
 
-/// A block that is read. Until it is gone, its reader is not quiescent.
+/// A block being read. Its reader is not quiescent while this exists.
 #[derive(Clone, Copy)]
 pub struct Loan<'pin> {
     reader: &'pin Reader,
     index: u32,
 }
 
-/// A block that is read for longer. Until it is gone, the block does not come back to its owner.
+/// A block being read beyond the reader's next quiescent state. The block is not reclaimed while
+/// this exists.
 #[derive(Debug)]
 pub struct OwnedLoan {
     state: Arc<State>,
     index: u32,
 }
 
-/// Counts the sends that read a reader's loans, which the kernel does when it likes: until they are
-/// done, the reader is not quiescent. Each reader has one.
+/// Counts the sends in flight that read a reader's loans: the reader is not quiescent until they
+/// are done. There is one for each reader.
 #[derive(Debug)]
 pub struct Holds {
     state: Arc<State>,
     held: Arc<AtomicU32>,
 }
 
-/// A block that readers may read, and nobody may write.
+/// A block on loan: readable by readers and writable by no one.
 #[derive(Debug)]
-#[must_use = "a block let go is memory leaked for good"]
+#[must_use = "a dropped block is leaked"]
 pub struct Lent {
     block: Block,
     state: Arc<State>,
 }
 
-/// A block that no reader begins to read, and some may still be reading.
+/// A block that no reader can begin to read, and that some may still be reading.
 #[derive(Debug)]
-#[must_use = "a block let go is memory leaked for good"]
+#[must_use = "a dropped block is leaked"]
 pub struct Withdrawn {
     block: Block,
     epoch: u64,
     state: Arc<State>,
 }
 
-/// Why a block does not come back yet.
+/// Why a block cannot be reclaimed yet.
 #[derive(Debug)]
 pub enum InUse {
-    /// A reader was not quiescent since.
+    /// A reader has not been quiescent since the withdrawal.
     Pinned(Withdrawn),
-    /// There is an owned loan of it.
+    /// There is an owned loan.
     Owned(Withdrawn),
 }
 
 impl Epochs {
-    /// For so many readers, and so many owned loans at a time. Nothing is on loan yet.
+    /// `owned_max` bounds the owned loans at any time. No block is on loan yet.
     pub fn new(slab: Arc<Slab>, readers: usize, owned_max: u32) -> Self {
         let lent = (0..slab.block_count()).map(|_| AtomicBool::new(false));
         let owners = (0..slab.block_count()).map(|_| AtomicU32::new(0));
@@ -119,9 +121,9 @@ impl Epochs {
         &self.0.slab
     }
 
-    /// The reader with this number, asleep. There is at most one at a time.
+    /// The reader with this number, initially offline. There is at most one at a time.
     pub fn reader(&self, number: usize) -> Reader {
-        // Acquire: what an earlier reader of this number read, it read before this one announces.
+        // Acquire: the reads of an earlier reader of this number happen before this one announces.
         let taken = self.0.readers[number].compare_exchange(
             VACANT,
             OFFLINE,
@@ -138,7 +140,7 @@ impl Epochs {
         }
     }
 
-    /// Lets readers read the block.
+    /// Puts the block on loan to all readers.
     pub fn lend(&self, block: Block) -> Lent {
         assert!(block.is_of(&self.0.slab), "the block is of this slab");
         // Release: a reader that sees the loan sees the bytes.
@@ -149,22 +151,22 @@ impl Epochs {
         }
     }
 
-    /// The block with this number, if it is on loan. The reader must have announced itself.
+    /// The block, if it is on loan. The reader must be online.
     #[inline]
     pub fn loan<'pin>(&self, pin: &'pin Reader, index: u32) -> Option<Loan<'pin>> {
         assert!(
             Arc::ptr_eq(&self.0, &pin.state),
-            "the reader is of this slab"
+            "the reader belongs to this slab"
         );
         assert!(pin.online, "a reader announces itself before it reads");
-        // Acquire: the bytes are those of this loan, or of a later one.
+        // Acquire: the bytes are those of this loan or of a later one.
         let lent = self.0.lent.get(index as usize)?.load(Ordering::Acquire);
         lent.then_some(Loan { reader: pin, index })
     }
 }
 
 impl Lent {
-    /// Ends the loan for everybody who does not read the block yet.
+    /// Ends the loan: no further reader can begin to read the block.
     pub fn withdraw(self) -> Withdrawn {
         let Self { block, state } = self;
         state.lent[block.index() as usize].store(false, Ordering::Release);
@@ -178,18 +180,18 @@ impl Lent {
 }
 
 impl Withdrawn {
-    /// The block, if every reader has been quiescent since it was withdrawn, and nobody owns a loan
-    /// of it.
+    /// Returns the block if every reader has been quiescent since it was withdrawn and there is no
+    /// owned loan.
     pub fn reclaim(self) -> Result<Block, InUse> {
-        // After the end of the loan.
+        // Orders the end of the loan before the loads below.
         fence(Ordering::SeqCst);
-        // Acquire: what a reader read before it announced, it read before this. So are the owned
-        // loans seen that it made before it announced, and later ones cannot be made.
+        // Acquire: a reader's reads before its announcement happen before this, and its owned loans
+        // from before it are visible; later ones cannot be made.
         let passed = |reader: &CachePadded<AtomicU64>| reader.load(Ordering::Acquire) >= self.epoch;
         if !self.state.readers.iter().all(passed) {
             return Err(InUse::Pinned(self));
         }
-        // Acquire: what was read by an owned loan was read before this.
+        // Acquire: reads through owned loans happen before this.
         if self.state.owners[self.block.index() as usize].load(Ordering::Acquire) > 0 {
             return Err(InUse::Owned(self));
         }
@@ -198,22 +200,23 @@ impl Withdrawn {
 }
 
 impl Reader {
-    /// Reads nothing, as the borrow checker knows. Announces it, unless a send is not done.
+    /// Announces a quiescent state, unless sends are in flight. The exclusive borrow guarantees
+    /// that no loan exists.
     #[inline]
     pub fn quiescent(&mut self) {
         if self.is_held() {
             return;
         }
         let epoch = self.state.current.load(Ordering::Acquire);
-        // Release: what this reader read, it read before.
+        // Release: this reader's reads happen before.
         self.state.readers[self.number].store(epoch, Ordering::Release);
         self.online = true;
-        // Before any look at a loan.
+        // Orders the announcement before any load of a loan.
         fence(Ordering::SeqCst);
     }
 
-    /// Reads nothing until the next [`Self::quiescent`]: before sleeping, and at the end. Changes
-    /// nothing while a send is not done.
+    /// Stays quiescent until the next [`Self::quiescent`], for sleeping. Does nothing while sends
+    /// are in flight.
     pub fn offline(&mut self) {
         if self.is_held() {
             return;
@@ -222,7 +225,7 @@ impl Reader {
         self.state.readers[self.number].store(OFFLINE, Ordering::Release);
     }
 
-    /// Quiescent, if it was offline.
+    /// Goes online if it was offline.
     #[inline]
     pub fn resume(&mut self) {
         if !self.online {
@@ -232,11 +235,11 @@ impl Reader {
 
     #[inline]
     fn is_held(&self) -> bool {
-        // Acquire: what a send that is done read, it read before.
+        // Acquire: the reads of completed sends happen before this.
         self.held.load(Ordering::Acquire) > 0
     }
 
-    /// For what sends this reader's loans.
+    /// The counter for the sends of this reader's loans.
     pub fn holds(&mut self) -> Holds {
         assert!(
             !self.holds_given,
@@ -252,7 +255,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // With a send that never ended, what it may read never comes back.
+        // If a send never ended, the blocks that it may read are never reclaimed.
         if !self.is_held() {
             self.state.readers[self.number].store(VACANT, Ordering::Release);
         }
@@ -260,28 +263,28 @@ impl Drop for Reader {
 }
 
 impl Holds {
-    /// One more send reads this loan.
+    /// Counts a send that reads this loan.
     #[inline]
     pub fn hold(&mut self, loan: &Loan<'_>) {
         assert!(
             Arc::ptr_eq(&self.held, &loan.reader.held),
-            "the loan is of the reader whose sends are counted here"
+            "the loan belongs to the reader whose sends are counted here"
         );
-        // Only `self` writes, and the reader is here, not elsewhere being quiescent.
+        // Relaxed: only `self` writes, and the loan keeps the reader from becoming quiescent.
         let held = self.held.load(Ordering::Relaxed);
         self.held.store(held + 1, Ordering::Relaxed);
     }
 
-    /// A send is done.
+    /// Counts the completion of a send.
     #[inline]
     pub fn release(&mut self) {
         let held = self.held.load(Ordering::Relaxed);
-        assert!(held > 0, "it was held");
-        // Release: what the send read, it read before.
+        assert!(held > 0, "a send was counted");
+        // Release: the send's reads happen before.
         self.held.store(held - 1, Ordering::Release);
     }
 
-    /// The memory that the sends read.
+    /// The slab that the sends read.
     pub fn slab(&self) -> &Arc<Slab> {
         &self.state.slab
     }
@@ -292,7 +295,7 @@ impl<'pin> Loan<'pin> {
     pub fn bytes(&self) -> &'pin [u8] {
         // SAFETY: the loan was seen after the reader announced, so the block is not reclaimed
         // before it announces again (`Withdrawn::reclaim`), which it cannot do while `self` borrows
-        // it; and nobody can write a block that was not reclaimed (`Lent`, `Withdrawn`).
+        // it; and a block cannot be written before it is reclaimed (`Lent`, `Withdrawn`).
         unsafe { self.reader.state.slab.lent_bytes(self.index) }
     }
 
@@ -302,21 +305,21 @@ impl<'pin> Loan<'pin> {
         self.reader.state.slab.span(self.index, part)
     }
 
-    /// Has part of the block brought into the processor's cache.
+    /// Prefetches part of the block into the CPU cache.
     #[inline]
     pub fn prefetch(&self, part: Range<usize>) {
         let slab = &self.reader.state.slab;
         slab.prefetch(self.span(part));
     }
 
-    /// A loan that outlasts the pin, unless there are as many as there may be.
+    /// A loan that outlasts the pin; `None` if the maximum is reached.
     pub fn to_owned(&self) -> Option<OwnedLoan> {
         let state = &self.reader.state;
         let one_more = |owned| (owned < state.owned_max).then_some(owned + 1);
         (state.owned)
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()?;
-        // Seen by every reclaim that sees this reader's next announcement.
+        // Visible to every reclaim that sees this reader's next announcement.
         state.owners[self.index as usize].fetch_add(1, Ordering::Relaxed);
         Some(OwnedLoan {
             state: Arc::clone(state),
@@ -335,16 +338,16 @@ impl fmt::Debug for Loan<'_> {
 
 impl OwnedLoan {
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: the block was on loan when this was made, and is not reclaimed while its count
-        // says that there is an owned loan (`Withdrawn::reclaim`), which it does until `drop`;
-        // nobody can write a block that was not reclaimed.
+        // SAFETY: the block was on loan when this was made. It is not reclaimed while its count of
+        // owned loans is above zero (`Withdrawn::reclaim`), which it is until `drop`; and it cannot
+        // be written before it is reclaimed.
         unsafe { self.state.slab.lent_bytes(self.index) }
     }
 }
 
 impl Drop for OwnedLoan {
     fn drop(&mut self) {
-        // Release: what was read by this loan was read before.
+        // Release: reads through this loan happen before.
         self.state.owners[self.index as usize].fetch_sub(1, Ordering::Release);
         self.state.owned.fetch_sub(1, Ordering::Relaxed);
     }
@@ -365,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_piece_on_loan_is_read_and_only_one_that_nobody_reads_comes_back() {
+    fn a_block_is_readable_while_on_loan_and_reclaimed_when_no_reader_uses_it() {
         // I6
         let (slab, mut blocks) = slab();
         let epochs = Epochs::new(Arc::clone(&slab), 1, 1);
@@ -404,7 +407,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "announces itself")]
-    fn a_reader_that_sleeps_reads_nothing() {
+    fn an_offline_reader_cannot_read() {
         let (slab, mut blocks) = slab();
         let epochs = Epochs::new(slab, 1, 1);
         let _lent = epochs.lend(blocks.remove(0));
@@ -416,13 +419,13 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "of this slab")]
-    fn a_piece_of_another_slab_is_not_lent() {
+    fn a_block_of_another_slab_is_not_lent() {
         let (_other, mut blocks) = slab();
         let _lent = Epochs::new(slab().0, 1, 1).lend(blocks.remove(0));
     }
 
     #[test]
-    fn a_reader_is_not_quiescent_while_a_send_of_its_loans_is_not_done() {
+    fn a_reader_is_not_quiescent_while_a_send_of_its_loans_is_in_flight() {
         // I6
         let (slab, mut blocks) = slab();
         let epochs = Epochs::new(slab, 1, 1);
@@ -435,21 +438,21 @@ mod tests {
         for announce in [Reader::quiescent, Reader::offline] {
             announce(&mut reader);
             let Err(InUse::Pinned(still)) = withdrawn.reclaim() else {
-                panic!("it came back under a send")
+                panic!("reclaimed during a send")
             };
             withdrawn = still;
         }
         holds.release();
         reader.quiescent();
         let lent = epochs.lend(withdrawn.reclaim().unwrap());
-        // Neither is one that ends before its send.
+        // Nor is a reader that is dropped before its send is done.
         holds.hold(&epochs.loan(&reader, 0).unwrap());
         drop(reader);
         assert!(lent.withdraw().reclaim().is_err());
     }
 
     #[test]
-    fn an_owned_loan_keeps_its_block_and_there_are_so_many() {
+    fn an_owned_loan_keeps_its_block_and_their_number_is_bounded() {
         // I6, I9
         let (slab, mut blocks) = slab();
         let epochs = Epochs::new(slab, 1, 2);
@@ -465,7 +468,7 @@ mod tests {
         let mut withdrawn = lent.withdraw();
         for owned in [one, other] {
             let Err(InUse::Owned(still)) = withdrawn.reclaim() else {
-                panic!("it came back under an owned loan")
+                panic!("reclaimed during an owned loan")
             };
             withdrawn = still;
             assert_eq!(owned.bytes().len(), 1000);

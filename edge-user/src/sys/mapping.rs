@@ -1,50 +1,48 @@
-//! Memory from the kernel, hugepages or not.
+//! Anonymous memory, with or without hugepages.
 
 use std::io;
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapMut, MmapOptions};
 
-/// Size of the hugepages we ask for: 2 MiB, as a power of two.
+/// Hugepages of 2 MiB.
 const HUGEPAGE_BITS: u8 = 21;
-/// Size of the hugepages we ask for.
 pub const HUGEPAGE_BYTES: usize = 1 << HUGEPAGE_BITS;
 
-/// Anonymous memory, all of it present from the start, and left out of core dumps.
+/// Anonymous memory, excluded from core dumps.
 #[derive(Debug)]
 pub struct Mapping {
     base: NonNull<u8>,
     len_bytes: usize,
     hugepages: bool,
-    /// Unmaps when dropped; its bytes are never touched, all access goes through `base`.
+    /// Unmaps when dropped. All access goes through `base`.
     map: MmapMut,
 }
 
-// SAFETY: a mapping is plain memory with no tie to a thread; who may touch which part of it is
-// settled by its only users, `Slab` and `xsk`.
+// SAFETY: a mapping is plain memory and not tied to a thread. Its only users, `Slab` and `xsk`,
+// control access to its parts.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; a shared mapping gives out addresses, and no reference.
+// SAFETY: as above; a shared mapping returns addresses and no references.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// At least `len_bytes`, rounded up to whole hugepages.
+    /// Populated memory of `len_bytes`, rounded up to whole hugepages.
     pub fn anonymous(len_bytes: usize, hugepages: bool) -> io::Result<Self> {
         let mapping = Self::map(len_bytes, hugepages)?;
         mapping.populate()?;
         Ok(mapping)
     }
 
-    /// The same in normal pages, which the kernel is asked to join to hugepages as far as it can.
+    /// Populated memory with transparent hugepages, as far as the kernel provides them.
     pub fn transparent(len_bytes: usize) -> io::Result<Self> {
         let mapping = Self::map(len_bytes, false)?;
-        // Refused by kernels that have none, and then the pages stay small.
+        // Fails on kernels without transparent hugepages.
         let (Ok(()) | Err(_)) = mapping.map.advise(Advice::HugePage);
         mapping.populate()?;
         Ok(mapping)
     }
 
-    /// The same in small pages, present only where it is touched: for who makes many of these and
-    /// uses little of each.
+    /// Memory in normal pages, populated on first access: for tests that use little of each.
     pub fn sparse(len_bytes: usize) -> io::Result<Self> {
         Self::map(len_bytes, false)
     }
@@ -67,8 +65,8 @@ impl Mapping {
         })
     }
 
-    /// Has every page there. Unlike `MAP_POPULATE` this fails where there is none, and does not leave
-    /// it to the first access to end the process.
+    /// Unlike `MAP_POPULATE`, this fails if pages are missing, instead of the first access raising
+    /// `SIGBUS`.
     fn populate(&self) -> io::Result<()> {
         self.map.advise(Advice::PopulateWrite)
     }
@@ -77,7 +75,7 @@ impl Mapping {
         self.base
     }
 
-    /// As a number, for the kernel.
+    /// The base address, for the kernel.
     pub(in crate::sys) fn address(&self) -> usize {
         self.base.as_ptr().expose_provenance()
     }
@@ -86,7 +84,6 @@ impl Mapping {
         self.len_bytes
     }
 
-    /// Whether it lies in hugepages.
     pub const fn hugepages(&self) -> bool {
         self.hugepages
     }

@@ -1,38 +1,38 @@
-//! The kernel's interfaces, wrapped so that the rest of the crate needs no `unsafe`: it is written
-//! here and nowhere else, one operation to a block, with the fact it relies on.
-#![expect(unsafe_code, reason = "this is the place for it")]
+//! Safe wrappers of kernel interfaces. `unsafe` is used only in this module, one operation to a
+//! block, with the fact it relies on.
+#![expect(unsafe_code, reason = "the only module of this crate with unsafe code")]
 #![expect(
     clippy::host_endian_bytes,
-    reason = "the kernel is on the same machine"
+    reason = "the kernel has the same byte order"
 )]
 
 /// Memory from the kernel, hugepages or not.
 pub mod mapping;
-/// Memory left out of core dumps, for what names clients.
+/// Memory excluded from core dumps, for secrets and client addresses.
 pub mod undumped;
-/// A mapping cut into blocks, each with one owner.
+/// A mapping divided into blocks, each with one owner.
 pub mod slab;
-/// Blocks on loan to readers, and the way back.
+/// Epoch-based reclamation of blocks on loan to readers.
 pub mod epochs;
-/// One direction of an AF_XDP ring: who may touch which entry when.
+/// One end of an AF_XDP ring.
 pub mod ring;
-/// Where a ring lies.
+/// The shared memory of a ring.
 pub mod ring_memory;
-/// An AF_XDP socket that receives.
+/// An AF_XDP socket.
 pub mod xsk;
-/// Questions to the kernel about interfaces.
+/// Netlink sockets and the queues of an interface.
 pub mod netlink;
 /// The service's UDP sockets.
 pub mod socket;
-/// Addresses and queues that are free a moment later.
+/// Retries a bind while the address or queue is in use.
 mod bind_retry;
-/// An `io_uring` of one thread.
+/// An `io_uring` for one thread.
 mod uring;
 /// Sends through io_uring, gathered from a slab.
 pub mod send;
 /// Receives through io_uring, into provided buffers.
 pub mod receive;
-/// Wakes a sleeping thread from any other.
+/// Wakes a sleeping thread.
 pub mod wake;
-/// The program's map types, as aya wants them.
+/// The program's map types, for aya.
 pub mod bpf;

@@ -1,5 +1,5 @@
-//! What the kernel is asked about interfaces, through sockets: these belong to the network
-//! namespace of the thread that made them, which files under `/sys` need not.
+//! Queries about interfaces through sockets. A socket belongs to the network namespace of the
+//! thread that created it; files under `/sys` may show another one.
 
 use std::ffi::c_void;
 use std::io;
@@ -12,19 +12,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
 use super::socket::set_option;
 
-/// The kernel answers while it is asked; this only bounds a fault of its.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+/// The kernel answers synchronously; this only bounds the effect of a kernel bug.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// `linux/ethtool.h`
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
-/// Asks about links and addresses; dumps can be filtered by interface. Hears of what these groups
-/// of `linux/rtnetlink.h` report.
+/// A `NETLINK_ROUTE` socket with strict checking, so that dumps can be filtered by interface. It
+/// joins these multicast groups of `linux/rtnetlink.h`.
 pub fn route_socket(groups: u32) -> io::Result<OwnedFd> {
     let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+    // No protocol: NETLINK_ROUTE is 0.
     let socket = socket_with(family, SocketType::RAW, flags, None)?;
-    // The protocol is NETLINK_ROUTE, which is number 0.
     bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME_MAX))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(RECEIVE_TIMEOUT))?;
     set_option(
         socket.as_raw_fd(),
         libc::SOL_NETLINK,
@@ -39,9 +39,9 @@ pub fn route_socket(groups: u32) -> io::Result<OwnedFd> {
 #[derive(Default)]
 struct Channels {
     command: u32,
-    most: [u32; 4],
-    receiving: u32,
-    sending: u32,
+    maxima: [u32; 4],
+    rx: u32,
+    tx: u32,
     other: u32,
     combined: u32,
 }
@@ -56,7 +56,7 @@ struct Request {
 }
 const _: () = assert!(size_of::<Request>() == size_of::<libc::ifreq>());
 
-/// How many RX queues the driver of this interface uses now, if it can tell.
+/// The number of RX queues in use, or `None` if the driver does not report it.
 pub fn receive_queues(socket: &OwnedFd, interface: &str) -> io::Result<Option<u32>> {
     let mut channels = Channels {
         command: ETHTOOL_GCHANNELS,
@@ -73,11 +73,11 @@ pub fn receive_queues(socket: &OwnedFd, interface: &str) -> io::Result<Option<u3
     place
         .ok_or(io::ErrorKind::InvalidInput)?
         .copy_from_slice(name);
-    // SAFETY: the request has the kernel's size, its name ends in a zero, and its pointer leads to
-    // a live `struct ethtool_channels`, which is all that this command reads and writes.
+    // SAFETY: the request has the kernel's size, its name ends in a zero, and it points to a live
+    // `struct ethtool_channels`, which is all that this command reads and writes.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if result == 0 {
-        return Ok(Some(channels.receiving + channels.combined));
+        return Ok(Some(channels.rx + channels.combined));
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {

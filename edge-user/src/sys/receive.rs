@@ -1,5 +1,5 @@
-//! Receives through io_uring: multishot, into a ring of buffers, and the one place the socket front
-//! sleeps in.
+//! Multishot receives through io_uring, into a ring of provided buffers. The socket front sleeps
+//! here.
 
 use std::io;
 use std::mem::zeroed;
@@ -17,18 +17,18 @@ use super::undumped::{Undumped, Zeroed};
 use super::uring::ThreadRing;
 use super::wake::Wake;
 
-/// A datagram as the kernel handed it over.
+/// A received datagram.
 #[derive(Debug)]
 pub struct Received<'a> {
-    /// Which of the sockets.
+    /// Index of the socket.
     pub socket: usize,
     pub source: SocketAddr,
     pub payload: &'a [u8],
-    /// Longer than the buffer; `payload` is its beginning.
+    /// The datagram was longer than the buffer; `payload` is its beginning.
     pub truncated: bool,
 }
 
-/// The kernel handed something over that is no datagram of the Internet's.
+/// A completion that holds no valid IPv4 or IPv6 datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Unreadable;
 
@@ -37,32 +37,31 @@ const BUFFER_BYTES: usize = 2048;
 const BUFFER_LEN: u32 = 2048;
 const _: () = assert!(BUFFER_LEN as usize == BUFFER_BYTES);
 const WAKE: u64 = u64::MAX;
-/// How long a receive that was cancelled may take to end.
+/// How long to wait for cancelled receives to end.
 const CANCEL_WAIT: Duration = Duration::from_millis(100);
 const CANCEL_TRIES: u32 = 20;
 
 /// An `io_uring` that receives from every service socket.
 pub struct ReceiveRing {
     ring: ThreadRing,
-    /// Read by the kernel at each completion, so at a fixed place.
+    /// Boxed, because the kernel reads it at each completion.
     header: Box<libc::msghdr>,
     buffers: Undumped<[u8; BUFFER_BYTES]>,
-    /// The buffers that the kernel may fill: a ring that it takes from, and its end.
-    offered: Undumped<BufRingEntry>,
+    /// The ring of buffers provided to the kernel, and its tail.
+    provided: Undumped<BufRingEntry>,
     tail: u16,
     sockets: Arc<[ServiceSocket]>,
     wake: Wake,
-    /// Sockets, and the wake-up, whose multishot ended and must be started again.
+    /// Sockets, or the eventfd, whose multishot operation has to be started again.
     unarmed: Vec<u64>,
-    /// Buffers to give back.
+    /// Buffers to provide again.
     used: Vec<u16>,
 }
 
-// SAFETY: plain numbers, for which zeros are a value.
+// SAFETY: plain integers, for which zeros are valid.
 unsafe impl Zeroed for BufRingEntry {}
 
-// SAFETY: the pointers handed to the kernel lead into the boxes owned here; nothing is tied to a
-// thread.
+// SAFETY: the pointers given to the kernel refer to memory owned here; nothing is tied to a thread.
 unsafe impl Send for ReceiveRing {}
 
 impl std::fmt::Debug for ReceiveRing {
@@ -75,21 +74,20 @@ impl std::fmt::Debug for ReceiveRing {
 
 impl ReceiveRing {
     pub fn new(buffer_count: u16, sockets: Arc<[ServiceSocket]>, wake: Wake) -> io::Result<Self> {
-        // By their number, and the wake-up behind them.
+        // The sockets by index, then the eventfd. Each needs one submission entry.
         let files: Vec<_> = (sockets.iter().map(ServiceSocket::raw))
             .chain([wake.fd().as_raw_fd()])
             .collect();
-        // A place for each socket and the wake-up.
         let depth = u32::try_from(files.len()).unwrap_or(u32::MAX);
         let mut ring = ThreadRing::new(depth.next_power_of_two(), &files)?;
         let entries = buffer_count.next_power_of_two();
-        let mut offered = Undumped::<BufRingEntry>::new(usize::from(entries))?;
-        let address = offered.as_mut_ptr().expose_provenance() as u64;
+        let mut provided = Undumped::<BufRingEntry>::new(usize::from(entries))?;
+        let address = provided.as_mut_ptr().expose_provenance() as u64;
         let submitter = ring.get().submitter();
-        // SAFETY: so many entries lie there, at the beginning of a page, and stay until the ring is
-        // gone: `drop` leaks them if it cannot be sure of that.
+        // SAFETY: the memory is page-aligned, holds `entries` entries and outlives the ring: `drop`
+        // leaks it if the kernel may still use it.
         unsafe { submitter.register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)? };
-        // SAFETY: plain data and null pointers, for which zeros are a value.
+        // SAFETY: plain data and null pointers, for which zeros are valid.
         let mut header: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         header.msg_namelen = socklen::<libc::sockaddr_in6>();
         let unarmed = (0..sockets.len() as u64).chain([WAKE]).collect();
@@ -99,7 +97,7 @@ impl ReceiveRing {
             ring,
             header,
             buffers,
-            offered,
+            provided,
             tail: 0,
             sockets,
             wake,
@@ -109,32 +107,32 @@ impl ReceiveRing {
     }
 
     fn push(&mut self, entry: &squeue::Entry) {
-        // SAFETY: entries are made in `arm`: they point to the header, which is kept here.
+        // SAFETY: entries are made in `arm` and point to the header, which is owned here.
         let pushed = unsafe { self.ring.get().submission().push(entry) };
         assert!(
             pushed.is_ok(),
-            "the submission queue has a place for every entry"
+            "the submission queue has room for every entry"
         );
     }
 
-    fn offer(&mut self) {
-        let places = self.offered.len();
+    fn provide_buffers(&mut self) {
+        let ring_len = self.provided.len();
         while let Some(index) = self.used.pop() {
             let address = self.buffers[usize::from(index)].as_mut_ptr();
-            // Never one that the kernel may still take: there are no more buffers than places.
-            let place = &mut self.offered[usize::from(self.tail) % places];
-            place.set_addr(address.expose_provenance() as u64);
-            place.set_len(BUFFER_LEN);
-            place.set_bid(index);
+            // The kernel does not use this entry: there are no more buffers than entries.
+            let entry = &mut self.provided[usize::from(self.tail) % ring_len];
+            entry.set_addr(address.expose_provenance() as u64);
+            entry.set_len(BUFFER_LEN);
+            entry.set_bid(index);
             self.tail = self.tail.wrapping_add(1);
         }
-        let first = self.offered.as_mut_ptr();
+        let first = self.provided.as_mut_ptr();
         // SAFETY: `first` is the first entry of the ring, all of which are initialised.
         let tail = unsafe { BufRingEntry::tail(first) };
-        // SAFETY: it lies in `offered`, aligned; the kernel only reads it, and no other thread
-        // knows it.
+        // SAFETY: aligned and within `provided`; the kernel only reads it, and no other thread
+        // accesses it.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
-        // Release: the entries are written before the tail says so.
+        // Release: the entries are written before the tail is.
         tail.store(self.tail, Ordering::Release);
     }
 
@@ -159,16 +157,16 @@ impl ReceiveRing {
         }
     }
 
-    /// Sleeps until a datagram or a wake-up is there, or the time is over, and hands out every
-    /// datagram that has come.
+    /// Sleeps until a datagram or a wake-up arrives or the timeout expires, and passes every
+    /// received datagram to `each`.
     pub fn wait(
         &mut self,
-        time: Duration,
+        timeout: Duration,
         mut each: impl FnMut(Result<Received<'_>, Unreadable>),
     ) -> io::Result<()> {
-        self.offer();
+        self.provide_buffers();
         self.arm();
-        let timespec = types::Timespec::from(time);
+        let timespec = types::Timespec::from(timeout);
         let arguments = types::SubmitArgs::new().timespec(&timespec);
         let submitter = self.ring.of_this_thread()?.submitter();
         match submitter.submit_with_args(1, &arguments) {
@@ -208,7 +206,7 @@ impl ReceiveRing {
             let Ok(len_bytes) = usize::try_from(completion.result()) else {
                 continue;
             };
-            let message = read(&buffers[usize::from(buffer)], len_bytes, header);
+            let message = parse(&buffers[usize::from(buffer)], len_bytes, header);
             each(
                 message
                     .as_ref()
@@ -225,8 +223,8 @@ impl ReceiveRing {
     }
 }
 
-/// What the kernel wrote into a buffer, and from whom.
-fn read<'a>(
+/// Parses a buffer into source address and message.
+fn parse<'a>(
     buffer: &'a [u8],
     len_bytes: usize,
     header: &libc::msghdr,
@@ -237,23 +235,22 @@ fn read<'a>(
     Ok((source, message))
 }
 
-/// Errors after which trying again is of no use. A multishot also ends when buffers or memory run
-/// out for a moment, and when it is cancelled.
+/// Errors other than those after which a multishot operation can be started again.
 fn fatal(result: i32) -> Option<io::Error> {
-    let passing = [
+    let transient = [
         libc::ENOBUFS,
         libc::ENOMEM,
         libc::EINTR,
         libc::EAGAIN,
         libc::ECANCELED,
     ];
-    (result < 0 && !passing.contains(&-result)).then(|| io::Error::from_raw_os_error(-result))
+    (result < 0 && !transient.contains(&-result)).then(|| io::Error::from_raw_os_error(-result))
 }
 
 impl Drop for ReceiveRing {
     fn drop(&mut self) {
-        // Closing the ring only begins to cancel what is under way; header and buffers must not be
-        // freed before the kernel has let go of them.
+        // Closing the ring cancels asynchronously, and header and buffers must not be freed before
+        // the kernel is done with them.
         let armed = self.sockets.len() + 1 - self.unarmed.len();
         let mut left = armed;
         let everything = types::CancelBuilder::any();
@@ -271,10 +268,10 @@ impl Drop for ReceiveRing {
                 .filter(|completion| !cqueue::more(completion.flags()));
             left -= ended.count().min(left);
         }
-        // Leaked rather than freed under the kernel's hands.
+        // Leaked, because the kernel may still use them.
         Box::leak(Box::new(std::mem::take(&mut self.buffers)));
-        Box::leak(Box::new(std::mem::take(&mut self.offered)));
-        // SAFETY: plain data and null pointers, for which zeros are a value.
+        Box::leak(Box::new(std::mem::take(&mut self.provided)));
+        // SAFETY: plain data and null pointers, for which zeros are valid.
         let empty: Box<libc::msghdr> = Box::new(unsafe { zeroed() });
         Box::leak(std::mem::replace(&mut self.header, empty));
     }
@@ -285,8 +282,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_completion_that_is_no_datagram_is_handed_out_as_unreadable() {
-        // SAFETY: plain data and null pointers, for which zeros are a value.
+    fn a_completion_without_a_valid_datagram_is_unreadable() {
+        // SAFETY: plain data and null pointers, for which zeros are valid.
         let mut header: libc::msghdr = unsafe { zeroed() };
         header.msg_namelen = socklen::<libc::sockaddr_in6>();
         let name_bytes = header.msg_namelen as usize;
@@ -298,13 +295,13 @@ mod tests {
         buffer[18..24].copy_from_slice(&[0x1c, 0xb3, 192, 0, 2, 7]);
         buffer[16 + name_bytes..][..5].copy_from_slice(b"hello");
         let len_bytes = 16 + name_bytes + 5;
-        let (source, message) = read(&buffer, len_bytes, &header).unwrap();
+        let (source, message) = parse(&buffer, len_bytes, &header).unwrap();
         assert_eq!(source, ([192, 0, 2, 7], 7347).into());
         assert_eq!(message.payload_data(), b"hello");
-        // Longer than the buffer, shorter than its own head, of no family we know.
-        assert!(read(&buffer, 257, &header).is_err());
-        assert!(read(&buffer, 15, &header).is_err());
+        // Longer than the buffer, shorter than the header, of an unknown family.
+        assert!(parse(&buffer, 257, &header).is_err());
+        assert!(parse(&buffer, 15, &header).is_err());
         buffer[16] = 1;
-        assert!(read(&buffer, len_bytes, &header).is_err());
+        assert!(parse(&buffer, len_bytes, &header).is_err());
     }
 }

@@ -1,19 +1,18 @@
-//! One direction of an AF_XDP ring: entries in memory shared with the kernel, a producer index and
-//! a consumer index, each written by one side only. They count up for ever and wrap.
+//! One end of an AF_XDP ring: entries in memory shared with the kernel, a producer index and a
+//! consumer index, each written by one side only. The indices are free-running and wrap.
 
 use std::marker::PhantomData;
 use std::sync::atomic::Ordering;
 
 use super::ring_memory::{Entry, RingMemory};
 
-/// The side that puts entries in.
+/// The side that adds entries.
 #[derive(Debug)]
 pub struct Producing;
-/// The side that takes entries out.
+/// The side that removes entries.
 #[derive(Debug)]
 pub struct Consuming;
 
-/// One end of a ring.
 #[derive(Debug)]
 pub struct Ring<T, Side> {
     memory: RingMemory<T>,
@@ -21,7 +20,7 @@ pub struct Ring<T, Side> {
 }
 
 impl<T: Entry, Side> Ring<T, Side> {
-    /// The one end of this kind over this memory.
+    /// There must be only one end of this kind over the memory.
     pub const fn new(memory: RingMemory<T>) -> Self {
         Self {
             memory,
@@ -29,7 +28,6 @@ impl<T: Entry, Side> Ring<T, Side> {
         }
     }
 
-    /// Whether everything that was put in has been taken out.
     pub fn is_empty(&self) -> bool {
         self.memory.consumer().load(Ordering::Acquire)
             == self.memory.producer().load(Ordering::Acquire)
@@ -37,10 +35,10 @@ impl<T: Entry, Side> Ring<T, Side> {
 }
 
 impl<T: Entry> Ring<T, Producing> {
-    /// Puts in as many as there is room for and says how many that were.
+    /// Adds as many entries as there is room for; returns how many.
     pub fn produce(&mut self, mut entries: impl Iterator<Item = T>) -> u32 {
         let start = self.memory.producer().load(Ordering::Relaxed);
-        // Acquire: the consumer has read what we now write over.
+        // Acquire: the consumer has read the entries that are overwritten now.
         let taken = self.memory.consumer().load(Ordering::Acquire);
         let room = self
             .memory
@@ -49,11 +47,11 @@ impl<T: Entry> Ring<T, Producing> {
         let mut count = 0;
         while count < room {
             let Some(entry) = entries.next() else { break };
-            // SAFETY: between producer and consumer + len only this side writes, and nobody reads.
+            // SAFETY: between producer and consumer + len only this side writes, and no side reads.
             unsafe { self.memory.write(start.wrapping_add(count), entry) };
             count += 1;
         }
-        // Release: the entries are written before the index says so.
+        // Release: the entries are written before the index is.
         self.memory
             .producer()
             .store(start.wrapping_add(count), Ordering::Release);
@@ -62,18 +60,18 @@ impl<T: Entry> Ring<T, Producing> {
 }
 
 impl<T: Entry> Ring<T, Consuming> {
-    /// Takes out at most `most` entries.
-    pub fn consume(&mut self, most: u32, mut each: impl FnMut(T)) -> u32 {
+    /// Removes at most `count_max` entries; returns how many.
+    pub fn consume(&mut self, count_max: u32, mut each: impl FnMut(T)) -> u32 {
         let start = self.memory.consumer().load(Ordering::Relaxed);
         // Acquire: the entries are read after the index that announced them.
         let filled = self.memory.producer().load(Ordering::Acquire);
-        // A producer index that ran away from us cannot make us read past the ring.
+        // Bounded, even if the producer index is wrong.
         let count = filled
             .wrapping_sub(start)
             .min(self.memory.capacity())
-            .min(most);
+            .min(count_max);
         for step in 0..count {
-            // SAFETY: between consumer and producer only this side reads, and nobody writes.
+            // SAFETY: between consumer and producer only this side reads, and no side writes.
             each(unsafe { self.memory.read(start.wrapping_add(step)) });
         }
         self.memory
@@ -90,7 +88,7 @@ mod tests {
     use std::collections::VecDeque;
 
     fn pair(start: u32) -> (Ring<u64, Producing>, Ring<u64, Consuming>) {
-        let (one, other) = RingMemory::ours(8).unwrap();
+        let (one, other) = RingMemory::pair(8).unwrap();
         one.producer().store(start, Ordering::Relaxed);
         one.consumer().store(start, Ordering::Relaxed);
         (Ring::new(one), Ring::new(other))

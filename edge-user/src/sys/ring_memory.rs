@@ -1,4 +1,4 @@
-//! Where a ring lies: two indices and the entries, in memory that both ends map.
+//! The shared memory of a ring: two indices and the entries.
 
 use std::io;
 use std::ptr::NonNull;
@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use memmap2::MmapMut;
 
-/// Where things lie in a ring's memory, as the kernel tells.
+/// Offsets within a ring's memory, as given by the kernel.
 #[derive(Clone, Copy, Debug)]
 pub struct RingOffsets {
     pub producer: usize,
@@ -15,11 +15,11 @@ pub struct RingOffsets {
     pub entries: usize,
 }
 
-/// What a ring can hold: plain integers, for which any bytes the kernel writes are a value.
+/// An entry type: plain integers, for which any bit pattern is valid.
 pub trait Entry: Copy + sealed::Sealed {}
 
 mod sealed {
-    #[expect(unnameable_types, reason = "nobody else is to implement it")]
+    #[expect(unnameable_types, reason = "a sealed trait")]
     pub trait Sealed {}
 }
 
@@ -35,11 +35,11 @@ pub struct RingMemory<T> {
     consumer: NonNull<AtomicU32>,
     entries: NonNull<T>,
     len: u32,
-    /// Keeps the memory mapped; the pointers above lead into it.
+    /// Keeps the memory that the pointers refer to mapped.
     map: Arc<MmapMut>,
 }
 
-// SAFETY: the pointers lead into memory this value keeps mapped; nothing is tied to a thread.
+// SAFETY: the pointers refer to memory that this value keeps mapped; nothing is tied to a thread.
 unsafe impl<T: Send> Send for RingMemory<T> {}
 
 impl<T: Entry> RingMemory<T> {
@@ -50,7 +50,7 @@ impl<T: Entry> RingMemory<T> {
         let entries_end = offsets.entries + len as usize * size_of::<T>();
         assert!(
             index_end.max(entries_end) <= map.len(),
-            "the ring lies in its memory"
+            "the ring fits its memory"
         );
         let base = map.as_mut_ptr();
         let at = |offset: usize| {
@@ -73,8 +73,8 @@ impl<T: Entry> RingMemory<T> {
         }
     }
 
-    /// Both ends of a ring in memory of our own, for who stands in for the kernel.
-    pub fn ours(len: u32) -> io::Result<(Self, Self)> {
+    /// Both ends of a ring in anonymous memory, for tests and for simulating the kernel.
+    pub fn pair(len: u32) -> io::Result<(Self, Self)> {
         let offsets = RingOffsets {
             producer: 0,
             consumer: 64,
@@ -105,7 +105,7 @@ impl<T: Entry> RingMemory<T> {
 
     fn entry(&self, index: u32) -> NonNull<T> {
         let place = (index & (self.len - 1)) as usize;
-        // SAFETY: the place is below `len`, and `len` entries lie in the mapping.
+        // SAFETY: the index is below `len`, and the mapping holds `len` entries.
         unsafe { self.entries.add(place) }
     }
 
@@ -113,10 +113,10 @@ impl<T: Entry> RingMemory<T> {
     ///
     /// # Safety
     ///
-    /// Nobody else reads or writes that entry meanwhile.
+    /// Nothing else reads or writes the entry during the call.
     pub unsafe fn write(&self, index: u32, entry: T) {
         let place = self.entry(index);
-        // SAFETY: in the mapping and aligned; ours alone, as the caller promises.
+        // SAFETY: in the mapping and aligned; exclusive, as the caller promises.
         unsafe { place.write(entry) };
     }
 
@@ -124,11 +124,11 @@ impl<T: Entry> RingMemory<T> {
     ///
     /// # Safety
     ///
-    /// Nobody writes that entry meanwhile.
+    /// Nothing writes the entry during the call.
     pub unsafe fn read(&self, index: u32) -> T {
         let place = self.entry(index);
-        // SAFETY: in the mapping and aligned, nobody writes it, as the caller promises, and any
-        // bit pattern is an `Entry`.
+        // SAFETY: in the mapping and aligned; not written, as the caller promises; and any bit
+        // pattern is a valid `Entry`.
         unsafe { place.read() }
     }
 }

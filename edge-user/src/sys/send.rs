@@ -14,14 +14,14 @@ use super::socket::{SendSocket, ServiceSocket, socket_address};
 use super::undumped::{Undumped, Zeroed};
 use super::uring::ThreadRing;
 
-/// Most parts one send gathers: every segment of the largest send could stand alone.
+/// Most parts of one send: each segment of the largest send may be a part of its own.
 pub const SPANS_MAX: usize = 64;
 /// Largest datagram that is sent from a buffer of its own.
 pub const INLINE_BYTES_MAX: usize = 1536;
 /// `CMSG_SPACE` of one `u16`.
 const CONTROL_BYTES: usize = 24;
 
-/// One send under way: everything the kernel reads until it is done, at a fixed place.
+/// One send in flight: everything that the kernel reads until it is done.
 struct Operation {
     header: libc::msghdr,
     name: libc::sockaddr_in6,
@@ -33,7 +33,7 @@ struct Operation {
     holds: bool,
 }
 
-// SAFETY: plain data and null pointers, for which zeros are a value.
+// SAFETY: plain data and null pointers, for which zeros are valid.
 unsafe impl Zeroed for Operation {}
 
 #[repr(C, align(8))]
@@ -52,34 +52,34 @@ pub enum SendEnd {
     Done,
     /// The socket's send buffer is full.
     WouldBlock,
-    /// With the kernel's error number.
+    /// With its `errno`.
     Failed(u16),
 }
 
-/// All operations are under way; nothing was queued.
+/// All operations are in flight; nothing was queued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// Which of a sender's sockets a datagram leaves by. Each has a send buffer of its own, so what
-/// waits in one for address resolution takes no room from the other.
+/// Which of a sender's sockets sends a datagram. Each has its own send buffer, so datagrams waiting
+/// for address resolution in one take no space in the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
-    /// To destinations that lately passed.
+    /// For destinations that datagrams reached recently.
     Open,
-    /// To all others. It reports which destinations its datagrams were passed on to.
+    /// For all others. Reports the destinations whose datagrams were passed to the device.
     Probe,
 }
 
-/// What takes sends and says later how they ended.
+/// A queue of sends whose outcomes are reported later.
 pub trait SendQueue {
-    /// Sends that were queued and whose end was not told yet.
+    /// Sends whose outcome has not been reported yet.
     fn in_flight(&self) -> usize;
 
     /// Sends that can be queued now.
     fn room(&self) -> usize;
 
-    /// Queues one send of these parts of a block, to be cut into datagrams of `segment_bytes`, the
-    /// last of which may be shorter. Until it is done, the loan's reader is not quiescent.
+    /// Queues one send of parts of a block, split into datagrams of `segment_bytes`, the last of
+    /// which may be shorter. The loan's reader is not quiescent until it is done.
     fn queue_parts(
         &mut self,
         socket: usize,
@@ -90,7 +90,7 @@ pub trait SendQueue {
         segment_bytes: u16,
     ) -> Result<(), Full>;
 
-    /// Queues one datagram: these bytes, then zeros up to `len_bytes`.
+    /// Queues one datagram: `bytes`, padded with zeros to `len_bytes`.
     fn queue_bytes(
         &mut self,
         socket: usize,
@@ -100,25 +100,24 @@ pub trait SendQueue {
         len_bytes: usize,
     ) -> Result<(), Full>;
 
-    /// Hands over everything queued, and tells the ends there are.
+    /// Submits everything queued, and passes the outcomes so far to `each`.
     fn flush(&mut self, each: impl FnMut(Sent, SendEnd)) -> io::Result<()>;
 
-    /// Hands out the destinations that datagrams of [`Lane::Probe`] were passed on to.
+    /// Passes the destinations that [`Lane::Probe`] has reported to `each`.
     fn passed(&mut self, each: impl FnMut(IpAddr));
 
-    /// Time since some moment in the past.
+    /// Monotonic time.
     fn seconds(&self) -> u32;
 }
 
 /// An `io_uring` that only sends, with its pool of operations.
 pub struct SendRing {
     ring: ThreadRing,
-    /// Never grows: the kernel knows the operations by address.
+    /// Never moves: the kernel refers to operations by address.
     operations: Undumped<Operation>,
     free: Vec<usize>,
-    /// Knows the memory that is sent from, which stays mapped as long as the ring that reads it.
+    /// Keeps the slab mapped as long as the ring.
     holds: Holds,
-    /// The sockets that are sent from stay open as long.
     sockets: Box<[Lanes]>,
 }
 
@@ -128,8 +127,8 @@ struct Lanes {
     probe: SendSocket,
 }
 
-// SAFETY: the raw pointers in the operations lead into themselves and into the slab,
-// both owned here; nothing is tied to a thread.
+// SAFETY: the raw pointers in the operations refer to the operations and to the slab, both owned
+// here; nothing is tied to a thread.
 unsafe impl Send for SendRing {}
 
 impl std::fmt::Debug for SendRing {
@@ -141,16 +140,16 @@ impl std::fmt::Debug for SendRing {
 }
 
 impl SendRing {
-    /// For the loans of the reader whose holds these are.
+    /// Sends loans of the reader that `holds` belongs to.
     pub fn new(depth: u32, holds: Holds, services: &[ServiceSocket]) -> io::Result<Self> {
         let lanes = |service| {
             Ok(Lanes {
-                open: SendSocket::beside(service, false)?,
-                probe: SendSocket::beside(service, true)?,
+                open: SendSocket::new(service, false)?,
+                probe: SendSocket::new(service, true)?,
             })
         };
         let sockets: Box<[Lanes]> = services.iter().map(lanes).collect::<io::Result<_>>()?;
-        // By [`file`].
+        // In the order of [`file`].
         let files: Vec<_> = (sockets.iter())
             .flat_map(|lanes| [lanes.open.raw(), lanes.probe.raw()])
             .collect();
@@ -166,7 +165,7 @@ impl SendRing {
         })
     }
 
-    fn submit_later(
+    fn push(
         &mut self,
         index: usize,
         (socket, lane): (usize, Lane),
@@ -187,11 +186,10 @@ impl SendRing {
             .flags(libc::MSG_DONTWAIT.cast_unsigned())
             .build()
             .user_data(index as u64);
-        // SAFETY: all that the entry points to lives in the operation, which is neither
-        // moved nor touched until its completion is reaped, or in the slab, which `holds` keeps
-        // mapped; the ring keeps the socket open.
+        // SAFETY: everything that the entry refers to is in the operation, which is neither moved
+        // nor accessed until its completion is reaped, or in the slab, which `holds` keeps mapped;
+        // the ring keeps the socket open.
         let pushed = unsafe { self.ring.get().submission().push(&entry) };
-        // The ring has as many places as there are operations.
         assert!(pushed.is_ok(), "the submission queue holds every operation");
     }
 }
@@ -222,9 +220,9 @@ impl SendQueue for SendRing {
         self.holds.hold(loan);
         let operation = &mut self.operations[index];
         let mut bytes = 0;
-        for (place, part) in operation.spans.iter_mut().zip(parts) {
+        for (iovec, part) in operation.spans.iter_mut().zip(parts) {
             let span = loan.span(part.clone());
-            *place = libc::iovec {
+            *iovec = libc::iovec {
                 iov_base: ptr::with_exposed_provenance_mut(span.address),
                 iov_len: span.len_bytes,
             };
@@ -236,7 +234,7 @@ impl SendQueue for SendRing {
         operation.holds = true;
         operation.control = segment_control(segment_bytes);
         let control_bytes = if datagrams > 1 { CONTROL_BYTES } else { 0 };
-        self.submit_later(index, (socket, lane), to, parts.len(), control_bytes);
+        self.push(index, (socket, lane), to, parts.len(), control_bytes);
         Ok(())
     }
 
@@ -250,7 +248,7 @@ impl SendQueue for SendRing {
     ) -> Result<(), Full> {
         assert!(
             bytes.len() <= len_bytes && len_bytes <= INLINE_BYTES_MAX,
-            "a datagram of our own fits its buffer"
+            "the datagram fits its buffer"
         );
         let index = self.free.pop().ok_or(Full)?;
         let operation = &mut self.operations[index];
@@ -267,19 +265,19 @@ impl SendQueue for SendRing {
             bytes,
         };
         operation.holds = false;
-        self.submit_later(index, (socket, lane), to, 1, 0);
+        self.push(index, (socket, lane), to, 1, 0);
         Ok(())
     }
 
-    /// Hands everything queued to the kernel, and reaps what is done. Sends do not wait, so a
-    /// queued send is normally done when this returns.
+    /// Submits everything queued, and reaps completions. Sends do not block, so a queued send is
+    /// normally done when this returns.
     fn flush(&mut self, mut each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
         if self.in_flight() == 0 {
             return Ok(());
         }
         match self.ring.of_this_thread()?.submit() {
             Ok(_) => {}
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => return Err(error),
         }
         let Self {
@@ -326,9 +324,9 @@ impl Drop for SendRing {
             let ring = self.ring.of_this_thread();
             match ring.and_then(|ring| ring.submit_and_wait(1)) {
                 Ok(_) => {}
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 Err(_) => {
-                    // Leaked rather than freed under the kernel's hands.
+                    // Leaked, because the kernel may still use them.
                     Box::leak(Box::new(std::mem::take(&mut self.operations)));
                     Box::leak(Box::new(Arc::clone(self.holds.slab())));
                     return;
@@ -345,7 +343,7 @@ impl Drop for SendRing {
     }
 }
 
-/// Where the ring has the socket of a lane.
+/// The ring's index of a socket.
 fn file(socket: usize, lane: Lane) -> types::Fixed {
     let lane = match lane {
         Lane::Open => 0,
@@ -354,15 +352,15 @@ fn file(socket: usize, lane: Lane) -> types::Fixed {
     types::Fixed(u32::try_from(2 * socket + lane).expect("few sockets"))
 }
 
-/// Nothing was taken this time; what is queued stays queued.
-fn is_passing(error: &io::Error) -> bool {
-    let passing = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
+/// Whether the entries stay queued for another attempt.
+fn is_transient(error: &io::Error) -> bool {
+    let transient = [libc::EINTR, libc::EAGAIN, libc::EBUSY];
     error
         .raw_os_error()
-        .is_some_and(|number| passing.contains(&number))
+        .is_some_and(|number| transient.contains(&number))
 }
 
-/// One control message: `UDP_SEGMENT` with this size.
+/// The control message `UDP_SEGMENT`.
 fn segment_control(segment_bytes: u16) -> Control {
     const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
     const _: () = assert!(HEADER_BYTES == 16 && CONTROL_BYTES == 24);

@@ -1,5 +1,5 @@
-//! A mapping cut into blocks of one size. Each block has exactly one token, made once. Its holder
-//! may read and write the block; others may read it only while the token is on loan (`epochs`).
+//! A mapping divided into blocks of one size. Each block has exactly one token. Its holder may read
+//! and write the block; others may read it only while the token is on loan (`epochs`).
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -19,19 +19,18 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub struct Slab {
     mapping: Mapping,
-    /// No other slab of this process ever has it.
+    /// Unique within the process.
     number: u64,
     block_bytes: usize,
     block_count: u32,
 }
 
-/// The right to touch one block. Not `Clone`: it is the block's owner (I2 for frames, I7 for
-/// slots).
+/// The token of one block. Not `Clone`: it is the block's owner (I2 for frames, I7 for slots).
 #[derive(Debug)]
-#[must_use = "a block let go is memory leaked for good"]
+#[must_use = "a dropped block is leaked"]
 pub struct Block {
     index: u32,
-    /// Number of its slab, so that a token cannot be used on another.
+    /// Number of its slab, so that it cannot be used with another slab.
     slab: u64,
 }
 
@@ -45,7 +44,7 @@ impl Block {
     }
 }
 
-/// Bytes of a slab by address, for the kernel to read. Gives no access to them here.
+/// Address and length of bytes of a slab, for the kernel.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::sys) struct Span {
     pub(in crate::sys) address: usize,
@@ -53,7 +52,7 @@ pub(in crate::sys) struct Span {
 }
 
 impl Slab {
-    /// Cuts the mapping, and makes the tokens: one a block, and never another.
+    /// Divides the mapping and makes its tokens, one for each block.
     pub fn partition(mapping: Mapping, block_bytes: usize, count_max: u32) -> (Self, Vec<Block>) {
         assert!(block_bytes > 0, "a block has a size");
         let fitting = u32::try_from(mapping.len_bytes() / block_bytes).unwrap_or(u32::MAX);
@@ -91,7 +90,7 @@ impl Slab {
     }
 
     fn start_at(&self, index: u32) -> *mut u8 {
-        assert!(index < self.block_count, "the block is one of those cut");
+        assert!(index < self.block_count, "no such block");
         // SAFETY: `block_count` blocks fit the mapping, so the result lies in it.
         unsafe {
             self.mapping
@@ -101,40 +100,36 @@ impl Slab {
         }
     }
 
-    /// The block, to read.
     pub fn bytes<'a>(&'a self, block: &'a Block) -> &'a [u8] {
         let start = self.start(block);
         // SAFETY: the whole block is mapped and initialised (anonymous memory begins as zeros).
-        // The token is unique, so while it is borrowed nobody writes the block: not our threads,
-        // which need the token, nor the kernel, which is given only blocks whose token is put
-        // away (`xsk`).
+        // The token is unique, so while it is borrowed nothing writes the block: our threads need
+        // the token, and the kernel gets only blocks whose token is stored in `xsk`.
         unsafe { slice::from_raw_parts(start, self.block_bytes) }
     }
 
-    /// The block, to write.
     pub fn bytes_mut<'a>(&'a self, block: &'a mut Block) -> &'a mut [u8] {
         let start = self.start(block);
         // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference:
-        // those that `lent_bytes` gives are to blocks whose token is put away (`epochs`). The
-        // kernel may still read the block for a send, which needs no cooperation to be sound here;
-        // that it does not is I6, kept by `store`.
+        // `lent_bytes` refers only to blocks whose token is stored in `epochs`. A read by the
+        // kernel for a send would not be unsound; that there is none is I6, kept by `store`.
         unsafe { slice::from_raw_parts_mut(start, self.block_bytes) }
     }
 
-    /// The block with this number, to read without its token.
+    /// The bytes of a block, without its token.
     ///
     /// # Safety
     ///
-    /// Nobody writes the block while the result is in use.
+    /// Nothing writes the block while the result is in use.
     pub(in crate::sys) unsafe fn lent_bytes(&self, index: u32) -> &[u8] {
         let start = self.start_at(index);
-        // SAFETY: as in `bytes`, except that the caller keeps writers away.
+        // SAFETY: as in `bytes`, except that the caller excludes writers.
         unsafe { slice::from_raw_parts(start, self.block_bytes) }
     }
 
-    /// Has a span brought into the cache, for who will copy it soon. Gives no access to it, and does
-    /// nothing on processors that we have not measured it on.
-    #[expect(clippy::unused_self, reason = "on other processors")]
+    /// Prefetches a span into the CPU cache. Does nothing on architectures where it was not
+    /// measured.
+    #[expect(clippy::unused_self, reason = "on other architectures")]
     pub(in crate::sys) fn prefetch(&self, span: Span) {
         #[cfg(target_arch = "x86_64")]
         for line in (span.address..span.address + span.len_bytes).step_by(CACHE_LINE_BYTES) {
@@ -145,7 +140,7 @@ impl Slab {
 
     /// Part of a block, for the kernel to read. Needs no token: an address gives no access.
     pub(in crate::sys) fn span(&self, index: u32, part: Range<usize>) -> Span {
-        assert!(index < self.block_count, "the block is one of those cut");
+        assert!(index < self.block_count, "no such block");
         assert!(
             part.start <= part.end && part.end <= self.block_bytes,
             "the part lies in its block"
@@ -163,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_do_not_overlap() {
+    fn blocks_do_not_overlap() {
         // I7: a block is written only with its token, and there is one.
         let mapping = Mapping::anonymous(1 << 21, false).unwrap();
         let (slab, mut blocks) = Slab::partition(mapping, 1000, 50);
@@ -180,7 +175,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "of this slab")]
-    fn a_piece_of_another_slab_is_refused() {
+    fn a_block_of_another_slab_is_refused() {
         let (_first, blocks) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 1);
         let (second, _) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 1);
         second.bytes(&blocks[0]);
@@ -188,8 +183,8 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "lies in its block")]
-    fn a_span_past_its_piece_is_refused() {
-        let (slab, _pieces) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 2);
+    fn a_span_past_its_block_is_refused() {
+        let (slab, _blocks) = Slab::partition(Mapping::anonymous(1, false).unwrap(), 1000, 2);
         let _ = slab.span(0, 900..1001);
     }
 }

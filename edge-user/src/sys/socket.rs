@@ -1,5 +1,5 @@
-//! The service's UDP sockets: for each address one that receives, and for each sender some that
-//! only send, because a reply must leave from the address that was asked (docs/adr/0003).
+//! The service's UDP sockets: for each address one that receives, and for each sender two that
+//! only send, because a reply must come from the address of its request (docs/adr/0003).
 
 use std::io;
 use std::mem::zeroed;
@@ -12,15 +12,15 @@ use rustix::net::getsockname;
 
 use super::bind_retry::bind_when_free;
 
-/// The UDP socket that receives what is sent to one service address.
+/// The UDP socket that receives datagrams to one service address.
 #[derive(Debug)]
 pub struct ServiceSocket {
     fd: OwnedFd,
     address: SocketAddr,
-    /// Its lower half is the kernel's counter.
+    /// The lower half is the kernel's counter.
     dropped: AtomicU64,
     /// Every [`SendSocket`] of the same address.
-    beside: Mutex<Vec<Arc<OwnedFd>>>,
+    send_sockets: Mutex<Vec<Arc<OwnedFd>>>,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "2 and 10")]
@@ -34,21 +34,21 @@ const TTL: libc::c_int = 64;
 
 /// A UDP socket that sends from a service address and receives nothing.
 ///
-/// It shares the address with the [`ServiceSocket`], but is connected to a port of the host's own:
-/// the kernel gives it only what comes from there, and drops that too. A send names its own
-/// destination, which overrides the connection's.
+/// It shares the address with the [`ServiceSocket`], but is connected to a port of the host itself,
+/// so the kernel delivers only datagrams from there, and its filter drops those too. A send names
+/// its own destination, which overrides that of the connection.
 #[derive(Debug)]
 pub(in crate::sys) struct SendSocket {
     fd: Arc<OwnedFd>,
     family: libc::c_int,
 }
 
-/// Where [`SendSocket::passed`] writes control messages: a timestamp, and two addresses.
+/// The control messages that [`SendSocket::passed`] receives: a timestamp and two addresses.
 #[repr(C, align(8))]
 struct ErrorControl([u8; 256]);
 
 impl ServiceSocket {
-    /// Waits a while for an address that is taken.
+    /// Retries for a while if the address is in use.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let fd = datagram_socket(&address)?;
         set_buffer(
@@ -57,15 +57,15 @@ impl ServiceSocket {
             libc::SO_RCVBUF,
             RECEIVE_BUFFER_BYTES,
         )?;
-        only_to_this_station(fd.as_raw_fd())?;
+        set_unicast_filter(fd.as_raw_fd())?;
         bind_when_free(|| call_bind(&fd, &address))?;
-        // With the port that was chosen, if none was asked for.
+        // With the port that the kernel chose for port 0.
         let address = SocketAddr::try_from(getsockname(&fd)?).map_err(io::Error::other)?;
         Ok(Self {
             fd,
             address,
             dropped: AtomicU64::new(0),
-            beside: Mutex::default(),
+            send_sockets: Mutex::default(),
         })
     }
 
@@ -73,8 +73,8 @@ impl ServiceSocket {
         self.address
     }
 
-    /// Datagrams for this socket that the kernel dropped since it was bound, because the buffer was
-    /// full or a checksum was wrong. To be asked more often than 32 bits of them are lost.
+    /// Datagrams to this socket that the kernel has dropped, because the buffer was full or the
+    /// checksum wrong. Must be called at least once every 2^32 drops.
     pub fn dropped(&self) -> io::Result<u64> {
         let low = dropped(&self.fd)?;
         let advance = |before: u64| {
@@ -94,9 +94,9 @@ impl ServiceSocket {
 }
 
 impl SendSocket {
-    /// One more socket for the service address. With `reports`, it reports the destination of each
-    /// datagram that got past its neighbour's queue, see [`Self::passed`].
-    pub(in crate::sys) fn beside(service: &ServiceSocket, reports: bool) -> io::Result<Self> {
+    /// A further socket for the service address. With `reports`, it reports the destination of each
+    /// datagram that was passed to the device, see [`Self::passed`].
+    pub(in crate::sys) fn new(service: &ServiceSocket, reports: bool) -> io::Result<Self> {
         let address = service.address();
         let fd = Arc::new(datagram_socket(&address)?);
         let raw = fd.as_raw_fd();
@@ -106,23 +106,24 @@ impl SendSocket {
             libc::SO_SNDBUF,
             SEND_BUFFER_BYTES,
         )?;
-        // What arrives here all the same is dropped, and counted by the kernel.
         set_drop_filter(raw)?;
-        let mut beside = service
-            .beside
+        let mut send_sockets = service
+            .send_sockets
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        beside.push(Arc::clone(&fd));
-        let shared = |on| {
-            let raws = beside.iter().map(AsRawFd::as_raw_fd).chain([service.raw()]);
+        send_sockets.push(Arc::clone(&fd));
+        let set_shared = |on| {
+            let raws = send_sockets
+                .iter()
+                .map(AsRawFd::as_raw_fd)
+                .chain([service.raw()]);
             let mut set = raws.map(|raw| set_option(raw, libc::SOL_SOCKET, libc::SO_REUSEPORT, on));
             set.find(Result::is_err).unwrap_or(Ok(()))
         };
-        // The address can be shared for this moment only: a second edge is refused before and
-        // after.
-        shared(1)?;
+        // The address is shareable only during this bind, so that a second edge is refused.
+        set_shared(1)?;
         let joined = join(&fd, &address);
-        shared(0)?;
+        set_shared(0)?;
         joined?;
         let family = family(&address);
         if reports {
@@ -144,20 +145,19 @@ impl SendSocket {
         self.fd.as_raw_fd()
     }
 
-    /// The next destination a datagram of this socket was passed on to, of those not handed out
-    /// yet: the kernel made the timestamp when the datagram went to the device, so address
-    /// resolution was over.
+    /// The next unreported destination of a datagram that was passed to the device: its transmit
+    /// timestamp shows that address resolution is complete.
     pub(in crate::sys) fn passed(&self) -> Option<IpAddr> {
         let mut control = ErrorControl([0; 256]);
-        // SAFETY: plain data and null pointers, for which zeros are a value.
+        // SAFETY: plain data and null pointers, for which zeros are valid.
         let mut header: libc::msghdr = unsafe { zeroed() };
         header.msg_control = (&raw mut control).cast();
         header.msg_controllen = control.0.len();
         let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
         loop {
             header.msg_controllen = control.0.len();
-            // SAFETY: the header points to the control buffer, which lives and is as long as it
-            // says; there is no room for a name or a payload.
+            // SAFETY: the header points to the live control buffer and has its length; it has no
+            // buffers for a name or a payload.
             let got = unsafe { libc::recvmsg(self.raw(), &raw mut header, flags) };
             if got < 0 {
                 return None;
@@ -170,8 +170,7 @@ impl SendSocket {
     }
 }
 
-/// The destination in the control messages of a timestamp: the one of `IP_PKTINFO` or
-/// `IPV6_PKTINFO`.
+/// The destination from the `IP_PKTINFO` or `IPV6_PKTINFO` of a timestamp.
 fn destination(mut messages: &[u8], family: libc::c_int) -> Option<IpAddr> {
     const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
     while let Some(first) = messages.first_chunk::<HEADER_BYTES>() {
@@ -204,7 +203,7 @@ fn family(address: &SocketAddr) -> libc::c_int {
     }
 }
 
-/// A UDP socket with the options that all of ours have.
+/// A UDP socket with the options common to all of them.
 fn datagram_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
@@ -212,11 +211,11 @@ fn datagram_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: just made, and owned by nobody else.
+    // SAFETY: newly created and not owned elsewhere.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let raw = fd.as_raw_fd();
-    // Never fragment, and never believe a path MTU from the network: an ICMP message is
-    // forgeable, and a smaller route MTU makes segmentation offload fail.
+    // Never fragment, and ignore path MTU discovery: ICMP messages can be forged, and a smaller
+    // route MTU makes segmentation offload fail.
     if address.is_ipv4() {
         set_option(
             raw,
@@ -244,13 +243,13 @@ fn call_bind(fd: &OwnedFd, address: &SocketAddr) -> libc::c_int {
     unsafe { libc::bind(fd.as_raw_fd(), (&raw const name).cast(), len) }
 }
 
-/// Binds to an address that others have too, and connects at once: until then the socket could
-/// receive what is meant for them.
+/// Binds to a shared address and connects at once: until then the socket could receive datagrams
+/// meant for the service socket.
 fn join(fd: &OwnedFd, address: &SocketAddr) -> io::Result<()> {
     if call_bind(fd, address) != 0 {
         return Err(io::Error::last_os_error());
     }
-    // An ICMP error can make one send fail if it names this port, so the port is not to be guessed.
+    // Random, because a forged ICMP error that names this port can make a send fail.
     let mut peer = *address;
     peer.set_port(rand::random_range(1024..=u16::MAX));
     let (name, len) = socket_address(&peer);
@@ -263,9 +262,9 @@ fn join(fd: &OwnedFd, address: &SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Takes only what was sent to this station. The kernel would also deliver what names the address in
-/// a frame to everybody, and one such frame would be answered by every edge on the link.
-fn only_to_this_station(fd: RawFd) -> io::Result<()> {
+/// Accepts only frames addressed to this host. Otherwise a request in a broadcast frame would be
+/// answered by every edge on the link.
+fn set_unicast_filter(fd: RawFd) -> io::Result<()> {
     let kind = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE).cast_unsigned();
     let mut steps = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, kind, 0),
@@ -280,7 +279,7 @@ fn only_to_this_station(fd: RawFd) -> io::Result<()> {
     set_filter(fd, &mut steps)
 }
 
-/// Has the kernel drop whatever a socket would receive.
+/// Drops everything that the socket would receive.
 fn set_drop_filter(fd: RawFd) -> io::Result<()> {
     let mut drop_all = [step(libc::BPF_RET | libc::BPF_K, 0, 0)];
     set_filter(fd, &mut drop_all)
@@ -288,7 +287,7 @@ fn set_drop_filter(fd: RawFd) -> io::Result<()> {
 
 fn step(code: u32, k: u32, skip: u8) -> libc::sock_filter {
     libc::sock_filter {
-        code: u16::try_from(code).expect("a code of classic BPF"),
+        code: u16::try_from(code).expect("a classic BPF opcode"),
         jt: 0,
         jf: skip,
         k,
@@ -297,11 +296,11 @@ fn step(code: u32, k: u32, skip: u8) -> libc::sock_filter {
 
 fn set_filter(fd: RawFd, steps: &mut [libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
-        len: u16::try_from(steps.len()).expect("a few"),
+        len: u16::try_from(steps.len()).expect("a short program"),
         filter: steps.as_mut_ptr(),
     };
-    // SAFETY: address and length describe one live value, which the kernel only reads, and which
-    // leads to as many live steps as it says.
+    // SAFETY: address and length describe one live value, which the kernel only reads and which
+    // refers to `len` live instructions.
     let result = unsafe {
         libc::setsockopt(
             fd,
@@ -318,9 +317,9 @@ fn set_filter(fd: RawFd, steps: &mut [libc::sock_filter]) -> io::Result<()> {
     }
 }
 
-/// What the kernel dropped of the datagrams for a socket.
+/// The kernel's count of dropped datagrams.
 fn dropped(fd: &OwnedFd) -> io::Result<u32> {
-    // `SO_MEMINFO`, and the place of `SK_MEMINFO_DROPS` in it.
+    // `SO_MEMINFO`, and the index of `SK_MEMINFO_DROPS`.
     const SO_MEMINFO: libc::c_int = 55;
     const DROPS: usize = 8;
     let mut memory = [0_u32; 9];
@@ -342,7 +341,7 @@ fn dropped(fd: &OwnedFd) -> io::Result<u32> {
     }
 }
 
-/// Without the right to exceed the system's limit, as much as it allows.
+/// Exceeds the system's limit if privileged; otherwise the kernel caps the size.
 pub(in crate::sys) fn set_buffer(
     fd: RawFd,
     forced: libc::c_int,
@@ -376,11 +375,11 @@ pub(in crate::sys) fn set_option(
     }
 }
 
-/// An address as the kernel takes it.
+/// Converts an address to its kernel form.
 pub(in crate::sys) fn socket_address(
     address: &SocketAddr,
 ) -> (libc::sockaddr_in6, libc::socklen_t) {
-    // SAFETY: plain data, for which zeros are a value.
+    // SAFETY: plain data, for which zeros are valid.
     let mut six: libc::sockaddr_in6 = unsafe { zeroed() };
     match address {
         SocketAddr::V6(address) => {
@@ -391,7 +390,7 @@ pub(in crate::sys) fn socket_address(
             (six, socklen::<libc::sockaddr_in6>())
         }
         SocketAddr::V4(address) => {
-            // SAFETY: plain data, for which zeros are a value.
+            // SAFETY: plain data, for which zeros are valid.
             let mut four: libc::sockaddr_in = unsafe { zeroed() };
             four.sin_family = AF_INET;
             four.sin_port = address.port().to_be();
@@ -405,10 +404,10 @@ pub(in crate::sys) fn socket_address(
     }
 }
 
-/// An address as the kernel gives it, if it is one of the Internet's.
+/// Parses an IPv4 or IPv6 address in its kernel form.
 pub(in crate::sys) fn parse_socket_address(bytes: &[u8]) -> Option<SocketAddr> {
     // `struct sockaddr_in` and `sockaddr_in6`: family in host order, then port and address in
-    // network order; IPv6 has its flow label between the two and the scope behind.
+    // network order; IPv6 has the flow label between the two and the scope at the end.
     let family = u16::from_ne_bytes(*bytes.first_chunk()?);
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
     if family == AF_INET {
@@ -423,7 +422,7 @@ pub(in crate::sys) fn parse_socket_address(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Size of a type, as socket calls take it.
+/// The size of a type, for socket calls.
 pub(in crate::sys) const fn socklen<T>() -> libc::socklen_t {
     const { assert!(size_of::<T>() < 1 << 16) };
     #[expect(clippy::cast_possible_truncation, reason = "checked in the line above")]
@@ -443,7 +442,7 @@ mod tests {
 
     fn send(from: &SendSocket, bytes: &[u8], to: SocketAddr) {
         let (name, len) = socket_address(&to);
-        // SAFETY: both pointers lead to live values of these lengths.
+        // SAFETY: both pointers refer to live values of these lengths.
         let sent = unsafe {
             libc::sendto(
                 from.raw(),
@@ -467,7 +466,7 @@ mod tests {
         for loopback in loopbacks() {
             let service = ServiceSocket::bind(loopback).unwrap();
             let senders =
-                [true, false, true].map(|reports| SendSocket::beside(&service, reports).unwrap());
+                [true, false, true].map(|reports| SendSocket::new(&service, reports).unwrap());
             let client = UdpSocket::bind(loopback).unwrap();
             for sender in &senders {
                 send(sender, b"reply", client.local_addr().unwrap());
@@ -475,14 +474,14 @@ mod tests {
                 let (len, from) = client.recv_from(&mut reply).unwrap();
                 assert_eq!((&reply[..len], from), (&b"reply"[..], service.address()));
             }
-            // Of many sources, so that none of them is the sender's by chance of a hash.
+            // From many sources, to cover many hash buckets of a shared port.
             for _ in 0..64 {
                 let other = UdpSocket::bind(loopback).unwrap();
                 other.send_to(b"request", service.address()).unwrap();
             }
             let mut received = 0;
             let mut request = [0_u8; 16];
-            // SAFETY: the buffer lives and is as long as given.
+            // SAFETY: the buffer is live and of the given length.
             while unsafe {
                 libc::recv(
                     service.raw(),
@@ -505,7 +504,7 @@ mod tests {
     fn a_second_edge_cannot_take_the_address_while_the_first_has_sockets_to_send_from() {
         for loopback in loopbacks() {
             let service = ServiceSocket::bind(loopback).unwrap();
-            let _sender = SendSocket::beside(&service, false).unwrap();
+            let _sender = SendSocket::new(&service, false).unwrap();
             let second = datagram_socket(&service.address()).unwrap();
             let shared = (libc::SOL_SOCKET, libc::SO_REUSEPORT);
             set_option(second.as_raw_fd(), shared.0, shared.1, 1).unwrap();
@@ -516,12 +515,12 @@ mod tests {
     }
 
     #[test]
-    fn the_destination_of_each_datagram_that_was_passed_on_is_reported_once() {
+    fn the_destination_of_each_transmitted_datagram_is_reported_once() {
         for loopback in loopbacks() {
             let service = ServiceSocket::bind(loopback).unwrap();
             let client = UdpSocket::bind(loopback).unwrap();
             let to = client.local_addr().unwrap();
-            let sender = SendSocket::beside(&service, true).unwrap();
+            let sender = SendSocket::new(&service, true).unwrap();
             assert_eq!(sender.passed(), None);
             send(&sender, b"reply", to);
             assert_eq!(sender.passed(), Some(to.ip()));
@@ -530,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_the_receive_buffer_full_is_counted() {
+    fn datagrams_dropped_at_a_full_receive_buffer_are_counted() {
         let service = ServiceSocket::bind(loopbacks()[0]).unwrap();
         set_option(service.raw(), libc::SOL_SOCKET, libc::SO_RCVBUF, 4096).unwrap();
         let client = UdpSocket::bind(loopbacks()[0]).unwrap();

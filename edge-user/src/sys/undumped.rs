@@ -1,4 +1,4 @@
-//! Memory that no core dump holds: for what names clients, and for secrets.
+//! Memory excluded from core dumps, for secrets and client addresses.
 
 use std::fmt;
 use std::io;
@@ -8,27 +8,27 @@ use std::slice;
 
 use memmap2::{Advice, MmapMut};
 
-/// A fixed number of values, zeros at first, in memory of its own.
+/// A fixed number of values, initially zero, in a mapping of their own.
 pub struct Undumped<T> {
     values: NonNull<T>,
     count: usize,
-    /// Keeps the values mapped; nothing for none.
+    /// Keeps the values mapped; `None` if there are none.
     _map: Option<MmapMut>,
 }
 
-/// What may begin as zeros.
+/// Types that can be initialised with zeros.
 ///
 /// # Safety
 ///
-/// All bits zero are a value of the type.
+/// All bits zero must be a valid value.
 pub unsafe trait Zeroed {}
 
-// SAFETY: every bit pattern is a value.
+// SAFETY: every bit pattern is valid.
 unsafe impl Zeroed for u8 {}
-// SAFETY: as many values as there are zeros for.
+// SAFETY: each element is zero.
 unsafe impl<T: Zeroed, const N: usize> Zeroed for [T; N] {}
 
-// SAFETY: it owns its values as a box would.
+// SAFETY: it owns its values like a box.
 unsafe impl<T: Send> Send for Undumped<T> {}
 
 impl<T: Zeroed> Undumped<T> {
@@ -47,13 +47,11 @@ impl<T: Zeroed> Undumped<T> {
         })
     }
 
-    /// Keeps only the first values.
     pub fn truncate(&mut self, count: usize) {
         self.count = count.min(self.count);
     }
 }
 
-/// No values.
 impl<T> Default for Undumped<T> {
     fn default() -> Self {
         Self {
@@ -68,9 +66,9 @@ impl<T> Deref for Undumped<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping of `new` has room for the values and begins aligned, and each is zeros, a
-        // value by `Zeroed`, or what was written through `deref_mut`; it is ours alone. For none, any
-        // aligned pointer will do.
+        // SAFETY: the mapping is exclusive, aligned and large enough for the values. Each is zeros,
+        // valid by `Zeroed`, or was written through `deref_mut`. For no values, any aligned pointer
+        // is valid.
         unsafe { slice::from_raw_parts(self.values.as_ptr(), self.count) }
     }
 }
@@ -95,8 +93,8 @@ mod tests {
     use super::*;
     use crate::sys::mapping::Mapping;
 
-    /// Whether the mapping with this address, which the kernel may have joined to another, is marked.
-    fn is_left_out(address: usize) -> bool {
+    /// Whether the mapping at this address, which the kernel may have merged, has the flag `dd`.
+    fn is_excluded(address: usize) -> bool {
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let parse = |text: &str| usize::from_str_radix(text, 16).ok();
         let mut within = false;
@@ -114,15 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn what_must_not_be_dumped_is_marked_and_begins_as_zeros() {
+    fn memory_is_excluded_from_core_dumps_and_initially_zero() {
         let mut values: Undumped<[u8; 2048]> = Undumped::new(7).unwrap();
         assert!(values.iter().all(|value| *value == [0; 2048]));
         values[6].fill(9);
-        assert!(is_left_out(values.as_ptr().addr()));
+        assert!(is_excluded(values.as_ptr().addr()));
         values.truncate(6);
         assert_eq!(values.len(), 6);
         assert!(Undumped::<u8>::default().is_empty());
-        assert!(is_left_out(Mapping::sparse(1).unwrap().address()));
-        assert!(is_left_out(Mapping::anonymous(1, false).unwrap().address()));
+        assert!(is_excluded(Mapping::sparse(1).unwrap().address()));
+        assert!(is_excluded(Mapping::anonymous(1, false).unwrap().address()));
     }
 }

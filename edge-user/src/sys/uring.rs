@@ -1,12 +1,12 @@
-//! An `io_uring` of one thread.
+//! An `io_uring` for one thread.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use io_uring::IoUring;
 
-/// Made by any thread, and used by the first that asks for [`Self::of_this_thread`]. The kernel
-/// then takes no lock for other submitters, and runs completions when that thread asks for them
+/// Created by any thread, and then used by the first that calls [`Self::of_this_thread`]. The
+/// kernel takes no lock for other submitters, and runs completions when that thread waits for them
 /// instead of interrupting it (`SINGLE_ISSUER`, `DEFER_TASKRUN`: Linux 6.1).
 pub(super) struct ThreadRing {
     ring: IoUring,
@@ -14,8 +14,8 @@ pub(super) struct ThreadRing {
 }
 
 impl ThreadRing {
-    /// These files can be named by their index (`types::Fixed`), without a reference counted for
-    /// each operation. The ring keeps them open.
+    /// Registers `files`, which operations refer to by index (`types::Fixed`) and which the ring
+    /// keeps open. This saves taking a reference for each operation.
     pub(super) fn new(depth: u32, files: &[RawFd]) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_r_disabled()
@@ -30,7 +30,7 @@ impl ThreadRing {
         })
     }
 
-    /// To submit with. Another thread than the first gets an error from the kernel.
+    /// The ring, for submitting. From any thread but the first, submissions fail.
     pub(super) fn of_this_thread(&mut self) -> io::Result<&mut IoUring> {
         if !self.enabled {
             self.ring.submitter().register_enable_rings()?;
@@ -39,7 +39,7 @@ impl ThreadRing {
         Ok(&mut self.ring)
     }
 
-    /// To queue entries, take completions and register memory with.
+    /// The ring, for queueing entries, taking completions and registering memory.
     pub(super) const fn get(&mut self) -> &mut IoUring {
         &mut self.ring
     }

@@ -1,4 +1,4 @@
-//! Wakes a sleeping thread from any other.
+//! Wakes a sleeping thread.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
-/// An eventfd. What was put into a queue before [`Self::wake`] is seen by the thread that wakes.
+/// An eventfd. The woken thread sees what was pushed to a queue before [`Self::wake`].
 #[derive(Clone, Debug)]
 pub struct Wake(Arc<OwnedFd>);
 
@@ -19,20 +19,20 @@ impl Wake {
     }
 
     pub fn wake(&self) {
-        // A full counter means that the thread is about to wake anyway.
+        // Fails only if the counter is full, and then the thread wakes anyway.
         let (Ok(_) | Err(_)) = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
     }
 
     pub fn clear(&self) {
-        // Nothing to read means that it is clear already.
+        // Fails if the counter is already zero.
         let (Ok(_) | Err(_)) = rustix::io::read(&*self.0, &mut [0_u8; 8]);
     }
 
-    /// Sleeps until woken, for at most this long.
-    pub fn wait(&self, at_most: Duration) -> io::Result<()> {
+    /// Sleeps until woken or until the timeout expires.
+    pub fn wait(&self, timeout: Duration) -> io::Result<()> {
         let timeout = Timespec {
-            tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: at_most.subsec_nanos().into(),
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
         };
         match poll(&mut [PollFd::new(&*self.0, PollFlags::IN)], Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}

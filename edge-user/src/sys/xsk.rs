@@ -1,6 +1,5 @@
-//! An AF_XDP socket on one queue, with a umem of its own: it receives, and sends if asked to.
-//!
-//! Layout and constants are those of `linux/if_xdp.h`; copy mode, one socket a queue.
+//! An AF_XDP socket on one queue, in copy mode, with its own umem. It receives, and sends if it has
+//! TX frames. Layouts and constants are those of `linux/if_xdp.h`.
 
 use std::ffi::CString;
 use std::io;
@@ -25,48 +24,46 @@ const AF_XDP: u16 = libc::AF_XDP as u16;
 #[derive(Clone, Copy, Debug)]
 pub struct XskSizes {
     pub frame_bytes: u32,
-    /// Frames to receive into.
     pub rx_frames: u32,
-    /// Frames to send from; none for a socket that only receives.
+    /// 0 for a socket that only receives.
     pub tx_frames: u32,
     pub fill_ring: u32,
     pub rx_ring: u32,
     pub tx_ring: u32,
-    /// The kernel wants one of a socket that only receives, too.
+    /// The kernel requires one even for a socket that only receives.
     pub completion_ring: u32,
 }
 
 impl XskSizes {
-    /// Bytes of umem.
     pub const fn umem_bytes(&self) -> usize {
         self.frame_bytes as usize * (self.rx_frames as usize + self.tx_frames as usize)
     }
 }
 
-/// Our ends of one socket's rings.
+/// The user-space ends of one socket's rings.
 #[derive(Debug)]
 pub struct XskRings {
     pub fill: Ring<u64, Producing>,
     pub rx: Ring<libc::xdp_desc, Consuming>,
-    /// TX and completion, of a socket that sends.
+    /// TX and completion ring of a socket that sends.
     pub transmit: Option<(Ring<libc::xdp_desc, Producing>, Ring<u64, Consuming>)>,
 }
 
-/// A frame to send from: ours until it is sent or put back.
+/// A TX frame, owned by user space until it is sent or put back.
 #[derive(Debug)]
-#[must_use = "a frame let go is a frame leaked: send it"]
+#[must_use = "a dropped frame is leaked: send it or put it back"]
 pub struct TxFrame(Block);
 
-/// A received packet: one umem frame, in our hands until it is recycled.
+/// A received packet in an RX frame, owned by user space until it is recycled.
 #[derive(Debug)]
-#[must_use = "a frame let go is a frame leaked: recycle it"]
+#[must_use = "a dropped frame is leaked: recycle it"]
 pub struct RxFrame {
     block: Block,
     start: usize,
     len_bytes: usize,
 }
 
-/// The kernel named memory that is no frame of ours, or a frame it does not hold.
+/// A descriptor that names no frame of the umem, or a frame that the kernel does not own.
 #[derive(Debug)]
 pub struct BadDescriptor;
 
@@ -78,12 +75,12 @@ pub struct Xsk {
     rx: Ring<libc::xdp_desc, Consuming>,
     umem: Slab,
     in_kernel: InKernel,
-    /// Frames to receive into that are ours and not yet back in the fill ring.
+    /// RX frames to put into the fill ring.
     free: Vec<Block>,
     transmit: Option<Transmit>,
 }
 
-/// Tokens of the frames that the kernel holds.
+/// Tokens of the frames that the kernel owns.
 #[derive(Debug)]
 struct InKernel {
     by_frame: Vec<Option<Block>>,
@@ -99,13 +96,13 @@ impl InKernel {
 
     fn put(&mut self, block: Block) {
         let index = block.index() as usize;
-        // I2: there is one token for each frame, so the place is empty.
+        // I2
         debug_assert!(self.by_frame[index].is_none(), "a frame has one owner");
         self.by_frame[index] = Some(block);
         self.count += 1;
     }
 
-    /// The frame a descriptor or a completion names, if the kernel held it.
+    /// The frame that a descriptor or completion names, if the kernel owned it.
     fn take(&mut self, index: usize) -> Option<Block> {
         let block = self.by_frame.get_mut(index).and_then(Option::take)?;
         self.count -= 1;
@@ -119,24 +116,24 @@ struct Transmit {
     ring: Ring<libc::xdp_desc, Producing>,
     completion: Ring<u64, Consuming>,
     free: Vec<Block>,
-    /// Frames the kernel was given and has not completed.
-    under_way: u32,
+    /// Frames sent and not completed.
+    in_flight: u32,
 }
 
-/// How many times the kernel is asked to send before a datagram is dropped for want of a frame.
-const TX_WAITS: u32 = 2000;
+/// How often to wake the kernel for a free TX frame before dropping a datagram.
+const TX_WAKE_ATTEMPTS: u32 = 2000;
 
-/// What became of a call to send.
+/// The outcome of waking the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wakened {
-    /// All there was.
+enum WakeOutcome {
+    /// All queued frames were sent.
     Sent,
-    /// A part of it; there may be room for more at once.
+    /// Some may be left, and can be sent at once.
     Again,
     Failed,
 }
 
-/// The kernel takes this many frames of a copy-mode socket for one wake-up.
+/// How many frames of a copy-mode socket the kernel sends for one wake-up.
 const FRAMES_PER_KICK: u32 = 32;
 
 /// The kernel's counters of one socket.
@@ -149,18 +146,18 @@ pub struct XskStatistics {
 }
 
 impl Xsk {
-    /// A socket with its memory, not yet bound to a queue. `umem` is as large as `sizes` say.
+    /// A socket that is not yet bound to a queue. `umem` has the length of `sizes.umem_bytes()`.
     pub fn new(umem: Mapping, sizes: XskSizes) -> io::Result<Self> {
         // SAFETY: no pointers.
         let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: just made, and owned by nobody else.
+        // SAFETY: newly created and not owned elsewhere.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let raw = fd.as_raw_fd();
 
-        // SAFETY: plain data, for which zeros are a value.
+        // SAFETY: plain data, for which zeros are valid.
         let mut region: libc::xdp_umem_reg = unsafe { zeroed() };
         region.addr = umem.address() as u64;
         region.len = sizes.umem_bytes() as u64;
@@ -172,8 +169,8 @@ impl Xsk {
         set_option(raw, libc::XDP_RX_RING, &sizes.rx_ring)?;
         if sizes.tx_frames > 0 {
             set_option(raw, libc::XDP_TX_RING, &sizes.tx_ring)?;
-            // The kernel copies each frame into a buffer of its own, and by default has room for
-            // some ninety of them.
+            // The kernel copies each frame into its own buffer, which by default has room for about
+            // ninety.
             set_buffer(
                 raw,
                 libc::SO_SNDBUFFORCE,
@@ -182,7 +179,7 @@ impl Xsk {
             )?;
         }
 
-        // SAFETY: plain data, for which zeros are a value.
+        // SAFETY: plain data, for which zeros are valid.
         let mut offsets: libc::xdp_mmap_offsets = unsafe { zeroed() };
         get_option(raw, libc::XDP_MMAP_OFFSETS, &mut offsets)?;
         let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING;
@@ -204,8 +201,8 @@ impl Xsk {
         Ok(Self::over(fd, rings, umem, sizes))
     }
 
-    /// A socket whose rings are mapped and whose `umem` is registered, in these sizes. Every frame
-    /// to receive into goes to the kernel.
+    /// A socket over mapped rings and a registered umem of these sizes. All RX frames go to the
+    /// kernel.
     pub fn over(fd: OwnedFd, rings: XskRings, umem: Mapping, sizes: XskSizes) -> Self {
         let frame_count = sizes.rx_frames + sizes.tx_frames;
         let (umem, mut free) = Slab::partition(umem, sizes.frame_bytes as usize, frame_count);
@@ -215,11 +212,11 @@ impl Xsk {
         );
         assert!(
             sizes.fill_ring >= 2 * sizes.rx_frames,
-            "every frame may be in the fill ring twice: see `feed`"
+            "the fill ring can hold every frame twice: see `refill`"
         );
         assert!(
             sizes.tx_ring >= sizes.tx_frames && sizes.completion_ring >= sizes.tx_frames,
-            "every frame may be in the TX ring, and in the completion ring"
+            "the TX ring and the completion ring can each hold every frame"
         );
         let tx_free = free.split_off(sizes.rx_frames as usize);
         let mut xsk = Self {
@@ -233,17 +230,17 @@ impl Xsk {
                 ring,
                 completion,
                 free: tx_free,
-                under_way: 0,
+                in_flight: 0,
             }),
         };
         xsk.refill();
         xsk
     }
 
-    /// Binds to a queue, in copy mode; waits a while for one that is taken.
+    /// Binds to a queue in copy mode; retries for a while if it is in use.
     pub fn bind(&self, interface: &str, queue: u32) -> io::Result<()> {
         let name = CString::new(interface)?;
-        // SAFETY: a string that ends in zero and lives through the call.
+        // SAFETY: a zero-terminated string that outlives the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         if index == 0 {
             return Err(io::Error::last_os_error());
@@ -265,59 +262,56 @@ impl Xsk {
         })
     }
 
-    /// Whether the umem lies in hugepages.
     pub const fn hugepages(&self) -> bool {
         self.umem.mapping().hugepages()
     }
 
-    /// For the program's socket map, and for who reads the statistics.
+    /// For the program's socket map and for reading statistics.
     pub fn share_fd(&self) -> Arc<OwnedFd> {
         Arc::clone(&self.fd)
     }
 
-    /// Takes at most `most` packets from the RX ring, in order. A descriptor that names no frame
-    /// of ours is handed out as such: it is counted, and nothing is touched.
-    pub fn receive(&mut self, most: u32, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {
+    /// Takes at most `count_max` packets from the RX ring, in order.
+    pub fn receive(&mut self, count_max: u32, batch: &mut Vec<Result<RxFrame, BadDescriptor>>) {
         let Self {
             rx,
             umem,
             in_kernel,
             ..
         } = self;
-        rx.consume(most, |desc| batch.push(claim(umem, in_kernel, desc)));
+        rx.consume(count_max, |desc| batch.push(claim(umem, in_kernel, desc)));
     }
 
-    /// The packet.
     pub fn bytes<'a>(&'a self, frame: &'a RxFrame) -> &'a [u8] {
         // `claim` checked start and length against the block.
         &self.umem.bytes(&frame.block)[frame.start..frame.start + frame.len_bytes]
     }
 
-    /// What the program wrote in front of the packet. Without a program that writes there these
-    /// are stale bytes, which the slot table then does not confirm.
+    /// The program's hint from the metadata in front of the packet. If the program wrote none,
+    /// these are stale bytes, which the slot table does not confirm.
     pub fn hint(&self, frame: &RxFrame) -> Option<Resident> {
         let start = frame.start.checked_sub(Resident::METADATA_BYTES)?;
         let bytes = self.umem.bytes(&frame.block).get(start..frame.start)?;
         Some(Resident::from_metadata(bytes.try_into().ok()?))
     }
 
-    /// A frame that the kernel holds, for who stands in for the kernel.
+    /// A frame that the kernel owns, for simulating the kernel.
     pub fn kernels_frame(&mut self, address: u64) -> Option<&mut [u8]> {
         let index = usize::try_from(address / self.umem.block_bytes() as u64).ok()?;
         let block = self.in_kernel.by_frame.get_mut(index)?.as_mut()?;
         Some(self.umem.bytes_mut(block))
     }
 
-    /// Gives a frame back; it goes to the kernel with the next [`Self::refill`].
+    /// Returns a frame to the kernel with the next [`Self::refill`].
     pub fn recycle(&mut self, frame: RxFrame) {
         self.free.push(frame.block);
     }
 
-    /// Puts every frame that is ours into the fill ring.
+    /// Puts all recycled frames into the fill ring.
     ///
-    /// The kernel shows what it has received before it shows that it has taken the frames for that
-    /// from the fill ring. Who is quick gives a frame back while its old entry still seems to stand
-    /// there, so the ring has room for each frame twice.
+    /// The kernel publishes received packets before it publishes that their frames have left the
+    /// fill ring. A frame can be recycled in between, while its old entry still takes up space, so
+    /// the ring has room for each frame twice.
     pub fn refill(&mut self) {
         let Self {
             fill,
@@ -333,36 +327,36 @@ impl Xsk {
             in_kernel.put(block);
             Some(u64::from(index) * frame_bytes)
         }));
-        // I2: the ring has room for all frames, so none is left over and none is lost.
+        // I2
         assert!(free.is_empty(), "the fill ring holds every frame");
     }
 
-    /// A frame to send from, if one is free or soon will be.
+    /// A free TX frame.
     ///
-    /// When none is free, everything queued is on its way as fast as the link takes it, and whoever
-    /// asks next would need a frame too. So its completion is waited for, a millisecond or so.
+    /// If there is none, waits for a completion, for about a millisecond: queued frames leave at
+    /// the speed of the link, and the next reply would need a frame too.
     pub fn take_tx(&mut self) -> Option<TxFrame> {
-        for _ in 0..TX_WAITS {
+        for _ in 0..TX_WAKE_ATTEMPTS {
             if !self.transmit.as_ref()?.free.is_empty() {
                 break;
             }
             let sent = self.wake();
             self.reap();
-            if sent == Wakened::Failed {
+            if sent == WakeOutcome::Failed {
                 break;
             }
         }
         self.transmit.as_mut()?.free.pop().map(TxFrame)
     }
 
-    /// Gives back a frame that is not to be sent.
+    /// Returns an unsent frame.
     pub fn put_back_tx(&mut self, frame: TxFrame) {
         if let Some(transmit) = &mut self.transmit {
             transmit.free.push(frame.0);
         }
     }
 
-    /// Takes back the frames that the kernel is done with.
+    /// Takes completed frames back from the kernel.
     fn reap(&mut self) {
         let Self {
             transmit: Some(transmit),
@@ -379,21 +373,20 @@ impl Xsk {
         } = transmit;
         let done = completion.consume(u32::MAX, |address| {
             let index = usize::try_from(address / frame_bytes).unwrap_or(usize::MAX);
-            // An address that names no frame of ours in the kernel's hands frees nothing.
+            // Ignores an address that names no frame owned by the kernel.
             free.extend(in_kernel.take(index));
         });
-        transmit.under_way = transmit.under_way.saturating_sub(done);
+        transmit.in_flight = transmit.in_flight.saturating_sub(done);
     }
 
-    /// The frame, to write.
     pub fn tx_bytes<'a>(&'a self, frame: &'a mut TxFrame) -> &'a mut [u8] {
         self.umem.bytes_mut(&mut frame.0)
     }
 
-    /// Queues the frame's first `len_bytes`; they leave with the next [`Self::kick`].
+    /// Queues the frame's first `len_bytes`, to be sent by the next [`Self::kick`].
     pub fn send(&mut self, frame: TxFrame, len_bytes: usize) {
         let Some(transmit) = &mut self.transmit else {
-            unreachable!("only a socket with frames to send from gives one out")
+            unreachable!("only a socket with TX frames hands them out")
         };
         let index = frame.0.index();
         let desc = libc::xdp_desc {
@@ -403,29 +396,27 @@ impl Xsk {
         };
         self.in_kernel.put(frame.0);
         let queued = transmit.ring.produce(std::iter::once(desc));
-        // I2: the ring has a place for every frame there is to send from.
+        // I2
         assert!(queued == 1, "the TX ring holds every frame");
-        transmit.under_way += 1;
+        transmit.in_flight += 1;
     }
 
-    /// Has the kernel send what is queued. It takes some frames at a time, and may be short of
-    /// memory for a moment: what it leaves goes with the next call.
+    /// Makes the kernel send queued frames. It may lack memory for some, which the next call sends.
     ///
-    /// What is sent already comes back at once: the frames used last are used next, while they are
-    /// in the cache, and not one after the other all that there are.
+    /// Reaps at once, so that the frames used last are reused first, while they are in the cache.
     pub fn kick(&mut self) {
-        let under_way = self.transmit.as_ref().map_or(0, |queue| queue.under_way);
-        for _ in 0..under_way.div_ceil(FRAMES_PER_KICK) {
-            if self.wake() != Wakened::Again {
+        let in_flight = self.transmit.as_ref().map_or(0, |queue| queue.in_flight);
+        for _ in 0..in_flight.div_ceil(FRAMES_PER_KICK) {
+            if self.wake() != WakeOutcome::Again {
                 break;
             }
         }
         self.reap();
     }
 
-    /// Has the kernel send some of what is queued.
-    fn wake(&self) -> Wakened {
-        // SAFETY: no buffer and no address: the call only wakes the socket up.
+    /// Makes the kernel send some of the queued frames.
+    fn wake(&self) -> WakeOutcome {
+        // SAFETY: no buffer and no address: the call only wakes the socket.
         let result = unsafe {
             libc::sendto(
                 self.fd.as_raw_fd(),
@@ -437,20 +428,20 @@ impl Xsk {
             )
         };
         if result >= 0 {
-            return Wakened::Sent;
+            return WakeOutcome::Sent;
         }
         match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN | libc::ENOBUFS | libc::EBUSY | libc::EINTR) => Wakened::Again,
-            _ => Wakened::Failed,
+            Some(libc::EAGAIN | libc::ENOBUFS | libc::EBUSY | libc::EINTR) => WakeOutcome::Again,
+            _ => WakeOutcome::Failed,
         }
     }
 
-    /// Whether frames are queued that the kernel has not taken.
+    /// Whether the kernel has not taken all queued frames.
     pub fn has_unsent(&self) -> bool {
         (self.transmit.as_ref()).is_some_and(|transmit| !transmit.ring.is_empty())
     }
 
-    /// Frames that have no owner any more (I2), when the caller holds none.
+    /// Frames without an owner (I2), provided that the caller holds none.
     pub fn frames_missing(&self) -> u32 {
         let to_send = (self.transmit.as_ref()).map_or(0, |transmit| transmit.free.len());
         let ours = u32::try_from(self.free.len() + to_send).unwrap_or(u32::MAX);
@@ -466,7 +457,7 @@ impl AsFd for Xsk {
     }
 }
 
-/// The only place a kernel descriptor becomes a frame.
+/// The only place where a kernel descriptor becomes a frame.
 fn claim(
     umem: &Slab,
     in_kernel: &mut InKernel,
@@ -489,7 +480,7 @@ fn claim(
 
 /// Reads the kernel's counters of a socket.
 pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<XskStatistics> {
-    // SAFETY: plain data, for which zeros are a value.
+    // SAFETY: plain data, for which zeros are valid.
     let mut raw: libc::xdp_statistics = unsafe { zeroed() };
     get_option(fd.as_raw_fd(), libc::XDP_STATISTICS, &mut raw)?;
     Ok(XskStatistics {
@@ -514,8 +505,8 @@ fn map_ring<T: Entry, Side>(
         entries: wide(offsets.desc)?,
     };
     let len_bytes = offsets.entries + len as usize * size_of::<T>();
-    // SAFETY: ring memory of our own socket; what the kernel writes there is read as atomics and
-    // as entries between the indices, see `ring`.
+    // SAFETY: ring memory of our own socket, accessed as atomics and as entries between the
+    // indices, see `ring`.
     let map = unsafe {
         MmapOptions::new()
             .offset(page)
@@ -544,7 +535,7 @@ fn set_option<T>(fd: RawFd, name: libc::c_int, value: &T) -> io::Result<()> {
     }
 }
 
-/// `T` is plain data: any bytes the kernel writes are a value of it.
+/// `T` must be plain data, for which any bytes are valid.
 fn get_option<T>(fd: RawFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut len = socklen::<T>();
     // SAFETY: address and length describe one live value, and the kernel writes no more than that.
@@ -574,12 +565,12 @@ mod tests {
     const FRAMES: u32 = 8;
 
     fn ring<T: Entry>(len: u32) -> (Ring<T, Producing>, Ring<T, Consuming>) {
-        let (one, other) = RingMemory::ours(len).unwrap();
+        let (one, other) = RingMemory::pair(len).unwrap();
         (Ring::new(one), Ring::new(other))
     }
 
     #[test]
-    fn a_frame_may_come_back_before_the_kernel_shows_that_it_took_it() {
+    fn a_frame_may_be_recycled_before_its_old_fill_entry_is_consumed() {
         let sizes = XskSizes {
             frame_bytes: 2048,
             rx_frames: FRAMES,
@@ -589,7 +580,7 @@ mod tests {
             tx_ring: 0,
             completion_ring: 0,
         };
-        // The kernel's consumer index stands still, as between its two stores.
+        // The consumer index of the fill ring lags, as between the kernel's two stores.
         let (fill, mut kernels_fill) = ring(sizes.fill_ring);
         let (mut kernels_rx, rx) = ring(sizes.rx_ring);
         let rings = XskRings {
@@ -619,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_to_send_from_comes_back_when_it_is_completed_or_put_back() {
+    fn a_tx_frame_is_free_again_when_it_is_completed_or_put_back() {
         let sizes = XskSizes {
             frame_bytes: 2048,
             rx_frames: 1,
@@ -639,7 +630,7 @@ mod tests {
             transmit: Some((tx, done)),
         };
         let umem = Mapping::sparse(sizes.umem_bytes()).unwrap();
-        // Nobody is woken here: the wait for a frame ends at once.
+        // Waking fails on this file, so that `take_tx` does not wait.
         let mut xsk = Xsk::over(File::open("/dev/null").unwrap().into(), rings, umem, sizes);
         for _ in 0..FRAMES {
             let frame = xsk.take_tx().unwrap();

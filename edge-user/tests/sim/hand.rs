@@ -45,7 +45,7 @@ pub(crate) struct KernelSide {
 }
 
 fn ring<T: Entry>(len: u32) -> (Ring<T, Producing>, Ring<T, Consuming>) {
-    let (one, other) = RingMemory::ours(len).unwrap();
+    let (one, other) = RingMemory::pair(len).unwrap();
     (Ring::new(one), Ring::new(other))
 }
 

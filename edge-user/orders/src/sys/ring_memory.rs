@@ -27,7 +27,7 @@ pub struct RingMemory<T>(Arc<Places<T>>);
 
 impl<T: Entry + Default> RingMemory<T> {
     /// Both ends.
-    pub fn ours(len: u32) -> (Self, Self) {
+    pub fn pair(len: u32) -> (Self, Self) {
         let places = Arc::new(Places {
             producer: AtomicU32::new(0),
             consumer: AtomicU32::new(0),
