@@ -1,4 +1,4 @@
-//! The program's map types, wrapped to implement aya's [`Pod`].
+//! The program's map types, wrapped to implement aya's `Pod`.
 
 use aya::Pod;
 use edge_ebpf::frame::Address;
