@@ -31,6 +31,9 @@ pub mod output;
 /// Facts about the host and an interface.
 pub mod host;
 
+/// The way between two CPUs.
+pub mod core_to_core;
+
 /// Stalls of idle CPUs.
 pub mod stalls;
 

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use edge_bench::{capacity, ceiling, cold, host, load, output, report, seed, stalls, verdict};
+use edge_bench::{
+    capacity, ceiling, cold, core_to_core, host, load, output, report, seed, stalls, verdict,
+};
 use edge_user::terminal::lines;
 
 #[global_allocator]
@@ -44,6 +46,8 @@ enum Command {
     Host(host::Host),
     /// Measure stalls on idle CPUs
     Stalls(stalls::Stalls),
+    /// Measure how long a cache line takes between two CPUs
+    CoreToCore(core_to_core::CoreToCore),
     #[command(flatten)]
     Report(report::Command),
 }
@@ -77,6 +81,7 @@ fn run(command: Command) -> Result<()> {
         Command::Capacity(options) => print(&capacity::capacity(&options)?),
         Command::Host(options) => print(&host::host(&options)?),
         Command::Stalls(options) => print(&stalls::stalls(&options)?),
+        Command::CoreToCore(options) => print(&core_to_core::core_to_core(&options)?),
         Command::Draw(options) => load::draw(&options),
         Command::Ceiling(options) => ceiling::ceiling(&options),
         Command::Report(command) => report::run(&command),

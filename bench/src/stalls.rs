@@ -25,9 +25,6 @@ pub struct Stalls {
 }
 
 pub fn stalls(options: &Stalls) -> Result<Value> {
-    if let Some(cpu) = options.cpus.iter().find(|cpu| **cpu >= CpuSet::MAX_CPU) {
-        bail!("no CPU {cpu}");
-    }
     let stalls: Vec<Value> = thread::scope(|scope| {
         let watched = options.cpus.iter();
         let watched: Vec<_> = watched
@@ -42,9 +39,7 @@ pub fn stalls(options: &Stalls) -> Result<Value> {
 }
 
 fn of_cpu(cpu: usize, time: Duration) -> Result<Value> {
-    let mut only = CpuSet::new();
-    only.set(cpu);
-    sched_setaffinity(None, &only).with_context(|| format!("cannot run on CPU {cpu}"))?;
+    pin(cpu)?;
     let begun = clock::now();
     let (mut last, mut stalled, mut longest) = (begun, Duration::ZERO, Duration::ZERO);
     while last - begun < time {
@@ -61,6 +56,16 @@ fn of_cpu(cpu: usize, time: Duration) -> Result<Value> {
         "stalled_seconds": stalled.as_secs_f64(),
         "longest_seconds": longest.as_secs_f64(),
     }))
+}
+
+/// Has this thread run on this CPU alone.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        bail!("no CPU {cpu}");
+    }
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).with_context(|| format!("cannot run on CPU {cpu}"))
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use edge_testbed::{
-    process,
+    clock, paths, process,
     stop::{self, Stop},
 };
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ use super::testbed::Testbed;
 
 /// From this share on, a CPU counts as saturated.
 const FULL_LOAD: f64 = 0.93;
+
+/// For CPUs to be where they usually are.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The result of a run.
 pub(super) struct Ran {
@@ -95,6 +99,7 @@ impl Testbed<'_> {
         server: u32,
         between: impl FnOnce() -> Result<()>,
     ) -> Result<Ran> {
+        self.wait_for_usual_cpus()?;
         eprintln!("+ {}", process::line(command));
         let mut child = command
             .stdin(Stdio::piped())
@@ -136,7 +141,37 @@ impl Testbed<'_> {
         let [before, after] = used[..] else {
             bail!("the generator printed no begin or end");
         };
+        if let Some(nanos) = self.round_trip()? {
+            self.distance.borrow_mut().after_run(nanos);
+        }
         Ok(Ran::new(result, before, after))
+    }
+
+    /// A hypervisor that moved its CPUs mostly moves them back within seconds.
+    fn wait_for_usual_cpus(&self) -> Result<()> {
+        let Some(nanos) = self.round_trip()? else {
+            return Ok(());
+        };
+        self.distance.borrow_mut().record(nanos);
+        let usual = clock::poll(PATIENCE, || match self.round_trip() {
+            Ok(Some(nanos)) if !stop::came() && !self.distance.borrow().is_usual(nanos) => None,
+            seen => Some(seen),
+        });
+        usual.transpose().map(drop)
+    }
+
+    /// Nanoseconds of a cache line's round trip between the CPUs of server and generator, if they
+    /// are two.
+    fn round_trip(&self) -> Result<Option<f64>> {
+        if self.cpus[0] == self.cpus[1] {
+            return Ok(None);
+        }
+        let mut measure = Command::new(paths::release("edge-bench"));
+        let cpus = self.cpus.map(|cpu| cpu.to_string()).join(",");
+        measure.args(["core-to-core", "--cpus", &cpus]);
+        let result: Value = serde_json::from_str(&process::output(&mut measure)?)?;
+        let nanos = result["round_trip_nanos"].as_f64();
+        nanos.context("no round trip").map(Some)
     }
 
     /// Processor time so far of server and client, and of their CPUs.

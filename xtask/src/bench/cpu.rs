@@ -53,6 +53,51 @@ impl Used {
     }
 }
 
+/// The distance between the CPUs of server and generator: a cache line's round trip in nanoseconds.
+/// A hypervisor moves its CPUs between threads of one core, cores with a common cache and cores
+/// without, and whole chunks pass at up to twice the rate in one placement as in another.
+#[derive(Default)]
+pub(super) struct Distance {
+    /// All that were measured, in order of length.
+    round_trips: Vec<f64>,
+    /// The last one after a run that was unusual.
+    moved: Option<f64>,
+}
+
+/// Round trips that differ by this factor mean different placements.
+const MOVED: f64 = 1.5;
+
+impl Distance {
+    fn usual(&self) -> Option<f64> {
+        self.round_trips.get(self.round_trips.len() / 2).copied()
+    }
+
+    pub(super) fn is_usual(&self, nanos: f64) -> bool {
+        self.usual()
+            .is_none_or(|usual| nanos < MOVED * usual && usual < MOVED * nanos)
+    }
+
+    pub(super) fn record(&mut self, nanos: f64) {
+        let place = self.round_trips.partition_point(|other| *other < nanos);
+        self.round_trips.insert(place, nanos);
+    }
+
+    pub(super) fn after_run(&mut self, nanos: f64) {
+        self.record(nanos);
+        if !self.is_usual(nanos) {
+            self.moved = Some(nanos);
+        }
+    }
+
+    /// Whether the CPUs were elsewhere after one of the runs since the last call.
+    pub(super) fn take_moved(&mut self) -> Option<String> {
+        let (nanos, usual) = (self.moved.take()?, self.usual()?);
+        Some(format!(
+            "CPUs were moved: {nanos} ns apart, usually {usual}"
+        ))
+    }
+}
+
 /// The numbers of a line; other words are skipped.
 fn numbers(line: &str) -> Vec<f64> {
     line.split_whitespace()
@@ -63,6 +108,24 @@ fn numbers(line: &str) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus_that_were_moved_are_noticed_once() {
+        let mut distance = Distance::default();
+        assert!(distance.is_usual(320.0));
+        for nanos in [320.0, 52.0, 60.0] {
+            distance.record(nanos);
+        }
+        distance.after_run(55.0);
+        assert!(distance.take_moved().is_none());
+        for elsewhere in [27.0, 320.0] {
+            distance.after_run(elsewhere);
+            distance.after_run(53.0);
+            let text = distance.take_moved().unwrap();
+            assert!(text.contains(&format!("{elsewhere} ns")), "{text}");
+            assert!(distance.take_moved().is_none());
+        }
+    }
 
     #[test]
     fn this_process_uses_time() {

@@ -164,7 +164,7 @@ fn measure(
                 "\n== {}, pair {pair} of {}: {}",
                 row.id, plan.pairs, row.work
             );
-            (row.pair)(growing, &testbed, Turn { pair, sender })?;
+            growing.measure(&testbed, Turn { pair, sender })?;
         }
     }
     Ok(json!({

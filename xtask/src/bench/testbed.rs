@@ -17,6 +17,7 @@ use edge_testbed::{
 use serde_json::Value;
 
 use super::Plan;
+use super::cpu::Distance;
 use super::rows::latency::AtHalf;
 use super::rows::memory::Memory;
 
@@ -50,6 +51,7 @@ pub(super) struct Testbed<'a> {
     pub(super) memory: RefCell<BTreeMap<u32, Memory>>,
     /// The CPUs of server and generator; the same one on a machine with a single CPU.
     pub(super) cpus: [usize; 2],
+    pub(super) distance: RefCell<Distance>,
 }
 
 impl<'a> Testbed<'a> {
@@ -96,6 +98,7 @@ impl<'a> Testbed<'a> {
             at_half: RefCell::default(),
             memory: RefCell::default(),
             cpus: cpus()?,
+            distance: RefCell::default(),
         };
         testbed.prepare()?;
         Ok(testbed)

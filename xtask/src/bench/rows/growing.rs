@@ -1,10 +1,15 @@
 //! A row during the measurement.
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::super::client::Ran;
 use super::super::peers;
-use super::{BASELINE, BASELINE_TARGET, Beside, Row};
+use super::super::testbed::Testbed;
+use super::{BASELINE, BASELINE_TARGET, Beside, Row, Turn};
+
+/// To measure a pair.
+const ATTEMPTS: u32 = 4;
 
 pub(super) const BYTES_A_SECOND: &str = "B/s";
 pub(super) const ANSWERS_A_SECOND: &str = "answers/s";
@@ -54,6 +59,31 @@ impl Growing {
             growing.targets.push(target);
         }
         growing
+    }
+
+    /// One pair; again, a few times at most, if the hypervisor moved the CPUs meanwhile.
+    pub(in super::super) fn measure(
+        &mut self,
+        testbed: &Testbed<'_>,
+        turn: Turn<'_>,
+    ) -> Result<()> {
+        let Turn { pair, .. } = turn;
+        let (runs, notes) = (self.runs.len(), self.notes.len());
+        for again in 1..=ATTEMPTS {
+            (self.row.pair)(self, testbed, turn)?;
+            let Some(moved) = testbed.distance.borrow_mut().take_moved() else {
+                break;
+            };
+            eprintln!("   pair {pair}: {moved}");
+            if again == ATTEMPTS {
+                self.notes.push(format!("pair {pair}: {moved}"));
+                break;
+            }
+            self.runs.truncate(runs);
+            self.notes.truncate(notes);
+            testbed.at_half.borrow_mut().remove(&pair);
+        }
+        Ok(())
     }
 
     /// Whether this peer is available.
