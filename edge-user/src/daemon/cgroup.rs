@@ -1,4 +1,4 @@
-//! Limits that the control groups of this process set to its memory, in versions 1 and 2.
+//! Memory limits of this process's control groups, in versions 1 and 2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use procfs_core::process::{MountInfo, MountInfos};
 use procfs_core::{FromRead as _, ProcessCGroup, ProcessCGroups};
 
-/// What is limited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Resource {
-    /// Of 2 MiB.
+    /// Hugepages of 2 MiB.
     Hugepages,
     Memory,
 }
 
-/// A limit that is set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Limit {
-    /// Where it can be raised.
+    /// The file that sets the limit.
     pub file: PathBuf,
     pub limit_bytes: u64,
     pub used_bytes: u64,
@@ -29,11 +27,11 @@ impl Limit {
     }
 }
 
-/// A limit and the use that counts against it, by the names of their files.
+/// The names of the files with a limit and the usage that counts against it.
 struct Files {
     limit: &'static str,
     used: &'static str,
-    /// The line of the second file with the figure, where it has several.
+    /// The key of the value in the second file, if that has several.
     line: Option<&'static str>,
 }
 
@@ -41,7 +39,7 @@ const fn files(limit: &'static str, used: &'static str, line: Option<&'static st
     Files { limit, used, line }
 }
 
-/// Use, then reservation. What the kernel can take back, as page cache, does not count as used.
+/// Usage, then reservation. Reclaimable memory, such as page cache, does not count as used.
 const HUGEPAGES_V1: &[Files] = &[
     files(
         "hugetlb.2MB.limit_in_bytes",
@@ -65,12 +63,12 @@ const MEMORY_V1: &[Files] = &[files(
 )];
 const MEMORY_V2: &[Files] = &[files("memory.max", "memory.stat", Some("anon"))];
 
-/// The limit that leaves this process the least room, if one is set.
+/// The limit that leaves this process the least room.
 pub(super) fn tightest(resource: Resource) -> Option<Limit> {
     tightest_by(Path::new("/proc/self"), resource)
 }
 
-/// The group that limits the hugepages of this process, as the kernel names it, for where its files
+/// The kernel's name of the group that limits this process's hugepages, for hosts where its files
 /// are not mounted.
 pub(super) fn hugepages_group() -> Option<String> {
     let groups = ProcessCGroups::from_file("/proc/self/cgroup").ok()?;
@@ -110,10 +108,10 @@ fn tightest_by(process: &Path, resource: Resource) -> Option<Limit> {
     limits.into_iter().min_by_key(Limit::room_bytes)
 }
 
-/// The folder of a group and those above it, as far as they can be seen from here.
+/// The folder of a group and those above it, as far as they are mounted.
 fn folders(mount: &MountInfo, group: &ProcessCGroup) -> Vec<PathBuf> {
     let seen = Path::new(&group.pathname).strip_prefix(&mount.root);
-    // A group that lies outside of what is mounted shows at least the limits of the mount.
+    // For a group outside the mount, the limits at the mount's root still apply.
     let below = seen.unwrap_or(Path::new(""));
     let own = mount
         .mount_point
@@ -126,9 +124,9 @@ fn folders(mount: &MountInfo, group: &ProcessCGroup) -> Vec<PathBuf> {
 
 fn read(folder: &Path, files: &Files) -> Option<Limit> {
     let file = folder.join(files.limit);
-    // Version 2 has "max" for no limit, which is no number.
+    // In version 2, "max" means no limit.
     let limit_bytes = fs::read_to_string(&file).ok()?.trim().parse().ok()?;
-    // Version 1 has the largest whole number of pages.
+    // In version 1, the largest whole number of pages means no limit.
     if limit_bytes > i64::MAX as u64 / 2 {
         return None;
     }
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_limit_on_the_way_up_counts_in_both_versions() {
+    fn the_tightest_limit_of_a_group_and_its_ancestors_applies_in_both_versions() {
         let two = host(
             "0::/a/b\n",
             &[("/", "all", "cgroup2")],
@@ -206,7 +204,7 @@ mod tests {
         let memory = ("all/a/b/memory.max".to_owned(), 1_000_000, 4096);
         assert_eq!(tightest(&two, Resource::Memory), Some(memory));
 
-        // A container sees its own group as the root of what is mounted.
+        // In a container, its own group is the root of the mount.
         let one = host(
             "7:hugetlb,misc:/pod/box\n4:memory:/elsewhere\n0::/\n",
             &[
@@ -222,7 +220,7 @@ mod tests {
         );
         let hugepages = ("huge/box/hugetlb.2MB.limit_in_bytes".to_owned(), 4 << 20, 0);
         assert_eq!(tightest(&one, Resource::Hugepages), Some(hugepages));
-        assert_eq!(tightest(&one, Resource::Memory), None, "as good as none");
+        assert_eq!(tightest(&one, Resource::Memory), None, "unlimited");
         fs::write(one.path().join("mem/memory.limit_in_bytes"), "6\n").unwrap();
         let memory = ("mem/memory.limit_in_bytes".to_owned(), 6, 5);
         assert_eq!(tightest(&one, Resource::Memory), Some(memory));

@@ -1,4 +1,4 @@
-//! Everything a daemon is made of, ready to run.
+//! Builds all parts of the daemon, ready to run.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -50,7 +50,7 @@ pub(super) struct Components {
     pub(super) nics: Vec<Nic>,
     pub(super) engine: Engine,
     pub(super) socket: EventLoop,
-    /// Ends engine and socket front, and their sleep.
+    /// Stops and wakes engine and socket front.
     pub(super) stop: Arc<AtomicBool>,
     pub(super) wakes: [Wake; 2],
     pub(super) observer: Observer,
@@ -61,7 +61,7 @@ struct SharedParts<'a> {
     config: &'a Config,
     sockets: Arc<[ServiceSocket]>,
     view: Arc<CacheView>,
-    /// How many workers there are: their readers have the numbers below.
+    /// Number of workers, whose readers have the numbers below this.
     workers: usize,
     bounce_queue: Arc<BounceQueue>,
     stop: Arc<AtomicBool>,
@@ -72,7 +72,7 @@ struct SharedParts<'a> {
 impl Components {
     #[expect(
         clippy::too_many_lines,
-        reason = "one order of making, easier to check whole"
+        reason = "one sequence, easier to check as a whole"
     )]
     pub(super) fn make(config: &Config) -> Result<Self, StartError> {
         config.check_environment()?;
@@ -80,13 +80,13 @@ impl Components {
             OriginUrl::Directory(path) => Directory::new(path.clone()),
         });
         let origins = origins.collect::<Result<_, _>>()?;
-        let network = system("a look at interfaces", Network::open())?;
+        let network = system("interface information", Network::open())?;
         let interfaces = host::interfaces(&network, config)?;
         let bytes = usize::try_from(config.store.size_bytes).unwrap_or(usize::MAX);
         let arena = memory("the arena", bytes, config)?;
         let mut hugepages = arena.hugepages();
         let sockets = host::listen(&config.service.listen, &network, &interfaces)?;
-        let (mut program, maps) = attached(config, &interfaces)?;
+        let (mut program, maps) = attach(config, &interfaces)?;
         let queue_count = |interface| match program {
             None => Ok(0),
             Some(_) => host::queue_count(&network, interface),
@@ -98,7 +98,7 @@ impl Components {
         let readers = workers + 1;
         let layout = Layout::new(config.service.segment_bytes);
         let (view, blocks) = divide(arena, config.store.size_bytes, layout, readers)?;
-        let wake = system("a wake-up", Wake::new())?;
+        let wake = system("an eventfd", Wake::new())?;
         let parts = SharedParts {
             config,
             sockets,
@@ -110,7 +110,7 @@ impl Components {
         };
         let settings = host::settings(config);
         let number = program.as_mut().map(Program::number).transpose()?;
-        let monitor = system("a look at addresses", Monitor::new(config, number))?;
+        let monitor = system("address information", Monitor::new(config, number))?;
 
         let mut nics: Vec<Nic> = Vec::new();
         let mut workers_before = 0;
@@ -167,7 +167,7 @@ impl Components {
 }
 
 impl SharedParts<'_> {
-    /// An interface with its workers. They are numbered over all interfaces.
+    /// An interface with its workers, which are numbered across all interfaces.
     fn nic(
         &self,
         interface: Interface,
@@ -180,7 +180,7 @@ impl SharedParts<'_> {
         } = interface;
         let listeners = Listeners::new(&self.config.service.listen, index);
         let stop = Arc::new(AtomicBool::new(false));
-        let stop_wake = system("a wake-up", Wake::new())?;
+        let stop_wake = system("an eventfd", Wake::new())?;
         let (mut workers, mut observed) = (Vec::new(), Vec::new());
         for (queue, number) in (0..queues).zip(workers_before..) {
             let cells = Arc::new(WorkerCells::default());
@@ -199,7 +199,7 @@ impl SharedParts<'_> {
                     view: Arc::clone(&self.view),
                     max_burst: self.config.service.max_burst,
                     listeners: listeners.clone(),
-                    out: self.out(&mut reader, &cells.sends)?,
+                    out: self.transmitter(&mut reader, &cells.sends)?,
                     reader,
                     bounce_queue: Arc::clone(&self.bounce_queue),
                     cells,
@@ -230,9 +230,9 @@ impl SharedParts<'_> {
         })
     }
 
-    /// The engine, and what wakes it.
+    /// The engine and its wake-up.
     fn engine(&self, store: Store, origins: Vec<Directory>) -> Result<(Engine, Wake), StartError> {
-        let wake = system("a wake-up", Wake::new())?;
+        let wake = system("an eventfd", Wake::new())?;
         let fetches = pool::start(origins, &self.view, &wake);
         let fetches = refused(Operation::Thread, "reading an origin", fetches)?;
         Ok((Engine::new(store, fetches, wake.clone()), wake))
@@ -260,7 +260,7 @@ impl SharedParts<'_> {
                     cookies,
                     view: Arc::clone(&self.view),
                     front,
-                    sender: self.sender(&mut reader, &cells.sends)?,
+                    sender: self.gso_transmitter(&mut reader, &cells.sends)?,
                     reader,
                     cells,
                 },
@@ -270,20 +270,20 @@ impl SharedParts<'_> {
         })
     }
 
-    /// How the answers of one worker leave.
-    fn out(
+    /// The transmitter of one worker.
+    fn transmitter(
         &self,
         reader: &mut Reader,
         counters: &Arc<Sends>,
     ) -> Result<Box<dyn Transmitter>, StartError> {
         let service = &self.config.service;
         Ok(match service.sender {
-            config::Sender::Gso => Box::new(self.sender(reader, counters)?),
+            config::Sender::Gso => Box::new(self.gso_transmitter(reader, counters)?),
             config::Sender::Xsk => Box::new(XskTransmitter::new(Arc::clone(counters))),
         })
     }
 
-    fn sender(
+    fn gso_transmitter(
         &self,
         reader: &mut Reader,
         counters: &Arc<Sends>,
@@ -295,8 +295,8 @@ impl SharedParts<'_> {
     }
 }
 
-/// The program on all interfaces, in the mode that was asked for, unless that is off.
-fn attached(
+/// Loads the program and attaches it to all interfaces in the configured mode, unless XDP is off.
+fn attach(
     config: &Config,
     interfaces: &[Interface],
 ) -> Result<(Option<Program>, Option<Maps>), StartError> {
@@ -315,12 +315,12 @@ fn attached(
     Ok((Some(program), Some(maps)))
 }
 
-/// The mode that really is in use.
+/// The mode in use.
 fn mode(config: &Config, hugepages: bool) -> Mode {
     let off = config.xdp.mode == XdpMode::Off;
     Mode {
         xdp: config.xdp.mode.label().to_owned(),
-        // Sockets are bound in copy mode, whether "copy" or "auto" was asked for.
+        // "auto" too binds in copy mode.
         bind: if off { "none" } else { "copy" }.to_owned(),
         hugepages,
         sender: config.service.sender.label().to_owned(),

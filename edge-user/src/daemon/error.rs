@@ -1,4 +1,4 @@
-//! Why the daemon does not start, with what to do about it.
+//! Why the daemon does not start, with remedies.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,6 @@ use crate::daemon::nic::program::AttachError;
 use crate::fetch::origin::local::OriginError;
 use crate::limits::DAD_TIMEOUT;
 
-/// Why the daemon does not start, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -28,13 +27,13 @@ pub enum StartError {
     Refused(#[from] Refused),
     #[error(
         "{address} is still tentative after {} s: its interface has no link, or duplicate address \
-         detection takes long (`ip -6 address show tentative`); start again when it is done",
+         detection is slow (`ip -6 address show tentative`); start again when it is complete",
         DAD_TIMEOUT.as_secs()
     )]
     Tentative { address: SocketAddr },
     #[error(
-        "a neighbour has {address} too, so this host does not use it (`ip -6 address show \
-         dadfailed`); give it to one host only"
+        "a neighbour has {address} too, so this host cannot use it (`ip -6 address show \
+         dadfailed`); assign it to one host only"
     )]
     Duplicate { address: SocketAddr },
     #[error(
@@ -46,8 +45,8 @@ pub enum StartError {
         name: String,
     },
     #[error(
-        "{address} is an address of both {first} and {second}, and a link-local service address is \
-         that of one interface; give each another, or serve one of them only"
+        "{address} is an address of both {first} and {second}, but a link-local service address \
+         must belong to one interface; use different addresses, or serve only one of them"
     )]
     LinkLocal {
         address: SocketAddr,
@@ -57,7 +56,7 @@ pub enum StartError {
     #[error("interface {interface}: {error} (`ip link` lists the interfaces of this host)")]
     Interface { interface: String, error: io::Error },
     #[error(
-        "segments of {segment_bytes} bytes make packets of {needed_bytes} bytes, and the MTU \
+        "segments of {segment_bytes} bytes make packets of {needed_bytes} bytes, but the MTU \
          of {interface} is {mtu_bytes}: lower service.segment_bytes, or raise the MTU"
     )]
     Mtu {
@@ -92,13 +91,13 @@ impl StartError {
     }
 }
 
-/// Why a daemon that served does not go on.
+/// Why a running daemon cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
     #[error("a thread of the data plane ended unexpectedly; see the log lines above")]
     Thread,
     #[error(
-        "{}; start edged again when one is back (`ip link`)",
+        "{}; start edged again when one is restored (`ip link`)",
         removed(interfaces)
     )]
     InterfacesRemoved { interfaces: Vec<String> },
@@ -114,7 +113,7 @@ fn removed(interfaces: &[String]) -> String {
     }
 }
 
-/// The same result, with what the kernel refused.
+/// Converts an error of the kernel.
 pub(super) fn refused<T>(
     operation: Operation,
     subject: impl fmt::Display,
@@ -129,7 +128,7 @@ pub(super) fn refused<T>(
     })
 }
 
-/// An error of something every Linux has.
+/// Converts an error of an operation that needs no explanation of its own.
 pub(super) fn system<T>(what: &str, result: io::Result<T>) -> Result<T, StartError> {
     refused(Operation::Other, what, result)
 }

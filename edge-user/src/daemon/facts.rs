@@ -1,5 +1,5 @@
-//! What the program must know about the host: under which VLAN tags of an interface requests for
-//! the service come, and which addresses no client can have.
+//! What the program must know about the host: under which VLAN tags of an interface requests
+//! arrive, and which addresses no client can have.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,14 +14,14 @@ use crate::serve::peer::endpoint;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Facts {
     tags: BTreeSet<Tags>,
-    /// Link-local addresses of the service that are those of another interface.
+    /// Link-local service addresses that belong to another interface.
     elsewhere: Vec<Address>,
-    /// Those of the service first, for when they are too many.
+    /// Service addresses come first, in case there are too many.
     pub(super) locals: Vec<Address>,
 }
 
 impl Facts {
-    /// Those of one of the interfaces that are served.
+    /// The facts for one served interface.
     pub(super) fn of(
         served: &Interface,
         others: &[Interface],
@@ -45,25 +45,25 @@ impl Facts {
     ) -> Self {
         let on = |address, interface| tags_on(address, interface, vlans, addresses);
         let (mut tags, mut elsewhere) = (BTreeSet::new(), Vec::new());
-        let mut takes_all = false;
+        let mut any_tags = false;
         for address in listen.iter().map(SocketAddr::ip) {
             let here = on(address, served);
             if !here.is_empty() {
                 tags.extend(here);
             } else if !others.iter().any(|other| !on(address, other).is_empty()) {
-                // As on `lo`: all interfaces can bring it, under all tags.
-                takes_all = true;
+                // For example on `lo`: requests can arrive on all interfaces, under all tags.
+                any_tags = true;
             } else if is_link_local(address) {
                 elsewhere.push(address_of(address));
             }
         }
-        if takes_all || tags.is_empty() {
+        if any_tags || tags.is_empty() {
             let base = |index| is_base(index, served);
             tags.insert(Tags::UNTAGGED);
             tags.extend((vlans.iter()).filter_map(|vlan| tags_to(vlan.index, &base, vlans)));
         }
         let service = listen.iter().map(|listen| endpoint(listen).0.address);
-        let others = addresses.iter().flat_map(unlike_a_source).map(address_of);
+        let others = addresses.iter().flat_map(invalid_sources).map(address_of);
         let mut seen = BTreeSet::new();
         let locals = service.chain(others).filter(|local| seen.insert(*local));
         Self {
@@ -73,7 +73,7 @@ impl Facts {
         }
     }
 
-    /// These settings, on this host; without the addresses that `removed` holds.
+    /// Adds the facts to these settings, and leaves out `removed` addresses.
     pub(super) fn complete(&self, settings: &Settings, removed: &[Address]) -> Settings {
         let mut settings = *settings;
         let all = settings.addresses;
@@ -92,20 +92,20 @@ impl Facts {
         settings
     }
 
-    /// What of it the program has no room for, a line each; `name` is the interface's.
-    pub(super) fn left_out(&self, name: &str) -> Vec<String> {
+    /// A line for each table of the program that is too small; `name` is the interface's.
+    pub(super) fn warnings(&self, name: &str) -> Vec<String> {
         let (tags, locals) = (self.tags.len(), self.locals.len());
         let mut lines = Vec::new();
         if tags > TAGS_MAX {
             lines.push(format!(
-                "requests can come under {tags} VLANs of {name}, and the program has room for \
-                 {TAGS_MAX}: those under the others take the kernel's path; choose with xdp.vlans"
+                "requests can arrive under {tags} VLANs of {name}, but the program has room for \
+                 {TAGS_MAX}: those under the others take the kernel's path; select with xdp.vlans"
             ));
         }
         if locals >= LOCALS_MAX as usize {
             lines.push(format!(
-                "the host has {locals} addresses or more, and the program has room for that many: \
-                 requests that claim to come from the others are answered"
+                "the host has at least {locals} addresses, as many as the program has room for: \
+                 requests with a forged source address that is one of the others are answered"
             ));
         }
         lines
@@ -116,8 +116,8 @@ fn is_base(index: u32, served: &Interface) -> bool {
     index == served.index || Some(index) == served.master
 }
 
-/// The tags under which frames to this address come in by an interface: those of the VLANs above it
-/// that have the address, and none if it has the address itself.
+/// The tags under which frames to this address arrive on an interface: those of the VLANs above it
+/// that have the address, and untagged if it has the address itself.
 pub(super) fn tags_on(
     address: IpAddr,
     interface: &Interface,
@@ -135,7 +135,7 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// The tags between the served interface and this one, if it lies above.
+/// The tags between the served interface and an interface stacked above it.
 fn tags_to(index: u32, base: &impl Fn(u32) -> bool, vlans: &[Interface]) -> Option<Tags> {
     let mut path = Vec::new();
     let mut at = index;
@@ -153,9 +153,9 @@ fn tags_to(index: u32, base: &impl Fn(u32) -> bool, vlans: &[Interface]) -> Opti
     }))
 }
 
-/// Addresses that the kernel accepts from no sender: a local one, and the broadcast addresses of its
-/// network.
-fn unlike_a_source(local: &LocalAddress) -> Vec<IpAddr> {
+/// The addresses that the kernel rejects as a source: a local address and the broadcast addresses
+/// of its network.
+fn invalid_sources(local: &LocalAddress) -> Vec<IpAddr> {
     let mut all = vec![local.address];
     if let IpAddr::V4(address) = local.address
         && local.prefix_bits < 31
@@ -189,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Another interface that is served.
+    /// Another served interface.
     fn other() -> Interface {
         Interface {
             index: OTHER,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_is_asked_under_the_tags_of_the_interfaces_that_have_its_address() {
+    fn requests_arrive_under_the_tags_of_the_interfaces_that_have_the_address() {
         let hundred = Tags::UNTAGGED.around(false, 100);
         let seven = Tags::UNTAGGED.around(true, 7);
         let eight = seven.around(false, 8);
@@ -250,13 +250,13 @@ mod tests {
         assert_eq!(tags(&[at(BOND), other]), [Tags::UNTAGGED]);
         assert_eq!(tags(&[at(3)]), [hundred]);
         assert_eq!(tags(&[at(SERVED), at(5)]), [Tags::UNTAGGED, eight]);
-        // On lo, on an interface of another parent, under three tags: all that can bring it.
+        // On lo, on an interface of another parent, under three tags: any tags are possible.
         let all = [Tags::UNTAGGED, hundred, seven, eight];
         let all: Vec<_> = BTreeSet::from(all).into_iter().collect();
         for elsewhere in [1, 7, 6] {
             assert_eq!(tags(&[at(elsewhere), other]), all);
         }
-        // What another of the served interfaces has adds none, unless there is nothing else.
+        // Addresses of other served interfaces add no tags, unless there are no others.
         for on_other in [OTHER, 8] {
             let second = on(on_other, "192.0.2.20", 24);
             assert_eq!(tags_of(2, &[at(3), second]), [hundred]);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sends_from_an_address_of_the_host_or_to_its_whole_network() {
+    fn local_and_broadcast_addresses_are_invalid_sources() {
         let listen = ["192.0.2.10:7347".parse().unwrap()];
         let addresses = [
             on(SERVED, "192.0.2.10", 24),
@@ -309,22 +309,22 @@ mod tests {
     }
 
     #[test]
-    fn what_the_program_has_no_room_for_is_named() {
+    fn a_table_of_the_program_that_is_too_small_is_a_warning() {
         let listen = ["192.0.2.10:7347".parse().unwrap()];
         let few = Facts::from(&served(), &[], &[], &[], &listen);
-        assert_eq!(few.left_out("eth0"), [""; 0]);
+        assert_eq!(few.warnings("eth0"), [""; 0]);
         let vlans: Vec<_> = (0..17)
             .map(|number| vlan(100 + number, SERVED, false, 100))
             .zip(0..)
             .map(|(link, id)| vlan(link.index, SERVED, false, id))
             .collect();
         let many = Facts::from(&served(), &[], &vlans, &[], &listen);
-        assert!(many.left_out("eth0")[0].contains("VLANs of eth0"));
+        assert!(many.warnings("eth0")[0].contains("VLANs of eth0"));
         let addresses: Vec<_> = (0..2000_u32)
             .map(|number| on(1, &Ipv4Addr::from(0x0a00_0000 + number).to_string(), 32))
             .collect();
         let many = Facts::from(&served(), &[], &[], &addresses, &listen);
         assert_eq!(many.locals.len(), LOCALS_MAX as usize);
-        assert!(many.left_out("eth0")[0].contains("addresses"));
+        assert!(many.warnings("eth0")[0].contains("addresses"));
     }
 }

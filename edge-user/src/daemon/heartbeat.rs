@@ -1,5 +1,5 @@
-//! Whether the serving threads make progress. Each counts its turns, also while it is idle: none of
-//! them sleeps longer than a tick.
+//! Detects stalled threads. Each serving thread counts the turns of its loop, even while idle: none
+//! sleeps longer than a tick.
 
 use std::time::Instant;
 
@@ -7,20 +7,20 @@ use super::observe::Heartbeat;
 use crate::counters::{Cause, Fault};
 use crate::limits::{STALLED_AFTER, STALLED_CHECKS};
 
-/// One thread's turns, and when they were first seen to be as many.
+/// A thread's turns, since when they have not changed, and over how many checks.
 struct Seen {
     heartbeat: Heartbeat,
     since: Instant,
-    looks: u32,
+    checks: u32,
 }
 
-/// The threads as of the last look.
+/// The threads as of the last check.
 #[derive(Default)]
 pub(super) struct Heartbeats(Vec<Seen>);
 
 impl Heartbeats {
-    /// The threads that have had no turn for too long. Looks count beside time: when the whole
-    /// process was stopped, its threads get the chance to go on.
+    /// The threads without a turn for too long. Checks count as well as time, so that the threads
+    /// of a process that was stopped as a whole get a chance to continue.
     pub(super) fn stalled(&mut self, threads: Vec<Heartbeat>, now: Instant) -> Vec<Fault> {
         let before = std::mem::take(&mut self.0);
         self.0 = threads
@@ -30,17 +30,17 @@ impl Heartbeats {
                     seen.heartbeat.thread == heartbeat.thread
                         && seen.heartbeat.turns == heartbeat.turns
                 };
-                let (since, looks) = (before.iter().find(same))
-                    .map_or((now, 0), |seen| (seen.since, seen.looks + 1));
+                let (since, checks) = (before.iter().find(same))
+                    .map_or((now, 0), |seen| (seen.since, seen.checks + 1));
                 Seen {
                     heartbeat,
                     since,
-                    looks,
+                    checks,
                 }
             })
             .collect();
         let stalled = |seen: &&Seen| {
-            seen.looks >= STALLED_CHECKS
+            seen.checks >= STALLED_CHECKS
                 && now.saturating_duration_since(seen.since) >= STALLED_AFTER
         };
         self.0.iter().filter(stalled).map(fault).collect()
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    /// Looks once for each number of turns, a second apart; the threads stalled after the last.
+    /// Checks once for each row of turns, a second apart; returns the threads stalled at the end.
     fn stalled_after(turns: &[[u64; 2]]) -> Vec<String> {
         let mut heartbeats = Heartbeats::default();
         let mut now = clock::now();
@@ -95,13 +95,13 @@ mod tests {
 
     #[test]
     fn a_thread_without_a_turn_is_stalled_until_it_has_one() {
-        let mut looks: Vec<[u64; 2]> = (0..=STALLED_AFTER.as_secs())
+        let mut turns: Vec<[u64; 2]> = (0..=STALLED_AFTER.as_secs())
             .map(|turn| [7, turn])
             .collect();
-        assert_eq!(stalled_after(&looks[1..]), [""; 0], "too early to know");
-        assert_eq!(stalled_after(&looks), ["worker-0"]);
-        looks.push([8, 99]);
-        assert_eq!(stalled_after(&looks), [""; 0]);
+        assert_eq!(stalled_after(&turns[1..]), [""; 0], "too early");
+        assert_eq!(stalled_after(&turns), ["worker-0"]);
+        turns.push([8, 99]);
+        assert_eq!(stalled_after(&turns), [""; 0]);
     }
 
     #[test]

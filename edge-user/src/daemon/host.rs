@@ -1,4 +1,4 @@
-//! What the host gives: sockets, and facts about the interfaces.
+//! Opens sockets and looks up the interfaces of the host.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ pub(super) fn listen(
     addresses.iter().map(bind).collect()
 }
 
-/// Waits a while for a new IPv6 address, which is not usable before it is known to be unique.
+/// Waits for duplicate address detection, before which a new IPv6 address is not usable.
 #[expect(
     clippy::disallowed_methods,
     reason = "duplicate address detection is polled"
@@ -46,13 +46,13 @@ fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartEr
     }
     let until = clock::now() + DAD_TIMEOUT;
     loop {
-        let all = system("a look at addresses", network.addresses())?;
+        let all = system("address information", network.addresses())?;
         let mut states = all
             .iter()
             .filter(|local| local.address == address.ip())
             .map(|local| local.state);
         match states.next() {
-            // Whether it is missing is for the socket to say.
+            // If the address is missing, binding the socket fails.
             Some(AddressState::Usable) | None => return Ok(()),
             Some(AddressState::Duplicate) => return Err(StartError::Duplicate { address }),
             Some(AddressState::Tentative) if clock::now() >= until => {
@@ -63,8 +63,8 @@ fn await_detection(address: SocketAddr, network: &Network) -> Result<(), StartEr
     }
 }
 
-/// A link-local address with the interface that it is meant on: that of the served ones which has
-/// it, by itself or by a VLAN above; else another that has it, else the first.
+/// Adds the scope to a link-local address: the served interface that has it, itself or through a
+/// VLAN; else another interface that has it; else the first served one.
 fn scoped(
     address: SocketAddr,
     network: &Network,
@@ -76,8 +76,8 @@ fn scoped(
     if !is_link_local(address.ip()) || scoped.scope_id() != 0 {
         return Ok(address);
     }
-    let vlans = system("a look at interfaces", network.vlans())?;
-    let all = system("a look at addresses", network.addresses())?;
+    let vlans = system("interface information", network.vlans())?;
+    let all = system("address information", network.addresses())?;
     let having =
         |interface: &&Interface| !tags_on(address.ip(), interface, &vlans, &all).is_empty();
     let mut served = interfaces.iter().filter(having);
@@ -99,7 +99,7 @@ fn scoped(
     Ok(scoped.into())
 }
 
-/// What the program must know to recognise packets for the service, but for the facts of the host.
+/// The settings that the program recognises requests by, without the facts about the host.
 pub(super) fn settings(config: &Config) -> Settings {
     let mut addresses = [Address::UNSPECIFIED; ADDRESSES_MAX];
     let listen = &config.service.listen;
@@ -117,7 +117,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The interfaces that are served, in the order of the configuration.
+/// The served interfaces, in the order of the configuration.
 pub(super) fn interfaces(network: &Network, config: &Config) -> Result<Vec<Interface>, StartError> {
     let names = &config.service.interfaces;
     let mut all: Vec<Interface> = Vec::new();
@@ -128,7 +128,7 @@ pub(super) fn interfaces(network: &Network, config: &Config) -> Result<Vec<Inter
         };
         let found = network.interface(name).map_err(unfit)?;
         let found = found.ok_or_else(|| unfit(io::Error::from_raw_os_error(libc::ENODEV)))?;
-        // Interfaces may have several names.
+        // An interface can have alternative names.
         if let Some(place) = all.iter().position(|other| other.index == found.index) {
             return Err(StartError::SameInterface {
                 first: names[place].clone(),
@@ -136,7 +136,7 @@ pub(super) fn interfaces(network: &Network, config: &Config) -> Result<Vec<Inter
                 name: found.name,
             });
         }
-        // Only the program needs it.
+        // Only the program needs a MAC address.
         if found.mac.is_none() && config.xdp.mode != XdpMode::Off {
             return Err(unfit(io::Error::other("it has no Ethernet address")));
         }
@@ -146,7 +146,7 @@ pub(super) fn interfaces(network: &Network, config: &Config) -> Result<Vec<Inter
     Ok(all)
 }
 
-/// How many of its RX queues are served; drivers may change their number when a program is
+/// The number of served RX queues. Drivers may change the number of queues when a program is
 /// attached.
 pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u32, StartError> {
     let name = &interface.name;
@@ -165,7 +165,7 @@ pub(super) fn queue_count(network: &Network, interface: &Interface) -> Result<u3
     Ok(queues.min(QUEUES_MAX))
 }
 
-/// A full DATA datagram must fit the interface: it is never fragmented.
+/// A full DATA datagram must fit the MTU, since it is never fragmented.
 fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
     let mtu_bytes = interface.mtu_bytes;
     let needed_bytes = packet_bytes_max(config);
@@ -180,7 +180,7 @@ fn check_mtu(config: &Config, interface: &Interface) -> Result<(), StartError> {
     })
 }
 
-/// Length of the longest IP packet with DATA.
+/// The length of the longest IP packet with DATA.
 pub(super) fn packet_bytes_max(config: &Config) -> u32 {
     let ip_bytes = if config.service.listen.iter().any(SocketAddr::is_ipv6) {
         IPV6_BYTES
@@ -191,7 +191,7 @@ pub(super) fn packet_bytes_max(config: &Config) -> u32 {
     u32::from(config.service.segment_bytes) + u32::try_from(header_bytes).unwrap_or(u32::MAX)
 }
 
-/// Workers of all interfaces go round the CPUs this process may use.
+/// Assigns workers to the CPUs of this process in turn.
 pub(super) fn worker_cpu(number: usize) -> usize {
     let allowed = sched_getaffinity(None).ok();
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU)
@@ -200,7 +200,7 @@ pub(super) fn worker_cpu(number: usize) -> usize {
     cpus.get(number % cpus.len().max(1)).copied().unwrap_or(0)
 }
 
-/// An AF_XDP socket on a queue, with a umem of its own; it can send if the sender wants it to.
+/// An AF_XDP socket on a queue, with its own umem. It can send if the configured sender is `xsk`.
 pub(super) fn xsk(config: &Config, interface: &str, queue: u32) -> Result<Xsk, StartError> {
     let sizes = match config.service.sender {
         Sender::Gso => XSK,

@@ -1,4 +1,4 @@
-//! Memory in hugepages, as the configuration says.
+//! Allocates memory, with or without hugepages as configured.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::shortage::Shortage;
 use crate::config::{Config, Hugepages};
 use crate::sys::mapping::Mapping;
 
-/// Memory for something, all of it present.
+/// Populated memory for `what`.
 pub(super) fn memory(what: &str, len_bytes: usize, config: &Config) -> Result<Mapping, StartError> {
     match config.store.hugepages {
         Hugepages::Require => {
@@ -37,7 +37,7 @@ fn normal(
         what: what.to_owned(),
         shortage,
     };
-    // Looked at first: pages beyond it are not refused, they end the process.
+    // Checked first: pages beyond the group's limit are not refused, but kill the process.
     if let Some(shortage) = Shortage::in_group(Resource::Memory, len_bytes) {
         return Err(missing(shortage));
     }

@@ -1,31 +1,31 @@
 //! Starts the daemon from its configuration, checks its health, and stops it.
 //!
-//! The order matters in both directions. Up: memory, sockets, the program on the interfaces (the
-//! number of queues may change with it), a worker for each queue, engine and socket front, and last
-//! the settings, from which on the program steers. Down: the settings first, so that what comes from
-//! then on goes to the kernel; then the threads; then the program.
+//! The order matters in both directions. Startup: memory, sockets, the program on the interfaces
+//! (which may change the number of queues), a worker for each queue, engine and socket front, and
+//! last the settings, which make the program steer. Shutdown: the settings first, so that the
+//! program passes all packets to the kernel; then the threads; then the program.
 
-/// One interface that is served: its queues, sockets and workers.
+/// A served interface: its queues, sockets and workers.
 pub mod nic;
-/// Why it does not start.
+/// Why the daemon does not start.
 mod error;
-/// What error numbers mean, and what to do about them.
+/// Explains kernel errors and suggests remedies.
 mod remedy;
 /// What the program must know about the host.
 mod facts;
-/// Whether the serving threads go on.
+/// Detects stalled threads.
 mod heartbeat;
-/// What the host gives.
+/// Sockets and interfaces of the host.
 mod host;
-/// Memory, in hugepages or not.
+/// Allocates memory, with or without hugepages.
 mod memory;
-/// Why there is not enough of it.
+/// Explains why memory is short.
 mod shortage;
-/// Limits set to this process.
+/// Memory limits of control groups.
 mod cgroup;
 /// Watches the interfaces and addresses of the host.
 mod monitor;
-/// Everything it is made of.
+/// Builds all parts of the daemon.
 mod components;
 /// Reads all counters.
 mod observe;
@@ -55,7 +55,7 @@ use crate::fetch::engine::Engine;
 use crate::serve::socket::event_loop::EventLoop;
 use crate::sys::wake::Wake;
 
-/// A daemon that serves.
+/// A running daemon.
 pub struct Edge {
     program: Option<Program>,
     nics: Vec<Nic>,
@@ -66,13 +66,13 @@ pub struct Edge {
     observer: Arc<Observer>,
     heartbeats: Heartbeats,
     monitor: Monitor,
-    /// What the program was given last.
+    /// The last update of the program.
     program_state: ProgramState,
 }
 
 impl Edge {
     pub fn start(config: &Config) -> Result<Self, StartError> {
-        // Every part is made before the first thread starts: an error leaves nothing behind.
+        // Build all parts before starting a thread, so that an error leaves nothing behind.
         let Components {
             program,
             monitor,
@@ -101,7 +101,7 @@ impl Edge {
         Ok(edge)
     }
 
-    /// Starts the threads, and then has the program steer to the workers.
+    /// Starts the threads, and then makes the program steer to the workers.
     fn begin(
         &mut self,
         engine: Engine,
@@ -115,9 +115,9 @@ impl Edge {
         for nic in &mut self.nics {
             nic.start_workers()?;
         }
-        let links = system("a look at interfaces", self.links())?;
+        let links = system("interface information", self.links())?;
         let state = self.wanted_state(links);
-        for line in &state.left_out {
+        for line in &state.warnings {
             tracing::warn!("{line}");
         }
         if let Some(program) = &mut self.program {
@@ -127,7 +127,7 @@ impl Edge {
         Ok(())
     }
 
-    /// Reads all counters, from any thread.
+    /// A function that reads all counters, for any thread.
     pub fn snapshot_source(&self) -> Arc<dyn Fn() -> Snapshot + Send + Sync> {
         let observer = Arc::clone(&self.observer);
         Arc::new(move || observer.snapshot())
@@ -138,22 +138,22 @@ impl Edge {
         self.observer.health.clone()
     }
 
-    /// Finds faults, which go to the log and to [`Self::health`], and changes of the host, which the
-    /// program gets. An error means that the edge cannot go on: a thread ended, or a program whose
-    /// interfaces are all gone.
+    /// Reports faults to the log and to [`Self::health`], and updates the program after changes of
+    /// the host. Fails if the edge cannot continue: a thread has ended, or all interfaces were
+    /// removed.
     pub fn check_health(&mut self) -> Result<(), Broken> {
         let ended = self.threads.iter().any(JoinHandle::is_finished);
         if ended || self.nics.iter().any(Nic::has_failed) {
             return Err(Broken::Thread);
         }
-        let there = self.nics.iter().filter(|nic| !nic.gone);
-        let there: Vec<_> = there.map(|nic| &*nic.observer).collect();
-        let heartbeats = self.observer.heartbeats(&there);
+        let present = self.nics.iter().filter(|nic| !nic.gone);
+        let present: Vec<_> = present.map(|nic| &*nic.observer).collect();
+        let heartbeats = self.observer.heartbeats(&present);
         let mut faults = self.heartbeats.stalled(heartbeats, clock::now());
         match self.monitor.refresh().and_then(|()| self.links()) {
             Ok(links) => faults.extend(self.check_links(links)),
             Err(error) => {
-                tracing::warn!(%error, "the kernel does not answer questions about interfaces");
+                tracing::warn!(%error, "cannot query the kernel about interfaces");
             }
         }
         if self.nics.iter().all(|nic| nic.gone) {
@@ -166,7 +166,7 @@ impl Edge {
         Ok(())
     }
 
-    /// The interfaces as they are now, nothing for those that were removed.
+    /// The current state of the interfaces; `None` for removed ones.
     fn links(&self) -> io::Result<Vec<Option<Link>>> {
         let links = self.nics.iter().map(|nic| self.monitor.link(nic.index));
         links.collect()
@@ -189,7 +189,7 @@ impl Edge {
                     nic.follow_name(&link.interface.name);
                     faults.extend(self.monitor.link_faults(&nic.served(), link));
                 }
-                // Without a program the sockets go on by whatever interface has their addresses.
+                // Without a program, the sockets work with any interface that has their addresses.
                 None if self.program.is_none() => {}
                 None => {
                     nic.remove();
@@ -203,7 +203,7 @@ impl Edge {
         faults
     }
 
-    /// Gives the program what changed, and writes it to the log; a fault if the kernel refuses.
+    /// Updates the program if the host has changed, and logs the change.
     fn update_program(&mut self, links: Vec<Option<Link>>) -> Option<Fault> {
         let wanted = self.wanted_state(links);
         let program = self.program.as_mut()?;
@@ -216,8 +216,8 @@ impl Edge {
                 interface: None,
                 subject: String::new(),
                 text: format!(
-                    "the XDP program cannot be updated after a change of this host: {error}; trying \
-                     again, else restart edged"
+                    "the XDP program cannot be updated after a change of this host: {error}; \
+                     retrying; if this persists, restart edged"
                 ),
             });
         }
@@ -228,8 +228,8 @@ impl Edge {
                 tracing::warn!("{line}");
             }
         }
-        let is_new = |line: &&String| !before.left_out.contains(line);
-        for line in wanted.left_out.iter().filter(is_new) {
+        let is_new = |line: &&String| !before.warnings.contains(line);
+        for line in wanted.warnings.iter().filter(is_new) {
             tracing::warn!("{line}");
         }
         self.observer.host_changes.add(1);
@@ -237,12 +237,12 @@ impl Edge {
         None
     }
 
-    /// Stops serving, and leaves nothing on the interfaces.
+    /// Stops serving and detaches the program.
     pub fn stop(mut self) {
         if let Some(program) = &mut self.program
             && let Err(error) = program.withdraw()
         {
-            tracing::warn!(%error, "the program still steers until it is detached");
+            tracing::warn!(%error, "cannot stop the program from steering before it is detached");
         }
         self.stop.store(true, Ordering::Release);
         self.wakes.iter().for_each(Wake::wake);

@@ -1,4 +1,4 @@
-//! Watches the interfaces and addresses of the host, which others can change while they are served.
+//! Watches the interfaces and addresses of the host, which can change while they are served.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,45 +14,44 @@ use crate::config::{Config, XdpMode};
 use crate::counters::{Cause, Fault};
 use crate::network::{AddressState, Changes, Interface, LocalAddress, Network};
 
-/// What all interfaces have in common, and the host as it was last seen.
 #[derive(Debug)]
 pub(super) struct Monitor {
     network: Network,
     changes: Changes,
     config: Config,
-    /// The kernel's number of the program that has to be on the interfaces.
+    /// The kernel's id of the program that must be attached to the interfaces.
     program: Option<u32>,
     host: Host,
-    /// Of the service's addresses, those some interface had, and the index of the last that did.
-    /// Others are routed to this host by means that do not show there.
+    /// The service addresses that an interface has or had, with that interface's index. Other
+    /// addresses reach this host by means that the kernel's address list does not show.
     owners: BTreeMap<IpAddr, u32>,
 }
 
-/// What is listed again only when the kernel reports a change.
+/// Listed again only when the kernel reports a change.
 #[derive(Debug, Default)]
 struct Host {
     vlans: Vec<Interface>,
     addresses: Vec<LocalAddress>,
 }
 
-/// An interface at one moment.
+/// The state of an interface.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) interface: Interface,
     queues: u32,
 }
 
-/// What the program has to know: settings for each interface, in the order of the configuration,
-/// and addresses of the host.
+/// What the program must know: settings for each interface, in the order of the configuration, and
+/// addresses of the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ProgramState {
     pub(super) settings: Vec<Settings>,
     pub(super) locals: Vec<Address>,
-    /// What the program has no room for, a line each.
-    pub(super) left_out: Vec<String>,
+    /// A line for each table of the program that is too small.
+    pub(super) warnings: Vec<String>,
 }
 
-/// An interface as it was served first: its index, its name then, and the number of its workers.
+/// A served interface: its index, its name at startup, and its number of workers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Served<'a> {
     pub(super) index: u32,
@@ -85,7 +84,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// Lists the host's addresses and VLANs anew if something changed.
+    /// Lists the host's addresses and VLANs again if something has changed.
     pub(super) fn refresh(&mut self) -> io::Result<()> {
         if self.changes.any() {
             self.list()?;
@@ -93,7 +92,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// The interface of this index now; nothing when it was removed.
+    /// The interface with this index; `None` if it was removed.
     pub(super) fn link(&self, index: u32) -> io::Result<Option<Link>> {
         let Some(interface) = self.network.interface_by_index(index)? else {
             return Ok(None);
@@ -105,8 +104,7 @@ impl Monitor {
         Ok(Some(Link { interface, queues }))
     }
 
-    /// Addresses of the service that the host had and does not have now, and the index of the
-    /// interface that had them.
+    /// Service addresses that the host had and lost, with the index of the interface that had them.
     fn removed(&self) -> impl Iterator<Item = (IpAddr, u32)> {
         let owners = self
             .owners
@@ -115,7 +113,7 @@ impl Monitor {
         owners.filter(|(address, _)| self.host.owner(*address).is_none())
     }
 
-    /// What the program has to know. Interfaces that were removed have no settings.
+    /// What the program must know. Removed interfaces have no settings.
     pub(super) fn program_state(&self, served: &[(&Settings, Option<Interface>)]) -> ProgramState {
         let links = || {
             served
@@ -128,7 +126,7 @@ impl Monitor {
         let mut state = ProgramState {
             settings: Vec::new(),
             locals: Vec::new(),
-            left_out: Vec::new(),
+            warnings: Vec::new(),
         };
         for (settings, interface) in served {
             let Some(interface) = interface else {
@@ -143,10 +141,10 @@ impl Monitor {
                 settings.mac = mac;
             }
             state.settings.push(settings);
-            for line in facts.left_out(&interface.name) {
-                // That of the addresses is the same for all interfaces.
-                if !state.left_out.contains(&line) {
-                    state.left_out.push(line);
+            for line in facts.warnings(&interface.name) {
+                // The line about addresses is the same for all interfaces.
+                if !state.warnings.contains(&line) {
+                    state.warnings.push(line);
                 }
             }
             state.locals = facts.locals;
@@ -154,8 +152,7 @@ impl Monitor {
         state
     }
 
-    /// Addresses of the service that are gone: a fault of the interface that had them, or of the
-    /// whole edge.
+    /// Lost service addresses: each is a fault of the interface that had it, or of the whole edge.
     pub(super) fn address_faults(&self, served: &[Served<'_>]) -> Vec<Fault> {
         let fault = |(address, owner): (IpAddr, u32)| {
             let text = format!(
@@ -173,7 +170,7 @@ impl Monitor {
         self.removed().map(fault).collect()
     }
 
-    /// What keeps an interface from being served as it was at the start.
+    /// Faults that keep an interface from being served as it was at startup.
     pub(super) fn link_faults(&self, served: &Served<'_>, link: &Link) -> Vec<Fault> {
         let Link { interface, queues } = link;
         let name = &interface.name;
@@ -182,7 +179,7 @@ impl Monitor {
         if !interface.up {
             let text = format!(
                 "the interface {name} is down, and no requests are served on it; the kernel removes \
-                 its IPv6 addresses, unless keep_addr_on_down is set"
+                 its IPv6 addresses unless keep_addr_on_down is set"
             );
             fault(Cause::LinkDown, text);
         }
@@ -196,11 +193,11 @@ impl Monitor {
             fault(Cause::MtuTooSmall, text);
         }
         if let Some(program) = self.program {
-            let there = match self.config.xdp.mode {
+            let attached = match self.config.xdp.mode {
                 XdpMode::Native => interface.xdp_native,
                 XdpMode::Generic | XdpMode::Off => interface.xdp_generic,
             };
-            if there != Some(program) {
+            if attached != Some(program) {
                 let mode = self.config.xdp.mode;
                 let text = format!(
                     "the XDP program was detached from {name}: all its requests take the kernel's path \
@@ -232,11 +229,11 @@ impl Served<'_> {
         }
     }
 
-    /// The interface was removed.
+    /// The fault that the interface was removed.
     pub(super) fn removed(&self) -> Fault {
         let text = format!(
             "the interface {} was removed, and no requests are served on it; restart edged when it \
-             is back (`ip link`)",
+             is restored (`ip link`)",
             self.label
         );
         self.fault(Cause::InterfaceRemoved, text)
@@ -244,8 +241,8 @@ impl Served<'_> {
 }
 
 impl Host {
-    /// Index of the interface that has the address, by a VLAN or by itself, if the kernel takes
-    /// datagrams for it.
+    /// The index of the interface that has the address, itself or through a VLAN, if the address is
+    /// usable.
     fn owner(&self, address: IpAddr) -> Option<u32> {
         let usable =
             |local: &&LocalAddress| local.address == address && local.state == AddressState::Usable;
@@ -253,7 +250,7 @@ impl Host {
         Some(self.below(local.interface))
     }
 
-    /// The interface that a VLAN lies above.
+    /// The interface at the bottom of a stack of VLANs.
     fn below(&self, index: u32) -> u32 {
         let parent = |at: &u32| {
             let vlan = self.vlans.iter().find(|link| link.index == *at)?;
@@ -264,7 +261,7 @@ impl Host {
     }
 }
 
-/// What changed in the settings of one interface, for the log.
+/// Log lines for the changes in one interface's settings.
 pub(super) fn changes(name: &str, before: &Settings, now: &Settings) -> Vec<String> {
     let mut lines = Vec::new();
     if *now == Settings::NONE {
@@ -273,7 +270,7 @@ pub(super) fn changes(name: &str, before: &Settings, now: &Settings) -> Vec<Stri
     if before.mac != now.mac {
         let mac = now.mac.map(|byte| format!("{byte:02x}")).join(":");
         lines.push(format!(
-            "the MAC address of {name} is now {mac}; the program takes frames for it"
+            "the MAC address of {name} is now {mac}; the program accepts frames to it"
         ));
     }
     if before.tags != now.tags {
@@ -332,7 +329,7 @@ mod tests {
         settings
     }
 
-    /// Program 7; both addresses were there, on the interface.
+    /// Program 7; the interface had both service addresses.
     fn monitor(addresses: &[LocalAddress]) -> Monitor {
         let config = config();
         let listen = config.service.listen.iter().map(SocketAddr::ip);
@@ -356,7 +353,7 @@ mod tests {
         ]
     }
 
-    /// With two workers: what is wrong with the interface, and with which addresses.
+    /// The faults of the interface and its addresses, with two workers.
     fn found(monitor: &Monitor, interface: Interface, queues: u32) -> Vec<(Cause, String)> {
         let served = Served {
             index: 2,
@@ -374,7 +371,7 @@ mod tests {
         faults.into_iter().map(name).collect()
     }
 
-    /// Settings of the one interface there is.
+    /// The settings of the only interface.
     fn wanted(monitor: &Monitor, interface: &Interface) -> Settings {
         let (settings, interface) = (settings(), interface.clone());
         let state = monitor.program_state(&[(&settings, Some(interface))]);
@@ -382,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_of_the_host_is_a_fault_of_its_own_name() {
+    fn each_change_of_the_host_has_its_own_fault() {
         let good = monitor(&whole());
         assert_eq!(found(&good, interface(), 2), []);
         assert_eq!(
@@ -427,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_no_interface_had_is_served_on() {
+    fn an_address_that_no_interface_ever_had_is_served() {
         let mut routed = monitor(&[]);
         routed.owners.clear();
         assert_eq!(found(&routed, interface(), 2), []);
@@ -436,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_with_an_interface_is_a_fault_of_that_interface() {
+    fn an_address_belongs_to_the_interface_below_its_vlans() {
         let mut monitor = monitor(&[]);
         let vlan = |index, parent| Interface {
             index,

@@ -21,7 +21,7 @@ use crate::serve::xdp::worker::WorkerCells;
 use crate::sys::socket::ServiceSocket;
 use crate::sys::xsk::statistics;
 
-/// What the counters are read from, from any thread.
+/// The sources of all counters.
 pub(super) struct Observer {
     pub(super) started: Instant,
     pub(super) mode: Mode,
@@ -36,10 +36,10 @@ pub(super) struct Observer {
     pub(super) host_changes: Cell,
 }
 
-/// What the counters of one interface are read from.
+/// The sources of one interface's counters.
 pub(super) struct NicObserver {
     pub(super) index: u32,
-    /// As it was at the start: what is counted later is of the same interface.
+    /// The name at startup, which counters keep if the interface is renamed.
     pub(super) name: String,
     /// One for each queue, in order.
     pub(super) workers: Vec<WorkerObserver>,
@@ -51,7 +51,7 @@ pub(super) struct WorkerObserver {
     pub(super) xsk: Mutex<XskObserver>,
 }
 
-/// The kernel's counters of an AF_XDP socket, or what they were when it was closed.
+/// The kernel's counters of an AF_XDP socket, or their last values before it was closed.
 pub(super) enum XskObserver {
     Open(Arc<OwnedFd>),
     Closed(XskCounts),
@@ -90,7 +90,7 @@ impl NicObserver {
         u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
-    /// Lets the sockets go, and with them the memory that the kernel holds for them.
+    /// Closes the sockets, which frees the kernel's memory for them.
     pub(super) fn close_sockets(&self) {
         for worker in &self.workers {
             let mut xsk = worker.xsk.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,7 +104,7 @@ impl NicObserver {
         program: Option<(&ProgramCounters, u32)>,
     ) -> InterfaceCounts {
         let xdp = program.map(|(program, place)| {
-            // All rows: queues may have been added since the start.
+            // All rows, because queues may have been added since startup.
             (0..QUEUES_MAX)
                 .map(|queue| (queue, program.of_queue(place, queue)))
                 .filter(|(_, reasons)| !reasons.is_empty())
@@ -136,7 +136,7 @@ impl NicObserver {
 }
 
 impl Observer {
-    /// The workers of these interfaces, the socket front and the engine.
+    /// The heartbeats of these interfaces' workers, the socket front and the engine.
     pub(super) fn heartbeats(&self, nics: &[&NicObserver]) -> Vec<Heartbeat> {
         let workers = nics.iter().flat_map(|nic| {
             let workers = nic.workers.iter().zip(0..);

@@ -1,4 +1,4 @@
-//! What an error number of the kernel means for what was tried, and what to do about it.
+//! Explains the kernel's errors by operation, and suggests remedies.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,6 @@ use libc::{
     ENETDOWN, ENFILE, ENOBUFS, ENODEV, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, EPERM, ERANGE,
 };
 
-/// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Operation {
     /// A socket on a service address.
@@ -19,26 +18,26 @@ pub enum Operation {
     Xsk,
     IoUring,
     Thread,
-    /// Something every Linux has.
+    /// Any operation without a row of its own.
     Other,
 }
 
 /// As in docs/OPERATING.md, "Exit codes".
 const FAILURE: u8 = 1;
 const AGAIN: u8 = 75;
-const RIGHTS: u8 = 77;
+const PRIVILEGES: u8 = 77;
 const CONFIGURATION: u8 = 78;
 
-/// Operation and error number, exit code, and the sentence, in which {} is what it was tried on.
+/// Operation, `errno`, exit code, and message, in which {} is the subject.
 type Row = (Operation, i32, u8, &'static str);
 
 const TABLE: &[Row] = {
     use Operation::{AttachGeneric, AttachNative, IoUring, Listen, Thread, Xsk};
     const OCCUPIED: &str = "an XDP program is already attached to {} (`ip link show {}` names it); \
                             stop its owner first";
-    const FORBIDDEN: &str = "an XDP program may not be attached to {}: run as root or with \
-                             CAP_NET_ADMIN and CAP_BPF, or set xdp.mode = \"off\"";
-    const GONE: &str = "{} was removed meanwhile; start again when it is back (`ip link`)";
+    const FORBIDDEN: &str = "this process lacks the privileges to attach an XDP program to {}: run \
+                             as root or with CAP_NET_ADMIN and CAP_BPF, or set xdp.mode = \"off\"";
+    const GONE: &str = "{} was removed during startup; start again when it is restored (`ip link`)";
     &[
         (
             Listen,
@@ -50,31 +49,31 @@ const TABLE: &[Row] = {
             Listen,
             EADDRNOTAVAIL,
             CONFIGURATION,
-            "{} is not an address of this host; give it to an interface (`ip address add …`) or change service.listen",
+            "{} is not an address of this host; assign it to an interface (`ip address add …`) or change service.listen",
         ),
         (
             Listen,
             EACCES,
-            RIGHTS,
-            "{} has a port that only CAP_NET_BIND_SERVICE may use (net.ipv4.ip_unprivileged_port_start); add that right, or change service.listen",
+            PRIVILEGES,
+            "the port of {} requires CAP_NET_BIND_SERVICE (net.ipv4.ip_unprivileged_port_start); add that capability, or change service.listen",
         ),
         (
             Listen,
             EPERM,
-            RIGHTS,
-            "a security module or a program of the control group forbids to listen on {}; allow it there",
+            PRIVILEGES,
+            "a security module or a BPF program of the control group forbids listening on {}; allow it there",
         ),
         (
             Listen,
             EAFNOSUPPORT,
             CONFIGURATION,
-            "{} has an address family that this host has switched off (ipv6.disable, or RestrictAddressFamilies= of the systemd unit); allow it, or change service.listen",
+            "the address family of {} is disabled (ipv6.disable, or RestrictAddressFamilies= of the systemd unit); allow it, or change service.listen",
         ),
         (
             Listen,
             ENODEV,
             AGAIN,
-            "the interface of {} was removed meanwhile; start again when it is back (`ip link`)",
+            "the interface of {} was removed during startup; start again when it is restored (`ip link`)",
         ),
         (
             AttachNative,
@@ -86,33 +85,33 @@ const TABLE: &[Row] = {
             AttachNative,
             ERANGE,
             CONFIGURATION,
-            "the MTU of {}, or of the other end of a veth pair, is too large for native XDP, which wants a packet in one page: set one below about 3500 (`ip link set {} mtu 3000`), or xdp.mode = \"generic\"",
+            "the MTU of {}, or of the other end of a veth pair, is too large for native XDP, which needs each packet in one page: set an MTU below about 3500 (`ip link set {} mtu 3000`), or xdp.mode = \"generic\"",
         ),
         (
             AttachNative,
             EINVAL,
             CONFIGURATION,
-            "the driver of {} refuses native XDP as it is set up (`dmesg` may have its reason): the usual ones are an MTU above about 3500, LRO (`ethtool -K {} lro off`) and too many queues (`ethtool -L {} combined N`); or set xdp.mode = \"generic\"",
+            "the driver of {} refuses native XDP in its current configuration (`dmesg` may show why): the usual reasons are an MTU above about 3500, LRO (`ethtool -K {} lro off`) and too many queues (`ethtool -L {} combined N`); or set xdp.mode = \"generic\"",
         ),
         (
             AttachNative,
             ENOSPC,
             CONFIGURATION,
-            "the card of {} has no queues left to send by; use fewer (`ethtool -L {} combined N`), or set xdp.mode = \"generic\"",
+            "the device {} has no TX queues left for XDP; use fewer (`ethtool -L {} combined N`), or set xdp.mode = \"generic\"",
         ),
         (AttachNative, EBUSY, AGAIN, OCCUPIED),
         (AttachNative, EEXIST, AGAIN, OCCUPIED),
-        (AttachNative, EPERM, RIGHTS, FORBIDDEN),
+        (AttachNative, EPERM, PRIVILEGES, FORBIDDEN),
         (AttachNative, ENODEV, AGAIN, GONE),
         (
             AttachGeneric,
             EOPNOTSUPP,
             CONFIGURATION,
-            "{} takes no XDP program, not even a generic one; set xdp.mode = \"off\"",
+            "{} supports no XDP program, not even in generic mode; set xdp.mode = \"off\"",
         ),
         (AttachGeneric, EBUSY, AGAIN, OCCUPIED),
         (AttachGeneric, EEXIST, AGAIN, OCCUPIED),
-        (AttachGeneric, EPERM, RIGHTS, FORBIDDEN),
+        (AttachGeneric, EPERM, PRIVILEGES, FORBIDDEN),
         (AttachGeneric, ENODEV, AGAIN, GONE),
         (
             Xsk,
@@ -124,94 +123,94 @@ const TABLE: &[Row] = {
             Xsk,
             EOPNOTSUPP,
             CONFIGURATION,
-            "the driver takes no AF_XDP socket on {}; set xdp.mode = \"generic\" or \"off\"",
+            "the driver supports no AF_XDP socket on {}; set xdp.mode = \"generic\" or \"off\"",
         ),
         (
             Xsk,
             EINVAL,
             CONFIGURATION,
-            "the driver takes no AF_XDP socket on {} as it is set up: see docs/OPERATING.md, \"Queues\", and `ethtool -l`; or set xdp.mode = \"generic\"",
+            "the driver supports no AF_XDP socket on {} in its current configuration: see docs/OPERATING.md, \"Queues\", and `ethtool -l`; or set xdp.mode = \"generic\"",
         ),
         (
             Xsk,
             EPERM,
-            RIGHTS,
-            "an AF_XDP socket on {} takes CAP_NET_RAW, which this process lacks; run as root, or set xdp.mode = \"off\"",
+            PRIVILEGES,
+            "an AF_XDP socket on {} requires CAP_NET_RAW, which this process lacks; run as root, or set xdp.mode = \"off\"",
         ),
         (
             Xsk,
             EAFNOSUPPORT,
             CONFIGURATION,
-            "there is no AF_XDP for {}: a kernel without CONFIG_XDP_SOCKETS, or RestrictAddressFamilies= of the systemd unit; allow AF_XDP, or set xdp.mode = \"off\"",
+            "AF_XDP is not available for {}: the kernel lacks CONFIG_XDP_SOCKETS, or RestrictAddressFamilies= of the systemd unit forbids it; allow AF_XDP, or set xdp.mode = \"off\"",
         ),
         (
             Xsk,
             ENOBUFS,
-            RIGHTS,
+            PRIVILEGES,
             "RLIMIT_MEMLOCK is too low for the memory of {}; raise it (LimitMEMLOCK=infinity of the systemd unit), or add CAP_IPC_LOCK",
         ),
         (
             Xsk,
             ENETDOWN,
             AGAIN,
-            "the interface is down, so there is no AF_XDP socket on {}; `ip link set … up` it",
+            "cannot open an AF_XDP socket on {}: the interface is down; bring it up (`ip link set … up`)",
         ),
         (
             Xsk,
             ENODEV,
             AGAIN,
-            "there is no AF_XDP socket on {}: the interface was removed meanwhile; start again when it is back (`ip link`)",
+            "cannot open an AF_XDP socket on {}: the interface was removed during startup; start again when it is restored (`ip link`)",
         ),
         (
             IoUring,
             EPERM,
-            RIGHTS,
-            "this process may not use io_uring: set kernel.io_uring_disabled to 0, or to 1 with CAP_SYS_ADMIN or the group kernel.io_uring_group, and let seccomp filters (SystemCallFilter=, container profiles) pass io_uring_setup, io_uring_enter and io_uring_register",
+            PRIVILEGES,
+            "io_uring is forbidden: set kernel.io_uring_disabled to 0, or to 1 with CAP_SYS_ADMIN or the group kernel.io_uring_group, and allow io_uring_setup, io_uring_enter and io_uring_register in seccomp filters (SystemCallFilter=, container profiles)",
         ),
         (
             IoUring,
             ENOSYS,
             CONFIGURATION,
-            "there is no io_uring: a kernel without CONFIG_IO_URING, or a seccomp filter that hides it (container profiles, gVisor); let it pass io_uring_setup, io_uring_enter and io_uring_register",
+            "io_uring is not available: the kernel lacks CONFIG_IO_URING, or a seccomp filter hides it (container profiles, gVisor); allow io_uring_setup, io_uring_enter and io_uring_register",
         ),
         (
             IoUring,
             ENOMEM,
             AGAIN,
-            "there is no memory for io_uring; raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity of the systemd unit) or the memory limit of the control group",
+            "not enough memory for io_uring; raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity of the systemd unit) or the memory limit of the control group",
         ),
         (
             Thread,
             EAGAIN,
             AGAIN,
-            "there may be no more threads for {}; raise pids.max of the control group (TasksMax= of the systemd unit), RLIMIT_NPROC or kernel.threads-max",
+            "cannot start a thread for {}; raise pids.max of the control group (TasksMax= of the systemd unit), RLIMIT_NPROC or kernel.threads-max",
         ),
     ]
 };
 
-/// What is the same whatever was tried.
+/// Rows for all operations.
 const COMMON: &[(i32, u8, &str)] = &[
     (
         EMFILE,
         CONFIGURATION,
-        "RLIMIT_NOFILE allows this process no more descriptors, for {}; raise it (LimitNOFILE= of the systemd unit)",
+        "RLIMIT_NOFILE leaves no file descriptor for {}; raise it (LimitNOFILE= of the systemd unit)",
     ),
     (
         ENFILE,
         AGAIN,
-        "this host has no more descriptors, for {}; raise fs.file-max",
+        "this host has no file descriptor left for {}; raise fs.file-max",
     ),
     (ENOMEM, AGAIN, "this host has no memory left for {}"),
     (ENOBUFS, AGAIN, "this host has no memory left for {}"),
     (
         EPERM,
-        RIGHTS,
-        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
+        PRIVILEGES,
+        "this process lacks the privileges for {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
     ),
     (
         EACCES,
-        RIGHTS,
-        "this process has no right to {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
+        PRIVILEGES,
+        "this process lacks the privileges for {}; run as root, or see docs/OPERATING.md, \"Privileges\"",
     ),
 ];
 
@@ -219,7 +218,7 @@ const COMMON: &[(i32, u8, &str)] = &[
 #[derive(Debug)]
 pub struct Refused {
     pub operation: Operation,
-    /// What it was tried on: an address, an interface, a queue.
+    /// What the operation was applied to: an address, an interface, a queue.
     pub subject: String,
     pub error: io::Error,
 }
@@ -257,10 +256,10 @@ impl fmt::Display for Refused {
             Operation::AttachNative | Operation::AttachGeneric => {
                 "the XDP program cannot be attached to"
             }
-            Operation::Xsk => "no AF_XDP socket on",
+            Operation::Xsk => "cannot open an AF_XDP socket on",
             Operation::IoUring => "io_uring cannot be set up for",
-            Operation::Thread => "no thread for",
-            Operation::Other => "there is no",
+            Operation::Thread => "cannot start a thread for",
+            Operation::Other => "cannot get",
         };
         write!(out, "{tried} {}: {}", self.subject, self.error)
     }
@@ -289,12 +288,18 @@ mod tests {
             );
             let refused = refused(*operation, *errno);
             assert_eq!(refused.exit_code(), *code, "{text}");
-            let said = refused.to_string();
-            assert!(said.starts_with(&text.replace("{}", "eth7")), "{said}");
-            assert!(!said.contains("{}") && said.lines().count() == 1, "{said}");
-            // A sentence that ends with the fault has no remedy.
+            let message = refused.to_string();
+            assert!(
+                message.starts_with(&text.replace("{}", "eth7")),
+                "{message}"
+            );
+            assert!(
+                !message.contains("{}") && message.lines().count() == 1,
+                "{message}"
+            );
+            // The remedy comes after the fault.
             assert!(text.contains("; ") || text.contains(": "), "{text}");
-            assert!([AGAIN, RIGHTS, CONFIGURATION].contains(code), "{text}");
+            assert!([AGAIN, PRIVILEGES, CONFIGURATION].contains(code), "{text}");
         }
         for (errno, code, _) in COMMON {
             assert_eq!(refused(Operation::Other, *errno).exit_code(), *code);
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn state_that_passes_is_worth_another_try_and_what_must_be_changed_is_not() {
+    fn the_exit_code_tells_temporary_conditions_from_permanent_ones() {
         let rows = [
             (Operation::Listen, EADDRINUSE, 75),
             (Operation::Listen, EADDRNOTAVAIL, 78),
@@ -325,13 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn an_error_nobody_foresaw_is_shown_as_it_is() {
-        let strange = refused(Operation::Xsk, libc::EXDEV);
-        assert_eq!(strange.exit_code(), 1);
-        assert!(
-            strange
-                .to_string()
-                .starts_with("no AF_XDP socket on eth7: ")
-        );
+    fn an_error_without_a_row_is_shown_as_it_is() {
+        let unknown = refused(Operation::Xsk, libc::EXDEV);
+        assert_eq!(unknown.exit_code(), 1);
+        let message = unknown.to_string();
+        assert!(message.starts_with("cannot open an AF_XDP socket on eth7: "));
     }
 }

@@ -1,4 +1,4 @@
-//! Why there is not enough memory, and what to do about it.
+//! Explains why memory is short, and suggests remedies.
 
 use std::fmt;
 use std::fs;
@@ -9,22 +9,20 @@ use rustix::process::{Resource as Rlimit, getrlimit};
 use super::cgroup::{Limit, Resource, hugepages_group, tightest};
 use crate::sys::mapping::HUGEPAGE_BYTES;
 
-/// The kernel's pool of hugepages of the size we use.
+/// The kernel's pool of 2 MiB hugepages.
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
-/// Why there is not enough memory, with what to do about it.
 #[derive(Debug)]
 pub enum Shortage {
     /// A control group allows too little.
     Group { needed_bytes: u64, limit: Limit },
     /// Too few hugepages are reserved, or free.
     Pool { needed: u64, free: u64, total: u64 },
-    /// The process has a limit of its own.
+    /// A resource limit of the process.
     Process { limit: &'static str, bytes: u64 },
-    /// Reserved hugepages that the kernel withholds from this group, whose files are not mounted
-    /// here.
+    /// The limit of a control group whose files are not mounted.
     Withheld { group: String },
-    /// What the kernel said, with nothing found that explains it.
+    /// An error without a known cause.
     Kernel(io::Error),
 }
 
@@ -46,7 +44,7 @@ impl Shortage {
             pool.shortage(len_bytes.div_ceil(HUGEPAGE_BYTES) as u64)
         };
         let withheld = || {
-            // Memory that would be a SIGBUS to touch: the pool had it, or there would be no mapping.
+            // EFAULT: access would raise SIGBUS. The pool has the pages, or mapping had failed.
             (error.raw_os_error() == Some(libc::EFAULT)).then_some(())?;
             let group = hugepages_group()?;
             Some(Self::Withheld { group })
@@ -60,7 +58,7 @@ impl Shortage {
             .into_iter()
             .find_map(|(limit, resource)| {
                 let bytes = getrlimit(resource).current?;
-                // What is in use already counts too, so this need not be below.
+                // Memory in use counts too, so the limit may exceed the request.
                 let small = bytes < 2 * len_bytes as u64;
                 small.then_some(Self::Process { limit, bytes })
             })
@@ -121,19 +119,19 @@ impl fmt::Display for Shortage {
             ),
             Self::Process { limit, bytes } => write!(
                 out,
-                "{limit} allows this process {} MiB in all; raise it (`ulimit`, or Limit…= of the \
-                 systemd unit)",
+                "{limit} allows this process {} MiB in total; raise it (`ulimit`, or Limit…= of \
+                 the systemd unit)",
                 mib(*bytes)
             ),
             Self::Withheld { group } => write!(
                 out,
-                "there are enough, and the kernel withholds them; raise the hugetlb limit of the \
+                "there are enough, but the kernel withholds them; raise the hugetlb limit of the \
                  control group {group}, or of one above it"
             ),
             Self::Kernel(error) if error.raw_os_error() == Some(libc::EHWPOISON) => {
                 write!(
                     out,
-                    "{error}: memory of this machine is broken; see `dmesg`"
+                    "{error}: the memory of this machine is faulty; see `dmesg`"
                 )
             }
             Self::Kernel(error) => write!(
@@ -144,19 +142,19 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// What the kernel's pool of hugepages holds.
+/// The kernel's pool of hugepages, in pages.
 struct Pool {
     total: u64,
     free: u64,
-    /// Of the free ones, promised to mappings that have not touched them yet.
+    /// Free, but reserved for existing mappings.
     reserved: u64,
-    /// Beyond those that were reserved for good, and how many of these there may be.
+    /// Beyond the persistent pool, and their maximum.
     surplus: u64,
     overcommit: u64,
 }
 
 impl Pool {
-    /// A shortage, if this is what is short.
+    /// The shortage, if the pool has too few pages.
     fn shortage(&self, needed: u64) -> Option<Shortage> {
         let more = self.overcommit.saturating_sub(self.surplus);
         let free = self.free.saturating_sub(self.reserved) + more;
@@ -173,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pages_to_reserve_are_those_that_lack() {
+    fn the_message_states_how_many_pages_to_reserve() {
         let pool = Pool {
             total: 768,
             free: 640,
@@ -182,15 +180,15 @@ mod tests {
             overcommit: 0,
         };
         let shortage = pool.shortage(2048).unwrap();
-        let said = shortage.to_string();
-        let words = "2048 pages of 2 MiB are needed and 512 are free; reserve 1536 more";
-        assert!(said.starts_with(words), "{said}");
-        assert!(said.contains("vm.nr_hugepages=2304"), "{said}");
-        assert_eq!(shortage.exit_code(), 78, "there are not that many");
+        let message = shortage.to_string();
+        let expected = "2048 pages of 2 MiB are needed and 512 are free; reserve 1536 more";
+        assert!(message.starts_with(expected), "{message}");
+        assert!(message.contains("vm.nr_hugepages=2304"), "{message}");
+        assert_eq!(shortage.exit_code(), 78, "the pool is too small");
         assert_eq!(
             pool.shortage(600).unwrap().exit_code(),
             75,
-            "others have them"
+            "others use them"
         );
         assert!(pool.shortage(512).is_none());
         let surplus = Pool {
@@ -199,12 +197,12 @@ mod tests {
         };
         assert!(
             surplus.shortage(612).is_none(),
-            "the kernel makes some more"
+            "the kernel allocates surplus pages"
         );
     }
 
     #[test]
-    fn what_a_group_can_never_give_is_a_matter_of_configuration() {
+    fn a_group_limit_below_the_need_is_a_configuration_error() {
         let shortage = |limit_bytes, used_bytes| Shortage::Group {
             needed_bytes: 64 << 20,
             limit: Limit {

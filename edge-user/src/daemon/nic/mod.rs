@@ -1,5 +1,5 @@
-//! One interface that is served: its queues, their AF_XDP sockets and workers. The program on it is
-//! that of all interfaces.
+//! A served interface: its queues, their AF_XDP sockets and workers. All interfaces share one
+//! program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,30 +14,29 @@ use super::remedy::Operation;
 use crate::serve::xdp::worker::Worker;
 use crate::sys::wake::Wake;
 
-/// Loads the program, attaches it, and hands out its maps.
+/// Loads the program, attaches it, and provides its maps.
 pub mod program;
 
-/// One interface that is served.
 pub(super) struct Nic {
-    /// The kernel's index of it, the same as long as it exists.
+    /// The interface index, which is stable while the interface exists.
     pub(super) index: u32,
-    /// Its name now. Counters and faults keep the name that it had at the start.
+    /// The current name. Counters and faults keep the name at startup.
     pub(super) name: String,
-    /// What the program must know of it, but for the facts of the host.
+    /// The program's settings, without the facts about the host.
     pub(super) settings: Settings,
     pub(super) observer: Arc<NicObserver>,
-    /// Workers that do not run yet, and those that do.
+    /// Workers before and after they are started.
     pub(super) workers: Vec<Worker>,
     pub(super) threads: Vec<JoinHandle<()>>,
-    /// Ends the workers, and their sleep.
+    /// Stops and wakes the workers.
     pub(super) stop: Arc<AtomicBool>,
     pub(super) stop_wake: Wake,
-    /// Whether it was removed while it was served.
+    /// Whether the interface was removed.
     pub(super) gone: bool,
 }
 
 impl Nic {
-    /// The name that it had at the start.
+    /// The name at startup.
     pub(super) fn label(&self) -> &str {
         &self.observer.name
     }
@@ -50,7 +49,7 @@ impl Nic {
         }
     }
 
-    /// Notes that it may have another name now.
+    /// Records and logs a new name.
     pub(super) fn follow_name(&mut self, now: &str) {
         if now != self.name {
             tracing::warn!(
@@ -73,7 +72,7 @@ impl Nic {
         Ok(())
     }
 
-    /// Whether a worker ended without being stopped.
+    /// Whether a worker has ended without being stopped.
     pub(super) fn has_failed(&self) -> bool {
         !self.gone && self.threads.iter().any(JoinHandle::is_finished)
     }
@@ -83,8 +82,8 @@ impl Nic {
         self.stop_wake.wake();
     }
 
-    /// The interface is not there any more: its workers end, and once they have, its sockets are
-    /// closed. Called until then.
+    /// Stops the workers of a removed interface, and closes its sockets once they have ended.
+    /// Called repeatedly.
     pub(super) fn remove(&mut self) {
         self.gone = true;
         self.stop_workers();

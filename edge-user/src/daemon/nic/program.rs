@@ -1,5 +1,5 @@
-//! Loads the program, attaches it to interfaces, and hands out its maps. It is one program for all
-//! interfaces: they serve one cache, and each has settings of its own.
+//! Loads the program, attaches it to interfaces, and provides its maps. All interfaces share one
+//! program and one cache, with separate settings.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -29,7 +29,7 @@ use crate::sys::bpf::{
     AddressKey, ChunkIdKey, CookiesValue, InterfaceSettingsValue, ResidentValue, TallyValue,
 };
 
-/// The program, as built; without it only `xdp.mode = "off"` works.
+/// The compiled program; without it only `xdp.mode = "off"` works.
 #[cfg(xdp_program)]
 const PROGRAM: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("SEALEDGE_XDP_PROGRAM")));
 #[cfg(not(xdp_program))]
@@ -57,56 +57,54 @@ pub enum AttachError {
     Attach { interface: String, reason: String },
 }
 
-/// The loaded program and those of its maps that stay with it. Dropping it detaches the program
-/// from all interfaces.
+/// The loaded program and the maps that it keeps. Dropping it detaches the program from all
+/// interfaces.
 pub struct Program {
     ebpf: Ebpf,
     settings: Array<MapData, InterfaceSettingsValue>,
-    /// What `settings` holds, and since when the live sets are live.
+    /// The contents of `settings`, and when the live sets were last switched.
     published: Vec<InterfaceSettings>,
     switched: Option<Instant>,
     locals: HashMap<MapData, AddressKey, u32>,
-    /// What `locals` holds.
+    /// The contents of `locals`.
     known: BTreeSet<Address>,
     sockets: XskMap<MapData>,
 }
 
-/// The maps that others work with.
+/// The maps used by other modules.
 pub struct Maps {
     pub resident: HashMap<MapData, ChunkIdKey, ResidentValue>,
     pub cookies: Array<MapData, CookiesValue>,
     pub counters: ProgramCounters,
 }
 
-/// What the program did with a frame.
+/// The result of a test run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The kernel's `XDP_…` number.
     pub action: u32,
-    /// Length of the output.
+    /// The length of the output.
     pub len_bytes: usize,
 }
 
-/// The kernel's numbers for what becomes of a packet (`linux/bpf.h`).
+/// XDP actions (`linux/bpf.h`).
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
 pub const XDP_TX: u32 = 3;
 pub const XDP_REDIRECT: u32 = 4;
 
-/// The interface that test runs come in by, in every network namespace.
+/// The ingress interface of test runs, in every network namespace.
 pub const LOOPBACK_INDEX: u32 = 1;
 
-/// What the program counts.
 pub struct ProgramCounters(PerCpuArray<MapData, TallyValue>);
 
 impl Program {
-    /// Loads the program, with room for this many chunks, for the interfaces of these indexes. It
+    /// Loads the program, with room for `slots` chunks, for the interfaces with these indexes. It
     /// serves none of them yet.
     pub fn load(slots: u32, interface_indexes: &[u32]) -> Result<(Self, Maps), AttachError> {
         let object = PROGRAM.ok_or(AttachError::NotBuilt)?;
-        // Asked before, because without one of them the verifier itself fails, with an error that
-        // does not say so.
-        let missing = missing_rights();
+        // Checked first, because the verifier's error would not name the missing capability.
+        let missing = missing_capabilities();
         if !missing.is_empty() {
             return Err(AttachError::NotPermitted(missing.join(", ")));
         }
@@ -151,7 +149,7 @@ impl Program {
             .ok_or_else(missing)
     }
 
-    /// In this mode or not at all.
+    /// Attaches in this mode, without a fallback.
     pub fn attach(
         &mut self,
         interface: &str,
@@ -179,8 +177,8 @@ impl Program {
         })
     }
 
-    /// I13: a program of another ABI leaves everything to the kernel, which shows in what it counts
-    /// for a frame of another protocol. Called before it is attached.
+    /// I13: a program of another ABI version passes everything to the kernel, which its counters
+    /// show after a frame of another protocol. Called before the program is attached.
     pub fn check_abi(&mut self, counters: &mut ProgramCounters) -> Result<(), AttachError> {
         let mismatch = |text: &str| AttachError::Mismatch(text.to_owned());
         let served = self.published.clone();
@@ -202,8 +200,8 @@ impl Program {
             .ok_or_else(|| mismatch("it has another ABI version"))
     }
 
-    /// Runs the program on a frame that never was on a wire. What it made of the frame, with the
-    /// metadata in front, goes to `output`.
+    /// Runs the program on a test frame. The resulting frame, with the metadata in front, goes to
+    /// `output`.
     pub fn run(&mut self, frame: &[u8], output: &mut [u8]) -> Result<Verdict, AttachError> {
         let result = self.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -216,7 +214,7 @@ impl Program {
         })
     }
 
-    /// The same again and again: the action, and the time of one run by the kernel's clock.
+    /// Runs the program repeatedly; returns the action and the time of one run.
     pub fn time(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), AttachError> {
         let result = self.test_run(TestRunOptions {
             data_in: Some(frame),
@@ -226,13 +224,13 @@ impl Program {
         Ok((result.return_value, result.duration))
     }
 
-    /// The kernel's number of it.
+    /// The kernel's program id.
     pub fn number(&mut self) -> Result<u32, AttachError> {
         let info = self.xdp()?.info();
         info.map(|info| info.id()).map_err(not_loaded)
     }
 
-    /// For another program's tail call.
+    /// For tail calls from another program.
     pub fn fd(&mut self) -> Result<&ProgramFd, AttachError> {
         self.xdp()?.fd().map_err(not_loaded)
     }
@@ -241,8 +239,8 @@ impl Program {
         self.xdp()?.test_run(options).map_err(not_loaded)
     }
 
-    /// From here on the program steers hits of this queue, of the interface at this place of the
-    /// list, to this socket (I3).
+    /// Makes the program steer hits on this queue to this socket (I3). `place` is the position of
+    /// the interface in the list.
     pub fn set_socket(
         &mut self,
         place: usize,
@@ -255,12 +253,11 @@ impl Program {
             .map_err(not_loaded)
     }
 
-    /// From here on the program answers by these settings, one for each interface, and takes
-    /// nothing that claims to come from one of these addresses: those that `Settings::locals` was
-    /// made of.
+    /// Makes the program serve with these settings, one for each interface, and ignore packets from
+    /// the addresses `locals`, which are those that `Settings::locals` was made of.
     pub fn serve(&mut self, settings: &[Settings], locals: &[Address]) -> Result<(), AttachError> {
         let locals: BTreeSet<Address> = locals.iter().copied().collect();
-        // They are in the map before the filter sends anybody there, and leave it after.
+        // Addresses are added before the filter refers to them, and removed after.
         for address in &locals {
             if !self.known.contains(address) {
                 self.locals
@@ -279,19 +276,18 @@ impl Program {
         Ok(())
     }
 
-    /// From here on the program leaves everything to the kernel.
+    /// Makes the program pass everything to the kernel.
     pub fn withdraw(&mut self) -> Result<(), AttachError> {
         self.publish(&vec![Settings::NONE; self.published.len()])
     }
 
-    /// As [`InterfaceSettings`] has it: the set that nobody reads is written, and then made the live
-    /// one.
+    /// As described at [`InterfaceSettings`]: writes the inactive set, then makes it the live one.
     #[expect(
         clippy::disallowed_methods,
         reason = "rare, short, and not on a serving thread"
     )]
     fn publish(&mut self, settings: &[Settings]) -> Result<(), AttachError> {
-        // A run that began before the last switch may still read the set that was live then.
+        // A run that began before the last switch may still read the previous set.
         if let Some(switched) = self.switched {
             thread::sleep(PROGRAM_RUN_MAX.saturating_sub(clock::now() - switched));
         }
@@ -318,7 +314,8 @@ impl ProgramCounters {
             .map_err(not_loaded)
     }
 
-    /// How packets of one queue ended, of the interface at this place of the list; summed over CPUs.
+    /// The counts of one queue, summed over CPUs. `place` is the position of the interface in the
+    /// list.
     pub fn of_queue(&self, place: u32, queue: u32) -> ReasonCounts {
         let row = row(place * QUEUES_MAX, queue);
         let mut counts = ReasonCounts::new();
@@ -339,12 +336,12 @@ impl ProgramCounters {
 }
 
 /// Capabilities that this process needs and lacks.
-fn missing_rights() -> Vec<&'static str> {
-    // If they cannot be read, what fails later has an error of its own.
-    let Ok(rights) = capabilities(None) else {
+fn missing_capabilities() -> Vec<&'static str> {
+    // If they cannot be read, a later operation reports its own error.
+    let Ok(sets) = capabilities(None) else {
         return Vec::new();
     };
-    let has = |right| rights.effective.contains(right);
+    let has = |capability| sets.effective.contains(capability);
     let unlocked = getrlimit(Resource::Memlock).current.is_none();
     let all = has(CapabilitySet::SYS_ADMIN);
     [
@@ -359,8 +356,7 @@ fn missing_rights() -> Vec<&'static str> {
     .collect()
 }
 
-/// I13: a map that is missing, or whose keys and values have other sizes than ours, is of another
-/// build.
+/// I13: a map that is missing or has keys or values of another size belongs to another build.
 fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T, AttachError> {
     let mismatch = |reason: String| AttachError::Mismatch(format!("map {name}: {reason}"));
     let map = ebpf
@@ -383,7 +379,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.replace('\n', " ")
 }
 
-/// A limit of this process or host that stood in the way is named with its remedy.
+/// Names the limit of this process or host that caused the error, if any.
 fn not_loaded(error: impl std::error::Error + 'static) -> AttachError {
     match io_error(&error) {
         Some(number) if [EMFILE, ENFILE, ENOMEM].contains(&number) => {
@@ -397,11 +393,11 @@ fn not_loaded(error: impl std::error::Error + 'static) -> AttachError {
     }
 }
 
-/// The error number at the bottom of a chain of causes.
+/// The `errno` in a chain of causes.
 fn io_error(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut cause = Some(error);
     while let Some(inner) = cause {
-        // Two of aya's kinds hide the error that they are made of.
+        // Two of aya's variants do not expose the error they contain as a source.
         let hidden = match (inner.downcast_ref(), inner.downcast_ref()) {
             (Some(ProgramError::IOError(io)), _) | (_, Some(MapError::IoError(io))) => Some(io),
             _ => None,
