@@ -1,4 +1,4 @@
-//! What the unix socket answers. `edge stat` asks here.
+//! The API of the unix socket, used by `edge stat`.
 
 use axum::extract::State as From;
 use axum::http::StatusCode;

@@ -1,6 +1,6 @@
-//! A bounded number of connections, each for a short time. When all places are taken the oldest
-//! connection makes room, so that idle ones do not keep a health check waiting; and they make room
-//! at a bounded rate, so that the server behind the door does not notice a flood of them.
+//! Bounds the number and the duration of connections. When the limit is reached, the oldest
+//! connection is evicted, so that idle ones do not delay a health check. Evictions are
+//! rate-limited, so that a flood of connections does not load the server.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,20 +14,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections of one listener at once.
+/// Concurrent connections of one listener.
 pub(super) const CONNECTION_COUNT_MAX: usize = 64;
-/// From accepted to the first byte of the answer: the request must have come by then.
+/// From accept to the first byte of the response.
 pub(super) const REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
-/// From accepted to answered and closed.
+/// From accept to close.
 pub(super) const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
-/// How soon after one connection the next makes room; others wait in the kernel's backlog.
+/// The interval between evictions; new connections wait in the kernel's backlog.
 const EVICT_EVERY: Duration = Duration::from_millis(1);
 
-/// A listener whose connections are counted and end.
+/// A listener with a bounded number of connections of bounded duration.
 #[derive(Debug)]
 pub(super) struct Bounded<L> {
     listener: L,
-    /// The connections under way, oldest first: each ends when its sender goes.
+    /// Open connections, oldest first. Dropping a sender ends its connection.
     places: VecDeque<oneshot::Sender<()>>,
 }
 
@@ -72,19 +72,19 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection that fails at its deadline, or when another one needs its place.
+/// A connection that fails at its deadline or when it is evicted.
 #[derive(Debug)]
 pub(super) struct Brief<C> {
     connection: C,
     accepted: Instant,
     deadline: Pin<Box<Sleep>>,
     answered: bool,
-    /// None once it has failed.
+    /// `None` once it was evicted.
     evicted: Option<oneshot::Receiver<()>>,
 }
 
 impl<C> Brief<C> {
-    /// Also has the timer and an eviction wake whatever waits for the other side.
+    /// Also registers the task to be woken by the timer and by eviction.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         if self.deadline.as_mut().poll(context).is_ready() {
             return Err(io::ErrorKind::TimedOut.into());

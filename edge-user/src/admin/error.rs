@@ -1,10 +1,9 @@
-//! Why the admin API cannot be opened.
+//! Why the admin API cannot start.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Why the admin API cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("another edged answers on {0}; stop it, or set admin.socket to another path")]
@@ -12,13 +11,13 @@ pub enum AdminError {
     #[error("another edged is just starting: it holds {0}; try again")]
     Starting(PathBuf),
     #[error(
-        "{0} is not a file that this user alone can open; remove it, and let nobody else write \
-         to its folder"
+        "{0} is not a file that this user alone can open; remove it, and let no other user write \
+         to its directory"
     )]
     NotOurLock(PathBuf),
     #[error("{path}: {cause}; {}", socket_remedy(cause), path = path.display())]
     Lock { path: PathBuf, cause: io::Error },
-    #[error("{0} is there and is no socket; remove it, or set admin.socket to another path")]
+    #[error("{0} exists and is not a socket; remove it, or set admin.socket to another path")]
     NotASocket(PathBuf),
     #[error("admin.socket: {path}: {cause}; {}", socket_remedy(cause), path = path.display())]
     Socket { path: PathBuf, cause: io::Error },
@@ -34,7 +33,7 @@ pub enum AdminError {
 
 fn socket_remedy(cause: &io::Error) -> &'static str {
     if cause.kind() == io::ErrorKind::PermissionDenied {
-        "run as root, or set admin.socket to a path you may write"
+        "run as root, or set admin.socket to a writable path"
     } else {
         "set admin.socket to another path"
     }
@@ -42,14 +41,14 @@ fn socket_remedy(cause: &io::Error) -> &'static str {
 
 fn metrics_remedy(cause: &io::Error) -> &'static str {
     if cause.kind() == io::ErrorKind::AddrInUse {
-        "stop what listens there (ss -ltnp), or choose another port, or \"\" for off"
+        "stop the program that listens there (ss -ltnp), or choose another port, or \"\" to disable"
     } else {
-        "use an address of this machine, or \"\" for off"
+        "use an address of this machine, or \"\" to disable"
     }
 }
 
 impl AdminError {
-    /// As in docs/OPERATING.md: 75 try again, 77 missing right, 78 bad configuration, 1 the rest.
+    /// As in docs/OPERATING.md, "Exit codes".
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::AnotherEdged(_) | Self::Starting(_) => 75,

@@ -1,5 +1,5 @@
-//! A snapshot in Prometheus' words: base units, `_total` on counters, few labels, never a chunk or
-//! a client among them. docs/OPERATING.md lists the names; they are an interface.
+//! Renders a snapshot for Prometheus: base units, `_total` on counters, and few labels, none of
+//! which names a chunk or client. The names, listed in docs/OPERATING.md, are an interface.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::page::{Label, Page, Series};
 use super::results::{RESULTS, result_of};
 use crate::counters::{Cause, InterfaceCounts, ReasonCounts, SendCounts, Snapshot, WorkerCounts};
 
-/// The whole text of one scrape.
+/// The text of one scrape.
 pub(super) fn text(snapshot: Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("sealedge");
     registry.register_collector(Box::new(Scrape(snapshot)));
@@ -63,7 +63,7 @@ fn describe(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> 
         ("hugepages", snapshot.mode.hugepages.to_string()),
         ("sender", snapshot.mode.sender.clone()),
     ];
-    page.info("mode", "The mode that really is in use.", &mode)
+    page.info("mode", "The mode in use.", &mode)
 }
 
 fn describe_interfaces(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error> {
@@ -111,10 +111,10 @@ fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Er
     let others = others.map(|(thread, turns)| (vec![("thread", thread.clone())], turns));
     page.counter(
         "thread_turns",
-        "Turns of a serving thread's loop; an idle thread has some every second too.",
+        "Turns of a serving thread's loop, which go on while it is idle.",
         workers.chain(others),
     )?;
-    // Those of the whole edge have no interface.
+    // Faults of the whole edge have no interface.
     let interfaces = snapshot.interfaces.iter().map(|found| Some(&found.name));
     let mut faults = Vec::new();
     for interface in [None].into_iter().chain(interfaces) {
@@ -128,7 +128,7 @@ fn count_threads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Er
     }
     page.gauges(
         "faults",
-        "What keeps the edge, or one interface, from serving; /ready gives the reasons.",
+        "Faults of the edge or of one interface; /ready gives the details.",
         faults,
     )
 }
@@ -138,7 +138,7 @@ fn count_hung_reads(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt:
         .map(|(origin, count)| (vec![("origin", origin.to_string())], *count));
     page.gauges(
         "origin_hung_reads",
-        "Reads that were given up and have not ended.",
+        "Abandoned reads that still occupy a thread.",
         hung,
     )
 }
@@ -153,7 +153,7 @@ fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error>
     }
     page.counter(
         "xdp_packets",
-        "Frames the XDP program saw, by how it ended them.",
+        "Frames seen by the XDP program, by reason.",
         packets,
     )?;
     page.counter("xdp_bytes", "Bytes of those frames.", bytes)?;
@@ -173,7 +173,7 @@ fn count_xdp(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Error>
     }
     page.counter(
         "xsk_drops",
-        "Steered frames the AF_XDP socket itself lost.",
+        "Steered frames dropped by the AF_XDP socket.",
         drops,
     )
 }
@@ -182,13 +182,13 @@ fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     let received = workers(snapshot).map(|(labels, worker)| (labels, worker.received));
     page.counter(
         "worker_received",
-        "Frames workers took from their RX ring.",
+        "Frames taken from the RX ring.",
         received,
     )?;
     let missing = workers(snapshot).map(|(labels, worker)| (labels, worker.frames_missing));
     page.gauges(
         "umem_frames_missing",
-        "Frames of the umem that nobody has; always 0.",
+        "Frames of the umem without an owner; always 0.",
         missing,
     )?;
 
@@ -199,11 +199,7 @@ fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     }
     let labels = [("path", "socket".to_owned())];
     push_reasons(&mut packets, &mut bytes, &labels, &snapshot.socket.reasons);
-    page.counter(
-        "packets",
-        "Received datagrams, by how the server ended them.",
-        packets,
-    )?;
+    page.counter("packets", "Received datagrams, by reason.", packets)?;
     page.counter("packet_bytes", "UDP payload of those datagrams.", bytes)?;
 
     let (mut packets, mut bytes) = (Vec::new(), Vec::new());
@@ -215,12 +211,12 @@ fn count_paths(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
     );
     page.counter(
         "bounces",
-        "Bounced requests, by how the socket front ended them.",
+        "Bounced requests, by the socket front's reason.",
         packets,
     )
 }
 
-/// Adds one series for each reason that happened.
+/// Adds a series for each reason with a count.
 fn push_reasons(
     packets: &mut Vec<Series>,
     bytes: &mut Vec<Series>,
@@ -251,7 +247,7 @@ fn count_requests(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::E
     }
     page.counter(
         "requests",
-        "Requests with a good cookie, by what they came to.",
+        "Requests with a valid cookie, by result.",
         series,
     )
 }
@@ -270,11 +266,7 @@ fn count_sends(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
             .map(move |(labels, sends)| (labels.clone(), count(sends)))
     };
     let datagrams = each(|sends| sends.datagrams);
-    page.counter(
-        "sent_datagrams",
-        "Datagrams handed to the kernel.",
-        datagrams,
-    )?;
+    page.counter("sent_datagrams", "Datagrams sent.", datagrams)?;
     page.counter(
         "sent_bytes",
         "UDP payload of those datagrams.",
@@ -293,43 +285,43 @@ fn count_sends(page: &mut Page<'_>, snapshot: &Snapshot) -> Result<(), fmt::Erro
             failures.push((labels, count));
         }
     }
-    page.counter("send_failures", "Datagrams that did not leave.", failures)
+    page.counter("send_failures", "Datagrams not sent.", failures)
 }
 
-/// Name, what it says, and where it is in a snapshot.
+/// Name, help text and value.
 type Plain = (&'static str, &'static str, fn(&Snapshot) -> u64);
 
 #[rustfmt::skip]
 const GAUGES: &[Plain] = &[
-    ("uptime_seconds", "Time since the start.", |all| all.uptime_seconds),
+    ("uptime_seconds", "Time since startup.", |all| all.uptime_seconds),
     ("segment_bytes", "Payload of a full DATA datagram.", |all| u64::from(all.store.segment_bytes)),
     ("store_arena_bytes", "Size of the arena.", |all| all.store.arena_bytes),
-    ("store_slot_bytes", "Size of a slot, room for one chunk.", |all| all.store.slot_bytes),
+    ("store_slot_bytes", "Size of a slot, which holds one chunk.", |all| all.store.slot_bytes),
     ("store_slots", "Slots in the arena.", |all| all.store.slots),
-    ("store_resident_slots", "Slots whose chunk is served.", |all| all.store.resident),
-    ("store_free_slots", "Slots that can be written.", |all| all.store.free),
-    ("store_filling_slots", "Slots that chunks are read into.", |all| all.store.filling),
-    ("store_withdrawn_slots", "Slots no longer served, maybe still read.", |all| all.store.withdrawn),
-    ("origin_in_flight", "Fetches under way.", |all| all.origin.in_flight),
+    ("store_resident_slots", "Slots with a resident chunk.", |all| all.store.resident),
+    ("store_free_slots", "Free slots.", |all| all.store.free),
+    ("store_filling_slots", "Slots being filled.", |all| all.store.filling),
+    ("store_withdrawn_slots", "Slots no longer served that may still be read.", |all| all.store.withdrawn),
+    ("origin_in_flight", "Fetches in progress.", |all| all.origin.in_flight),
 ];
 
 #[rustfmt::skip]
 const COUNTERS: &[Plain] = &[
-    ("host_changes", "Changes of the host that the running XDP program was updated for.", |all| all.host_changes_total),
-    ("log_lines_dropped", "Log lines that found no room or could not be written.", |all| all.log_lines_dropped),
-    ("socket_received", "Datagrams that came by the kernel.", |all| all.socket.received),
-    ("socket_dropped", "Datagrams the kernel dropped at the service's sockets.", |all| all.socket.dropped),
-    ("bounces_received", "Requests that workers handed to the socket front.", |all| all.socket.bounced),
+    ("host_changes", "Updates of the running XDP program after changes of the host.", |all| all.host_changes_total),
+    ("log_lines_dropped", "Log lines dropped because the queue was full or the write failed.", |all| all.log_lines_dropped),
+    ("socket_received", "Datagrams received by the socket front.", |all| all.socket.received),
+    ("socket_dropped", "Datagrams dropped by the kernel at the service sockets.", |all| all.socket.dropped),
+    ("bounces_received", "Requests bounced by workers to the socket front.", |all| all.socket.bounced),
     ("store_published", "Chunks published.", |all| all.store.published_total),
-    ("store_publish_failed", "Changes of the XDP program's map that the kernel refused.", |all| all.store.publish_failed_total),
+    ("store_publish_failed", "Updates of the XDP program's map that failed.", |all| all.store.publish_failed_total),
     ("store_evicted", "Chunks evicted.", |all| all.store.evicted_total),
-    ("origin_fetches", "Fetches begun.", |all| all.origin.fetches_total),
+    ("origin_fetches", "Fetches started.", |all| all.origin.fetches_total),
     ("origin_bytes", "Bytes fetched.", |all| all.origin.bytes_total),
-    ("origin_absent", "Chunks the origin does not have.", |all| all.origin.absent_total),
-    ("origin_failed", "Fetches that could not reach or read it.", |all| all.origin.failed_total),
-    ("origin_corrupt", "Fetches whose bytes are not what the id names.", |all| all.origin.corrupt_total),
-    ("origin_source_limited", "Requests refused because their source has its share.", |all| all.origin.source_limited_total),
-    ("origin_unanswered_waiters", "Waiters let go without an answer.", |all| all.origin.unanswered_waiters_total),
+    ("origin_absent", "Fetches of chunks that no origin has.", |all| all.origin.absent_total),
+    ("origin_failed", "Fetches that could not read an origin.", |all| all.origin.failed_total),
+    ("origin_corrupt", "Fetches whose bytes do not match the id.", |all| all.origin.corrupt_total),
+    ("origin_source_limited", "Requests refused because their source has used its share.", |all| all.origin.source_limited_total),
+    ("origin_unanswered_waiters", "Waiters dropped without an answer.", |all| all.origin.unanswered_waiters_total),
 ];
 
 #[cfg(test)]
@@ -361,7 +353,7 @@ mod tests {
         }
     }
 
-    /// The first with the worker of queue 0, the second with that of queue 1.
+    /// One with the worker of queue 0, the other with that of queue 1.
     fn interfaces() -> Vec<InterfaceCounts> {
         let mut workers = (0..2).map(|queue| WorkerCounts {
             queue,
@@ -447,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scrape_tells_the_whole_snapshot() {
+    fn a_scrape_renders_the_whole_snapshot() {
         let text = text(snapshot()).unwrap();
         let lines: Vec<_> = text.lines().collect();
         for expected in [
@@ -494,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_has_one_result_and_each_word_a_line() {
+    fn each_request_has_one_result_and_each_result_a_line() {
         let text = text(snapshot()).unwrap();
         let count = |path: &str, result: &str| -> u64 {
             let start = format!("sealedge_requests_total{{path=\"{path}\",result=\"{result}\"}} ");
@@ -514,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique_and_no_line_is_there_twice() {
+    fn names_and_lines_are_unique() {
         let text = text(snapshot()).unwrap();
         let mut names: Vec<_> = text
             .lines()

@@ -1,5 +1,5 @@
-//! What keeps a running edge from serving as it should. Checked once a second by the main
-//! thread; read by `/ready`, `edge stat`, the metrics and the service manager's watchdog.
+//! Faults of a running edge. Checked once a second by the main thread; read by `/ready`,
+//! `edge stat`, the metrics and the service manager's watchdog.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,17 +20,17 @@ struct Checked {
     at: Instant,
 }
 
-/// What `/ready` says.
+/// The answer of `/ready`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Readiness {
     pub ready: bool,
-    /// What is wrong, a line each. Not empty when it is not ready; when it is, an interface fails
-    /// and another serves.
+    /// A line for each fault. Not empty if not ready; if ready, the faults are those of some
+    /// interfaces while others serve.
     pub reasons: Vec<String>,
 }
 
 impl Health {
-    /// Of an edge that serves these interfaces.
+    /// For an edge that serves these interfaces.
     pub fn of(interfaces: Vec<String>) -> Self {
         Self(Arc::new(Mutex::new(Checked {
             interfaces,
@@ -43,8 +43,8 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the faults of the last look by those of this one. The log gets a line for each
-    /// that is new and for each that is over; a change of its text alone is no news.
+    /// Replaces the faults of the last check. Logs each fault that begins or ends, but not changes
+    /// of its text.
     pub fn update(&self, found: Vec<Fault>) {
         let before = {
             let mut checked = self.checked();
@@ -63,8 +63,8 @@ impl Health {
         self.checked().faults.clone()
     }
 
-    /// The edge is ready as long as one interface serves and nothing fails that all need. A main
-    /// thread that is stalled is a reason too, because faults go unnoticed then.
+    /// The edge is ready while at least one interface serves and there is no fault of the whole
+    /// edge. A stalled main thread counts as a fault, because it would miss others.
     pub fn readiness(&self, now: Instant) -> Readiness {
         let checked = self.checked();
         let age = now.saturating_duration_since(checked.at);
@@ -83,7 +83,7 @@ impl Health {
         }
     }
 
-    /// No fault that a restart would remedy: what the service manager's watchdog asks.
+    /// Whether there is no fault that a restart would remedy, for the service manager's watchdog.
     pub fn is_alive(&self) -> bool {
         let checked = self.checked();
         !checked
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_lasts_until_a_look_no_longer_finds_it() {
+    fn a_fault_lasts_until_a_check_no_longer_finds_it() {
         let health = Health::of(vec!["eth0".to_owned()]);
         let well = Readiness {
             ready: true,
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_is_ready_as_long_as_one_interface_serves_and_nothing_fails_that_all_need() {
+    fn an_edge_is_ready_while_one_interface_serves_and_there_is_no_fault_of_the_whole_edge() {
         let health = Health::of(vec!["eth0".to_owned(), "eth1".to_owned()]);
         let on = |name: &str| Fault {
             cause: Cause::LinkDown,

@@ -1,4 +1,5 @@
-//! What the TCP port answers: `/metrics` for Prometheus, `/live` and `/ready` for supervisors.
+//! The HTTP endpoints of the TCP port: `/metrics` for Prometheus, `/live` and `/ready` for
+//! supervisors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use super::state::State;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Binds at once, so that a taken port is an error of the start.
+/// Binds immediately, so that a port in use is a startup error.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

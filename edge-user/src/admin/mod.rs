@@ -1,8 +1,8 @@
-//! The operator's door: who comes in here is an operator or a monitoring system, never a client.
+//! The admin API, for operators and monitoring systems.
 //!
-//! It runs on the tokio runtime beside the data plane and only ever reads counters. It is opened
-//! before the data plane starts, so that a taken port or a second `edged` is found out before the
-//! interface is touched, and says "not ready" until then.
+//! It runs on the tokio runtime and only reads counters. It starts before the data plane, so that a
+//! port in use or a second `edged` is detected before the interface is changed, and reports "not
+//! ready" until the data plane runs.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,25 +21,25 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::Config;
 
-/// What keeps a running edge from serving as it should.
+/// Faults of a running edge.
 pub mod health;
-/// What the handlers of requests know.
+/// The state of the request handlers.
 mod state;
-/// Why the admin API cannot be opened.
+/// Why the admin API cannot start.
 mod error;
-/// The unix socket: who may use it, and whose it is.
+/// The unix socket: permissions and ownership.
 mod socket;
-/// As many connections at once as we can spare, each for a short time.
+/// Bounds the number and the duration of connections.
 mod bounded;
-/// What the unix socket answers: `edge stat`.
+/// The API of the unix socket, used by `edge stat`.
 mod api;
-/// What the TCP port answers: metrics and health.
+/// The HTTP endpoints of the TCP port: metrics and health.
 mod metrics;
-/// A snapshot in Prometheus' words.
+/// Renders a snapshot for Prometheus.
 mod exposition;
-/// What a request came to.
+/// The result of a request, from its reason.
 mod results;
-/// The form of a metrics page.
+/// Encodes single metrics.
 mod page;
 
 pub use self::error::AdminError;
@@ -49,22 +49,22 @@ use self::health::Health;
 use self::socket::AdminSocket;
 use self::state::State;
 
-/// How long all requests under way at the end may take, before they are cut off.
+/// How long requests in progress may take at shutdown.
 const CLOSE_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// Both listeners, open.
+/// Both listeners.
 #[derive(Debug)]
 pub struct Admin {
     state: State,
     stop: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     metrics_address: Option<SocketAddr>,
-    // Dropped last: its file goes when nobody answers on it any more.
+    // Dropped last: its file is removed once nothing answers on it.
     _socket: AdminSocket,
 }
 
 impl Admin {
-    /// Opens both; what is asked of them is answered "not ready" until [`Admin::ready`].
+    /// Opens both listeners, which answer "not ready" until [`Admin::ready`].
     pub fn open(config: &Config, runtime: &Handle) -> Result<Self, AdminError> {
         let _inside = runtime.enter();
         let state = State::default();
@@ -95,24 +95,23 @@ impl Admin {
         })
     }
 
-    /// The data plane runs, and this is where its counters and its faults are.
+    /// Provides the counters and faults of the running data plane.
     pub fn ready(&self, source: SnapshotSource, health: Health) {
         let first = self.state.plane.set((source, health)).is_ok();
         assert!(first, "the data plane starts once");
     }
 
-    /// From here on `/ready` says no; the counters can be read until [`Admin::close`].
+    /// Makes `/ready` fail; counters stay readable until [`Admin::close`].
     pub fn closing(&self) {
-        // Said twice it is as true.
-        let _said_before = self.state.closing.set(()).is_err();
+        let _already = self.state.closing.set(()).is_err();
     }
 
-    /// Where metrics are, with the port the kernel chose if the configuration says 0.
+    /// The address of the metrics listener, with the port that the kernel chose for port 0.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
     }
 
-    /// Ends both listeners, and removes the socket's file.
+    /// Closes both listeners and removes the socket's file.
     pub fn close(self, runtime: &Handle) {
         self.closing();
         self.stop.send_replace(true);
@@ -134,19 +133,19 @@ where
 {
     let routes = routes.layer(middleware::map_response(one_request));
     let stopped = async move {
-        // The sender gone means the same as its word.
+        // A dropped sender means stop, too.
         let _gone = stopped.wait_for(|stop| *stop).await.is_err();
     };
     if let Err(error) = axum::serve(listener, routes)
         .with_graceful_shutdown(stopped)
         .await
     {
-        tracing::error!("the operator's door closed: {error}");
+        tracing::error!("an admin listener failed: {error}");
     }
 }
 
-/// A connection is good for one request: then its deadline is that of the request, and an idle one
-/// does not hold a place.
+/// One request per connection, so that the connection's deadline is that of the request and idle
+/// connections take up no space.
 async fn one_request(mut response: Response) -> Response {
     let close = header::HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

@@ -1,4 +1,4 @@
-//! The form of a metrics page: one call a metric.
+//! Encodes single metrics.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use prometheus_client::metrics::MetricType;
 pub(super) type Label = (&'static str, String);
 pub(super) type Series = (Vec<Label>, u64);
 
-/// The page under way; one call a metric.
+/// A page of metrics being encoded, with one call for each metric.
 pub(super) struct Page<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Page<'_> {
@@ -29,7 +29,7 @@ impl Page<'_> {
             .encode_gauge(&value)
     }
 
-    /// One metric with labels.
+    /// A gauge with labels.
     pub(super) fn gauges(
         &mut self,
         name: &str,

@@ -1,14 +1,15 @@
-//! What a request came to, in the words that metrics use.
+//! The result of a request, from its reason.
 
 use edge_ebpf::reason::Reason;
 
-/// The words of `result`. All are there from the start, or the first miss would be no increase.
+/// The values of the label `result`. All are exported from the start, so that the first miss shows
+/// as an increase.
 pub(super) const RESULTS: [&str; 7] = [
     "hit", "bounce", "miss", "joined", "negative", "limited", "error",
 ];
 
-/// What a request came to. Each is counted once: a bounced one on the path it came by, not again
-/// where the socket front ends it. What is no request with a good cookie has no result.
+/// The result of a request with a valid cookie. Each request is counted once: a bounced one on the
+/// path that received it, and not again at the socket front.
 pub(super) fn result_of(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Served => Some("hit"),
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_result_is_a_listed_word_and_each_word_a_result_of_something() {
+    fn every_result_is_listed_and_every_listed_result_occurs() {
         let results: Vec<_> = Reason::ALL
             .iter()
             .filter_map(|reason| result_of(*reason))

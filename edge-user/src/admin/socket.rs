@@ -1,4 +1,4 @@
-//! The unix socket: its folder, its mode, and whether somebody else is behind it.
+//! The unix socket: its directory, its mode, and whether another process uses it.
 
 use std::fs;
 use std::io;
@@ -17,23 +17,23 @@ use tokio::net::UnixListener;
 use super::error::AdminError;
 use crate::terminal::one_line;
 
-/// Owner and group may ask; the rest of the machine may not.
+/// For owner and group only.
 const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o660);
-/// Nobody else can open the lock file, so nobody else can hold the lock.
+/// Other users cannot open the lock file, and so cannot hold the lock.
 const LOCK_MODE: Mode = Mode::from_bits_truncate(0o600);
-/// Connections the kernel holds for us while all places are taken.
+/// Connections that the kernel queues while the limit is reached.
 const BACKLOG: i32 = 64;
 
 /// The socket's file, removed with this value.
 #[derive(Debug)]
 pub(super) struct AdminSocket {
     path: PathBuf,
-    /// Device and inode: at the end we remove ours, not that of somebody who came after us.
+    /// Device and inode, so that a later process's socket is not removed.
     identity: (u64, u64),
 }
 
 impl AdminSocket {
-    /// Makes the folder, removes what a dead `edged` left, and listens.
+    /// Creates the directory, removes the socket of a dead `edged`, and listens.
     pub(super) fn open(path: &Path) -> Result<(Self, UnixListener), AdminError> {
         let refuse = |cause: io::Error| AdminError::Socket {
             path: path.to_owned(),
@@ -56,9 +56,9 @@ impl AdminSocket {
     }
 }
 
-/// Two of us must not look, remove and bind at the same time: the second would remove the socket
-/// of the first. The lock is on a file that others cannot open, and so cannot lock: a folder can
-/// be locked by all who may list it. It goes with the descriptor, when we listen; the file stays.
+/// Serialises startup: of two processes that check, remove and bind at the same time, the second
+/// would remove the socket of the first. The lock is on a file that other users cannot open,
+/// because they could lock the directory. It is released with the descriptor; the file stays.
 fn lock(socket: &Path) -> Result<OwnedFd, AdminError> {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");
@@ -67,7 +67,7 @@ fn lock(socket: &Path) -> Result<OwnedFd, AdminError> {
         path: path.clone(),
         cause: errno.into(),
     };
-    // NONBLOCK: somebody may have put a pipe there.
+    // NONBLOCK, in case the file is a pipe.
     let flags =
         OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(CWD, &path, flags, LOCK_MODE).map_err(refuse)?;
@@ -92,7 +92,7 @@ impl Drop for AdminSocket {
             && let Err(error) = fs::remove_file(&self.path)
         {
             let path = one_line(&self.path.display().to_string());
-            tracing::warn!("{path} stays behind: {error}");
+            tracing::warn!("cannot remove {path}: {error}");
         }
     }
 }
@@ -119,19 +119,18 @@ fn remove_stale(path: &Path) -> Result<(), AdminError> {
 fn is_answered(path: &Path) -> io::Result<bool> {
     let socket = open_socket()?;
     match connect(&socket, &SocketAddrUnix::new(path)?) {
-        // Would block: it listens, but its backlog is full.
+        // WOULDBLOCK: a process listens, but its backlog is full.
         Ok(()) | Err(Errno::WOULDBLOCK) => Ok(true),
-        // Nobody has it open any more.
         Err(Errno::CONNREFUSED) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// The file has its mode from the start. To change it afterwards would be to follow a path that
-/// somebody else may have put another file at.
+/// Creates the file with its final mode. A later chmod would follow the path, where another user
+/// may have put a different file.
 fn listen_on(path: &Path) -> io::Result<UnixListener> {
     let socket = open_socket()?;
-    // The file takes its mode from the socket, less what the process's mask takes away.
+    // The file gets the socket's mode, restricted by the umask.
     fchmod(&socket, SOCKET_MODE)?;
     let mask = umask(!SOCKET_MODE & (Mode::RWXU | Mode::RWXG | Mode::RWXO));
     let bound = bind(&socket, &SocketAddrUnix::new(path)?);

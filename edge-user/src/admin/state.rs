@@ -1,4 +1,4 @@
-//! What the handlers of requests know.
+//! The state of the request handlers.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -7,10 +7,10 @@ use super::health::{Health, Readiness};
 use crate::clock;
 use crate::counters::Snapshot;
 
-/// Where a snapshot of all counters comes from, each time anew.
+/// Takes a snapshot of all counters.
 pub type SnapshotSource = Arc<dyn Fn() -> Snapshot + Send + Sync>;
 
-/// What the handlers know: nothing, until the data plane runs.
+/// Empty until the data plane runs.
 #[derive(Clone, Default)]
 pub(super) struct State {
     pub(super) plane: Arc<OnceLock<(SnapshotSource, Health)>>,

@@ -14,7 +14,7 @@ use crate::counters::Snapshot;
 use crate::counters::{Cause, Fault};
 use std::sync::Arc;
 
-/// A folder, a runtime, and a configuration that puts the door in the folder.
+/// A directory, a runtime, and a configuration with the socket in that directory.
 struct Place {
     folder: TempDir,
     runtime: Runtime,
@@ -63,10 +63,10 @@ fn some_source() -> SnapshotSource {
 }
 
 #[test]
-fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
+fn both_listeners_report_not_ready_then_the_counters_then_close() {
     let place = place();
-    let front = place.open().unwrap();
-    let address = front.metrics_address().unwrap();
+    let admin = place.open().unwrap();
+    let address = admin.metrics_address().unwrap();
     let tcp = |path: &str| ask(TcpStream::connect(address).unwrap(), path);
     let unix = |path: &str| ask(UnixStream::connect(place.socket()).unwrap(), path);
 
@@ -76,7 +76,7 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     assert!(unix("/v1/stat").starts_with("HTTP/1.1 503"));
 
     let health = Health::of(vec!["eth0".to_owned(), "eth1".to_owned()]);
-    front.ready(some_source(), health.clone());
+    admin.ready(some_source(), health.clone());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
     let metrics = tcp("/metrics");
     assert!(
@@ -122,16 +122,16 @@ fn both_doors_say_not_ready_then_tell_the_counters_then_close() {
     health.update(Vec::new());
     assert!(tcp("/ready").starts_with("HTTP/1.1 200"));
 
-    front.closing();
+    admin.closing();
     assert!(tcp("/ready").ends_with("not ready: stopping\n"));
     assert!(tcp("/metrics").starts_with("HTTP/1.1 200"));
-    front.close(place.runtime.handle());
+    admin.close(place.runtime.handle());
     assert!(!place.socket().exists());
     TcpStream::connect(address).unwrap_err();
 }
 
 #[test]
-fn a_second_edged_is_refused_and_a_dead_one_is_not_in_the_way() {
+fn a_second_edged_is_refused_and_the_socket_of_a_dead_one_is_replaced() {
     let place = place();
     let first = place.open().unwrap();
     let refused = place.open().unwrap_err();
@@ -144,7 +144,7 @@ fn a_second_edged_is_refused_and_a_dead_one_is_not_in_the_way() {
     assert_eq!(refused.exit_code(), 75);
     first.close(place.runtime.handle());
 
-    // A socket nobody listens on any more: what a killed process leaves.
+    // A socket without a listener, as a killed process leaves it.
     drop(UnixListener::bind(place.socket()).unwrap());
     assert!(place.socket().exists());
     place.open().unwrap().close(place.runtime.handle());
@@ -152,18 +152,18 @@ fn a_second_edged_is_refused_and_a_dead_one_is_not_in_the_way() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn a_file_that_is_not_a_socket_is_left_alone() {
     let place = place();
     fs::create_dir(place.socket().parent().unwrap()).unwrap();
-    fs::write(place.socket(), "a letter").unwrap();
+    fs::write(place.socket(), "text").unwrap();
     let refused = place.open().unwrap_err();
-    assert!(refused.to_string().contains("is no socket"), "{refused}");
+    assert!(refused.to_string().contains("is not a socket"), "{refused}");
     assert_eq!(refused.exit_code(), 78);
-    assert_eq!(fs::read_to_string(place.socket()).unwrap(), "a letter");
+    assert_eq!(fs::read_to_string(place.socket()).unwrap(), "text");
 }
 
 #[test]
-fn a_taken_port_says_so_and_leaves_no_socket_behind() {
+fn a_port_in_use_is_reported_and_leaves_no_socket_behind() {
     let mut place = place();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     place.config.admin.metrics = Some(taken.local_addr().unwrap());
@@ -177,7 +177,7 @@ fn a_taken_port_says_so_and_leaves_no_socket_behind() {
 }
 
 #[test]
-fn a_missing_right_is_exit_code_77_and_says_who_may() {
+fn a_missing_privilege_is_exit_code_77_and_names_the_remedy() {
     let cause = io::ErrorKind::PermissionDenied.into();
     let error = AdminError::Socket {
         path: PathBuf::from("/run/sealedge/admin.sock"),
@@ -187,15 +187,15 @@ fn a_missing_right_is_exit_code_77_and_says_who_may() {
     assert!(error.to_string().contains("run as root"), "{error}");
 }
 
-/// Idle connections: those that have a place, and those in the kernel's backlog.
+/// Idle connections: as many as are accepted, and as many in the kernel's backlog.
 const IDLE: usize = 2 * bounded::CONNECTION_COUNT_MAX;
 
 #[test]
-fn idle_connections_keep_no_question_waiting() {
+fn idle_connections_delay_no_request() {
     let place = place();
-    let front = place.open().unwrap();
-    front.ready(some_source(), Health::of(vec!["eth0".to_owned()]));
-    let address = front.metrics_address().unwrap();
+    let admin = place.open().unwrap();
+    admin.ready(some_source(), Health::of(vec!["eth0".to_owned()]));
+    let address = admin.metrics_address().unwrap();
     let tcp = || TcpStream::connect(address).unwrap();
     let unix = || UnixStream::connect(place.socket()).unwrap();
     let idle: Vec<_> = (0..IDLE).map(|_| (tcp(), unix())).collect();
@@ -209,21 +209,21 @@ fn idle_connections_keep_no_question_waiting() {
     let took = begin.elapsed();
     assert!(took < bounded::CONNECTION_TIME_MAX, "{took:?}");
     drop(idle);
-    front.close(place.runtime.handle());
+    admin.close(place.runtime.handle());
     assert!(place.folder.path().exists());
 }
 
 #[test]
 fn a_connection_without_a_request_ends_soon() {
     let place = place();
-    let front = place.open().unwrap();
+    let admin = place.open().unwrap();
     let mut idle = UnixStream::connect(place.socket()).unwrap();
     idle.write_all(b"GET /v1/stat HTTP/1.1\r\n").unwrap();
-    // Sooner than one with a request would end.
+    // Before the deadline of a connection with a request.
     let soon = 3 * bounded::REQUEST_TIME_MAX;
     idle.set_read_timeout(Some(soon)).unwrap();
     assert_eq!(idle.read(&mut [0; 64]).unwrap(), 0, "it is closed");
-    front.close(place.runtime.handle());
+    admin.close(place.runtime.handle());
 }
 
 #[test]
@@ -231,20 +231,20 @@ fn another_user_cannot_prevent_a_start_by_a_lock() {
     let place = place();
     let folder = place.socket().parent().unwrap();
     fs::create_dir(folder).unwrap();
-    // Whoever may list a folder can lock it.
+    // All users who can list a directory can lock it.
     let lock = fs::File::open(folder).unwrap();
     lock.try_lock().unwrap();
     place.open().unwrap().close(place.runtime.handle());
 
     let file = folder.join("admin.sock.lock");
     let mode = fs::metadata(&file).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600, "nobody else can open it");
+    assert_eq!(mode & 0o777, 0o600, "other users cannot open it");
     let held = fs::File::open(&file).unwrap();
     held.try_lock().unwrap();
     assert_eq!(place.open().unwrap_err().exit_code(), 75);
     drop(held);
 
-    // What others put there is neither followed nor trusted.
+    // A link or file put there by another user is neither followed nor trusted.
     let elsewhere = folder.join("elsewhere");
     fs::remove_file(&file).unwrap();
     symlink(&elsewhere, &file).unwrap();

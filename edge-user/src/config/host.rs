@@ -1,5 +1,5 @@
-//! What the file names must be there on this machine. Asked before anything is touched, so that a
-//! typing error does not take a link down.
+//! Checks that this machine has what the file names, before anything is changed, so that a typo
+//! does not take a link down.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -1,22 +1,22 @@
-//! What an operator can set, with its defaults: `edged.toml`, and the environment over it.
+//! The configuration and its defaults: `edged.toml`, overridden by the environment.
 //!
-//! A value that parsed is a value this version can run with. What comes later (other senders,
-//! arenas, origins) has no variant yet and is refused with a sentence that says what to use.
+//! Only values that this version supports parse. Values of later versions (other senders, arenas,
+//! origins) are refused with a message that states what to use instead.
 
 use std::fs;
 use std::path::Path;
 
 use crate::sys::undumped::Undumped;
 
-/// The keys there are, with their defaults.
+/// All keys and their defaults.
 mod schema;
-/// Where each value came from, so that an error can point at it.
+/// Where each value was set, for error messages.
 mod source;
-/// One value at a time: words, sizes, paths, addresses.
+/// Parses single values: words, sizes, paths, addresses.
 mod value;
-/// What values must be to each other.
+/// Required values, and constraints between values.
 mod rules;
-/// What must be there on this machine.
+/// Checks that this machine has what the file names.
 mod host;
 
 pub use self::schema::{
@@ -30,10 +30,11 @@ pub use self::value::{
 
 use self::source::Source;
 
-/// Where `edged` looks without `--config`.
+/// The file that `edged` reads without `--config`.
 pub const DEFAULT_PATH: &str = "/etc/sealedge/edged.toml";
+
 impl Config {
-    /// Reads the file, lays this process's environment over it and checks the result.
+    /// Reads the file, applies this process's environment and checks the result.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| {
@@ -46,8 +47,8 @@ impl Config {
         Self::parse(&name, &text, &source::environment()?)
     }
 
-    /// The same from values: `name` stands for the file in errors; of `environment`, the variables
-    /// `SEALEDGE_SECTION__KEY` count.
+    /// Like `load`, from memory. `name` is the file's name in errors; in `environment`, variables
+    /// named `SEALEDGE_SECTION__KEY` apply.
     pub fn parse(
         name: &str,
         text: &str,
@@ -63,12 +64,12 @@ impl Config {
         Ok(config)
     }
 
-    /// Checks what the file cannot know: that this machine has what it names.
+    /// Checks that this machine has what the file names.
     pub fn check_environment(&self) -> Result<(), ConfigError> {
         host::check(self)
     }
 
-    /// The shared cookie secret, if a file holds one.
+    /// The shared cookie secret, if one is configured.
     pub fn read_secret(&self) -> Result<Option<Undumped<u8>>, ConfigError> {
         host::read_secret(self)
     }

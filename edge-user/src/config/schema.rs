@@ -1,4 +1,4 @@
-//! The keys there are, with their defaults.
+//! All keys and their defaults.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -11,9 +11,9 @@ use super::source::{ConfigError, Source};
 use super::value::{self, Arena, Bind, Hugepages, LogFormat, OriginUrl, Sender, XdpMode};
 use crate::terminal::one_line;
 
-/// Service addresses; each has a socket of its own.
+/// Most service addresses; each has its own socket.
 pub const LISTEN_COUNT_MAX: usize = 8;
-/// Length of a cookie secret.
+/// The length of a cookie secret.
 pub const SECRET_BYTES: RangeInclusive<usize> = 32..=4096;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Service {
-    /// Not empty, none twice.
+    /// Not empty, without duplicates.
     pub interfaces: Vec<String>,
     /// Not empty, all on one port, no wildcard.
     #[serde(deserialize_with = "value::listen")]
@@ -51,17 +51,17 @@ pub struct Service {
 pub struct Xdp {
     pub mode: XdpMode,
     pub bind: Bind,
-    /// Empty: those of the interfaces that have the service's addresses.
+    /// Empty: those of the interfaces that have the service addresses.
     #[serde(deserialize_with = "value::vlans")]
     pub vlans: Vec<Tags>,
-    /// Workers poll without ever sleeping.
+    /// Whether workers poll without sleeping.
     pub busy_poll: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cookie {
-    /// `None`: a secret is made at start and kept in memory.
+    /// `None`: a secret is generated at startup and kept in memory.
     #[serde(deserialize_with = "value::optional_path")]
     pub secret_file: Option<PathBuf>,
 }
@@ -94,7 +94,7 @@ pub struct Admin {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// As in `RUST_LOG`.
+    /// In the syntax of `RUST_LOG`.
     pub filter: String,
     pub format: LogFormat,
 }
@@ -140,17 +140,17 @@ impl Default for Log {
 }
 
 impl Config {
-    /// An error about one key (`service.listen[0]`), pointing at the line or variable that set it.
+    /// An error about a key, such as `service.listen[0]`, with the line or variable that set it.
     pub fn error(&self, key: &str, message: &str) -> ConfigError {
         self.source.error(key, message)
     }
 
-    /// Variables that look like ours but name no section: probably misspelt.
+    /// Variables with our prefix that name no section, probably misspelt.
     pub fn ignored_variables(&self) -> &[String] {
         self.source.ignored_variables()
     }
 
-    /// What `edged --check` says about a good one.
+    /// What `edged --check` prints for a valid configuration.
     pub fn summary(&self) -> String {
         let listen: Vec<_> = self
             .service

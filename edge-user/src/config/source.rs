@@ -1,4 +1,4 @@
-//! Where each value came from: a line of the file, or a variable of the environment.
+//! Where each value was set: a line of the file, or an environment variable.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,10 +11,10 @@ use toml::{Table, Value};
 
 use crate::terminal::one_line;
 
-/// Variables begin so; then the section, two underscores, the key.
+/// The prefix of variables, followed by section, two underscores and key.
 const PREFIX: &str = "SEALEDGE_";
 
-/// One line: the place, the key, what is wrong and what would be right.
+/// One line: the place, the key, the error and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ConfigError {
@@ -27,7 +27,7 @@ impl ConfigError {
     pub const EXIT_CODE: u8 = 78;
 
     pub(super) fn new(place: &str, message: &str) -> Self {
-        // An operator greps for one line, so one line it is, whatever a parser says or quotes.
+        // One line, for grep, even if a parser's message has several.
         let lines: Vec<_> = message.lines().map(str::trim).collect();
         Self {
             place: one_line(place),
@@ -36,7 +36,7 @@ impl ConfigError {
     }
 }
 
-/// How the text of a variable becomes a value.
+/// The type of a variable's value.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Text,
@@ -44,12 +44,12 @@ enum Kind {
     Switch,
     /// Separated by commas.
     List,
-    /// Separated by commas, and each one a section of its own.
+    /// Separated by commas; each value becomes a section.
     Sections,
 }
 
-/// Everything that can be set. The environment has no types, so they stand here; a test holds this
-/// against the example file.
+/// All keys, with the types that environment variables lack. A test compares this with the example
+/// file.
 const KEYS: &[(&str, &str, Kind)] = &[
     ("service", "interfaces", Kind::List),
     ("service", "listen", Kind::List),
@@ -71,7 +71,7 @@ const KEYS: &[(&str, &str, Kind)] = &[
     ("log", "format", Kind::Text),
 ];
 
-/// Which line of the file, or which variable, set each key.
+/// The line of the file or the variable that set each key.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source {
     file: String,
@@ -80,7 +80,7 @@ pub(super) struct Source {
     ignored: Vec<String>,
 }
 
-/// The variables of this process that may be ours.
+/// The variables of this process with our prefix.
 pub(super) fn environment() -> Result<Vec<(String, String)>, ConfigError> {
     let mut found = Vec::new();
     for (name, value) in env::vars_os() {
@@ -101,7 +101,7 @@ pub(super) fn environment() -> Result<Vec<(String, String)>, ConfigError> {
 }
 
 impl Source {
-    /// The file's table with the environment laid over it, and where each value came from.
+    /// The file's table overridden by the environment, and where each value was set.
     pub(super) fn read(
         name: &str,
         text: &str,
@@ -136,7 +136,7 @@ impl Source {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "all the others are leaves")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are leaves")]
     fn note_value(&mut self, path: &str, value: &DeValue<'_>, text: &str) {
         match value {
             DeValue::Table(table) => self.note_table(path, table, text),
@@ -161,7 +161,7 @@ impl Source {
         let Some(rest) = variable.strip_prefix(PREFIX) else {
             return Ok(());
         };
-        // Names without the double underscore are others' (SEALEDGE_COMMIT is the build's).
+        // Names without the double underscore have other uses (the build uses SEALEDGE_COMMIT).
         let Some((section, key)) = rest.split_once("__") else {
             return Ok(());
         };
@@ -198,21 +198,21 @@ impl Source {
         let entry = table
             .entry(section)
             .or_insert_with(|| Value::Table(Table::new()));
-        // Where the file has something else than a section, its own error is the better one.
+        // If the file has something other than a section here, deserialising reports it.
         if let Value::Table(section) = entry {
             section.insert(key, value);
         }
         Ok(())
     }
 
-    /// The lines of a value that a variable replaced explain nothing any more.
+    /// Drops the lines of a value that a variable overrides.
     fn forget(&mut self, path: &str) {
         let (dot, bracket) = (format!("{path}."), format!("{path}["));
         self.lines
             .retain(|key, _| !key.starts_with(&dot) && !key.starts_with(&bracket));
     }
 
-    /// An error about one key, at the place that set it, or else at the nearest one around it.
+    /// An error about a key, with the place that set the key or the nearest one enclosing it.
     pub(super) fn error(&self, key: &str, message: &str) -> ConfigError {
         let place = enclosing(key)
             .find_map(|around| {
@@ -220,7 +220,7 @@ impl Source {
                 variable.or_else(|| Some(format!("{}:{}", self.file, self.lines.get(around)?)))
             })
             .unwrap_or_else(|| self.file.clone());
-        // A path of "." is the parser's word for the whole file.
+        // The parser's path "." means the whole file.
         if key == "." {
             ConfigError::new(&place, message)
         } else {
@@ -242,7 +242,7 @@ fn enclosing(key: &str) -> impl Iterator<Item = &str> {
 
 fn line_of(text: &str, span: &Range<usize>) -> usize {
     let start = text.floor_char_boundary(span.start);
-    // From one, as editors count.
+    // Counted from one, as in editors.
     text[..start].matches('\n').count() + 1
 }
 
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_sets_every_key_there_is() {
+    fn the_example_sets_every_key() {
         let example = include_str!("../../../docs/edged.example.toml");
         let (table, source) = Source::read("example", example, &[]).unwrap();
         let written: BTreeSet<_> = source
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_points_at_the_nearest_thing_written() {
+    fn an_error_names_the_nearest_enclosing_line() {
         let (_, source) = Source::read("f", "\n[a]\nb = [\n 1,\n 2]\n", &[]).unwrap();
         assert_eq!(source.error("a.b[1]", "x").to_string(), "f:5: a.b[1]: x");
         assert_eq!(source.error("a.b[7]", "x").to_string(), "f:3: a.b[7]: x");

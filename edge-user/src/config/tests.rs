@@ -47,7 +47,7 @@ fn the_example_is_the_defaults() {
     assert_eq!(format!("{shortest:?}"), format!("{config:?}"));
 }
 
-/// Key to replace, what is written instead, key in the message, words in the message.
+/// The key to replace, the line to write instead, the key and the text that the message must have.
 #[rustfmt::skip]
 const BAD_VALUES: &[(&str, &str, &str, &str)] = &[
     ("interfaces", "interfaces = []", "service.interfaces", "list the interfaces"),
@@ -119,7 +119,7 @@ fn a_bad_value_is_one_line_with_file_line_key_and_remedy() {
         );
         assert!(
             message.contains(words),
-            "{instead}: {message} does not say {words}"
+            "{instead}: {message} does not contain {words}"
         );
         assert_eq!(message.lines().count(), 1, "{message}");
     }
@@ -182,7 +182,7 @@ fn a_missing_or_unknown_section_is_named() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn the_environment_overrides_the_file() {
     let config = parse_with(&[
         ("SEALEDGE_XDP__MODE", "off"),
         ("SEALEDGE_XDP__BUSY_POLL", "true"),
@@ -255,7 +255,7 @@ fn a_bad_variable_is_named_instead_of_a_line() {
 }
 
 #[test]
-fn what_the_file_names_must_be_there() {
+fn what_the_file_names_must_exist() {
     let folder = tempfile::tempdir().unwrap();
     let origin = folder.path().join("origin");
     let secret = folder.path().join("secret");
@@ -302,12 +302,12 @@ fn what_the_file_names_must_be_there() {
     assert!(refused(config("lo", "", &in_a_file)).contains("admin.socket"));
 }
 
-/// What a value can do to a terminal: colour it, go back in the line, end it in ways of its own,
-/// and turn the direction of reading.
+/// Control characters that colour the terminal, move the cursor, end the line or change the
+/// direction of text.
 const ACTING: &str = "a\u{1b}[31mb\rc\u{7f}\u{9b}2J\u{85}\u{2028}\u{2029}\u{202e}\u{2066}d";
 
 #[test]
-fn nothing_in_an_error_does_more_to_a_terminal_than_stand_there() {
+fn control_characters_in_errors_are_escaped() {
     let escaped = "a\\u{1b}[31mb\\rc\\u{7f}\\u{9b}2J\\u{85}\\u{2028}\\u{2029}\\u{202e}\\u{2066}d";
     let quoted = "a\\u001b[31mb\\rc\\u007f\\u009b2J\\u0085\\u2028\\u2029\\u202e\\u2066d";
     for text in [

@@ -1,4 +1,4 @@
-//! One value at a time, from the text an operator wrote. Each refusal says what would be right.
+//! Parses single values. Each error states what is valid.
 
 use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
@@ -10,17 +10,17 @@ use edge_ebpf::maps::TAGS_MAX;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// Payload bytes of a full DATA datagram (docs/WIRE.md).
+/// Payload of a full DATA datagram (docs/WIRE.md).
 pub const SEGMENT_BYTES: RangeInclusive<u16> = 1024..=1440;
-/// Segments one GET is answered with.
+/// Most segments sent for one GET.
 pub const MAX_BURST: RangeInclusive<u8> = 1..=128;
-/// Below this the arena has too few slots (of about 132 KiB) to be worth serving from.
+/// Below this the arena has too few slots (of about 132 KiB) to be useful.
 pub const STORE_SIZE_BYTES_MIN: u64 = 16 << 20;
-/// A path of a unix socket has room for this many bytes (`sun_path`, less its final zero).
+/// The longest path of a unix socket (`sun_path`, without its final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// An enum whose variants are words in the file, the first one the default. Words of later
-/// versions are known too, and refused with a sentence of their own.
+/// An enum whose variants are words in the file, the first being the default. Words of later
+/// versions are refused with a message of their own.
 macro_rules! words {
     (
         $(#[doc = $doc:literal])+ $name:ident { $first:ident = $first_word:literal $(, $variant:ident = $word:literal)* }
@@ -67,16 +67,16 @@ macro_rules! words {
 }
 
 words! {
-    /// How the XDP program is attached. What is asked for is what runs, or `edged` refuses.
+    /// How the XDP program is attached, without a fallback.
     XdpMode { Native = "native", Generic = "generic", Off = "off" }
 }
 words! {
-    /// How the `AF_XDP` sockets are bound; `auto` tries the best and says what it got.
+    /// How the `AF_XDP` sockets are bound; `auto` uses the best mode available.
     Bind { Copy = "copy", Auto = "auto" }
     later { "zerocopy" => "is not supported in this version; use \"copy\" or \"auto\"" }
 }
 words! {
-    /// Which way DATA leaves.
+    /// How workers send DATA.
     Sender { Gso = "gso", Xsk = "xsk" }
     later { "auto" => "is not supported in this version; use \"gso\" or \"xsk\"" }
 }
@@ -85,7 +85,7 @@ words! {
     Hugepages { Require = "require", Prefer = "prefer", Off = "off" }
 }
 words! {
-    /// One line of text an event, or one JSON object.
+    /// One line of text or one JSON object for each event.
     LogFormat { Text = "text", Json = "json" }
 }
 
@@ -94,11 +94,11 @@ fn unknown_word(text: &str, words: &[&str]) -> String {
     format!("\"{text}\" is unknown; use {}", words.join(" or "))
 }
 
-/// Where the arena lives.
+/// Where the arena is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Arena {
-    /// Anonymous memory: gone with the process.
+    /// Anonymous memory, lost when the process ends.
     #[default]
     Memory,
 }
@@ -128,11 +128,10 @@ impl fmt::Display for Arena {
     }
 }
 
-/// Where chunks come from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum OriginUrl {
-    /// `file://` and an absolute path, taken as it is written: `%20` is not a space.
+    /// `file://` and an absolute path, without percent-decoding: `%20` is not a space.
     Directory(PathBuf),
 }
 
@@ -187,7 +186,7 @@ impl TryFrom<String> for ListenAddress {
     }
 }
 
-/// VLANs by name, as many as the program can hold.
+/// VLANs, at most as many as the program has room for.
 pub(super) fn vlans<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Tags>, D::Error> {
     let vlans: Vec<Vlan> = Vec::deserialize(from)?;
     if vlans.len() > TAGS_MAX {
@@ -262,7 +261,7 @@ pub(super) fn store_size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::E
     Ok(size_bytes)
 }
 
-/// Strict on purpose: `1GB`, `1G` and `1.5GiB` are guesses, and a guessed size is a wrong size.
+/// Strict on purpose: `1GB`, `1G` and `1.5GiB` are ambiguous.
 fn parse_size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
     let wrong =
