@@ -1,8 +1,8 @@
-//! Programs to measure with: what the same packets cost when less is done about them, and the
-//! generator's own way past the kernel. Each lets everything pass that its rule does not name.
+//! Programs for benchmarks: baselines that do less with the same packets, and the generator's
+//! kernel bypass. Each passes the packets that its rule does not match.
 //!
-//! `measure_rotate` goes before another program in test runs: it makes the packet another request
-//! each time. `measure_bare` and `measure_nothing` are what the edge's program is put beside.
+//! In test runs, `measure_rotate` runs before another program and varies the request.
+//! `measure_bare` and `measure_nothing` are baselines for the edge's program.
 #![no_std]
 #![no_main]
 
@@ -17,26 +17,26 @@ use edge_ebpf::rewrite;
 use edge_ebpf::rotate::{self, REQUEST_BYTES};
 use edge_ebpf::wire::{ChunkId, GET_BYTES, Get};
 
-/// Which packets are meant: those to this UDP port (0: none), and those to an IPv4 address whose
-/// upper 16 bits are these (0: none).
+/// The packets to match: those to this UDP port (0: none), and those to an IPv4 address with these
+/// upper 16 bits (0: none).
 #[btf_map]
 static RULE: Array<u32, 2> = Array::new();
 #[btf_map]
 static XSKS: XskMap<{ QUEUES_MAX as usize }> = XskMap::new();
-/// What `measure_rotate` asks for. These two get their real size when they are loaded to be used.
+/// The requests of `measure_rotate`. This map and RESIDENT get their sizes when they are loaded.
 #[btf_map]
 static REQUESTS: Array<[u8; REQUEST_BYTES], 1> = Array::new();
-/// As the edge's.
+/// Like the edge's.
 #[btf_map]
 static RESIDENT: HashMap<ChunkId, Resident, 1> = HashMap::new();
 /// The program under test.
 #[btf_map]
 static TESTED: ProgramArray<1> = ProgramArray::new();
 
-/// To the socket of the queue it came in by.
+/// Redirects to the socket of the packet's RX queue.
 #[xdp]
 fn measure_redirect(ctx: XdpContext) -> u32 {
-    match named(&XdpPacket::new(&ctx)) {
+    match matching(&XdpPacket::new(&ctx)) {
         Some(_) => XSKS
             .redirect(ctx.rx_queue_index(), u64::from(XDP_PASS))
             .unwrap_or(XDP_PASS),
@@ -44,11 +44,11 @@ fn measure_redirect(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Back to where it came from, as it is.
+/// Returns the packet to its sender.
 #[xdp]
 fn measure_reflect(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
-    let Some(frame) = named(&packet) else {
+    let Some(frame) = matching(&packet) else {
         return XDP_PASS;
     };
     match rewrite::turn(&mut packet, &frame) {
@@ -59,13 +59,13 @@ fn measure_reflect(ctx: XdpContext) -> u32 {
 
 #[xdp]
 fn measure_drop(ctx: XdpContext) -> u32 {
-    match named(&XdpPacket::new(&ctx)) {
+    match matching(&XdpPacket::new(&ctx)) {
         Some(_) => XDP_DROP,
         None => XDP_PASS,
     }
 }
 
-/// Makes the packet the next request, and leaves it to the program under test.
+/// Writes the next request into the packet, and calls the program under test.
 #[xdp]
 fn measure_rotate(ctx: XdpContext) -> u32 {
     if rotate(&mut XdpPacket::new(&ctx)).is_some() {
@@ -74,7 +74,7 @@ fn measure_rotate(ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// What a hit costs at least: read, looked up, to the socket of the queue it came in by.
+/// The minimum work of a hit: parse, look up, redirect to the socket of the RX queue.
 #[xdp]
 fn measure_bare(ctx: XdpContext) -> u32 {
     let mut packet = XdpPacket::new(&ctx);
@@ -86,15 +86,15 @@ fn measure_bare(ctx: XdpContext) -> u32 {
             .redirect(ctx.rx_queue_index(), u64::from(XDP_PASS))
             .unwrap_or(XDP_PASS);
     }
-    // Of many test runs only the last one's action is told: this packet cannot be read again, so
-    // that one miss shows in the end.
+    // The kernel reports only the action of the last test run. Destroying the packet makes all
+    // further runs fail, so that a single miss shows.
     if let Some(ethernet) = packet.at_mut::<ETHERNET_BYTES>(0) {
         *ethernet = [0; ETHERNET_BYTES];
     }
     XDP_PASS
 }
 
-/// The end of a hit and nothing before it.
+/// The action of a hit, without any work.
 #[xdp]
 fn measure_nothing(_: XdpContext) -> u32 {
     XDP_REDIRECT
@@ -115,9 +115,9 @@ fn wanted(packet: &XdpPacket) -> Option<ChunkId> {
     Some(get.id)
 }
 
-/// Reads a packet that the rule names.
+/// Parses a packet that the rule matches.
 #[inline(always)]
-fn named(packet: &XdpPacket) -> Option<Frame> {
+fn matching(packet: &XdpPacket) -> Option<Frame> {
     let Parsed::Udp(frame) = parse(packet) else {
         return None;
     };
@@ -129,7 +129,7 @@ fn named(packet: &XdpPacket) -> Option<Frame> {
     (by_port || by_net).then_some(frame)
 }
 
-/// A reachable panic is an endless loop, which the verifier refuses.
+/// A reachable panic is an infinite loop, which the verifier rejects.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -1,27 +1,26 @@
-//! The proof that a client receives at the address it sends from.
+//! Cookies: the proof that a client receives at its source address.
 //!
-//! A cookie is SipHash-2-4 over the client's address, port and the cookie epoch, under a key that
-//! lives for one epoch. The edge keeps nothing per client.
+//! A cookie is SipHash-2-4 over the client's address, port and the cookie epoch, with a key for
+//! each epoch. The edge keeps no state per client.
 
 use crate::frame::Endpoint;
 use crate::maps::{COOKIE_KEYS, CookieKey, Cookies};
 use crate::wire::Cookie;
 
-/// Length of a cookie epoch.
+/// The length of a cookie epoch.
 pub const EPOCH_SECONDS: u64 = 120;
 
-/// The epoch a moment of the wall clock falls into.
+/// The epoch at a time of the wall clock.
 pub fn epoch_at(unix_seconds: u64) -> u32 {
     // 2^32 epochs are sixteen thousand years.
     u32::try_from(unix_seconds / EPOCH_SECONDS).unwrap_or(u32::MAX)
 }
 
-/// For how long a cookie made now is accepted at least: this epoch may end at once, the next one
-/// is accepted in full.
+/// How long a new cookie is accepted at least: its epoch may end at once, and it is accepted
+/// throughout the next one.
 pub const LIFETIME_SECONDS: u16 = 120;
 
 impl Cookies {
-    /// No key is set.
     pub const NONE: Self = Self {
         epoch: 0,
         reserved: 0,
@@ -32,7 +31,7 @@ impl Cookies {
         }; COOKIE_KEYS],
     };
 
-    /// The key of an epoch, if it is one of the three that are accepted.
+    /// The key of an epoch, if the epoch is accepted.
     #[inline(always)]
     fn key(&self, epoch: u32) -> Option<&CookieKey> {
         // 0, 1 and 2 are the previous, the current and the next epoch.
@@ -44,7 +43,7 @@ impl Cookies {
         (key.live == 1 && key.epoch == epoch).then_some(key)
     }
 
-    /// A cookie of the current epoch for whoever is at `client`.
+    /// A cookie of the current epoch for `client`.
     #[inline(always)]
     pub fn issue(&self, client: &Endpoint) -> Option<Cookie> {
         let key = self.key(self.epoch)?;
@@ -54,11 +53,11 @@ impl Cookies {
         })
     }
 
-    /// Whether this cookie was issued to `client`, lately.
+    /// Whether this cookie was issued to `client` in an accepted epoch.
     #[inline(always)]
     pub fn accepts(&self, cookie: &Cookie, client: &Endpoint) -> bool {
-        // The comparison need not be constant in time: who can measure it at all has to send from
-        // an address it does not receive at, and then sees no answer to time.
+        // Constant time is not needed: an attacker needs a cookie only for an address at which it
+        // does not receive, and then sees no answer to time.
         self.key(cookie.epoch)
             .is_some_and(|key| value(key, client) == cookie.value)
     }
@@ -66,7 +65,7 @@ impl Cookies {
 
 #[inline(always)]
 fn value(key: &CookieKey, client: &Endpoint) -> [u8; 8] {
-    // 22 bytes: address, be16(port), be32(epoch); the last word carries the length on top.
+    // 22 bytes: address, be16(port), be32(epoch); the top byte of the last word is the length.
     let tail = u64::from(client.port.swap_bytes())
         | u64::from(key.epoch.swap_bytes()) << 16
         | MESSAGE_BYTES << 56;
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cookie_of_the_specification_comes_out() {
+    fn the_cookie_matches_the_test_vector_of_the_specification() {
         // docs/WIRE.md, "Cookie": secret 00 01 … 1f, epoch 14000000, 192.0.2.7 port 40000.
         let key = 0x2e02_6313_98c5_5110_8294_9d8d_b56b_edb7_u128.to_be_bytes();
         let word = |at: usize| u64::from_le_bytes(key[at..at + 8].try_into().unwrap());
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_is_good_only_for_the_address_and_port_it_was_issued_to() {
+    fn a_cookie_is_valid_only_for_the_address_and_port_it_was_issued_to() {
         let cookies = cookies(100);
         let client = Endpoint {
             address: Address::v4([192, 0, 2, 7]),

@@ -1,20 +1,16 @@
 //! Bounds-checked windows into a packet.
 //!
-//! A window has a constant size, so everything read from it is in bounds by type, and the
-//! verifier sees one comparison with the end of the packet for each window.
+//! A window has a constant size, so all reads from it are in bounds by type, and the verifier sees
+//! one comparison with the end of the packet for each window.
 
-/// Bytes that can be looked at.
 pub trait Packet {
-    /// Length of the whole packet.
     fn len_bytes(&self) -> usize;
 
-    /// The `N` bytes from `offset` on, or nothing if the packet ends before.
+    /// The `N` bytes from `offset` on; `None` if the packet is too short.
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
 }
 
-/// Bytes that can also be rewritten.
 pub trait PacketMut: Packet {
-    /// The `N` bytes from `offset` on, to write.
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]>;
 }
 
@@ -37,8 +33,8 @@ impl PacketMut for [u8] {
     }
 }
 
-/// A packet as an XDP program sees it: two addresses, and a verifier that wants every access
-/// compared with the second.
+/// The packet of an XDP program: start and end address. The verifier requires each access to be
+/// compared with the end.
 #[cfg(target_arch = "bpf")]
 pub struct XdpPacket {
     start: usize,
@@ -47,8 +43,8 @@ pub struct XdpPacket {
 
 #[cfg(target_arch = "bpf")]
 impl XdpPacket {
-    /// The packet of this program run. Must be made anew after the packet was resized: the
-    /// verifier rejects every use of the old one.
+    /// The packet of this program run. Must be created again after the packet is resized: the
+    /// verifier rejects any use of the old one.
     #[inline(always)]
     pub fn new(ctx: &aya_ebpf::programs::XdpContext) -> Self {
         Self {
@@ -59,8 +55,8 @@ impl XdpPacket {
 
     #[inline(always)]
     fn window<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
-        // Wrapping, because a check for overflow would be one more branch to verify; the offsets
-        // are sums of header lengths and cannot come near it.
+        // Wrapping, because an overflow check would be one more branch to verify. Offsets are sums
+        // of header lengths and cannot overflow.
         let start = self.start.wrapping_add(offset);
         if start.wrapping_add(N) > self.end {
             return None;
@@ -79,9 +75,9 @@ impl Packet for XdpPacket {
     #[inline(always)]
     fn at<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
         let window = self.window::<N>(offset)?;
-        #[expect(unsafe_code, reason = "packet memory is reached by address")]
-        // SAFETY: `window` compared its end with the packet's end, and the kernel keeps the
-        // packet in place while the program runs; the verifier checks both again.
+        #[expect(unsafe_code, reason = "packet memory is accessed by address")]
+        // SAFETY: `window` compared its end with the packet's end, and the kernel keeps the packet
+        // in place while the program runs; the verifier checks both.
         Some(unsafe { &*window })
     }
 }
@@ -91,13 +87,13 @@ impl PacketMut for XdpPacket {
     #[inline(always)]
     fn at_mut<const N: usize>(&mut self, offset: usize) -> Option<&mut [u8; N]> {
         let window = self.window::<N>(offset)?;
-        #[expect(unsafe_code, reason = "packet memory is reached by address")]
+        #[expect(unsafe_code, reason = "packet memory is accessed by address")]
         // SAFETY: as in `at`; `&mut self` is the only handle to this packet.
         Some(unsafe { &mut *window })
     }
 }
 
-/// Leaves the rest to the program in this table; comes back only if there is none.
+/// Continues with the program at this index; returns only if there is none.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub fn tail_call<const N: usize>(
@@ -105,19 +101,18 @@ pub fn tail_call<const N: usize>(
     table: &aya_ebpf::btf_maps::ProgramArray<N>,
     index: u32,
 ) {
-    #[expect(unsafe_code, reason = "a program that is left drops nothing")]
-    // SAFETY: the context is the one this run was called with, and no safety hangs on a value
-    // being dropped.
+    #[expect(unsafe_code, reason = "a tail call runs no destructors")]
+    // SAFETY: the context is that of this run, and soundness depends on no destructor.
     unsafe {
         table.tail_call(ctx, index);
     }
 }
 
-/// `N` bytes of a window, from `AT` on. A pair that does not fit the window does not compile.
+/// `N` bytes of a window, from `AT` on, checked at compile time.
 #[inline(always)]
 pub(crate) fn part<const AT: usize, const N: usize, const M: usize>(window: &[u8; M]) -> [u8; N] {
     const { assert!(AT <= M && N <= M - AT, "the field lies in the window") };
-    // The assertion above makes the fallback unreachable, and the optimiser drops it.
+    // The assertion makes the fallback unreachable, and the optimiser removes it.
     window
         .get(AT..)
         .and_then(|rest| rest.first_chunk())

@@ -1,11 +1,11 @@
-//! Ethernet, VLAN, IP and UDP: whom a packet is from and whom it is for.
+//! Parses Ethernet, VLAN, IP and UDP headers.
 
 use crate::cursor::{Packet, part};
 use crate::reason::Reason;
 
 pub const ETHERNET_BYTES: usize = 14;
 pub const VLAN_BYTES: usize = 4;
-/// A service VLAN around a customer VLAN; what is deeper goes to the kernel.
+/// A service VLAN around a customer VLAN; deeper stacks go to the kernel.
 pub const VLAN_TAGS_MAX: usize = 2;
 pub const IPV4_BYTES: usize = 20;
 pub const IPV6_BYTES: usize = 40;
@@ -17,7 +17,7 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 const PROTOCOL_UDP: u8 = 17;
 
-/// An IP address, IPv4 as `::ffff:a.b.c.d`, as two big-endian halves.
+/// An IP address, with IPv4 as `::ffff:a.b.c.d`, as two big-endian halves.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Address {
@@ -28,7 +28,6 @@ pub struct Address {
 const V4_MAPPED: u64 = 0xffff_0000_0000;
 
 impl Address {
-    /// ::, which is nobody's address.
     pub const UNSPECIFIED: Self = Self { high: 0, low: 0 };
 
     #[inline(always)]
@@ -62,20 +61,19 @@ impl Address {
         self.high == 0 && self.low >> 32 == V4_MAPPED >> 32
     }
 
-    /// Whether only the host itself can have sent from, or to, this address.
     pub const fn is_loopback(&self) -> bool {
         self.is_v4() && (self.low >> 24) & 0xff == 127 || self.high == 0 && self.low == 1
     }
 
-    /// Whether an answer to this address can reach one host: not multicast, broadcast, loopback,
-    /// unspecified, nor an IPv4 address in IPv6 disguise (`family` is that of the packet).
+    /// Whether an answer to this address can reach a single host: not multicast, broadcast,
+    /// loopback, unspecified, nor IPv4-mapped in an IPv6 packet (`family` is that of the packet).
     #[inline(always)]
     pub const fn can_be_answered(&self, family: Family) -> bool {
         match family {
             Family::V4 => {
                 let first = (self.low >> 24) & 0xff;
-                // 0/8 is this network, 127/8 loopback, 224/4 multicast, 240/4 reserved, and its
-                // last address is the limited broadcast.
+                // 0/8 is this network, 127/8 loopback, 224/4 multicast, and 240/4 reserved, with
+                // limited broadcast as its last address.
                 first != 0 && first != 127 && first < 224
             }
             Family::V6 => {
@@ -102,21 +100,20 @@ pub struct Endpoint {
 
 /// The VLAN tags of a frame.
 ///
-/// Each takes 16 bits, the outermost the highest: its id, and a bit that is set for the ethertype of
-/// a service tag. Id 0 carries a priority and names no VLAN, so a customer tag of id 0 equals no
-/// tag.
+/// Each takes 16 bits, the outermost the highest: its id, and a bit that is set for a service tag
+/// (802.1ad). Id 0 carries only a priority, so a customer tag with id 0 equals no tag.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Tags(u32);
 
 impl Tags {
     pub const UNTAGGED: Self = Self(0);
-    /// What no frame has.
+    /// Equals the tags of no frame.
     pub const NONE: Self = Self(u32::MAX);
     const SERVICE: u32 = 0x1000;
     const ID: u32 = 0x0fff;
 
-    /// With one more tag inside of these.
+    /// Adds a tag inside these.
     #[inline(always)]
     #[must_use]
     pub const fn around(self, service: bool, id: u16) -> Self {
@@ -125,25 +122,25 @@ impl Tags {
     }
 }
 
-/// Where things lie in a frame, and whom it is from and for.
+/// The parsed headers of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     pub family: Family,
     pub tags: Tags,
     pub ip_at: usize,
     pub udp_at: usize,
-    /// Length of the IP packet without its header, as IP says.
+    /// Length of the IP payload, from the IP header.
     pub ip_payload_bytes: u16,
-    /// Length of UDP header and payload, as UDP says.
+    /// Length of UDP header and payload, from the UDP header.
     pub udp_bytes: u16,
-    /// Whether UDP has a checksum. It is not compared: docs/WIRE.md, "Checksums".
+    /// Whether UDP has a checksum, which is not verified: docs/WIRE.md, "Checksums".
     pub has_checksum: bool,
     pub source: Endpoint,
     pub destination: Endpoint,
 }
 
-/// The two addresses of Ethernet. They are no part of [`Frame`] because most packets are judged
-/// without them: a BPF program has ten registers, and spills what it reads early.
+/// The Ethernet addresses. They are not part of [`Frame`] because most packets are decided without
+/// them: a BPF program has ten registers, and spills what it reads early.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stations {
     pub destination: [u8; 6],
@@ -160,11 +157,11 @@ impl Stations {
     }
 }
 
-/// A frame that was read as far as UDP, or that the kernel must read.
+/// The result of parsing a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Parsed {
     Udp(Frame),
-    /// Not UDP, or not to be told without reading options, extension headers or other pieces.
+    /// For the kernel: not UDP, or with options, extension headers or fragments.
     Kernel(Reason),
 }
 
@@ -174,8 +171,8 @@ impl Frame {
         self.udp_at.wrapping_add(UDP_BYTES)
     }
 
-    /// Length of the UDP payload, if all lengths agree and the frame holds it. The frame may be
-    /// longer than the datagram: Ethernet pads.
+    /// Length of the UDP payload, if all lengths agree and fit the frame. The frame may be longer
+    /// than the datagram, because Ethernet pads.
     #[inline(always)]
     pub fn payload_bytes(&self, frame_bytes: usize) -> Option<usize> {
         let udp_bytes = usize::from(self.udp_bytes);
@@ -185,7 +182,7 @@ impl Frame {
         agree.then(|| udp_bytes.wrapping_sub(UDP_BYTES))
     }
 
-    /// Whether the header checksum of IPv4 is right. IPv6 has none.
+    /// Whether the IPv4 header checksum is correct. IPv6 has none.
     #[inline(always)]
     pub fn header_is_whole<P: Packet + ?Sized>(&self, packet: &P) -> bool {
         match self.family {
@@ -197,8 +194,8 @@ impl Frame {
     }
 }
 
-/// Sum of the 16-bit words in one's complement, as RFC 1071 has it: all ones over a header with a
-/// right checksum, in whichever byte order they are read.
+/// One's complement sum of the 16-bit words (RFC 1071): all ones for a header with a correct
+/// checksum, in either byte order.
 #[inline(always)]
 fn ones_sum(header: &[u8; IPV4_BYTES]) -> u32 {
     let (words, _) = header.as_chunks::<2>();
@@ -209,13 +206,13 @@ fn ones_sum(header: &[u8; IPV4_BYTES]) -> u32 {
     (sum & 0xffff).wrapping_add(sum >> 16)
 }
 
-/// Reads a frame down to its UDP header.
+/// Parses a frame down to its UDP header.
 #[inline(always)]
 pub fn parse<P: Packet + ?Sized>(packet: &P) -> Parsed {
     parse_if(packet, |_| true)
 }
 
-/// As [`parse`], but a datagram to a port that is not `wanted` is read no further: it is
+/// Like [`parse`], but stops at a datagram to a port that is not `wanted`, with
 /// [`Reason::NotOurs`].
 #[inline(always)]
 pub fn parse_if<P: Packet + ?Sized>(packet: &P, wanted: impl Fn(u16) -> bool) -> Parsed {
@@ -266,7 +263,7 @@ fn parse_v4<P: Packet + ?Sized>(
     if version_length & 0x0f != 5 {
         return Parsed::Kernel(Reason::IpOptions);
     }
-    // More fragments, or an offset: all but "don't fragment" and the evil bit.
+    // "More fragments" or an offset: all bits but "don't fragment" and the reserved bit.
     if u16::from_be_bytes(part::<6, 2, _>(ip)) & 0x3fff != 0 {
         return Parsed::Kernel(Reason::Fragment);
     }
@@ -377,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_id_0_is_none_and_kind_and_place_of_a_tag_count() {
+    fn a_customer_tag_with_id_0_is_ignored_and_kind_and_order_of_tags_matter() {
         let (customer, service) = (false, true);
         assert_eq!(Tags::UNTAGGED.around(customer, 0x2000), Tags::UNTAGGED);
         let five = Tags::UNTAGGED.around(customer, 0x2005);

@@ -1,7 +1,7 @@
-//! What the XDP program and the server share, in the order a packet meets it.
+//! Code shared by the XDP program and the server, in the order a packet meets it.
 //!
-//! The same code is compiled twice: for the kernel, over packet pointers, and for the host, over
-//! slices. A packet therefore gets the same verdict whichever of the two sees it first.
+//! It is compiled twice: for the kernel, over packet pointers, and for the host, over slices. So a
+//! packet gets the same verdict from both.
 #![no_std]
 #![cfg_attr(
     not(test),
@@ -17,21 +17,21 @@ extern crate alloc;
 
 /// Bounds-checked windows into a packet.
 pub mod cursor;
-/// Ethernet, VLAN, IP and UDP: whom a packet is from and whom it is for.
+/// Parses Ethernet, VLAN, IP and UDP headers.
 pub mod frame;
 /// The five datagrams of the protocol, byte by byte.
 pub mod wire;
-/// The proof that a client receives at the address it sends from.
+/// Cookies: the proof that a client receives at its source address.
 pub mod cookie;
-/// What happens to a packet: the whole policy, as pure functions.
+/// The verdict on a packet: the whole policy, as pure functions.
 pub mod steer;
-/// Turns a request into its answer, in place.
+/// Rewrites a request into its answer, in place.
 pub mod rewrite;
 /// Maps between program and server: names, keys, values, ABI version.
 pub mod maps;
-/// How a packet ended.
+/// The reasons in which packets end.
 pub mod reason;
-/// One GET as many, to measure with.
+/// Varies the GET of a benchmark.
 pub mod rotate;
 /// Named packets with the verdict each must get, on the host and in the kernel.
 #[cfg(not(target_arch = "bpf"))]

@@ -1,4 +1,4 @@
-//! The XDP program: maps, context to cursor, verdict to action. What is decided is decided in
+//! The XDP program: maps, context to cursor, verdict to action. All decisions are made in
 //! [`edge_ebpf::steer`].
 #![no_std]
 #![no_main]
@@ -43,7 +43,7 @@ static XSKS: XskMap<{ QUEUES_MAX as usize }> = XskMap::new();
 #[btf_map]
 static COUNTERS: PerCpuArray<Tally, { TALLIES as usize }> = PerCpuArray::new();
 
-/// The maps, as a frame of one interface sees them.
+/// The maps for a frame of one interface.
 struct Maps {
     interface: Option<&'static InterfaceSettings>,
 }
@@ -59,7 +59,7 @@ impl Maps {
         }
     }
 
-    /// The row of the queue that the frame came in by.
+    /// The row of the frame's RX queue.
     #[inline(always)]
     fn row(&self, ctx: &XdpContext) -> u32 {
         let first_row = self.interface.map_or(0, |interface| interface.first_row);
@@ -80,15 +80,15 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
-        // A copy: a pointer into the frame would keep the whole frame on the stack, for every packet.
+        // A copy: a pointer into the frame would keep the whole frame on the stack.
         let key = *address;
         LOCALS.get_ptr(key).is_some()
     }
 
     #[inline(always)]
     fn resident(&self, id: &ChunkId) -> Option<Resident> {
-        // SAFETY: the element may be reused while it is read; the pair is a hint and the worker
-        // compares it with the slot table (I5).
+        // SAFETY: the element may be reused while it is read; the value is a hint that the worker
+        // compares with the slot table (I5).
         unsafe { RESIDENT.get(id) }.copied()
     }
 }
@@ -105,7 +105,7 @@ fn edge_xdp(ctx: XdpContext) -> u32 {
         Verdict::Reply(reason, frame, reply) => answer(&ctx, packet, reason, &frame, &reply),
         Verdict::Steer(resident) => steer(&ctx, row, resident),
     };
-    // I10: the only place that counts, passed once by every packet.
+    // I10: the only place that counts; every packet passes it once.
     count(row, reason, frame_bytes);
     action
 }
@@ -122,12 +122,11 @@ fn answer(
     let Some(resize) = rewrite::reply(&mut packet, frame, reply) else {
         return (Reason::BadLength, XDP_DROP);
     };
-    // The kernel fills what it adds with zeros.
+    // The kernel fills added bytes with zeros.
     let cut = resize.keep_bytes.wrapping_sub(frame_bytes) as i32;
     let grow = resize.frame_bytes.wrapping_sub(resize.keep_bytes) as i32;
     for delta in [cut, grow] {
-        // SAFETY: the context is the one this run was called with; no pointer into the packet is
-        // used after this.
+        // SAFETY: the context is that of this run; no pointer into the packet is used after this.
         if delta != 0 && unsafe { bpf_xdp_adjust_tail(ctx.ctx, delta) } != 0 {
             return (Reason::ResizeFailed, XDP_DROP);
         }
@@ -137,10 +136,10 @@ fn answer(
 
 #[inline(always)]
 fn steer(ctx: &XdpContext, row: u32, resident: Resident) -> (Reason, u32) {
-    // A driver may have put metadata of its own there: take the area to exactly our size.
+    // The driver may have stored metadata of its own: resize the area to exactly our size.
     let present = ctx.metadata_end().wrapping_sub(ctx.metadata()) as i32;
     let delta = present.wrapping_sub(Resident::METADATA_BYTES as i32);
-    // SAFETY: as above; the pointers are fetched anew below.
+    // SAFETY: as above; the pointers are fetched again below.
     if unsafe { bpf_xdp_adjust_meta(ctx.ctx, delta) } != 0 {
         return (Reason::NoMetadata, XDP_PASS);
     }
@@ -148,10 +147,10 @@ fn steer(ctx: &XdpContext, row: u32, resident: Resident) -> (Reason, u32) {
     if start.wrapping_add(Resident::METADATA_BYTES) > ctx.metadata_end() {
         return (Reason::NoMetadata, XDP_PASS);
     }
-    let mark = start as *mut [u8; Resident::METADATA_BYTES];
-    // SAFETY: compared with the end of the area in the lines above.
-    unsafe { mark.write(resident.to_metadata()) };
-    // I3: only the socket of the queue the packet came in by; without one it is the kernel's.
+    let hint = start as *mut [u8; Resident::METADATA_BYTES];
+    // SAFETY: the end of the area is checked above.
+    unsafe { hint.write(resident.to_metadata()) };
+    // I3: only to the socket of the packet's own RX queue; without one, to the kernel.
     if ctx.rx_queue_index() >= QUEUES_MAX {
         return (Reason::NoSocket, XDP_PASS);
     }
@@ -164,14 +163,14 @@ fn steer(ctx: &XdpContext, row: u32, resident: Resident) -> (Reason, u32) {
 #[inline(always)]
 fn count(row: u32, reason: Reason, frame_bytes: usize) {
     if let Some(tally) = COUNTERS.get_ptr_mut(tally_index(row, reason)) {
-        // SAFETY: the element is this CPU's own, and XDP runs are not nested.
+        // SAFETY: the element belongs to this CPU, and XDP runs are not nested.
         let tally = unsafe { &mut *tally };
         tally.packets = tally.packets.wrapping_add(1);
         tally.bytes = tally.bytes.wrapping_add(frame_bytes as u64);
     }
 }
 
-/// A reachable panic is an endless loop, which the verifier refuses.
+/// A reachable panic is an infinite loop, which the verifier rejects.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -4,11 +4,11 @@ use crate::frame::{Address, Tags};
 use crate::reason::Reason;
 use crate::wire::ChunkId;
 
-/// The program passes everything to the kernel until the server has told it this number.
+/// The program passes everything to the kernel until its settings have this version.
 pub const ABI_VERSION: u32 = 3;
 
-/// Array of [`InterfaceSettings`], one for each interface that is served; the server sets its size
-/// when it loads the program.
+/// Array of [`InterfaceSettings`], one for each served interface; the server sets its size when it
+/// loads the program.
 pub const SETTINGS: &str = "SETTINGS";
 /// Hash of [`Address`] to 1: the addresses that [`Settings::locals`] is made of.
 pub const LOCALS: &str = "LOCALS";
@@ -30,31 +30,31 @@ pub const INTERFACES_MAX: u32 = 8;
 /// Most RX queues of one interface that are served by AF_XDP.
 pub const QUEUES_MAX: u32 = 64;
 
-/// Most VLANs an edge is asked by: more go to the kernel.
+/// Most VLANs of one interface; frames under others go to the kernel.
 pub const TAGS_MAX: usize = 16;
-/// Most addresses of the host that the program knows as such.
+/// Most addresses of the host that the program knows.
 pub const LOCALS_MAX: u32 = 1024;
 
-/// What the program must know to tell whose packet it has.
+/// What the program must know to recognise packets to the service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     pub abi_version: u32,
     pub port: u16,
     pub segment_bytes: u16,
-    /// Station address of the interface.
+    /// MAC address of the interface.
     pub mac: [u8; 6],
     pub max_burst: u8,
-    /// 1 where the kernel may have put several datagrams into one frame.
+    /// 1 if the kernel may have coalesced several datagrams into one frame.
     pub coalesced: u8,
-    /// Unused places hold [`Tags::NONE`].
+    /// Unused entries are [`Tags::NONE`].
     pub tags: [Tags; TAGS_MAX],
-    /// Unused places are zero, which is nobody's address.
+    /// Unused entries are the unspecified address.
     pub addresses: [Address; ADDRESSES_MAX],
     pub locals: AddressFilter,
 }
 
-/// Which addresses are certainly not in LOCALS: most packets need no look there.
+/// A filter that rules out most addresses without a lookup in LOCALS.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AddressFilter([u64; FILTER_WORDS]);
@@ -64,10 +64,10 @@ const FILTER_WORDS: usize = 16;
 impl AddressFilter {
     pub const NONE: Self = Self([0; FILTER_WORDS]);
 
-    /// Word and bit of an address.
+    /// The word and bit of an address.
     #[inline(always)]
     fn place(address: &Address) -> (usize, u32) {
-        // Neighbours differ in their last bits, and networks of IPv4 in the 16 before.
+        // Neighbours differ in the last bits, and IPv4 networks in the 16 bits before.
         let mixed = address.low ^ (address.low >> 16);
         let word = (mixed >> 6) as usize & (FILTER_WORDS - 1);
         (word, (mixed & 63) as u32)
@@ -80,7 +80,7 @@ impl AddressFilter {
         }
     }
 
-    /// Whether the address may be one of those that were inserted.
+    /// Whether the address may have been inserted.
     #[inline(always)]
     pub fn may_hold(&self, address: &Address) -> bool {
         let (word, bit) = Self::place(address);
@@ -88,28 +88,27 @@ impl AddressFilter {
     }
 }
 
-/// Value of SETTINGS: what is in force on one interface, and room for what follows it.
+/// Value of SETTINGS: the live settings of one interface, and space for their successor.
 ///
-/// The kernel copies an array's value byte by byte, under the eyes of programs that run. So the
-/// server writes the set that is not live, and then `live`, of which one byte changes: no run of
-/// the program sees half of one set and half of another. Bytes that stay the same are written
-/// again, which nobody sees.
+/// The kernel copies an array's value byte by byte while programs run. So the server first writes
+/// the set that is not live, and then `live`, of which one byte changes: no run of the program sees
+/// a mixture of two sets. Rewriting unchanged bytes has no effect.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterfaceSettings {
     /// 0 or 1.
     pub live: u32,
-    /// The kernel's index of the interface; 0 is no interface's.
+    /// The interface index; 0 if unused.
     pub interface_index: u32,
-    /// Row of its queue 0. Read from here, because a number that the verifier knows would have it
-    /// follow the program once for each interface.
+    /// The row of its queue 0. Stored here, because with a constant the verifier would walk the
+    /// program once for each interface.
     pub first_row: u32,
     pub reserved: u32,
     pub sets: [Settings; 2],
 }
 
 impl InterfaceSettings {
-    /// Of the interface at this place of the list, before it is served.
+    /// For the interface at this position of the list, before it is served.
     pub const fn new(interface_index: u32, place: u32) -> Self {
         Self {
             live: 0,
@@ -125,7 +124,7 @@ impl InterfaceSettings {
         self.sets.get(self.live as usize)
     }
 
-    /// What is to be written, one after the other, for these settings to follow those in force.
+    /// The two values to write, in order, to replace the live settings.
     pub fn followed_by(&self, settings: &Settings) -> [Self; 2] {
         let mut written = *self;
         let next = usize::from(self.live == 0);
@@ -138,7 +137,7 @@ impl InterfaceSettings {
 }
 
 impl Settings {
-    /// Nothing is ours: the state before the server has spoken.
+    /// Matches no packet: the state before the server has written settings.
     pub const NONE: Self = Self {
         abi_version: 0,
         port: 0,
@@ -151,34 +150,34 @@ impl Settings {
         locals: AddressFilter::NONE,
     };
 
-    /// Whether a frame under these tags may be for the service.
+    /// Whether frames under these tags are served.
     #[inline(always)]
     pub fn serves_under(&self, tags: Tags) -> bool {
         self.tags.contains(&tags)
     }
 
-    /// Whether this is an address of the service.
+    /// Whether this is a service address.
     #[inline(always)]
     pub fn serves(&self, address: &Address) -> bool {
-        // Unused places hold the unspecified address, which must match nothing.
+        // Unused entries are the unspecified address, which must not match.
         *address != Address::UNSPECIFIED && self.addresses.iter().any(|ours| ours == address)
     }
 }
 
-/// Keys live in slot `epoch % 4`, so that the next one is written where nobody reads.
+/// A key is at index `epoch % 4`, so that the next one is written to an entry not in use.
 pub const COOKIE_KEYS: usize = 4;
 
-/// The cookie epochs that are accepted, and their keys.
+/// The accepted cookie epochs and their keys.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cookies {
-    /// Epoch of the wall clock, kept current by the server: XDP has no wall clock.
+    /// The current epoch, updated by the server because XDP has no wall clock.
     pub epoch: u32,
     pub reserved: u32,
     pub keys: [CookieKey; COOKIE_KEYS],
 }
 
-/// Key of one cookie epoch.
+/// The key of one cookie epoch.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CookieKey {
@@ -189,7 +188,7 @@ pub struct CookieKey {
     pub words: [u64; 2],
 }
 
-/// Value of RESIDENT: where a chunk lies, and which stay of it there is meant.
+/// Value of RESIDENT: the slot of a chunk, and the generation in which the slot holds it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Resident {
@@ -201,7 +200,7 @@ impl Resident {
     /// Bytes in front of a steered packet.
     pub const METADATA_BYTES: usize = 8;
 
-    /// As it lies in the metadata area, in the byte order of the machine both run on.
+    /// The form in the metadata area, in native byte order.
     #[inline(always)]
     #[expect(
         clippy::host_endian_bytes,
@@ -236,17 +235,17 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// The row of a queue in XSKS and COUNTERS. Queues past the last one that has a row share its.
+/// The row of a queue in XSKS and COUNTERS. Queues beyond the last row share it.
 #[inline(always)]
 pub const fn row(first_row: u32, queue: u32) -> u32 {
     let last = QUEUES_MAX - 1;
     first_row.wrapping_add(if queue < last { queue } else { last })
 }
 
-/// Places of COUNTERS in one row.
+/// Entries of one row of COUNTERS.
 pub const TALLIES: u32 = Reason::COUNT;
 
-/// Index in COUNTERS.
+/// The index in COUNTERS.
 #[inline(always)]
 pub const fn tally_index(row: u32, reason: Reason) -> u32 {
     // At most 8 interfaces by 64 queues by 64 reasons, so wrapping never happens.
@@ -262,12 +261,12 @@ const _: () = {
     assert!(
         size_of::<Settings>()
             == 4 + 2 + 2 + 6 + 1 + 1 + TAGS_MAX * 4 + ADDRESSES_MAX * 16 + FILTER_WORDS * 8,
-        "no hidden byte"
+        "no padding"
     );
     assert!(size_of::<InterfaceSettings>() == 16 + 2 * size_of::<Settings>());
     assert!(
         COOKIE_KEYS.is_power_of_two(),
-        "an epoch is masked to its slot"
+        "an epoch is masked to its index"
     );
 };
 
@@ -276,7 +275,7 @@ mod tests {
     use super::*;
     use crate::golden;
 
-    /// As a program may see settings while they are written: the first fields new, the rest old.
+    /// Settings as a program may see them during an update: the first fields new, the rest old.
     fn torn(old: &Settings, new: &Settings, fields: usize) -> Settings {
         let is_new = |field: usize| field < fields;
         let pick = |field| if is_new(field) { new } else { old };
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_runs_while_settings_change_sees_the_old_or_the_new_ones() {
+    fn a_program_that_runs_during_an_update_sees_the_old_or_the_new_settings() {
         let first = golden::world().settings;
         let mut second = Settings {
             port: 9,

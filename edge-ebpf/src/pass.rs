@@ -1,5 +1,5 @@
-//! Lets every packet pass. Goes on the client's end of a veth pair: without a program there, the
-//! kernel silently loses what the edge's end answers by `XDP_TX`.
+//! Passes every packet, for the client's end of a veth pair: without a program there, the kernel
+//! silently drops the edge's `XDP_TX` packets.
 #![no_std]
 #![no_main]
 
@@ -12,7 +12,7 @@ fn edge_pass(_: XdpContext) -> u32 {
     XDP_PASS
 }
 
-/// A reachable panic is an endless loop, which the verifier refuses.
+/// A reachable panic is an infinite loop, which the verifier rejects.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

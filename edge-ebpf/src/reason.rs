@@ -1,8 +1,8 @@
-//! How a packet ended. Every stage a packet passes ends it in exactly one of these, and counts it.
+//! The reasons in which packets end. Each stage counts every packet under exactly one reason.
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
-        /// How a packet ended at one stage: in the XDP program, at the socket, or at a worker.
+        /// How a packet ended at one stage: the XDP program, the socket front, or a worker.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         #[repr(u32)]
         pub enum Reason {
@@ -10,10 +10,10 @@ macro_rules! reasons {
         }
 
         impl Reason {
-            /// Every reason, in the order of its number.
+            /// All reasons, in numerical order.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
 
-            /// Name in counters and metrics.
+            /// The name in counters and metrics.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)+ }
             }
@@ -22,12 +22,12 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Left to the kernel, untouched.
-    /// Shorter than the headers it announces.
+    // Passed to the kernel, unchanged.
+    /// Shorter than its headers.
     ShortFrame = "short_frame",
-    /// Sent to another station, or to all of them.
+    /// To another MAC address, a group or broadcast.
     OtherMac = "other_mac",
-    /// More VLAN tags than two.
+    /// More than two VLAN tags.
     VlanDepth = "vlan_depth",
     /// Neither IPv4 nor IPv6.
     NotIp = "not_ip",
@@ -35,35 +35,35 @@ reasons! {
     NotUdp = "not_udp",
     /// Not the service's address and port.
     NotOurs = "not_ours",
-    /// For the service, under VLAN tags that the host does not have for it.
+    /// To the service, under VLAN tags that the service does not use.
     OtherVlan = "other_vlan",
-    /// For the service, and the kernel drops it: the header checksum of IPv4 is wrong, or UDP over
-    /// IPv6 has none.
+    /// To the service, and dropped by the kernel: the IPv4 header checksum is wrong, or UDP over
+    /// IPv6 has no checksum.
     BadChecksum = "bad_checksum",
-    /// For the service, of a length that no datagram has, where the kernel may have put several
-    /// into one frame: the socket front answers each.
+    /// To the service, possibly several datagrams that the kernel coalesced into one frame; the
+    /// socket front answers each.
     Coalesced = "coalesced",
-    /// For the service, with IPv4 options: the socket front answers.
+    /// To the service, with IPv4 options; the socket front answers.
     IpOptions = "ip_options",
-    /// For the service, with IPv6 extension headers: the socket front answers.
+    /// To the service, with IPv6 extension headers; the socket front answers.
     Ipv6Extension = "ipv6_extension",
-    /// For the service, in pieces: the kernel puts it together and the socket front answers.
+    /// To the service, fragmented; the kernel reassembles it and the socket front answers.
     Fragment = "fragment",
-    /// A good GET for a chunk that is not resident.
+    /// A GET with a valid cookie for a chunk that is not resident.
     Miss = "miss",
-    /// A good GET for a resident chunk, on a queue without a socket.
+    /// A hit on a queue without an AF_XDP socket.
     NoSocket = "no_socket",
-    /// A good GET for a resident chunk, but the driver leaves no room for metadata.
+    /// A hit, but the driver leaves no room for metadata.
     NoMetadata = "no_metadata",
-    /// The server has not told the program its settings, or speaks another ABI version.
+    /// The program has no settings, or settings of another ABI version.
     NotServing = "not_serving",
 
-    // For the service, and dropped.
-    /// From an address nobody can be answered at.
+    // To the service, and dropped.
+    /// From an address that cannot be answered.
     BadSource = "bad_source",
-    /// Lengths of IP and UDP that contradict each other or the frame.
+    /// The lengths of IP and UDP contradict each other or the frame.
     BadLength = "bad_length",
-    /// Does not begin like one of our datagrams.
+    /// Does not begin like a datagram of the protocol.
     BadMagic = "bad_magic",
     /// Another protocol version.
     BadVersion = "bad_version",
@@ -78,49 +78,48 @@ reasons! {
     /// The kernel refused to resize the packet for its answer.
     ResizeFailed = "resize_failed",
 
-    // Answered on the spot.
+    // Answered in place.
     /// A HELLO answered with a cookie.
     Welcome = "welcome",
     /// A HELLO of another version, answered without a cookie.
     WelcomeVersion = "welcome_version",
-    /// A GET without a good cookie.
+    /// A GET without a valid cookie.
     NackCookie = "nack_cookie",
 
-    // A good GET.
-    /// Handed to the worker of its queue.
+    // A GET with a valid cookie.
+    /// Redirected to the worker of its queue.
     Steered = "steered",
     /// Answered with DATA.
     Served = "served",
-    /// Answered with a part of the DATA: for the rest there was no room, or no sign yet that the
-    /// client is reached.
+    /// Answered with part of the DATA: the send queue was full, or the client has not been reached
+    /// yet.
     ServedPartly = "served_partly",
-    /// Steered, but the slot no longer holds the chunk: handed to the socket front.
+    /// Steered, but the slot no longer holds the chunk: bounced to the socket front.
     Bounced = "bounced",
-    /// Steered and withdrawn, and the socket front's inbox is full.
+    /// As `Bounced`, but the bounce queue is full.
     InboxFull = "inbox_full",
     /// None of the wanted segments exists.
     NackRange = "nack_range",
-    /// Began a fetch from the origin.
+    /// Started a fetch from the origin.
     FetchStarted = "fetch_started",
-    /// Joined a fetch that was under way.
+    /// Joined a fetch in progress.
     Joined = "joined",
-    /// The origin lately said that it does not have the chunk.
+    /// A recent fetch found that no origin has the chunk.
     Negative = "negative",
-    /// The origin could lately not be reached, or what it gave was wrong.
+    /// A recent fetch failed, or returned wrong bytes.
     OriginFailed = "origin_failed",
     /// A table or queue of the socket front is full.
     Busy = "busy",
     /// No send could be queued.
     SendQueueFull = "send_queue_full",
-    /// Not answered: the last datagram to the client waits for its neighbour's address.
+    /// Not answered: the last datagram to the client still waits for address resolution.
     Unreached = "unreached",
-    /// What the kernel handed over makes no sense: a steered frame that does not parse again, a
-    /// descriptor outside the umem, a datagram without a source.
+    /// Invalid data from the kernel: a steered frame that does not parse, a descriptor outside the
+    /// umem, a datagram without a source.
     BadDescriptor = "bad_descriptor",
 }
 
 impl Reason {
-    /// How many there are.
     pub const COUNT: u32 = {
         let count = Self::ALL.len();
         assert!(count <= 64, "counters are laid out for at most 64 reasons");

@@ -1,6 +1,6 @@
-//! Turns a request into its answer, in place: addresses and ports change sides, the payload's
-//! first bytes become the answer, the rest goes, and every checksum is computed from scratch (a
-//! request that never left its host carries only half of one).
+//! Rewrites a request into its answer, in place: swaps addresses and ports, replaces the payload,
+//! and computes every checksum from scratch (a request from the same host carries only a partial
+//! checksum).
 
 use crate::cursor::{PacketMut, part, put};
 use crate::frame::{ETHERNET_BYTES, Family, Frame, IPV4_BYTES, IPV6_BYTES, Stations, UDP_BYTES};
@@ -10,17 +10,16 @@ use crate::wire::{NACK_BYTES, WELCOME_HEADER_BYTES};
 const TTL: u8 = 64;
 const DONT_FRAGMENT: u16 = 0x4000;
 
-/// How long the frame must be made once it is rewritten: first cut, then filled up with zeros.
+/// How to resize the rewritten frame: truncate, then pad with zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Resize {
-    /// What is kept of it.
+    /// The length to truncate to.
     pub keep_bytes: usize,
-    /// Its length in the end.
+    /// The final length.
     pub frame_bytes: usize,
 }
 
-/// Rewrites the packet, all but its length. Nothing if the packet is shorter than its own headers
-/// said.
+/// Rewrites the packet without resizing it. `None` if the packet is shorter than its headers state.
 #[inline(always)]
 pub fn reply<P: PacketMut + ?Sized>(
     packet: &mut P,
@@ -28,10 +27,9 @@ pub fn reply<P: PacketMut + ?Sized>(
     reply: &Reply,
 ) -> Option<Resize> {
     let payload_at = frame.payload_at();
-    // A WELCOME is as long as its HELLO, but nothing of the HELLO's padding comes back: nobody's
-    // words can be bounced off an edge. Zeros add nothing to a checksum, so only what is said is
-    // summed.
-    let (said_bytes, udp_bytes, payload_sum) = match reply {
+    // A WELCOME is as long as its HELLO, but its padding is zeros, so that an edge does not reflect
+    // content chosen by the client. Zeros add nothing to the checksum.
+    let (message_bytes, udp_bytes, payload_sum) = match reply {
         Reply::Welcome(welcome) => {
             let bytes = welcome.encode();
             *packet.at_mut::<WELCOME_HEADER_BYTES>(payload_at)? = bytes;
@@ -47,12 +45,12 @@ pub fn reply<P: PacketMut + ?Sized>(
     };
     headers(packet, frame, udp_bytes, payload_sum)?;
     Some(Resize {
-        keep_bytes: payload_at.wrapping_add(said_bytes),
+        keep_bytes: payload_at.wrapping_add(message_bytes),
         frame_bytes: frame.udp_at.wrapping_add(usize::from(udp_bytes)),
     })
 }
 
-/// Turns the request's headers round, for an answer of this UDP length whose payload has this sum.
+/// Rewrites the headers of a request for an answer of this UDP length and payload sum.
 #[inline(always)]
 pub fn headers<P: PacketMut + ?Sized>(
     packet: &mut P,
@@ -68,14 +66,13 @@ pub fn headers<P: PacketMut + ?Sized>(
     let checksum = match fold(
         payload_sum
             .wrapping_add(sum(&header))
-            // The prefix that makes an IPv4 address one of IPv6 is ffff, and that is zero in
-            // one's complement.
+            // The prefix of an IPv4-mapped address sums to ffff, which is zero in one's complement.
             .wrapping_add(sum(&frame.source.address.bytes()))
             .wrapping_add(sum(&frame.destination.address.bytes()))
             .wrapping_add(u32::from(udp_bytes))
             .wrapping_add(17),
     ) {
-        // Zero would mean that there is no checksum.
+        // Zero would mean no checksum.
         0 => 0xffff,
         checksum => checksum,
     };
@@ -92,8 +89,8 @@ pub fn headers<P: PacketMut + ?Sized>(
     Some(())
 }
 
-/// Changes the sides of an IPv4 packet and nothing else; no checksum changes with that. It is what
-/// measuring compares answers with.
+/// Swaps source and destination of an IPv4 packet, which changes no checksum. A baseline for
+/// benchmarks.
 #[inline(always)]
 pub fn turn<P: PacketMut + ?Sized>(packet: &mut P, frame: &Frame) -> Option<()> {
     if frame.family != Family::V4 {
@@ -121,11 +118,11 @@ fn swap_stations(ethernet: &mut [u8; ETHERNET_BYTES]) {
     put::<6, 6, _>(ethernet, destination);
 }
 
-/// Sum of the big-endian 16-bit words of a payload, as [`headers`] takes it. An odd last byte
-/// counts as if a zero followed.
+/// The sum of a payload's big-endian 16-bit words, for [`headers`]. An odd last byte is padded with
+/// zero.
 ///
-/// It is taken of little-endian words of 32 bits: a sum in one's complement is the same then, but
-/// for the order of its own two bytes.
+/// Computed over little-endian 32-bit words: a one's complement sum is the same except for its byte
+/// order.
 pub fn payload_sum(payload: &[u8]) -> u32 {
     let (words, rest) = payload.as_chunks::<4>();
     let mut last = [0; 4];
@@ -135,7 +132,7 @@ pub fn payload_sum(payload: &[u8]) -> u32 {
     let sum = words.iter().chain([&last]).fold(0_u64, |sum, word| {
         sum.wrapping_add(u64::from(u32::from_le_bytes(*word)))
     });
-    // Four parts of 16 bits, and then once more what overflowed.
+    // Fold four parts of 16 bits, then the carry.
     let parts = [sum, sum >> 16, sum >> 32, sum >> 48].map(|part| part & 0xffff);
     let sum = parts
         .iter()
@@ -173,7 +170,7 @@ fn rewrite_v6(ip: &mut [u8; IPV6_BYTES], udp_bytes: u16) {
     put::<24, 16, _>(ip, source);
 }
 
-/// Sum of the big-endian 16-bit words; `N` is even and far too small to overflow.
+/// Sum of the big-endian 16-bit words; `N` is even and too small to overflow.
 #[inline(always)]
 pub(crate) fn sum<const N: usize>(bytes: &[u8; N]) -> u32 {
     const { assert!(N.is_multiple_of(2) && N <= 1024) };
@@ -198,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// As RFC 1071 tells it, word by word.
+    /// As in RFC 1071, word by word.
     fn simple_sum(payload: &[u8]) -> u32 {
         payload.chunks(2).fold(0, |sum, word| {
             sum + u32::from(word[0]) * 256 + word.get(1).map_or(0, |low| u32::from(*low))
@@ -206,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_summed_as_its_words_are_one_by_one() {
+    fn the_payload_sum_equals_that_of_rfc_1071() {
         for len in (0..70).chain([1231, 1232, 1471, 65_535]) {
             for seed in 0..20_u32 {
                 let byte = |at: u32| (at.wrapping_add(seed).wrapping_mul(0x9e37_79b1) >> 24) as u8;

@@ -1,31 +1,30 @@
-//! One GET as many: what measuring changes in a packet, so that each run asks for another chunk
-//! from another source.
+//! Varies the GET of a benchmark, so that each run requests another chunk from another source.
 
 use crate::cursor::{Packet, PacketMut, part, put};
 use crate::frame::{ETHERNET_BYTES, Endpoint, IPV4_BYTES, UDP_BYTES};
 use crate::rewrite::{fold, sum};
 use crate::wire::{ChunkId, Cookie, GET_BYTES, Get};
 
-/// A GET over IPv4 without VLAN tag; nothing else is rotated.
+/// A GET over IPv4 without a VLAN tag, the only kind supported.
 const FRAME_BYTES: usize = ETHERNET_BYTES + IPV4_BYTES + UDP_BYTES + GET_BYTES;
-/// Bytes of a request in its map: number of the next one, address, port, and the GET from its cookie
-/// to its id.
+/// Size of a request in its map: the number of the next one, address, port, and the GET from cookie
+/// to id.
 pub const REQUEST_BYTES: usize = 2 + 4 + 2 + 44;
-/// As many as the IPv4 identification has values.
+/// The number of values of the IPv4 identification.
 pub const REQUESTS: u32 = 1 << 16;
 
-/// What one run asks for, over IPv4.
+/// The request of one run, over IPv4.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Request {
     pub source: Endpoint,
     pub cookie: Cookie,
     pub id: ChunkId,
-    /// Number of the request that comes after it.
+    /// The number of the following request.
     pub next: u16,
 }
 
 impl Request {
-    /// In the order of the packet, so that the program only copies.
+    /// In packet order, so that the program only copies.
     pub fn encode(&self) -> [u8; REQUEST_BYTES] {
         let get = Get {
             cookie: self.cookie,
@@ -41,15 +40,15 @@ impl Request {
     }
 }
 
-/// Number of the request to come. It is kept in the IPv4 identification, which no program reads: a
-/// test run finds the packet as the one before left it.
+/// The number of the next request. It is stored in the IPv4 identification, which no program reads;
+/// each test run sees the packet as the previous one left it.
 #[inline(always)]
 pub fn number<P: Packet + ?Sized>(packet: &P) -> Option<u16> {
     let frame = packet.at::<FRAME_BYTES>(0)?;
     Some(u16::from_be_bytes(part::<18, 2, _>(frame)))
 }
 
-/// Makes the packet this request. The checksum of UDP stays as it was: no program compares it.
+/// Writes the request into the packet. The UDP checksum is not updated: no program verifies it.
 #[inline(always)]
 pub fn write<P: PacketMut + ?Sized>(packet: &mut P, request: &[u8; REQUEST_BYTES]) -> Option<()> {
     let frame = packet.at_mut::<FRAME_BYTES>(0)?;
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_packet_is_left_alone() {
+    fn a_shorter_packet_is_not_changed() {
         let mut frame = v4(get(Cookie::default(), ChunkId([0; 32]), 1)).frame();
         frame.pop();
         let before = frame.clone();

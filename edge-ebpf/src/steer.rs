@@ -1,8 +1,7 @@
-//! What happens to a packet: the whole policy, as pure functions.
+//! The verdict on a packet: the whole policy, as pure functions.
 //!
-//! `decide` judges a frame, in the XDP program. `admit` judges a datagram, and is the part that
-//! the socket front shares: what reached the daemon through the kernel gets no more trust and no
-//! other treatment than what XDP saw.
+//! `decide` handles a frame in the XDP program. `admit` handles a datagram and is shared with the
+//! socket front, so datagrams that arrive through the kernel are checked in the same way.
 
 use core::hint::black_box;
 
@@ -15,28 +14,29 @@ use crate::wire::{
     Kind, MAGIC, Nack, NackCode, VERSION, Welcome,
 };
 
-/// What `decide` may ask of the world.
+/// The tables that `decide` looks up.
 pub trait Tables {
     fn settings(&self) -> Option<&Settings>;
     fn cookies(&self) -> Option<&Cookies>;
     fn resident(&self, id: &ChunkId) -> Option<Resident>;
-    /// Whether this is an address of the host. Asked only of what the settings' filter lets by.
+    /// Whether this is an address of the host. Called only for addresses that pass the settings'
+    /// filter.
     fn is_local(&self, address: &Address) -> bool;
 }
 
-/// What becomes of a frame.
+/// The verdict on a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// To the kernel, untouched.
+    /// To the kernel, unchanged.
     Pass(Reason),
     Drop(Reason),
-    /// Back where it came from, rewritten.
+    /// Back to the sender, rewritten.
     Reply(Reason, Frame, Reply),
     /// To the AF_XDP socket of its queue.
     Steer(Resident),
 }
 
-/// An answer that is made in place of the request.
+/// An answer that replaces the request in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// As long as the HELLO.
@@ -44,7 +44,7 @@ pub enum Reply {
     Nack(Nack),
 }
 
-/// What a datagram for the service is worth.
+/// The verdict on a datagram to the service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Admission {
     Refuse(Reason),
@@ -53,7 +53,6 @@ pub enum Admission {
     Get(Get),
 }
 
-/// Judges a frame.
 #[inline(always)]
 pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict {
     let Some(settings) = tables.settings() else {
@@ -62,7 +61,7 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     if settings.abi_version != ABI_VERSION {
         return Verdict::Pass(Reason::NotServing);
     }
-    // I1: the cheapest question first, because most packets of a busy host are not ours.
+    // I1: the cheapest check first, because most packets of a busy host are not ours.
     let frame = match frame::parse_if(packet, |port| port == settings.port) {
         Parsed::Udp(frame) => frame,
         Parsed::Kernel(reason) => return Verdict::Pass(reason),
@@ -83,7 +82,7 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
     if unchecked || !frame.header_is_whole(packet) {
         return Verdict::Pass(Reason::BadChecksum);
     }
-    // A frame that holds several datagrams has the length of none of them.
+    // A frame with several coalesced datagrams has the length of none of them.
     let refuse = |reason| {
         let by_length = matches!(
             reason,
@@ -130,33 +129,33 @@ pub fn decide<P: Packet + ?Sized, T: Tables>(packet: &P, tables: &T) -> Verdict 
 
 const HELLO_BYTES_MASK: usize = HELLO_BYTES_MAX.next_power_of_two() - 1;
 
-/// Whether what looks like a HELLO may be one with a GET behind it: the kernel appends a shorter
-/// datagram of the same flow, and both together may be no longer than a HELLO. A HELLO itself ends
-/// in zeros.
+/// Whether an apparent HELLO may be a HELLO followed by a GET: the kernel can append a shorter
+/// datagram of the same flow, and together they may be no longer than a HELLO. A HELLO by itself
+/// ends in zeros.
 #[inline(always)]
 fn ends_in_a_get<P: Packet + ?Sized>(packet: &P, frame: &Frame, payload_bytes: usize) -> bool {
-    // The verifier wants an offset that cannot be negative: a mask says so. It changes nothing, and
-    // the compiler must not see that.
+    // The mask proves to the verifier that the offset is not negative. It changes nothing, which is
+    // hidden from the compiler so that it keeps the mask.
     let before = black_box(payload_bytes).wrapping_sub(GET_BYTES) & HELLO_BYTES_MASK;
     let last = frame.payload_at().wrapping_add(before);
     packet.at::<1>(last).is_some_and(|first| *first == [MAGIC])
 }
 
-/// A datagram for the service: who sent it, and how long it is.
+/// What is known of a datagram to the service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram {
     pub source: Endpoint,
     pub family: Family,
     pub payload_bytes: usize,
-    /// Whether it claims to come from an address that only the edge's host has.
+    /// Whether its source is an address of the edge's host.
     pub from_here: bool,
-    /// Whether it came to a loopback address of the service, as only a socket can see it.
+    /// Whether its destination is a loopback address, which only a socket can receive.
     pub loopback: bool,
 }
 
-/// Judges a datagram whose payload begins at `at`.
+/// The verdict on a datagram whose payload begins at `at`.
 ///
-/// I14: an answer is at most as long as its request, and only a good cookie opens the way to more.
+/// I14: an answer is at most as long as its request unless the cookie is valid.
 #[inline(always)]
 pub fn admit<P: Packet + ?Sized>(
     packet: &P,
@@ -167,7 +166,7 @@ pub fn admit<P: Packet + ?Sized>(
 ) -> Admission {
     let source = &datagram.source;
     let bad = if datagram.loopback && source.address.is_loopback() {
-        // The service itself, which would answer its own answers.
+        // From the service itself, which would answer its own answers.
         source.port == settings.port
     } else {
         !source.address.can_be_answered(datagram.family) || datagram.from_here
@@ -210,7 +209,7 @@ fn admit_hello<P: Packet + ?Sized>(
     let Some(window) = packet.at::<HELLO_HEADER_BYTES>(at) else {
         return Admission::Refuse(Reason::HelloSize);
     };
-    // Of another version only the opening, the length and the place of the nonce are known.
+    // For other versions, only the opening, the length and the position of the nonce are known.
     let nonce = part::<8, 8, _>(window);
     let (reason, cookie) = if version == VERSION {
         if let Err(reason) = Hello::decode(window) {
@@ -268,7 +267,7 @@ mod tests {
     use crate::golden;
 
     #[test]
-    fn only_the_host_itself_is_answered_at_a_loopback_address_and_the_service_never() {
+    fn a_loopback_address_answers_the_host_but_not_the_service_itself() {
         let mut settings = golden::world().settings;
         settings.addresses[0] = Address::v4([127, 0, 0, 1]);
         let refused = |address, port, loopback| {
@@ -284,7 +283,7 @@ mod tests {
         };
         let here = Address::v4([127, 0, 0, 1]);
         assert!(!refused(here, 40_000, true));
-        assert!(refused(here, 40_000, false), "by a wire");
+        assert!(refused(here, 40_000, false), "from the network");
         assert!(refused(here, settings.port, true), "it would answer itself");
         assert!(refused(here, 0, true));
         assert!(refused(Address::v4([224, 0, 0, 1]), 40_000, true));

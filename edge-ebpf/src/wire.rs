@@ -5,34 +5,33 @@
 use crate::cursor::{part, put};
 use crate::reason::Reason;
 
-/// First byte of every datagram.
+/// The first byte of every datagram.
 pub const MAGIC: u8 = 0xED;
-/// The only version there is.
 pub const VERSION: u8 = 1;
-/// UDP port of the service unless the configuration says otherwise.
+/// The default UDP port of the service.
 pub const SERVICE_PORT: u16 = 7347;
-/// Most bytes of ciphertext a chunk can have.
+/// The largest chunk, in bytes of ciphertext.
 pub const CHUNK_BYTES_MAX: u32 = 131_072;
-/// Payload of a full DATA datagram: 1280 bytes on IPv6 with all headers, which every path carries.
+/// Payload of a full DATA datagram: an IPv6 packet of 1280 bytes, the minimum MTU.
 pub const SEGMENT_BYTES_DEFAULT: u16 = 1216;
-/// Least payload of a full DATA datagram: 128 segments then hold a whole chunk.
+/// Smallest payload of a full DATA datagram: 128 segments hold a whole chunk.
 pub const SEGMENT_BYTES_MIN: u16 = 1024;
-/// Most payload of a full DATA datagram.
+/// Largest payload of a full DATA datagram.
 pub const SEGMENT_BYTES_MAX: u16 = 1440;
-/// Most segments a chunk can have: as many as the want set has bits.
+/// Most segments of a chunk: the bits of a want set.
 pub const SEGMENTS_MAX: u32 = 128;
-/// Least length of a HELLO; the answer is as long and must not be longer.
+/// Shortest HELLO; the answer has the same length.
 pub const HELLO_BYTES_MIN: usize = 1200;
-/// Most length of a HELLO: as long as the longest DATA datagram, whatever segments this edge has,
-/// because a client that says HELLO does not know yet.
+/// Longest HELLO: the longest DATA datagram of any edge, because the client does not know the
+/// segment size yet.
 pub const HELLO_BYTES_MAX: usize = DATA_HEADER_BYTES + SEGMENT_BYTES_MAX as usize;
-/// What a HELLO says, before its padding.
+/// A HELLO without its padding.
 pub const HELLO_HEADER_BYTES: usize = 16;
-/// What a WELCOME says, before its padding.
+/// A WELCOME without its padding.
 pub const WELCOME_HEADER_BYTES: usize = 32;
 /// Length of a GET.
 pub const GET_BYTES: usize = 64;
-/// Header in front of the payload of a DATA datagram.
+/// Header of a DATA datagram.
 pub const DATA_HEADER_BYTES: usize = 16;
 /// Length of a NACK.
 pub const NACK_BYTES: usize = 24;
@@ -40,25 +39,25 @@ pub const NACK_BYTES: usize = 24;
 const _: () = {
     assert!(
         SEGMENT_BYTES_MIN as u32 * SEGMENTS_MAX >= CHUNK_BYTES_MAX,
-        "every chunk fits its set"
+        "a want set covers every chunk"
     );
     assert!(
         NACK_BYTES <= GET_BYTES,
-        "a refusal is never larger than the request"
+        "a NACK is never longer than its GET"
     );
     assert!(
         WELCOME_HEADER_BYTES <= HELLO_BYTES_MIN,
-        "the answer fits the request"
+        "a WELCOME fits the length of its HELLO"
     );
 };
 
-/// Name of a chunk: the SHA-256 of its bytes.
+/// The SHA-256 of a chunk's bytes.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkId(pub [u8; 32]);
 
 impl ChunkId {
-    /// What stands for the id in DATA and NACK.
+    /// The abbreviation of the id in DATA and NACK.
     #[inline(always)]
     pub fn tag(&self) -> [u8; 8] {
         part::<0, 8, 32>(&self.0)
@@ -77,7 +76,6 @@ impl core::fmt::Debug for ChunkId {
     }
 }
 
-/// Which of the five datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Hello = 1,
@@ -87,27 +85,27 @@ pub enum Kind {
     Nack = 5,
 }
 
-/// The first two bytes of a datagram of this kind.
+/// The first two bytes of a datagram.
 #[inline(always)]
 pub const fn opening(kind: Kind) -> [u8; 2] {
     [MAGIC, VERSION << 4 | kind as u8]
 }
 
-/// A cookie and the period of the key it was made with.
+/// A cookie and the epoch of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cookie {
     pub epoch: u32,
     pub value: [u8; 8],
 }
 
-/// Client to edge: prove that I receive here, and that the path carries this much.
+/// Client to edge: proves the client's address and the path MTU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hello {
     pub nonce: [u8; 8],
 }
 
 impl Hello {
-    /// The meaningful bytes; zero padding follows up to the length that is to be proved.
+    /// The bytes before the padding, which is zero and extends to the length to be proved.
     pub fn encode(&self) -> [u8; HELLO_HEADER_BYTES] {
         let mut out = [0; HELLO_HEADER_BYTES];
         put::<0, 2, _>(&mut out, opening(Kind::Hello));
@@ -115,7 +113,7 @@ impl Hello {
         out
     }
 
-    /// Reads what stands behind the opening, which the caller has checked.
+    /// The caller has checked the opening.
     #[inline(always)]
     pub fn decode(bytes: &[u8; HELLO_HEADER_BYTES]) -> Result<Self, Reason> {
         if part::<2, 6, _>(bytes) != [0; 6] {
@@ -127,13 +125,13 @@ impl Hello {
     }
 }
 
-/// Edge to client: the cookie to ask with, and how to ask.
+/// Edge to client: the cookie and the parameters for GETs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Welcome {
     pub segment_bytes: u16,
-    /// Most segments one GET is answered with.
+    /// Most segments sent for one GET.
     pub max_burst: u8,
-    /// How long the cookie stays accepted.
+    /// How long the cookie is accepted.
     pub lifetime_seconds: u16,
     pub nonce: [u8; 8],
     pub cookie: Cookie,
@@ -172,7 +170,7 @@ impl Welcome {
     }
 }
 
-/// Client to edge: these segments of this chunk, please.
+/// Client to edge: requests segments of a chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Get {
     pub cookie: Cookie,
@@ -192,7 +190,7 @@ impl Get {
         out
     }
 
-    /// Reads what stands behind the opening, which the caller has checked.
+    /// The caller has checked the opening.
     #[inline(always)]
     pub fn decode(bytes: &[u8; GET_BYTES]) -> Result<Self, Reason> {
         if part::<2, 2, _>(bytes) != [0; 2] {
@@ -209,7 +207,7 @@ impl Get {
     }
 }
 
-/// Edge to client: header of one segment. The payload follows.
+/// Edge to client: the header of a segment, followed by its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataHeader {
     pub index: u8,
@@ -240,8 +238,8 @@ impl DataHeader {
         })
     }
 
-    /// Where in the chunk a payload of this length belongs, if header and length agree with each
-    /// other and with the segment size of the edge.
+    /// The offset in the chunk of a payload of this length, if header and length agree with each
+    /// other and with the edge's segment size.
     pub fn place(&self, payload_bytes: usize, segment_bytes: u16) -> Option<usize> {
         let geometry = Geometry::new(self.chunk_bytes, segment_bytes)?;
         let (start, len) = geometry.segment(self.index)?;
@@ -255,13 +253,13 @@ impl DataHeader {
 pub enum NackCode {
     /// No origin has the chunk.
     Absent = 1,
-    /// The chunk is being filled; segments may simply follow.
+    /// The chunk is being fetched; DATA may follow without another GET.
     Pending = 2,
     /// Over a limit.
     Busy = 3,
-    /// The cookie is missing, wrong or expired: HELLO again.
+    /// The cookie is missing, wrong or expired: repeat the HELLO.
     Cookie = 4,
-    /// No origin can be reached.
+    /// No origin can be read.
     Origin = 5,
     /// No wanted segment exists.
     Range = 6,
@@ -285,10 +283,10 @@ impl NackCode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Nack {
     pub code: NackCode,
-    /// When to ask again; 0 is never.
+    /// When to repeat the request; 0 means never.
     pub retry_ms: u32,
     pub tag: [u8; 8],
-    /// The cookie of the GET, so that only who saw the GET can refuse it.
+    /// The cookie of the GET, so that only those who saw the GET can refuse it.
     pub echo: [u8; 8],
 }
 
@@ -332,7 +330,7 @@ fn expect_opening(found: [u8; 2], kind: Kind) -> Result<(), Reason> {
     }
 }
 
-/// How a chunk is cut into segments: all full but the last.
+/// The division of a chunk into segments, of which all but the last are full.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Geometry {
     chunk_bytes: u32,
@@ -342,7 +340,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Nothing for a chunk or a segment size that cannot be.
+    /// `None` for an invalid chunk or segment size.
     pub fn new(chunk_bytes: u32, segment_bytes: u16) -> Option<Self> {
         if !(1..=CHUNK_BYTES_MAX).contains(&chunk_bytes)
             || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_bytes)
@@ -362,7 +360,7 @@ impl Geometry {
         self.chunk_bytes
     }
 
-    /// Start and length of a segment in the chunk.
+    /// Offset and length of a segment in the chunk.
     pub fn segment(&self, index: u8) -> Option<(usize, usize)> {
         if index > self.last {
             return None;
@@ -373,9 +371,9 @@ impl Geometry {
         Some((usize::try_from(start).ok()?, usize::try_from(len).ok()?))
     }
 
-    /// The want set that names every segment.
+    /// The want set of all segments.
     pub const fn all(&self) -> u128 {
-        // `last` is below 128, so the shift is in range and zero only for a full set.
+        // `last` is below 128, so the shift is in range.
         u128::MAX >> (127_u8.saturating_sub(self.last))
     }
 }
@@ -415,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_chunks_and_segment_sizes_have_no_geometry() {
+    fn invalid_chunk_and_segment_sizes_have_no_geometry() {
         assert_eq!(Geometry::new(0, SEGMENT_BYTES_DEFAULT), None);
         assert_eq!(
             Geometry::new(CHUNK_BYTES_MAX + 1, SEGMENT_BYTES_DEFAULT),

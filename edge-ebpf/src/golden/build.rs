@@ -1,4 +1,4 @@
-//! Frames, byte by byte. Written apart from the code under test, to check it against.
+//! Builds frames byte by byte, independently of the code under test.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 use super::{CLIENT_MAC, CLIENT_PORT, CLIENT_V4, CLIENT_V6, EDGE_MAC, EDGE_V4, EDGE_V6, NONCE};
 use crate::wire::{ChunkId, Cookie, Get, Hello, SERVICE_PORT};
 
-/// A packet under construction: a well-formed request of the golden client, until told otherwise.
+/// A packet builder, which starts as a well-formed request of the golden client.
 #[derive(Clone)]
 pub struct Build {
     destination_mac: [u8; 6],
     source_mac: [u8; 6],
-    /// Ethertype and the two bytes behind it.
+    /// Ethertype and control information.
     tags: Vec<(u16, u16)>,
     ethertype: Option<u16>,
     v6: bool,
@@ -22,7 +22,7 @@ pub struct Build {
     extra: Vec<u8>,
     fragment: u16,
     ttl: u8,
-    /// Whether UDP has one.
+    /// Whether UDP has a checksum.
     checksum: bool,
     source_port: u16,
     destination_port: u16,
@@ -88,7 +88,7 @@ impl Build {
         self
     }
 
-    /// One more tag inside, of VLAN 5 and priority 1.
+    /// Adds an inner tag of VLAN 5 and priority 1.
     #[must_use]
     pub fn tag(self, ethertype: u16) -> Self {
         self.vlan(ethertype, 0x2005)
@@ -150,7 +150,7 @@ impl Build {
         self
     }
 
-    /// The way back: sides changed, answer in place of the request, no trailer.
+    /// The answer: source and destination swapped, another payload, no trailer.
     pub(super) fn answer(&self, payload: Vec<u8>) -> Self {
         Self {
             destination_mac: self.source_mac,
@@ -168,7 +168,7 @@ impl Build {
         }
     }
 
-    /// The frame; its checksums are right.
+    /// The frame, with correct checksums.
     pub fn frame(&self) -> Vec<u8> {
         let udp_bytes = self.payload.len().saturating_add(8);
         let mut udp = Vec::new();
@@ -241,7 +241,7 @@ fn shifted(length: usize, off: i32) -> [u8; 2] {
     u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes()
 }
 
-/// The Internet checksum the slow way, to check the fast one against.
+/// The Internet checksum, computed the simple way.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for word in bytes.chunks(2) {
@@ -260,12 +260,11 @@ pub fn hello(len_bytes: usize) -> Vec<u8> {
     payload
 }
 
-/// A GET of these, by the golden client if the cookie is its own.
 pub fn get(cookie: Cookie, id: ChunkId, want: u128) -> Vec<u8> {
     Get { cookie, id, want }.encode().to_vec()
 }
 
-/// The same with one byte changed.
+/// The payload with one byte changed.
 pub(super) fn changed(mut payload: Vec<u8>, at: usize, to: u8) -> Vec<u8> {
     splice(&mut payload, at, &[to]);
     payload

@@ -1,7 +1,7 @@
-//! Named packets with the verdict each must get. The same rows are judged by the host's tests, by
-//! the loaded program (`edge-user/tests/prog.rs`), and timed by the benchmarks.
+//! Named packets with the verdict each must get. The same rows are used by the host's tests, by the
+//! tests of the loaded program (`edge-user/tests/prog.rs`), and by the benchmarks.
 
-/// Frames, byte by byte, made another way than the code under test makes them.
+/// Builds frames byte by byte, independently of the code under test.
 pub mod build;
 /// The table.
 mod rows;
@@ -19,13 +19,13 @@ use crate::reason::Reason;
 use crate::steer::Tables;
 use crate::wire::{ChunkId, SEGMENT_BYTES_DEFAULT, SERVICE_PORT};
 
-/// A packet, and what must become of it.
+/// A packet and its expected verdict.
 #[derive(Debug)]
 pub struct Case {
     pub name: &'static str,
     pub frame: Vec<u8>,
     pub expect: Expect,
-    /// The tables it is judged by.
+    /// The tables it is decided with.
     pub world: World,
 }
 
@@ -33,13 +33,13 @@ pub struct Case {
 pub enum Expect {
     Pass(Reason),
     Drop(Reason),
-    /// Sent back, and these are the bytes.
+    /// Sent back as this frame.
     Reply(Reason, Vec<u8>),
     Steer(Resident),
 }
 
-/// Tables of an edge that serves 192.0.2.10 and `2001:db8::10`, untagged and under VLAN 5, and holds
-/// one chunk.
+/// Tables of an edge that serves 192.0.2.10 and `2001:db8::10`, untagged and under VLAN 5, and
+/// holds one chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
     pub settings: Settings,
@@ -68,7 +68,7 @@ impl Tables for World {
     }
 }
 
-/// The epoch of the specification's vector.
+/// The epoch of the specification's test vector.
 pub const EPOCH: u32 = 14_000_000;
 const EDGE_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x10];
 const CLIENT_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x07];
@@ -77,7 +77,7 @@ const CLIENT_V4: [u8; 4] = [192, 0, 2, 7];
 const EDGE_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
-/// Addresses of the edge's host that are not the service's.
+/// Addresses of the edge's host that are not service addresses.
 const HOST_V4: [u8; 4] = [192, 0, 2, 12];
 const HOST_V6: [u8; 16] = [
     0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x12,
@@ -89,7 +89,7 @@ const CLIENT_PORT: u16 = 40_000;
 const NONCE: [u8; 8] = *b"\x01nonce\x02\x03";
 const MAX_BURST: u8 = 53;
 
-/// The world every case is judged by.
+/// The tables of every case.
 pub fn world() -> World {
     let mut addresses = [Address::UNSPECIFIED; ADDRESSES_MAX];
     let [first, second, ..] = &mut addresses;
@@ -113,7 +113,7 @@ pub fn world() -> World {
     let mut keys = [CookieKey::default(); COOKIE_KEYS];
     for key in [
         key(EPOCH - 1, [11, 12]),
-        // The key of the specification's vector, as two little-endian words.
+        // The key of the specification's test vector, as two little-endian words.
         key(EPOCH, [0x1051_c598_1363_022e, 0xb7ed_6bb5_8d9d_9482]),
         key(EPOCH + 1, [31, 32]),
     ] {
@@ -147,12 +147,13 @@ pub fn world() -> World {
     }
 }
 
-/// Every golden packet, where each frame is one datagram.
+/// All golden packets, for drivers that deliver one datagram per frame.
 pub fn all() -> Vec<Case> {
     cases(&world())
 }
 
-/// The same and more, where the kernel may have put several datagrams into one frame.
+/// All golden packets, for generic mode, where the kernel may coalesce several datagrams into one
+/// frame.
 pub fn generic() -> Vec<Case> {
     let mut world = world();
     world.settings.coalesced = 1;

@@ -1,4 +1,4 @@
-//! The table: one packet a line, with what must become of it.
+//! The table: one packet per line, with its expected verdict.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ fn nack(request: &Build, id: ChunkId, cookie: Cookie) -> Vec<u8> {
     request.answer(nack.to_vec()).frame()
 }
 
-/// Good cookies of the golden client, over IPv4 and over IPv6.
+/// Valid cookies of the golden client, over IPv4 and over IPv6.
 fn good_cookies(world: &World) -> (Cookie, Cookie) {
     let issue = |address| {
         let client = Endpoint {
@@ -159,16 +159,17 @@ pub(super) fn answered(world: &World, rows: &mut Vec<Row>) {
     row("a HELLO over IPv6 with two tags", v6(hello(1232)).tag(0x88a8).tag(0x8100), cookie6);
     row("a HELLO in a longer frame", v4(hello(1201)).trailer(7), cookie);
     row("a HELLO with a priority and no VLAN", v4(hello(1232)).vlan(0x8100, 0x6000), cookie);
-    // RFC 1122, 3.2.1.7, and RFC 8200, 3: it is for routers to look at.
+    // Hosts ignore it: RFC 1122, 3.2.1.7, and RFC 8200, 3.
     row("a HELLO that came with TTL 0", v4(hello(1232)).ttl(0), cookie);
     row("a HELLO that came with hop limit 0", v6(hello(1232)).ttl(0), cookie6);
     row("a HELLO over IPv4 without a UDP checksum", v4(hello(1232)).without_checksum(), cookie);
-    // Its place in the filter is that of an address of the host.
+    // It shares its bit of the filter with an address of the host.
     let client = Endpoint { address: Address::v4([192, 1, 2, 13]), port: CLIENT_PORT };
     let near = v4(hello(1232)).source(&[192, 1, 2, 13], CLIENT_PORT);
     row("a HELLO from what may be an address of the host, and is none", near, world.cookies.issue(&client).unwrap_or_default());
 
-    // Nothing of the padding comes back, whatever its checksum: the second text's is that of zeros.
+    // The padding is not reflected, whatever its checksum: that of the second text equals that of
+    // zeros.
     for (name, words) in [
         ("a HELLO with words in its padding", *b"words for somebody else!"),
         ("a HELLO with balanced words in its padding", *b"words for somebody \x00\x02\xbe\x00\x00"),
@@ -205,7 +206,7 @@ pub(super) fn steered(world: &World, rows: &mut Vec<Row>) {
     let mut row = |name, build: Build| {
         rows.push((name, build.frame(), Expect::Steer(world.resident)));
     };
-    // The cookie of the specification's vector, literally.
+    // The cookie of the specification's test vector.
     let vector = Cookie { epoch: EPOCH, value: 0xe843_36ae_8ed4_fbd9_u64.to_be_bytes() };
     row("a hit over IPv4", v4(get(vector, world.id, u128::MAX)));
     row("a hit over IPv6", v6(get(cookie6, world.id, 1 << 107)));

@@ -1,4 +1,4 @@
-//! The table on the host, and packets near it.
+//! The table on the host, and variations of its packets.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -7,7 +7,7 @@ use super::*;
 use crate::rewrite;
 use crate::steer::{Verdict, decide};
 
-/// Does on the host what the program does in the kernel.
+/// The host's equivalent of the program.
 fn judge(frame: &[u8], world: &World) -> Expect {
     match decide(frame, world) {
         Verdict::Pass(reason) => Expect::Pass(reason),
@@ -40,12 +40,12 @@ fn every_golden_packet_gets_its_verdict() {
 }
 
 #[test]
-fn the_filter_of_local_addresses_may_err_on_one_side_only() {
+fn the_filter_of_local_addresses_has_no_false_negatives() {
     let world = world();
     for local in world.locals {
         assert!(world.settings.locals.may_hold(&local), "{local:?}");
     }
-    // The row of a client near an address of the host is one.
+    // A false positive, which a row of the table uses.
     let near = Address::v4([192, 1, 2, 13]);
     assert!(world.settings.locals.may_hold(&near) && !world.is_local(&near));
     assert!(!world.settings.locals.may_hold(&Address::v4(CLIENT_V4)));
@@ -96,7 +96,7 @@ fn no_truncation_and_no_changed_byte_panics_or_amplifies() {
         }
         let mut frame = case.frame.clone();
         for at in 0..frame.len() {
-            // Behind the headers lies padding that nobody reads.
+            // The bytes after the headers are padding, which is not read.
             let changes = if at < 200 { 1..=0xff } else { 0xff..=0xff };
             for change in changes {
                 frame[at] ^= change;
@@ -106,7 +106,7 @@ fn no_truncation_and_no_changed_byte_panics_or_amplifies() {
             }
         }
     }
-    assert!(judged > 1_000_000, "only {judged} were judged");
+    assert!(judged > 1_000_000, "only {judged} packets");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_hundred_thousand_random_slices_do_not_panic_or_amplify() {
     for round in 0..100_000_u64 {
         let len_bytes = usize::try_from(random() % 1600).unwrap();
         let mut bytes: Vec<u8> = (0..len_bytes).map(|_| random().to_be_bytes()[0]).collect();
-        // Noise alone rarely gets past the ethertype: let most slices begin like a packet.
+        // Noise alone rarely passes the ethertype: most slices begin like a packet.
         if round % 4 != 0 {
             let seed = &seeds[usize::try_from(random()).unwrap() % seeds.len()].frame;
             let keep = usize::try_from(random()).unwrap() % 80;
@@ -136,7 +136,7 @@ fn a_hundred_thousand_random_slices_do_not_panic_or_amplify() {
 }
 
 #[test]
-fn a_server_of_another_abi_is_not_served_for() {
+fn settings_of_another_abi_version_are_not_served() {
     let mut world = world();
     world.settings.abi_version = ABI_VERSION + 1;
     for case in all() {
