@@ -38,34 +38,40 @@ impl FreeSlot {
         self.0
     }
 
-    /// Writes the headers of the chunk's datagrams.
-    pub fn open(mut self, view: &CacheView, id: ChunkId, geometry: Geometry) -> Written {
+    /// Writes the headers of the chunk's datagrams, as readers of this cache will find them.
+    /// Returns the slot if the length is not that of a chunk.
+    pub fn open(
+        mut self,
+        view: &CacheView,
+        id: ChunkId,
+        chunk_bytes: u64,
+    ) -> Result<Written, Self> {
         let layout = view.layout;
+        let chunk_bytes = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
+        let Some(geometry) = layout.geometry(chunk_bytes) else {
+            return Err(self);
+        };
         let slot = view.epochs.slab().bytes_mut(&mut self.0);
         let places = slot.chunks_mut(layout.stride_bytes());
         for (place, index) in places.zip(0..=geometry.last) {
             let data = DataHeader {
                 index,
                 last: geometry.last,
-                chunk_bytes: geometry.chunk_bytes(),
+                chunk_bytes,
                 tag: id.tag(),
             };
             place[..DATA_HEADER_BYTES].copy_from_slice(&data.encode());
         }
-        Written {
+        Ok(Written {
             block: self.0,
             id,
             geometry,
-        }
+        })
     }
 
     /// Writes headers and bytes. Returns the slot if the length is not that of a chunk.
     pub fn write(self, view: &CacheView, id: ChunkId, bytes: &[u8]) -> Result<Written, Self> {
-        let chunk_bytes = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(geometry) = view.layout.geometry(chunk_bytes) else {
-            return Err(self);
-        };
-        let mut written = self.open(view, id, geometry);
+        let mut written = self.open(view, id, bytes.len() as u64)?;
         let mut rest = bytes;
         for mut segment in written.segments(view) {
             let (segment_bytes, behind) = rest.split_at(segment.len());

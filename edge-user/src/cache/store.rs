@@ -224,7 +224,7 @@ pub(crate) fn holding(bytes: &[u8], layout: Layout, readers: usize) -> (Store, C
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edge_ebpf::wire::{Geometry, SEGMENT_BYTES_DEFAULT};
+    use edge_ebpf::wire::{CHUNK_BYTES_MAX, Geometry, SEGMENT_BYTES_DEFAULT};
     use sha2::{Digest, Sha256};
 
     const SLOTS: u32 = 64;
@@ -371,14 +371,27 @@ mod tests {
         let written = store.take_free().unwrap().write(&view, id, &bytes).unwrap();
         let slot = written.verify(&view).unwrap_err();
         store.put_back(slot);
-        let empty = store
-            .take_free()
-            .unwrap()
-            .write(&view, id, &[])
-            .unwrap_err();
-        store.put_back(empty);
+        for chunk_bytes in [0, u64::from(CHUNK_BYTES_MAX) + 1, u64::MAX] {
+            let slot = store.take_free().unwrap();
+            store.put_back(slot.open(&view, id, chunk_bytes).unwrap_err());
+        }
         let free = store.counts().free;
         assert_eq!(free, u64::from(SLOTS));
+    }
+
+    #[test]
+    fn what_was_verified_is_what_readers_get_for_every_segment_size() {
+        // I4
+        let bytes: Vec<u8> = (0..251).cycle().take(CHUNK_BYTES_MAX as usize).collect();
+        for segment_bytes in [1024, 1216, 1440] {
+            let (store, id) = holding(&bytes, Layout::new(segment_bytes), 1);
+            let mut reader = store.view().reader(0);
+            reader.quiescent();
+            let lease = store.view().lookup(&reader, &id).unwrap();
+            let datagrams = (0..=lease.geometry().last).map(|at| lease.datagram(at).unwrap());
+            let found: Vec<u8> = datagrams.flat_map(|at| at[16..].to_vec()).collect();
+            assert!(found == bytes, "{segment_bytes}");
+        }
     }
 
     #[test]

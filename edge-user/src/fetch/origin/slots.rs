@@ -36,14 +36,14 @@ impl Slots {
 
     /// A slot for a chunk of this length.
     pub fn take(&self, id: ChunkId, chunk_bytes: u64) -> Result<Filling, ReadError> {
-        let len = u32::try_from(chunk_bytes).unwrap_or(u32::MAX);
-        let geometry = self.view.layout().geometry(len).ok_or_else(|| {
+        let slot = self.free.pop().ok_or(ReadError::NoSlot)?;
+        let written = slot.open(&self.view, id, chunk_bytes).map_err(|slot| {
+            self.put(slot);
             FetchError::Corrupt(format!("has {chunk_bytes} bytes, which no chunk has"))
         })?;
-        let slot = self.free.pop().ok_or(ReadError::NoSlot)?;
         Ok(Filling {
             slots: self.clone(),
-            written: Some(slot.open(&self.view, id, geometry)),
+            written: Some(written),
         })
     }
 
@@ -57,7 +57,7 @@ impl Slots {
 
     pub(crate) fn put(&self, slot: FreeSlot) {
         let pushed = self.free.push(slot);
-        debug_assert!(pushed.is_ok(), "the queue has room for every slot");
+        assert!(pushed.is_ok(), "the queue has room for every slot");
     }
 
     pub(crate) fn take_back(&self) -> Option<FreeSlot> {
@@ -88,6 +88,24 @@ impl Drop for Filling {
     fn drop(&mut self) {
         if let Some(written) = self.written.take() {
             self.slots.put(written.discard());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::layout::Layout;
+    use crate::cache::store::holding;
+    use edge_ebpf::wire::SEGMENT_BYTES_DEFAULT;
+
+    #[test]
+    #[should_panic(expected = "room for every slot")]
+    fn a_slot_more_than_were_lent_is_not_lost_silently() {
+        let (mut store, _) = holding(b"another", Layout::new(SEGMENT_BYTES_DEFAULT), 0);
+        let slots = Slots::new(Arc::clone(store.view()), 1);
+        for _ in 0..2 {
+            slots.put(store.take_free().unwrap());
         }
     }
 }
