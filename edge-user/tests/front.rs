@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, SEGMENT_BYTES_DEFAULT};
+use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
 use edge_user::cache::layout::Layout;
 use edge_user::cache::lease::{CacheView, OwnedLease};
 use edge_user::cache::publish::Publisher;
@@ -101,16 +101,8 @@ fn id(number: u32) -> ChunkId {
     ChunkId(Sha256::digest(chunk(number)).into())
 }
 
-/// The payload of the datagrams that lie in the slot.
 fn payload(lease: &OwnedLease) -> Vec<u8> {
-    let stride_bytes = usize::from(SEGMENT_BYTES_DEFAULT) + DATA_HEADER_BYTES;
-    let geometry = lease.geometry();
-    let datagrams = lease.bytes().chunks(stride_bytes).zip(0..=geometry.last);
-    let segments = datagrams.flat_map(|(datagram, index)| {
-        let (_, len_bytes) = geometry.segment(index).unwrap();
-        &datagram[DATA_HEADER_BYTES..][..len_bytes]
-    });
-    segments.copied().collect()
+    lease.segments().collect::<Vec<_>>().concat()
 }
 
 /// A daemon's engine with an origin of these chunks, while the fronts run.

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use edge_ebpf::maps::Resident;
-use edge_ebpf::wire::{ChunkId, Geometry};
+use edge_ebpf::wire::{ChunkId, DATA_HEADER_BYTES, Geometry};
 
 use super::index::Index;
 use super::layout::Layout;
@@ -37,6 +37,7 @@ pub struct Lease<'pin> {
 pub struct OwnedLease {
     loan: OwnedLoan,
     geometry: Geometry,
+    layout: Layout,
 }
 
 impl CacheView {
@@ -134,17 +135,17 @@ impl<'pin> Lease<'pin> {
         Some(OwnedLease {
             loan: self.loan.to_owned()?,
             geometry: self.geometry,
+            layout: self.layout,
         })
     }
 }
 
 impl OwnedLease {
-    pub const fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    /// The whole slot; the chunk's datagrams come first.
-    pub fn bytes(&self) -> &[u8] {
-        self.loan.bytes()
+    /// The chunk's bytes, segment by segment.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        (0..=self.geometry.last).filter_map(|index| {
+            let place = self.layout.datagrams(&self.geometry, index, 1)?;
+            self.loan.bytes().get(place)?.get(DATA_HEADER_BYTES..)
+        })
     }
 }
