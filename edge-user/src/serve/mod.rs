@@ -1,4 +1,4 @@
-//! Answers requests: one policy for all fronts, and transmitters without policy.
+//! Answers requests: one policy for GETs on all fronts, and transmitters without policy.
 
 /// The workers: steered requests, with one pinned thread for each RX queue.
 pub mod xdp;
@@ -68,7 +68,7 @@ pub enum Decision<'pin> {
     Miss,
 }
 
-/// The policy of every front. `max_burst` is the largest number of segments sent for one GET.
+/// Decides for every front that answers GETs. `max_burst` is the largest number of segments sent for one GET.
 #[inline]
 pub fn decide<'pin>(
     request: &Request,

@@ -115,10 +115,7 @@ impl<Q: SendQueue> Handler<Q> {
         let (reason, code, retry_ms) = match self.front.request(*request, now) {
             Outcome::Joined => (Reason::Joined, NackCode::Pending, RETRY_MS),
             Outcome::Start => (Reason::FetchStarted, NackCode::Pending, RETRY_MS),
-            Outcome::Negative(Failure::Absent) => (Reason::Negative, NackCode::Absent, 0),
-            Outcome::Negative(Failure::Unreachable) => {
-                (Reason::OriginFailed, NackCode::Origin, FAILED_MS)
-            }
+            Outcome::Negative(failure) => failed(failure),
             Outcome::Full => (Reason::Busy, NackCode::Busy, RETRY_MS),
             Outcome::Share => {
                 self.cells.source_limited.add(1);
@@ -164,10 +161,7 @@ impl<Q: SendQueue> Handler<Q> {
                     None | Some(Reason::SendQueueFull | Reason::Unreached)
                 ),
                 Err(failure) => {
-                    let (code, retry_ms) = match failure {
-                        Failure::Absent => (NackCode::Absent, 0),
-                        Failure::Unreachable => (NackCode::Origin, FAILED_MS),
-                    };
+                    let (_, code, retry_ms) = failed(failure);
                     let nack = request.nack(code, retry_ms);
                     self.sender.nack(&request.peer, &nack).is_ok()
                 }
@@ -183,6 +177,14 @@ impl<Q: SendQueue> Handler<Q> {
         }
         let expired = self.front.expire(now);
         self.cells.unanswered_waiters.add(expired as u64);
+    }
+}
+
+/// The answer to a request for a chunk that could not be fetched.
+const fn failed(failure: Failure) -> (Reason, NackCode, u32) {
+    match failure {
+        Failure::Absent => (Reason::Negative, NackCode::Absent, 0),
+        Failure::Unreachable => (Reason::OriginFailed, NackCode::Origin, FAILED_MS),
     }
 }
 
