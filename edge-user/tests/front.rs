@@ -115,7 +115,7 @@ fn with_fronts(chunks: u32, run: fn(usize, InProcess)) -> Arc<EngineCells> {
     let (view, blocks) = divide(arena, arena_bytes as u64, layout, FRONTS).unwrap();
     let wake = Wake::new().unwrap();
     let origin = Directory::new(folder.path().to_owned()).unwrap();
-    let fetches = pool::start(vec![origin], &view, &wake).unwrap();
+    let fetches = pool::start(vec![Box::new(origin)], &view, &wake).unwrap();
     let store = Store::new(Arc::clone(&view), blocks, Publisher::none());
     let mut engine = Engine::new(store, fetches, wake.clone());
     let cells = Arc::clone(engine.cells());

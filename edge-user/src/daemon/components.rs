@@ -24,6 +24,7 @@ use crate::counters::{Cell, Mode, Sends};
 use crate::daemon::nic::program::{AttachError, Maps, Program};
 use crate::fetch::engine::Engine;
 use crate::fetch::front::Front;
+use crate::fetch::origin::Origin;
 use crate::fetch::origin::local::Directory;
 use crate::fetch::origin::pool;
 use crate::limits::{BATCH, BOUNCE_QUEUE, RECEIVE_BUFFERS, SENDS};
@@ -77,7 +78,9 @@ impl Components {
     pub(super) fn make(config: &Config) -> Result<Self, StartError> {
         config.check_environment()?;
         let origins = config.origins.iter().map(|origin| match &origin.url {
-            OriginUrl::Directory(path) => Directory::new(path.clone()),
+            OriginUrl::Directory(path) => {
+                Directory::new(path.clone()).map(|origin| Box::new(origin) as Box<dyn Origin>)
+            }
         });
         let origins = origins.collect::<Result<_, _>>()?;
         let network = system("interface information", Network::open())?;
@@ -231,7 +234,11 @@ impl SharedParts<'_> {
     }
 
     /// The engine and its wake-up.
-    fn engine(&self, store: Store, origins: Vec<Directory>) -> Result<(Engine, Wake), StartError> {
+    fn engine(
+        &self,
+        store: Store,
+        origins: Vec<Box<dyn Origin>>,
+    ) -> Result<(Engine, Wake), StartError> {
         let wake = system("an eventfd", Wake::new())?;
         let fetches = pool::start(origins, &self.view, &wake);
         let fetches = refused(Operation::Thread, "reading an origin", fetches)?;

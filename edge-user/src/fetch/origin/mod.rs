@@ -16,7 +16,7 @@ use self::slots::Slots;
 use crate::cache::fill::Verified;
 
 /// A source of chunks, read by threads of its own, which may block.
-pub trait Origin: Send + Sync + 'static {
+pub trait Origin: Send + Sync {
     /// Reads a chunk into a slot and verifies it. Takes the slot as late as possible: none is
     /// needed to find whether the chunk exists.
     fn fetch(&self, id: ChunkId, slots: &Slots) -> Result<Verified, ReadError>;

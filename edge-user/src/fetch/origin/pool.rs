@@ -16,16 +16,16 @@ use crate::sys::wake::Wake;
 
 /// Starts the threads of the origins, which are tried in this order. A thread ends after the
 /// `Fetches` are dropped, or with the process if its read hangs.
-pub fn start<O: Origin>(
-    origins: Vec<O>,
+pub fn start(
+    origins: Vec<Box<dyn Origin>>,
     view: &Arc<CacheView>,
     wake: &Wake,
 ) -> io::Result<Fetches> {
     start_with(origins, view, wake, ORIGIN_THREADS)
 }
 
-fn start_with<O: Origin>(
-    origins: Vec<O>,
+fn start_with(
+    origins: Vec<Box<dyn Origin>>,
     view: &Arc<CacheView>,
     wake: &Wake,
     threads: usize,
@@ -105,6 +105,10 @@ mod tests {
         None
     }
 
+    fn directory(root: &Path) -> Box<dyn Origin> {
+        Box::new(Directory::new(root.to_owned()).unwrap())
+    }
+
     fn put(root: &Path, id: &ChunkId, bytes: &[u8]) {
         let path = root.join(chunk_path(id));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -120,9 +124,7 @@ mod tests {
             }
             folder
         });
-        let origins = folders
-            .each_ref()
-            .map(|folder| Directory::new(folder.path().to_owned()).unwrap());
+        let origins = folders.each_ref().map(|folder| directory(folder.path()));
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start(origins.into(), store.view(), &wake).unwrap();
         fetches.request(id, SOURCE, clock::now());
@@ -159,7 +161,7 @@ mod tests {
                 id
             })
             .collect();
-        let origin = Directory::new(folder.path().to_owned()).unwrap();
+        let origin = directory(folder.path());
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start(vec![origin], store.view(), &wake).unwrap();
         for id in &ids {
@@ -213,9 +215,24 @@ mod tests {
     }
 
     #[test]
+    fn origins_of_two_kinds_serve_one_engine() {
+        let (folder, bytes) = (tempfile::tempdir().unwrap(), b"the second has it");
+        let id = ChunkId(Sha256::digest(bytes).into());
+        put(folder.path(), &id, bytes);
+        let gate = Arc::new(Gate::default());
+        *gate.open.lock().unwrap() = true;
+        let origins = vec![Box::new(gate), directory(folder.path())];
+        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let mut fetches = start(origins, store.view(), &wake).unwrap();
+        fetches.request(id, SOURCE, clock::now());
+        let done = next(&mut fetches, &mut store, SOON).unwrap();
+        assert!(done.result.is_ok());
+    }
+
+    #[test]
     fn reads_that_hang_do_not_delay_shutdown() {
         let gate = Arc::new(Gate::default());
-        let origins = vec![Arc::clone(&gate)];
+        let origins: Vec<Box<dyn Origin>> = vec![Box::new(Arc::clone(&gate))];
         let (mut store, wake) = (store(), Wake::new().unwrap());
         let mut fetches = start_with(origins, store.view(), &wake, 2).unwrap();
         for number in 0..3 {
