@@ -121,13 +121,9 @@ impl Engine {
         &self.store
     }
 
-    pub const fn store_mut(&mut self) -> &mut Store {
-        &mut self.store
-    }
-
-    /// Queued commands, plus the fetches in progress for each front.
-    pub fn backlog(&self) -> usize {
-        self.commands.len() + self.waiting.values().map(Vec::len).sum::<usize>()
+    /// Ends the engine, and gives back what it wrote to.
+    pub fn into_store(self) -> Store {
+        self.store
     }
 
     /// Whether a fetch waits for a slot that a reader still holds.

@@ -202,23 +202,8 @@ impl World {
         };
         let (fetches, ends) =
             Fetches::new(with.origins, with.origin_threads, with.origin_slots, &view);
-        let store = Store::new(Arc::clone(&view), blocks, publisher);
+        let mut store = Store::new(Arc::clone(&view), blocks, publisher);
         let engine_wake = Wake::new().unwrap();
-        let mut engine = Engine::new(store, fetches, engine_wake.clone());
-        let cells = Arc::new(SocketCells::default());
-        let mut secret = Undumped::new(32).unwrap();
-        secret.fill(7);
-        let mut reader = view.reader(with.workers);
-        let handler = Handler {
-            settings: program.shared.maps().settings,
-            cookies: CookieKeys::new(Some(secret), map).unwrap(),
-            view: Arc::clone(&view),
-            front: engine.front(wake.clone()),
-            sender: sender(0, &mut reader, Arc::clone(&cells.sends)),
-            reader,
-            cells,
-        };
-
         let readers = (0..with.readers).map(|number| {
             let host = u8::try_from(20 + number).expect("few");
             let address: IpAddr = if number % 2 == 0 {
@@ -245,6 +230,22 @@ impl World {
             .collect();
         let origin = Origins::new(ends, engine_wake.clone(), chance.split(), &with);
         let stranger = Stranger::new(&with, chance.split());
+        let hot = chance.index(with.objects.min(with.resident) + 1);
+        fill_up(&mut store, hot, with.resident);
+        let mut engine = Engine::new(store, fetches, engine_wake.clone());
+        let cells = Arc::new(SocketCells::default());
+        let mut secret = Undumped::new(32).unwrap();
+        secret.fill(7);
+        let mut reader = view.reader(with.workers);
+        let handler = Handler {
+            settings: program.shared.maps().settings,
+            cookies: CookieKeys::new(Some(secret), map).unwrap(),
+            view: Arc::clone(&view),
+            front: engine.front(wake.clone()),
+            sender: sender(0, &mut reader, Arc::clone(&cells.sends)),
+            reader,
+            cells,
+        };
         let mut world = Self {
             with,
             chance,
@@ -273,7 +274,10 @@ impl World {
             readers,
             stranger,
         };
-        world.fill_up();
+        let epoch = world.epoch();
+        // The daemon does not start without this.
+        while world.turn.handler.cookies.rotate_to(epoch).is_err() {}
+        world.check_store();
         world
     }
 
@@ -288,27 +292,6 @@ impl World {
 
     fn kernel(&self) -> MutexGuard<'_, Kernel> {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Puts into the store what is there from the start: first, and so the first to be pushed out,
-    /// some of what readers ask for.
-    fn fill_up(&mut self) {
-        let epoch = self.epoch();
-        // The daemon does not start without this.
-        while self.turn.handler.cookies.rotate_to(epoch).is_err() {}
-        let hot = self
-            .chance
-            .index(self.with.objects.min(self.with.resident) + 1);
-        let wanted = CATALOG.small[..hot].iter().map(|object| object.ids[0]);
-        let others = CATALOG.fillers.iter().copied();
-        let store = self.engine.store_mut();
-        for id in wanted.chain(others).take(self.with.resident) {
-            let slot = store.take_free().expect("there is room");
-            let bytes = CATALOG.chunk(&id).expect("in the catalog");
-            let written = slot.write(&self.view, id, bytes).expect("a chunk");
-            store.publish(written.verify(&self.view).expect("is what it says"));
-        }
-        self.check_store();
     }
 
     /// Runs until everybody is done and everything has come to rest.
@@ -386,7 +369,6 @@ impl World {
             Actor::Origin => {
                 self.say(|| "origin: fetches end".to_owned());
                 self.origin.act(self.now);
-                self.check_flights();
             }
             Actor::Reader(number) => {
                 let sent = self.readers[number].act(self.now);
@@ -673,14 +655,15 @@ impl World {
         );
         let bounced = total(&cells.bounce_reasons);
         assert_eq!(cells.bounced.get(), bounced, "I10: bounced requests");
-        self.check_flights();
     }
 
+    /// The engine has taken all commands.
     fn check_flights(&self) {
         let front = &self.turn.handler.front;
+        let fetches = self.engine.cells().in_flight.get();
         assert_eq!(
-            front.in_flight(),
-            self.engine.backlog() + front.completions(),
+            front.in_flight() as u64,
+            fetches + front.completions() as u64,
             "I8: a flight for each fetch, and a fetch for each flight"
         );
     }
@@ -750,7 +733,7 @@ impl World {
             hand.state.reader.offline();
         }
         // All slots can be had: nobody holds one any more.
-        let store = self.engine.store_mut();
+        let mut store = self.engine.into_store();
         let slots = store.counts().slots;
         let free = (0..slots).filter_map(|_| store.take_free()).count();
         assert_eq!(free as u64, slots, "I6: a slot was lost");
@@ -836,6 +819,20 @@ impl World {
             | Failure::Interrupted => false,
         };
         assert!(true_cause, "a reader failed without cause: {failure}");
+    }
+}
+
+/// Puts into the store what is there from the start: first, and so the first to be evicted, some of
+/// what readers ask for.
+fn fill_up(store: &mut Store, hot: usize, resident: usize) {
+    let view = Arc::clone(store.view());
+    let wanted = CATALOG.small[..hot].iter().map(|object| object.ids[0]);
+    let others = CATALOG.fillers.iter().copied();
+    for id in wanted.chain(others).take(resident) {
+        let slot = store.take_free().expect("there is room");
+        let bytes = CATALOG.chunk(&id).expect("in the catalog");
+        let written = slot.write(&view, id, bytes).expect("a chunk");
+        store.publish(written.verify(&view).expect("is what it says"));
     }
 }
 
