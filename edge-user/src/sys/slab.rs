@@ -112,7 +112,7 @@ impl Slab {
         let start = self.start(block);
         // SAFETY: as in `bytes`; the token is borrowed mutably, so this is the only reference:
         // `lent_bytes` refers only to blocks whose token is stored in `epochs`. A read by the
-        // kernel for a send would not be unsound; that there is none is I6, kept by `store`.
+        // kernel for a send would not be unsound; that there is none is I6, kept by `epochs`.
         unsafe { slice::from_raw_parts_mut(start, self.block_bytes) }
     }
 
