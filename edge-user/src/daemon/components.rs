@@ -33,7 +33,7 @@ use crate::serve::Request;
 use crate::serve::bounce::BounceQueue;
 use crate::serve::cookies::{CookieKeys, CookieMap};
 use crate::serve::peer::Listeners;
-use crate::serve::socket::event_loop::{EventLoop, Turn};
+use crate::serve::socket::event_loop::{EventLoop, SocketState};
 use crate::serve::socket::gso::GsoTransmitter;
 use crate::serve::socket::handler::{Handler, SocketCells};
 use crate::serve::transmit::Transmitter;
@@ -155,7 +155,7 @@ impl Components {
                     .collect(),
                 program: counters,
                 engine: Arc::clone(engine.cells()),
-                socket: Arc::clone(&socket.turn.handler.cells),
+                socket: Arc::clone(&socket.state.handler.cells),
                 sockets: parts.sockets,
                 health: Health::of(nics.iter().map(|nic| nic.name.clone()).collect()),
                 host_changes: Cell::default(),
@@ -261,7 +261,7 @@ impl SharedParts<'_> {
         let receive = ReceiveRing::new(RECEIVE_BUFFERS, sockets, self.wake.clone());
         Ok(EventLoop {
             receive: refused(Operation::IoUring, "receiving", receive)?,
-            turn: Turn::new(
+            state: SocketState::new(
                 Handler {
                     settings: *settings,
                     cookies,

@@ -25,7 +25,7 @@ use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
 use edge_user::serve::bounce::BounceQueue;
 use edge_user::serve::cookies::CookieKeys;
 use edge_user::serve::peer::Listeners;
-use edge_user::serve::socket::event_loop::Turn;
+use edge_user::serve::socket::event_loop::SocketState;
 use edge_user::serve::socket::gso::GsoTransmitter;
 use edge_user::serve::socket::handler::{Handler, SocketCells};
 use edge_user::serve::transmit::Transmitter;
@@ -117,7 +117,7 @@ pub(crate) struct World {
 
     /// Datagrams in the service's socket.
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
-    turn: Turn<Sends>,
+    state: SocketState<Sends>,
     wake: Wake,
     socket_next: Duration,
     engine: Engine,
@@ -261,7 +261,7 @@ impl World {
             view,
             hands,
             socket: VecDeque::new(),
-            turn: Turn::new(handler, bounce_queue),
+            state: SocketState::new(handler, bounce_queue),
             wake,
             socket_next: Duration::ZERO,
             engine,
@@ -276,7 +276,7 @@ impl World {
         };
         let epoch = world.epoch();
         // The daemon does not start without this.
-        while world.turn.handler.cookies.rotate_to(epoch).is_err() {}
+        while world.state.handler.cookies.rotate_to(epoch).is_err() {}
         world.check_store();
         world
     }
@@ -602,7 +602,7 @@ impl World {
             let Some((source, payload)) = self.socket.pop_front() else {
                 break;
             };
-            let epoch = self.turn.handler.cookies.cookies().epoch;
+            let epoch = self.state.handler.cookies.cookies().epoch;
             self.ledger.received(source, &payload, epoch);
             let socket = self
                 .listen
@@ -614,14 +614,16 @@ impl World {
                 payload: &payload,
                 truncated: false,
             };
-            self.turn.handler.datagram(&received, now);
+            self.state.handler.datagram(&received, now);
         }
-        self.turn.end(now);
-        let sleep = self.turn.begin(now, self.unix_seconds + self.now.as_secs());
+        self.state.after_sleep(now);
+        let sleep = self
+            .state
+            .before_sleep(now, self.unix_seconds + self.now.as_secs());
         self.socket_next = self.now + sleep.max(US);
         self.say(|| format!("socket: sleeps {sleep:?}"));
         // Every wait has a bound (I9).
-        let unsent = self.turn.handler.sender.in_flight() > 0;
+        let unsent = self.state.handler.sender.in_flight() > 0;
         assert!(sleep <= if unsent { SOON } else { TICK }, "slept {sleep:?}");
         if !self.socket.is_empty() {
             self.wake_socket();
@@ -647,7 +649,7 @@ impl World {
     // --- what always holds ----------------------------------------------------------------
 
     fn check_socket(&mut self) {
-        let cells = &self.turn.handler.cells;
+        let cells = &self.state.handler.cells;
         assert_eq!(
             cells.received.get(),
             total(&cells.reasons),
@@ -659,7 +661,7 @@ impl World {
 
     /// The engine has taken all commands.
     fn check_flights(&self) {
-        let front = &self.turn.handler.front;
+        let front = &self.state.handler.front;
         let fetches = self.engine.cells().in_flight.get();
         assert_eq!(
             front.in_flight() as u64,
@@ -724,7 +726,7 @@ impl World {
             hand.check();
         }
         self.check_sums();
-        let handler = &mut self.turn.handler;
+        let handler = &mut self.state.handler;
         assert_eq!(handler.front.in_flight(), 0, "I8: a flight was left behind");
         assert_eq!(handler.sender.in_flight(), 0, "a send was left behind");
         // Nobody reads any more.
@@ -749,7 +751,7 @@ impl World {
             served: (self.hands.iter())
                 .map(|hand| hand.state.cells.reasons.packets(Reason::Served))
                 .sum(),
-            bounced: self.turn.handler.cells.bounced.get(),
+            bounced: self.state.handler.cells.bounced.get(),
         }
     }
 
@@ -763,7 +765,7 @@ impl World {
             bytes: 0,
         };
         let steered = ReasonCounts::from([(Reason::Steered.label().to_owned(), steered)]);
-        let cells = &self.turn.handler.cells;
+        let cells = &self.state.handler.cells;
         let mut snapshot = hand::snapshot(&self.hands);
         snapshot.interfaces[0].xdp.insert(0, steered);
         snapshot.socket = SocketCounts {

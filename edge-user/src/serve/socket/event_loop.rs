@@ -17,13 +17,13 @@ use crate::sys::send::{SendQueue, SendRing};
 #[derive(Debug)]
 pub struct EventLoop {
     pub receive: ReceiveRing,
-    pub turn: Turn,
+    pub state: SocketState,
     pub stop: Arc<AtomicBool>,
 }
 
 /// What is done before and after each sleep. Reads no clock.
 #[derive(Debug)]
-pub struct Turn<Q = SendRing> {
+pub struct SocketState<Q = SendRing> {
     pub handler: Handler<Q>,
     bounce_queue: Arc<BounceQueue>,
     next_tick: Option<Instant>,
@@ -34,21 +34,21 @@ impl EventLoop {
     /// Runs until `stop` is set.
     pub fn run(mut self) -> io::Result<()> {
         while !self.stop.load(Ordering::Acquire) {
-            self.turn.handler.cells.turns.add(1);
-            let sleep = self.turn.begin(clock::now(), clock::unix_seconds());
-            let Self { receive, turn, .. } = &mut self;
+            self.state.handler.cells.turns.add(1);
+            let sleep = self.state.before_sleep(clock::now(), clock::unix_seconds());
+            let Self { receive, state, .. } = &mut self;
             receive.wait(sleep, |datagram| match datagram {
-                Ok(datagram) => turn.handler.datagram(&datagram, clock::now()),
-                Err(Unreadable) => turn.handler.unreadable(),
+                Ok(datagram) => state.handler.datagram(&datagram, clock::now()),
+                Err(Unreadable) => state.handler.unreadable(),
             })?;
-            self.turn.end(clock::now());
+            self.state.after_sleep(clock::now());
         }
-        self.turn.handler.sender.flush();
+        self.state.handler.sender.flush();
         Ok(())
     }
 }
 
-impl<Q: SendQueue> Turn<Q> {
+impl<Q: SendQueue> SocketState<Q> {
     pub const fn new(handler: Handler<Q>, bounce_queue: Arc<BounceQueue>) -> Self {
         Self {
             handler,
@@ -59,7 +59,7 @@ impl<Q: SendQueue> Turn<Q> {
     }
 
     /// The work before a sleep; returns how long to sleep at most.
-    pub fn begin(&mut self, now: Instant, unix_seconds: u64) -> Duration {
+    pub fn before_sleep(&mut self, now: Instant, unix_seconds: u64) -> Duration {
         if self.next_tick.is_none_or(|due| due <= now) {
             self.handler.tick(epoch_at(unix_seconds), now);
             self.next_tick = Some(now + TICK);
@@ -80,7 +80,7 @@ impl<Q: SendQueue> Turn<Q> {
     }
 
     /// The work after a sleep, except for datagrams.
-    pub fn end(&mut self, now: Instant) {
+    pub fn after_sleep(&mut self, now: Instant) {
         // Bounded, since workers may fill the bounce queue as fast as it is emptied (I9).
         let mut room = BOUNCES_PER_ROUND;
         while room > 0
