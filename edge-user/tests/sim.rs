@@ -169,7 +169,7 @@ fn a_chunk_that_is_evicted_once_it_was_found_is_answered_from_all_the_same() {
         xsk,
         listeners: Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1),
         max_burst: 53,
-        out: Box::new(Evicts {
+        transmitter: Box::new(Evicts {
             store: Mutex::new(store),
             chunk,
         }),

@@ -202,7 +202,7 @@ impl SharedParts<'_> {
                     view: Arc::clone(&self.view),
                     max_burst: self.config.service.max_burst,
                     listeners: listeners.clone(),
-                    out: self.transmitter(&mut reader, &cells.sends)?,
+                    transmitter: self.transmitter(&mut reader, &cells.sends)?,
                     reader,
                     bounce_queue: Arc::clone(&self.bounce_queue),
                     cells,

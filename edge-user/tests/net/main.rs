@@ -3,7 +3,8 @@
 #![cfg(all(feature = "server", feature = "reader"))]
 #![expect(clippy::print_stderr, reason = "a test says why it does not run")]
 
-/// Makes a test of each function for each sender: what happens behind `Out` differs in all of it.
+/// Makes a test of each function for each sender: what happens behind `Transmitter` differs in
+/// all of it.
 macro_rules! with_each_sender {
     ($($name:ident),+) => {
         mod gso {

@@ -167,7 +167,7 @@ impl World {
             let cells = Arc::new(WorkerCells::default());
             let counters = Arc::clone(&cells.sends);
             let mut reader = view.reader(queue);
-            let out: Box<dyn Transmitter> = if with.by_frames {
+            let transmitter: Box<dyn Transmitter> = if with.by_frames {
                 Box::new(XskTransmitter::new(counters))
             } else {
                 Box::new(sender(queue + 1, &mut reader, counters))
@@ -177,7 +177,7 @@ impl World {
                 view: Arc::clone(&view),
                 listeners: services.clone(),
                 max_burst: MAX_BURST,
-                out,
+                transmitter,
                 reader,
                 bounce_queue: Arc::clone(&bounce_queue),
                 cells,

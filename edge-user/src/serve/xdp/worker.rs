@@ -63,7 +63,7 @@ pub struct WorkerState {
     pub view: Arc<CacheView>,
     pub listeners: Listeners,
     pub max_burst: u8,
-    pub out: Box<dyn Transmitter>,
+    pub transmitter: Box<dyn Transmitter>,
     pub reader: Reader,
     pub bounce_queue: Arc<BounceQueue>,
     pub cells: Arc<WorkerCells>,
@@ -90,8 +90,12 @@ impl Worker {
             };
         }
         // Queued sends hold loans, so they must end before the reader does.
-        let WorkerState { out, reader, .. } = self.state;
-        drop(out);
+        let WorkerState {
+            transmitter,
+            reader,
+            ..
+        } = self.state;
+        drop(transmitter);
         drop(reader);
     }
 
@@ -127,7 +131,7 @@ impl WorkerState {
         if any {
             self.serve();
         }
-        self.out.flush(&mut self.xsk);
+        self.transmitter.flush(&mut self.xsk);
         any
     }
 
@@ -138,7 +142,7 @@ impl WorkerState {
             view,
             listeners,
             max_burst,
-            out,
+            transmitter,
             reader,
             bounce_queue,
             cells,
@@ -163,7 +167,7 @@ impl WorkerState {
                 ..
             }) = &steered
             {
-                out.prefetch(lease, runs);
+                transmitter.prefetch(lease, runs);
             }
             batched.push((frame, steered));
         }
@@ -177,7 +181,7 @@ impl WorkerState {
                         frame: &steered.frame,
                         request: &steered.request,
                     };
-                    transmit(&mut **out, &mut to, &steered.decision).unwrap_or_else(|| {
+                    transmit(&mut **transmitter, &mut to, &steered.decision).unwrap_or_else(|| {
                         bounced = true;
                         bounce_queue.put(steered.request)
                     })
@@ -202,19 +206,19 @@ impl WorkerState {
             .set(self.xsk.frames_missing().into());
         // A sleeping worker is quiescent; the next turn announces its epoch again before it reads.
         self.reader.offline();
-        self.out.has_unsent(&self.xsk)
+        self.transmitter.has_unsent(&self.xsk)
     }
 }
 
 /// Returns the request's reason, or `None` if its chunk is not resident.
 fn transmit(
-    out: &mut dyn Transmitter,
+    transmitter: &mut dyn Transmitter,
     to: &mut Incoming<'_>,
     decision: &Decision<'_>,
 ) -> Option<Reason> {
     let (sent, reason) = match decision {
-        Decision::Data(lease, runs) => (out.data(to, lease, runs.clone()), Reason::Served),
-        Decision::Nack(nack) => (out.nack(to, nack), Reason::NackRange),
+        Decision::Data(lease, runs) => (transmitter.data(to, lease, runs.clone()), Reason::Served),
+        Decision::Nack(nack) => (transmitter.nack(to, nack), Reason::NackRange),
         Decision::Miss => return None,
     };
     Some(sent.map_or_else(Unsent::reason, |()| reason))
