@@ -59,7 +59,7 @@ mod sim {
     /// An origin that is slow, out of order, and not always right.
     pub(crate) mod origin;
     /// Who got how much from the edge (I14).
-    pub(crate) mod ledger;
+    pub(crate) mod traffic;
     /// A reader.
     pub(crate) mod reader;
     /// Who sends what no reader would.

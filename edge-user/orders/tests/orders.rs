@@ -89,9 +89,9 @@ fn check(lease: Option<Lease<'_>>, known: &Known) {
     }
 }
 
-/// A reader against a filler that pushes a chunk out and puts another into its slot. `read` is what
+/// A reader against a writer that evicts a chunk and puts another into its slot. `read` is what
 /// the reader does with each of the two, `between` what it does after that.
-fn reader_against_filler(
+fn reader_against_writer(
     read: fn(&CacheView, &Reader, &Known),
     between: fn(&mut Reader),
     preemptions: usize,
@@ -134,24 +134,24 @@ fn lookup(view: &CacheView, reader: &Reader, known: &Known) {
 /// I4, I5, I6
 #[test]
 fn a_worker_reads_no_slot_that_is_being_rewritten() {
-    reader_against_filler(confirm, |_| {}, 3);
+    reader_against_writer(confirm, |_| {}, 3);
 }
 
 /// I6: asleep is quiescent, and the first look after it is not.
 #[test]
 fn a_worker_that_slept_reads_no_slot_that_is_being_rewritten() {
-    reader_against_filler(confirm, Reader::offline, 3);
+    reader_against_writer(confirm, Reader::offline, 3);
 }
 
 /// I5, I6: by the shared index, which is written meanwhile.
 #[test]
 fn a_front_that_looks_a_chunk_up_reads_no_slot_that_is_being_rewritten() {
-    reader_against_filler(lookup, |_| {}, 3);
+    reader_against_writer(lookup, |_| {}, 3);
 }
 
-/// A reader of the only chunk against a filler that puts another into its slot. What reads after the
+/// A reader of the only chunk against a writer that puts another into its slot. What reads after the
 /// reader has announced itself again raises the flag, which nobody may see once the slot is filled.
-fn late_read_against_filler(read: fn(&CacheView, Reader, &Known, &AtomicBool)) {
+fn late_read_against_writer(read: fn(&CacheView, Reader, &Known, &AtomicBool)) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound.get_or_insert(3);
     model.check(move || {
@@ -175,7 +175,7 @@ fn late_read_against_filler(read: fn(&CacheView, Reader, &Known, &AtomicBool)) {
 /// I6: while a send is under way, whatever its reader announces, the slot gets no other chunk.
 #[test]
 fn a_slot_is_not_rewritten_under_a_send() {
-    late_read_against_filler(|view, mut reader, known, under_way| {
+    late_read_against_writer(|view, mut reader, known, under_way| {
         let mut holds = reader.holds();
         reader.quiescent();
         if let Some(lease) = view.lookup(&reader, &known.id) {
@@ -193,7 +193,7 @@ fn a_slot_is_not_rewritten_under_a_send() {
 /// I6: an owned lease keeps its slot when its reader has long been quiescent.
 #[test]
 fn a_slot_is_not_rewritten_under_an_owned_lease() {
-    late_read_against_filler(|view, mut reader, known, under_way| {
+    late_read_against_writer(|view, mut reader, known, under_way| {
         reader.quiescent();
         let owned = view
             .lookup(&reader, &known.id)

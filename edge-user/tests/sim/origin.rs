@@ -55,7 +55,7 @@ impl Origins {
     }
 
     /// Begins what was asked for.
-    pub(crate) fn hear(&mut self, now: Duration) {
+    pub(crate) fn begin_reads(&mut self, now: Duration) {
         for origin in 0..self.wanted.len() {
             while let Ok(id) = self.wanted[origin].0.try_recv() {
                 let here = self.reads.iter().filter(|read| read.origin == origin);

@@ -11,7 +11,7 @@ use edge_ebpf::wire::{ChunkId, Cookie, Get, Hello};
 use super::catalog::CATALOG;
 use super::chance::Chance;
 use super::conditions::{Conditions, Crowd};
-use super::ledger::Ledger;
+use super::traffic::Traffic;
 
 pub(crate) struct Stranger {
     pub(crate) next: Option<Duration>,
@@ -39,12 +39,12 @@ impl Stranger {
         &mut self,
         now: Duration,
         readers: &[SocketAddr],
-        ledger: &Ledger,
+        traffic: &Traffic,
     ) -> (SocketAddr, Vec<u8>) {
         self.left -= 1;
         if self.crowd != Crowd::None {
             self.next = (self.left > 0).then_some(now + self.chance.time(CROWD_PAUSE));
-            return self.as_crowd(ledger);
+            return self.as_crowd(traffic);
         }
         let pause = self.chance.one_of(&[1, 20, 1000]);
         let pause = self.chance.time(Duration::from_millis(pause));
@@ -56,11 +56,11 @@ impl Stranger {
             2 => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99], 1000).into(),
             _ => readers[chance.index(readers.len())],
         };
-        let (owner, cookie) = match ledger.issued.len() {
+        let (owner, cookie) = match traffic.issued.len() {
             0 => (own, Cookie::default()),
             // Often an old one.
-            len if chance.permille(500) => ledger.issued[chance.index(len)],
-            len => ledger.issued[chance.index(len.min(3))],
+            len if chance.permille(500) => traffic.issued[chance.index(len)],
+            len => traffic.issued[chance.index(len.min(3))],
         };
         let id = match chance.below(4) {
             0 => ChunkId(chance.bytes()),
@@ -110,10 +110,10 @@ impl Stranger {
         }
     }
 
-    fn as_crowd(&mut self, ledger: &Ledger) -> (SocketAddr, Vec<u8>) {
+    fn as_crowd(&mut self, traffic: &Traffic) -> (SocketAddr, Vec<u8>) {
         let own: SocketAddr = CROWD.into();
         let of_own = |(owner, _): &&(SocketAddr, Cookie)| *owner == own;
-        let Some((_, cookie)) = ledger.issued.iter().rev().find(of_own) else {
+        let Some((_, cookie)) = traffic.issued.iter().rev().find(of_own) else {
             return (own, self.hello());
         };
         let (small, fillers) = (&CATALOG.small, &CATALOG.fillers);

@@ -42,11 +42,11 @@ use super::chance::Chance;
 use super::conditions::{Conditions, Crowd};
 use super::hand::{self, Hand, total};
 use super::kernel::{Kernel, Leaving, Sends};
-use super::ledger::Ledger;
 use super::origin::Origins;
 use super::program::{Fate, Program};
 use super::reader::Reader;
 use super::stranger::{CROWD, Stranger};
+use super::traffic::Traffic;
 
 const US: Duration = Duration::from_micros(1);
 const MAX_BURST: u8 = 53;
@@ -111,7 +111,7 @@ pub(crate) struct World {
     flown: u64,
     kernel: Arc<Mutex<Kernel>>,
     program: Program,
-    ledger: Ledger,
+    traffic: Traffic,
     view: Arc<CacheView>,
     hands: Vec<Hand>,
 
@@ -257,7 +257,7 @@ impl World {
             flown: 0,
             kernel,
             program,
-            ledger: Ledger::default(),
+            traffic: Traffic::default(),
             view,
             hands,
             socket: VecDeque::new(),
@@ -382,7 +382,7 @@ impl World {
             }
             Actor::Stranger => {
                 let readers: Vec<_> = self.readers.iter().map(Reader::socket).collect();
-                let (from, payload) = self.stranger.act(self.now, &readers, &self.ledger);
+                let (from, payload) = self.stranger.act(self.now, &readers, &self.traffic);
                 self.say(|| format!("stranger as {from} sends {}", name(&payload)));
                 self.fly(from, payload);
             }
@@ -442,7 +442,7 @@ impl World {
     /// A datagram leaves the edge.
     fn leave(&mut self, to: SocketAddr, payload: Vec<u8>) {
         self.say(|| format!("edge sends {to} {}", name(&payload)));
-        self.ledger.sent(to, &payload);
+        self.traffic.sent(to, &payload);
         if payload[..2] == opening(Kind::Data) {
             // I4, I5, I6: whatever went wrong in between, no wrong byte leaves.
             assert!(CATALOG.is_true(&payload), "DATA that is not what it says");
@@ -510,7 +510,7 @@ impl World {
         let judged = !matches!(fate, Fate::Kernel);
         if judged {
             let epoch = self.program.shared.maps().cookies.epoch;
-            self.ledger.received(from, &payload, epoch);
+            self.traffic.received(from, &payload, epoch);
         }
         match fate {
             Fate::Kernel => self.enter_socket(from, payload),
@@ -603,7 +603,7 @@ impl World {
                 break;
             };
             let epoch = self.state.handler.cookies.cookies().epoch;
-            self.ledger.received(source, &payload, epoch);
+            self.traffic.received(source, &payload, epoch);
             let socket = self
                 .listen
                 .iter()
@@ -636,7 +636,7 @@ impl World {
         self.engine_wake.clear();
         let sleep = self.engine.poll_once(*START + self.now);
         let waits = self.engine.wants_slot();
-        self.origin.hear(self.now);
+        self.origin.begin_reads(self.now);
         self.engine_next = self.now + sleep.max(US);
         self.say(|| format!("engine: sleeps {sleep:?}, a chunk waits for a slot {waits}"));
         // Every wait has a bound (I9).
