@@ -1,7 +1,7 @@
 //! The bed of a run: two network namespaces and a veth pair between them.
 //!
-//! Names hold the process id: a namespace whose process is gone is a leftover, and what runs in
-//! it was started by the run that made it.
+//! Names contain the process id: a namespace whose process has ended is a leftover, and all
+//! processes in it belong to that run.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -23,13 +23,13 @@ use serde_json::Value;
 
 use crate::{clock, paths, process, undo_log};
 
-/// All namespaces this project makes are called `sealedge-<process id>-…`.
+/// Prefix of all namespaces of this project: `sealedge-<process id>-…`.
 const PREFIX: &str = "sealedge-";
-/// Where `ip netns` keeps names.
+/// Where `ip netns` keeps the names.
 const NAMES: &str = "/run/netns";
 /// The service's port.
 pub const PORT: u16 = 7347;
-/// The first `ip netns add` of a machine mounts something, and two at once get in each other's way.
+/// The first `ip netns add` on a host mounts a file system, which concurrent calls would disturb.
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// One end of the link.
@@ -40,7 +40,7 @@ pub struct Side {
     pub mac: [u8; 6],
     pub ipv4: Ipv4Addr,
     pub ipv6: Ipv6Addr,
-    /// Without addresses the kernel on this side stays silent.
+    /// Without addresses the kernel on this side sends nothing.
     has_addresses: bool,
 }
 
@@ -49,16 +49,16 @@ pub struct Bed {
     pub edge: Side,
     pub reader: Side,
     plan: Plan,
-    /// Whether the edge's namespace is another bed's.
+    /// Whether the edge's namespace belongs to another bed.
     second: bool,
 }
 
-/// What a bed is to be like, where it matters.
+/// Properties of a bed.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub queues: u32,
     pub mtu_bytes: u32,
-    /// Addresses and stations of the golden packets, and a reader's side that is silent.
+    /// Addresses and MAC addresses of the golden packets, and a reader's side that sends nothing.
     pub golden: bool,
 }
 
@@ -73,8 +73,8 @@ impl Default for Plan {
 }
 
 impl Bed {
-    /// Names and addresses of a bed of this process; `make` makes it, `remove` removes what is
-    /// there of it. The number tells several of one process apart.
+    /// Names and addresses of a bed of this process; `make` creates it, `remove` removes what
+    /// exists. The number distinguishes the beds of a process.
     pub fn new(number: u32, plan: Plan) -> Self {
         let namespace = |side: &str| format!("{PREFIX}{}-{number}-{side}", std::process::id());
         let side = |name, link, mac, ipv4: [u8; 4], ipv6: Ipv6Addr| Side {
@@ -101,7 +101,7 @@ impl Bed {
         }
     }
 
-    /// A second link of the same edge, with a reader of its own behind it.
+    /// A second link of the same edge, with a reader of its own.
     #[must_use]
     pub fn second(&self) -> Self {
         let side = |namespace: String, link, last: u8| Side {
@@ -120,7 +120,7 @@ impl Bed {
         }
     }
 
-    /// The sides whose namespaces are this bed's own.
+    /// The sides whose namespaces belong to this bed.
     fn own(&self) -> impl Iterator<Item = &Side> {
         (!self.second)
             .then_some(&self.edge)
@@ -128,7 +128,7 @@ impl Bed {
             .chain([&self.reader])
     }
 
-    /// Both namespaces, and the link between them.
+    /// Creates both namespaces, and the link between them.
     pub fn make(&self) -> Result<()> {
         let names = self
             .own()
@@ -140,8 +140,8 @@ impl Bed {
         self.link()
     }
 
-    /// The link, with all that is on it. The reader's end has the PASS program: without one there,
-    /// packets that the edge's program answers on the spot are lost in a veth pair.
+    /// Creates the link with addresses and programs. The reader's end needs the PASS program:
+    /// without one, packets that the edge's program returns are lost in a veth pair.
     pub fn link(&self) -> Result<()> {
         let (edge, reader) = (&self.edge, &self.reader);
         let queues = self.plan.queues;
@@ -170,7 +170,7 @@ impl Bed {
                 side.link, self.plan.mtu_bytes
             ));
             if self.plan.golden && side.has_addresses {
-                // The golden edge's host has two more addresses, elsewhere.
+                // The edge of the golden packets has two more addresses, elsewhere.
                 let more = ["192.0.2.12/32", "2001:db8::12/128"];
                 lines.extend(more.map(|address| format!("address add {address} dev lo")));
             }
@@ -181,7 +181,7 @@ impl Bed {
         reader.is_up()
     }
 
-    /// The namespaces go, and the link with them.
+    /// Removes the namespaces, and with them the link.
     pub fn remove(&self) -> Result<()> {
         for side in self.own().filter(|side| side.path().exists()) {
             remove_namespace(&side.namespace)?;
@@ -189,12 +189,12 @@ impl Bed {
         Ok(())
     }
 
-    /// Ends what still runs in it.
+    /// Ends the processes in it.
     pub fn end_inhabitants(&self) {
         self.own().for_each(|side| end_inhabitants(&side.namespace));
     }
 
-    /// Where the edge serves, over IPv4 and IPv6.
+    /// The service addresses, over IPv4 and IPv6.
     pub fn services(&self) -> [SocketAddr; 2] {
         [(self.edge.ipv4, PORT).into(), (self.edge.ipv6, PORT).into()]
     }
@@ -213,7 +213,7 @@ impl Side {
         command
     }
 
-    /// Does something on this side; sockets made there stay there.
+    /// Runs a function on this side; sockets created there stay there.
     pub fn enter<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
         let path = self.path();
         let namespace =
@@ -229,24 +229,24 @@ impl Side {
         })
     }
 
-    /// `ip` on this side, without its words yet.
+    /// `ip` on this side, without arguments.
     pub fn ip_command(&self) -> Command {
         let mut command = ip();
         command.args(["-n", &self.namespace]);
         command
     }
 
-    /// `ip` on this side with these words, which must succeed; what it wrote.
+    /// Runs `ip` on this side with these arguments; returns its output.
     pub fn ip(&self, words: &str) -> Result<String> {
         process::output(self.ip_command().args(words.split_whitespace()))
     }
 
-    /// Several calls of `ip` on this side, by one process.
+    /// Runs several `ip` commands on this side, in one process.
     pub fn ip_batch(&self, lines: impl IntoIterator<Item = String>) -> Result<()> {
         batch(&mut self.ip_command(), lines)
     }
 
-    /// What `ip` tells of this end of the link.
+    /// What `ip` reports about this end of the link.
     pub fn facts(&self) -> Result<Value> {
         let text = self.ip(&format!(
             "-json -details -stats link show dev {}",
@@ -256,7 +256,7 @@ impl Side {
         Ok(links[0].take())
     }
 
-    /// Puts the PASS program on this end, where none may be yet.
+    /// Attaches the PASS program to this end, where none may be yet.
     pub fn attach_pass(&self) -> Result<()> {
         let mut attach = self.ip_command();
         attach.args(["link", "set", "dev", self.link, "xdpdrv", "obj"]);
@@ -267,19 +267,19 @@ impl Side {
         )
     }
 
-    /// Takes any program off this end, as far as no link holds it.
+    /// Detaches the program of this end, unless a link holds it.
     pub fn detach(&self) -> Result<()> {
         self.ip(&format!("link set dev {} xdpdrv off", self.link))
             .map(drop)
     }
 
-    /// Number of the XDP program on this end.
+    /// Id of the XDP program on this end.
     pub fn program(&self) -> Result<Option<u32>> {
         let number = self.facts()?["xdp"]["prog"]["id"].as_u64();
         Ok(number.map(u32::try_from).transpose()?)
     }
 
-    /// Waits until the link is of use, a moment after it was set up.
+    /// Waits until the link is up.
     pub fn is_up(&self) -> Result<()> {
         let up = self.enter(|| {
             clock::poll(Duration::from_secs(5), || {
@@ -291,16 +291,16 @@ impl Side {
                 running.then_some(())
             })
         })?;
-        up.with_context(|| format!("the link {} does not come up within 5 s", self.link))
+        up.with_context(|| format!("the link {} is not up within 5 s", self.link))
     }
 }
 
-/// A station's address as `ip` writes it.
+/// A MAC address as `ip` writes it.
 pub fn station(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Gives `ip` these lines to carry out.
+/// Runs `ip` with these lines as its batch.
 fn batch(ip: &mut Command, lines: impl IntoIterator<Item = String>) -> Result<()> {
     let lines = Vec::from_iter(lines).join("\n");
     ip.args(["-batch", "-"])
@@ -321,7 +321,7 @@ fn batch(ip: &mut Command, lines: impl IntoIterator<Item = String>) -> Result<()
     Ok(written?)
 }
 
-/// Our namespaces whose process is gone.
+/// Our namespaces whose process has ended.
 pub fn leftovers() -> Vec<String> {
     names()
         .into_iter()
@@ -329,7 +329,7 @@ pub fn leftovers() -> Vec<String> {
         .collect()
 }
 
-/// Our namespaces that belong to this process.
+/// Our namespaces of this process.
 pub fn ours() -> Vec<String> {
     names()
         .into_iter()
@@ -337,7 +337,7 @@ pub fn ours() -> Vec<String> {
         .collect()
 }
 
-/// Ends what still runs in a namespace that a run of ours made, and removes the namespace.
+/// Ends the processes in a namespace of ours, and removes it.
 pub fn remove_namespace(name: &str) -> Result<()> {
     let gone = clock::poll(Duration::from_secs(10), || {
         let pids = inhabitants(name);
@@ -345,14 +345,14 @@ pub fn remove_namespace(name: &str) -> Result<()> {
     });
     if gone.is_none() {
         bail!(
-            "something still runs in the namespace {name}: {:?}",
+            "processes still run in the namespace {name}: {:?}",
             inhabitants(name)
         );
     }
     process::run_to_the_end(ip().args(["netns", "delete", name]))
 }
 
-/// Asks what runs in the namespace of a killed run to end, and ends it after a while.
+/// Ends the processes in the namespace of a killed run, first by SIGTERM, later by SIGKILL.
 pub fn end_inhabitants(name: &str) {
     for signal in [Signal::TERM, Signal::KILL] {
         for pid in inhabitants(name) {
@@ -370,8 +370,8 @@ pub fn end_inhabitants(name: &str) {
     }
 }
 
-/// Takes away the mount that the first `ip netns add` of the machine made, when a run of ours
-/// was the first and nobody else has a namespace by now.
+/// Removes the mount of the host's first `ip netns add`, if a run of ours made it and no namespaces
+/// are left.
 pub fn unmount_names() -> Result<()> {
     let others = fs::read_dir(NAMES).is_ok_and(|mut entries| entries.next().is_some());
     if others || !netns_mounted()? {
@@ -386,7 +386,7 @@ pub fn netns_mounted() -> Result<bool> {
     Ok(mounts.iter().any(|mount| mount.fs_file == NAMES))
 }
 
-/// `ip` stands where not every user's PATH leads.
+/// `ip` is not in every user's PATH.
 fn ip() -> Command {
     Command::new(process::find("ip").unwrap_or_else(|| "ip".into()))
 }
@@ -404,7 +404,7 @@ fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-/// Processes in a namespace, by comparing the namespace's inode.
+/// Processes in a namespace, by the namespace's inode.
 fn inhabitants(name: &str) -> Vec<i32> {
     let identity = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
     let Some(wanted) = identity(&Path::new(NAMES).join(name)) else {

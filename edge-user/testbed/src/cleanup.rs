@@ -1,4 +1,4 @@
-//! Finds what killed earlier runs left behind, and puts it back.
+//! Finds and undoes what killed runs left behind.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ pub fn cleanup() -> Result<()> {
     }
     for (path, record) in undo_log::orphans() {
         eprintln!(
-            "found the record of a killed run, {}: putting back",
+            "found the record of a killed run, {}: undoing its changes",
             path.display()
         );
         put_back(&record)?;
@@ -37,7 +37,7 @@ fn put_back(record: &Record) -> Result<()> {
     hugepages::take_away(record.hugepages_added)
 }
 
-/// Removes a run's folder of temporary files, and refuses anything that is not called like one.
+/// Removes a run's folder of temporary files, and refuses any other name.
 pub fn remove_folder(folder: &Path) -> Result<()> {
     let ours = folder
         .file_name()

@@ -1,4 +1,4 @@
-//! A client of the edge that asks for what it likes, and waits for nothing it does not want.
+//! A client of the edge that sends arbitrary requests and need not read the replies.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::Range;
@@ -14,10 +14,10 @@ use nix::sys::socket::sockopt::UdpGsoSegment;
 use crate::bed::Side;
 use crate::clock;
 
-/// As long as DATA with segments of the default size.
+/// Length of DATA with a segment of the default size.
 pub const HELLO_BYTES: usize = 1232;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
-/// A veth's ring has 256 places, and what does not fit is lost before anybody counts it.
+/// A veth's ring has 256 entries; beyond that, packets are lost and not counted.
 const BURST: u64 = 100;
 
 /// A connected socket, and a cookie that the edge accepts from it.
@@ -27,7 +27,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Greets an edge from an address of this side.
+    /// Gets a cookie from an edge, with an address of this side.
     pub fn greet(side: &Side, from: impl Into<IpAddr>, edge: SocketAddr) -> Result<Self> {
         let from = SocketAddr::new(from.into(), 0);
         let socket = side.enter(|| UdpSocket::bind(from))??;
@@ -38,11 +38,9 @@ impl Client {
         let hello = build::hello(HELLO_BYTES);
         client.socket.send(&hello)?;
         let answer = client.receive()?;
-        let header = answer
-            .first_chunk()
-            .context("the edge does not say WELCOME")?;
+        let header = answer.first_chunk().context("no WELCOME from the edge")?;
         let welcome = Welcome::decode(header);
-        let welcome = welcome.ok().context("the edge does not say WELCOME")?;
+        let welcome = welcome.ok().context("no WELCOME from the edge")?;
         ensure!(
             answer.len() == hello.len(),
             "a WELCOME of {} bytes",
@@ -50,7 +48,7 @@ impl Client {
         );
         ensure!(
             hello[8..16] == welcome.nonce,
-            "the WELCOME is somebody else's"
+            "the WELCOME is for another client"
         );
         client.cookie = welcome.cookie;
         Ok(client)
@@ -61,7 +59,7 @@ impl Client {
         Get { cookie, id, want }.encode()
     }
 
-    /// A GET for each of these, no faster than a link takes them.
+    /// Sends a GET for each of these, no faster than the link allows.
     pub fn ask(&self, want: u128, ids: impl IntoIterator<Item = ChunkId>) -> Result<()> {
         for (id, number) in ids.into_iter().zip(1_u64..) {
             self.socket.send(&self.get(id, want))?;
@@ -72,8 +70,8 @@ impl Client {
         Ok(())
     }
 
-    /// Two datagrams in one frame, as a kernel on the way joins them (UDP GRO). The first has this
-    /// length; where the link cannot carry both, they are cut again.
+    /// Sends two datagrams in one frame, as a kernel on the path may join them (UDP GRO). The first
+    /// has this length; a link that cannot carry both cuts them again.
     pub fn send_as_one(&self, first_bytes: usize, both: &[u8]) -> Result<()> {
         setsockopt(&self.socket, UdpGsoSegment, &i32::try_from(first_bytes)?)?;
         ensure!(self.socket.send(both)? == both.len(), "a datagram was cut");
@@ -88,7 +86,7 @@ impl Client {
     }
 }
 
-/// Chunks that nobody has; no two of these numbers name the same one.
+/// Ids of nonexistent chunks, a different one for each number.
 pub fn absent(numbers: Range<u64>) -> impl Iterator<Item = ChunkId> {
     numbers.map(|number| {
         let mut id = [0xee; 32];
@@ -97,7 +95,7 @@ pub fn absent(numbers: Range<u64>) -> impl Iterator<Item = ChunkId> {
     })
 }
 
-/// Name of a chunk, from where it lies at an origin.
+/// The id of a chunk, from its path at an origin.
 pub fn chunk_id(file: &Path) -> Result<ChunkId> {
     let read = || {
         let (digits, rest) = file.file_name()?.as_encoded_bytes().as_chunks::<2>();

@@ -1,9 +1,9 @@
-//! The one place of this program that reads the clock or sleeps.
+//! The only place of this crate that reads the clock or sleeps.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Short enough that nobody notices the wait, long enough that waiting costs nothing.
+/// Short enough to go unnoticed, long enough to cost nothing.
 const STEP: Duration = Duration::from_millis(5);
 
 #[expect(
@@ -22,7 +22,7 @@ pub fn pause() {
     thread::sleep(STEP);
 }
 
-/// Asks again and again until there is an answer; `None` when the time is over.
+/// Polls until there is a result; `None` after this time.
 pub fn poll<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = now() + patience;
     loop {

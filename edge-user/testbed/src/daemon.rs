@@ -1,4 +1,4 @@
-//! One `edged`: its settings, its start, what it counts, its end.
+//! An `edged` process: settings, start, counters, end.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -20,27 +20,27 @@ use crate::stop::{self, Stop};
 
 /// Metrics and health.
 pub const METRICS: &str = "127.0.0.1:9347";
-/// How long a start may take: loading the program through the verifier and clearing the arena's
-/// pages are most of it.
+/// Limit for a start: mostly loading the program through the verifier and clearing the arena's
+/// pages.
 const READY_WITHIN: Duration = Duration::from_mins(1);
-/// How long the last lines of a daemon that ended may be on their way.
+/// Limit for the last log lines of a daemon that ended.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// Umem and rings of one receive queue.
 const QUEUE_BYTES: u64 = 16 << 20;
-/// Whatever else the daemon has in hugepages, with room to spare.
+/// Other hugepages of the daemon, with a margin.
 const BESIDE_ARENA_BYTES: u64 = 48 << 20;
 
 /// How the daemon can send its replies.
 pub const SENDERS: [&str; 2] = ["gso", "xsk"];
 
-/// What of the daemon's settings a run chooses.
+/// The daemon's settings that a run chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder of `edged` and of the `edge` that reads its counters.
+    /// The folder of `edged`, and of the `edge` that reads its counters.
     pub programs: PathBuf,
     pub interfaces: Vec<String>,
     pub listen: Vec<SocketAddr>,
-    /// Folders; the second is asked when the first cannot help.
+    /// Folders; the second is used if the first cannot help.
     pub origins: Vec<PathBuf>,
     pub socket: PathBuf,
     pub metrics: &'static str,
@@ -62,7 +62,7 @@ impl Settings {
         }
     }
 
-    /// Native XDP, and files in this folder; where it serves is yet to be named.
+    /// Native XDP, and files in this folder; interface and addresses are still to be set.
     pub fn in_folder(folder: &Path) -> Self {
         Self {
             programs: paths::programs(),
@@ -105,7 +105,7 @@ impl Settings {
         toml::to_string(&file).expect("a tree of tables and texts")
     }
 
-    /// Writes the settings where the daemon will read them.
+    /// Writes the settings to the daemon's configuration file.
     pub fn write(&self, file: &Path) -> Result<()> {
         let written = fs::write(file, self.to_toml());
         written.with_context(|| format!("cannot write {}", file.display()))
@@ -119,29 +119,28 @@ impl Settings {
         Ok(command)
     }
 
-    /// What a daemon with these settings counted so far.
+    /// The counters of a daemon with these settings.
     pub fn counts(&self) -> Result<Counts> {
         stat_by(&self.programs.join("edge"), &self.socket, &[]).map(Counts)
     }
 }
 
-/// What to reserve so that a daemon with such an arena and so many receive queues finds its
-/// hugepages.
+/// Hugepages to reserve for a daemon with this arena and this number of receive queues.
 pub fn hugepage_bytes(arena_bytes: u64, queues: u64) -> u64 {
     arena_bytes + queues * QUEUE_BYTES + BESIDE_ARENA_BYTES
 }
 
-/// A running daemon. Let go of without `stop`, it is ended all the same.
+/// A running daemon; ended on drop.
 pub struct Daemon {
     child: Child,
     stderr: Receiver<String>,
-    /// All it wrote: a few lines at the start and the end, one a minute at most between.
-    said: Vec<String>,
+    /// All its log lines: a few at the start and the end, at most one a minute between.
+    log: Vec<String>,
     line: String,
 }
 
 impl Daemon {
-    /// Starts it and waits for its word that it serves.
+    /// Starts it and waits until it is ready.
     pub fn start(command: &mut Command) -> Result<Self> {
         command.stdout(std::io::stderr()).stderr(Stdio::piped());
         let mut child = process::spawn(command)?;
@@ -149,20 +148,20 @@ impl Daemon {
         let mut daemon = Self {
             child,
             stderr,
-            said: Vec::new(),
+            log: Vec::new(),
             line: process::line(command),
         };
         daemon.wait_until_ready()?;
         Ok(daemon)
     }
 
-    /// Starts it with its log going elsewhere, and waits until its counters can be read.
+    /// Starts it with its log elsewhere, and waits until its counters can be read.
     pub fn start_with_log(command: &mut Command, log: Stdio, socket: &Path) -> Result<Self> {
         let mut child = process::spawn(command.stdout(std::io::stderr()).stderr(log))?;
         let daemon = Self {
             stderr: process::line_by_line(child.stderr.take()),
             child,
-            said: Vec::new(),
+            log: Vec::new(),
             line: process::line(command),
         };
         let ready = clock::poll(READY_WITHIN, || Counts::read(socket).ok());
@@ -176,7 +175,7 @@ impl Daemon {
             match self.stderr.recv_timeout(Duration::from_millis(50)) {
                 Ok(line) => {
                     let ready = is_ready(&line);
-                    self.hear(line);
+                    self.keep(line);
                     if ready {
                         return Ok(());
                     }
@@ -187,7 +186,7 @@ impl Daemon {
                     bail!(
                         "ended before it was ready ({status}): {}{}",
                         self.line,
-                        quoted(&self.said)
+                        quoted(&self.log)
                     );
                 }
             }
@@ -199,44 +198,44 @@ impl Daemon {
                 bail!(
                     "not ready within {seconds} s: {}{}",
                     self.line,
-                    quoted(&self.said)
+                    quoted(&self.log)
                 );
             }
         }
     }
 
-    /// Shows a line and keeps it.
-    fn hear(&mut self, line: String) {
+    /// Prints a line and keeps it.
+    fn keep(&mut self, line: String) {
         eprintln!("edged: {line}");
-        self.said.push(line);
+        self.log.push(line);
     }
 
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it still runs; shows what it said meanwhile.
+    /// Checks that it still runs; prints its log meanwhile.
     pub fn runs(&mut self) -> Result<()> {
-        self.said();
+        self.log();
         match self.child.try_wait()? {
             None => Ok(()),
             Some(status) => bail!("ended by itself ({status}): {}", self.line),
         }
     }
 
-    /// All it said so far.
-    pub fn said(&mut self) -> &[String] {
+    /// All log lines so far.
+    pub fn log(&mut self) -> &[String] {
         while let Ok(line) = self.stderr.try_recv() {
-            self.hear(line);
+            self.keep(line);
         }
-        &self.said
+        &self.log
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
         process::signal(&self.child, signal)
     }
 
-    /// Waits for an end nobody asks for, and hears the last of what it says.
+    /// Waits for it to end by itself, and reads the rest of its log.
     pub fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
         let child = &mut self.child;
         let status = clock::poll(within, || child.try_wait().transpose());
@@ -245,23 +244,23 @@ impl Daemon {
             bail!("still runs after {seconds} s: {}", self.line);
         };
         while let Ok(line) = self.stderr.recv_timeout(LAST_WORDS_WITHIN) {
-            self.hear(line);
+            self.keep(line);
         }
         Ok(status?)
     }
 
-    /// Asks it to stop, insists on a clean end, and hands over all it said.
+    /// Stops it, checks that it ends cleanly, and returns its log.
     pub fn stop(mut self) -> Result<Vec<String>> {
         self.runs()?;
         process::end(&mut self.child);
         while let Ok(line) = self.stderr.recv_timeout(LAST_WORDS_WITHIN) {
-            self.hear(line);
+            self.keep(line);
         }
         let status = self.child.wait()?;
         if !status.success() {
             bail!("did not stop cleanly on SIGTERM ({status}): {}", self.line);
         }
-        Ok(std::mem::take(&mut self.said))
+        Ok(std::mem::take(&mut self.log))
     }
 }
 
@@ -273,7 +272,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What `edge stat --json` tells of a daemon.
+/// The output of `edge stat --json`.
 pub fn stat<T: DeserializeOwned>(socket: &Path, more: &[&str]) -> Result<T> {
     stat_by(&paths::release("edge"), socket, more)
 }
@@ -282,10 +281,10 @@ fn stat_by<T: DeserializeOwned>(edge: &Path, socket: &Path, more: &[&str]) -> Re
     let mut command = Command::new(edge);
     command.args(["stat", "--json", "--socket"]).arg(socket);
     let text = process::output(command.args(more))?;
-    serde_json::from_str(&text).context("`edge stat --json` wrote something else")
+    serde_json::from_str(&text).context("invalid output of `edge stat --json`")
 }
 
-/// What the daemon counted so far, as `edge stat --json` tells it.
+/// The daemon's counters, from `edge stat --json`.
 #[derive(Clone, Debug)]
 pub struct Counts(Value);
 
@@ -294,12 +293,12 @@ impl Counts {
         stat(socket, &[]).map(Self)
     }
 
-    /// The counts of an edge at rest, which must add up (I2, I10).
+    /// The counters of an idle edge, whose sums must match (I2, I10).
     pub fn audited(socket: &Path) -> Result<Self> {
         stat(socket, &["--check"]).map(Self)
     }
 
-    /// All of it, as the edge tells it.
+    /// All of them, as the edge reports them.
     pub fn all(&self) -> &Value {
         &self.0
     }
@@ -309,7 +308,8 @@ impl Counts {
         self.0["origin"]["fetches_total"].as_u64().unwrap_or(0)
     }
 
-    /// Packets the XDP program ended for one of these reasons, on all queues of all interfaces.
+    /// Packets that the XDP program ended for one of these reasons, on all queues of all
+    /// interfaces.
     pub fn xdp_packets(&self, reasons: &[&str]) -> u64 {
         let interfaces = self.0["interfaces"].as_array().into_iter().flatten();
         interfaces
@@ -332,12 +332,12 @@ fn is_ready(line: &str) -> bool {
 }
 
 /// The last lines, for a message.
-fn quoted(said: &[String]) -> String {
-    if said.is_empty() {
-        return String::from("\nit said nothing");
+fn quoted(log: &[String]) -> String {
+    if log.is_empty() {
+        return String::from("\nno log");
     }
-    let last = said.len().saturating_sub(20);
-    format!("\nit said:\n  {}", said[last..].join("\n  "))
+    let last = log.len().saturating_sub(20);
+    format!("\nlog:\n  {}", log[last..].join("\n  "))
 }
 
 #[cfg(test)]

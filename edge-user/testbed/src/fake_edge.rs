@@ -1,4 +1,4 @@
-//! What a server answers that is no edge: as an edge should, or as a test wants it.
+//! Replies of a simulated edge: correct ones, or as a test needs them.
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,11 +34,11 @@ impl Asked {
     }
 }
 
-/// Hands over what readers ask, until told to stop; the socket has a timeout.
+/// Passes readers' datagrams to `each` until stopped; the socket has a timeout.
 pub fn listen(socket: &UdpSocket, stop: &AtomicBool, mut each: impl FnMut(Asked, SocketAddr)) {
     let mut datagram = [0; 2048];
     while !stop.load(Ordering::Relaxed) {
-        // Nothing came in time, or an answer met a port that was left.
+        // A timeout, or an earlier reply reached a closed port.
         let Ok((length, from)) = socket.recv_from(&mut datagram) else {
             continue;
         };
@@ -48,7 +48,7 @@ pub fn listen(socket: &UdpSocket, stop: &AtomicBool, mut each: impl FnMut(Asked,
     }
 }
 
-/// An honest answer to a HELLO, with a cookie of this byte.
+/// A correct reply to a HELLO, with a cookie of this byte.
 pub fn welcome(hello: &Hello, cookie: u8) -> Welcome {
     Welcome {
         segment_bytes: SEGMENT_BYTES_DEFAULT,
@@ -62,7 +62,7 @@ pub fn welcome(hello: &Hello, cookie: u8) -> Welcome {
     }
 }
 
-/// The datagram, of this length.
+/// The datagram, padded to this length.
 pub fn padded(welcome: &Welcome, len_bytes: usize) -> Vec<u8> {
     let mut datagram = welcome.encode().to_vec();
     datagram.resize(len_bytes, 0);
@@ -101,7 +101,7 @@ pub fn nack(get: &Get, code: NackCode, retry_ms: u32, echo: [u8; 8]) -> Vec<u8> 
     nack.encode().to_vec()
 }
 
-/// Every chunk that was sealed to an origin.
+/// Every chunk at an origin.
 pub fn chunks(origin: &Path) -> Result<HashMap<ChunkId, Vec<u8>>> {
     let files = files::under(&origin.join("chunks"))?;
     let read = |file: &PathBuf| Ok((chunk_id(file)?, fs::read(file)?));

@@ -1,4 +1,4 @@
-//! What a run borrows from the machine, and gives back whatever happens.
+//! What a run borrows from the host, and returns in any case.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,10 +11,10 @@ use crate::cleanup;
 use crate::hugepages;
 use crate::undo_log::UndoLog;
 
-/// Borrowed things. `give_back` returns them and checks; dropping returns them too, so that a
-/// failure or Ctrl-C on any line of a command leaves nothing behind.
+/// Borrowed resources. `give_back` returns them and checks; drop returns them too, so that an error
+/// or Ctrl-C leaves nothing behind.
 pub struct HostGuard {
-    /// Taken when everything is back.
+    /// Taken once all is returned.
     undo_log: Option<UndoLog>,
     bed: Option<Bed>,
     before: Before,
@@ -27,7 +27,7 @@ struct Before {
 }
 
 impl HostGuard {
-    /// Sweeps first, so that what is noted as "before" is the machine's own state.
+    /// Cleans up first, so that the state noted as "before" is the host's own.
     pub fn borrow() -> Result<Self> {
         cleanup::cleanup()?;
         let before = Before {
@@ -45,13 +45,13 @@ impl HostGuard {
         hugepages::reserve(self.undo_log()?, bytes)
     }
 
-    /// A folder of temporary files only root can read: tickets, which hold keys, lie in it.
+    /// A folder of temporary files that only root can read: it holds tickets, which contain keys.
     pub fn folder(&mut self) -> Result<PathBuf> {
         let folder = std::env::temp_dir().join(format!("sealedge-{}", std::process::id()));
         let folder = std::path::absolute(folder)?;
         self.undo_log()?
             .note(|record| record.folder = Some(folder.clone()))?;
-        // `create` fails on a folder that is there: somebody else's is not taken over, nor removed.
+        // `create` fails on an existing folder: a foreign one is neither used nor removed.
         if let Err(error) = fs::DirBuilder::new().mode(0o700).create(&folder) {
             self.undo_log()?.note(|record| record.folder = None)?;
             return Err(error).with_context(|| format!("cannot make {}", folder.display()));
@@ -59,7 +59,7 @@ impl HostGuard {
         Ok(folder)
     }
 
-    /// Namespaces and the link between them.
+    /// Creates namespaces and the link between them.
     pub fn bed(&mut self) -> Result<&Bed> {
         self.expect_namespaces()?;
         let bed = self.bed.insert(Bed::new(0, Plan::default()));
@@ -67,7 +67,8 @@ impl HostGuard {
         Ok(bed)
     }
 
-    /// The commands that make namespaces themselves (tests) may leave the mount of `ip netns`.
+    /// For commands that create namespaces themselves (tests), which may leave the mount of `ip
+    /// netns`.
     pub fn expect_namespaces(&mut self) -> Result<()> {
         if !self.before.netns_mounted {
             self.undo_log()?
@@ -76,26 +77,23 @@ impl HostGuard {
         Ok(())
     }
 
-    /// Gives everything back and makes sure of it.
+    /// Returns everything, and checks that.
     pub fn give_back(mut self) -> Result<()> {
         self.undo()?;
         let ours = bed::ours();
         if !ours.is_empty() {
-            bail!(
-                "not as it was before: namespaces {} are left",
-                ours.join(", ")
-            );
+            bail!("namespaces {} are left", ours.join(", "));
         }
-        // What we added is gone, or `undo` had failed: a difference is somebody else's.
+        // What we added is gone, or `undo` would have failed: a difference is not ours.
         let now = hugepages::count()?;
         if now != self.before.hugepages {
             let before = self.before.hugepages;
-            eprintln!("somebody else changed vm.nr_hugepages meanwhile: {now}, was {before}");
+            eprintln!("another process changed vm.nr_hugepages meanwhile: {now}, was {before}");
         }
         if bed::netns_mounted()? && !self.before.netns_mounted {
-            eprintln!("somebody else made namespaces meanwhile: /run/netns stays mounted");
+            eprintln!("another process created namespaces meanwhile: /run/netns stays mounted");
         }
-        eprintln!("links, namespaces, programs, mounts and hugepages were put back");
+        eprintln!("links, namespaces, programs, mounts and hugepages were restored");
         Ok(())
     }
 
@@ -112,7 +110,7 @@ impl HostGuard {
         if let Some(bed) = self.bed.take() {
             step(bed.remove());
         }
-        // Also those of test processes that were ended before they could clean up.
+        // Also those of test processes that were killed before they could clean up.
         for name in bed::ours().into_iter().chain(bed::leftovers()) {
             bed::end_inhabitants(&name);
             step(bed::remove_namespace(&name));
@@ -128,13 +126,13 @@ impl HostGuard {
             return undo_log.close();
         }
         // The record stays: the next run tries again.
-        bail!("could not put everything back: {}", problems.join("; "))
+        bail!("could not restore everything: {}", problems.join("; "))
     }
 
     fn undo_log(&mut self) -> Result<&mut UndoLog> {
         self.undo_log
             .as_mut()
-            .context("everything was given back already")
+            .context("everything was returned already")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Hugepages: how many there are, and how to have some more for a while.
+//! Reserves hugepages for some time.
 
 use std::fs;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::clock;
 use crate::undo_log::{self, UndoLog};
 
 const COUNT: &str = "/proc/sys/vm/nr_hugepages";
-/// Written to, they have the kernel drop clean file pages, and join free memory into larger pieces.
+/// Writing to these has the kernel drop clean file pages, and compact free memory.
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 const COMPACT: &str = "/proc/sys/vm/compact_memory";
-/// How often the kernel is asked for what it did not give at once.
+/// Attempts to get pages that the kernel did not provide at once.
 const ATTEMPTS: u32 = 5;
 
-/// What `/proc/meminfo` says.
+/// From `/proc/meminfo`.
 #[derive(Clone, Copy, Debug)]
 pub struct Meminfo {
     /// Zero in a kernel without hugepages.
@@ -36,7 +36,7 @@ pub fn meminfo() -> Result<Meminfo> {
     })
 }
 
-/// Adds pages for so many bytes, after writing down that it will.
+/// Reserves this many bytes, after recording that.
 pub fn reserve(undo_log: &mut UndoLog, bytes: u64) -> Result<()> {
     let before = meminfo()?;
     if before.page_bytes == 0 {
@@ -67,7 +67,7 @@ pub fn reserve(undo_log: &mut UndoLog, bytes: u64) -> Result<()> {
     if got < old + pages {
         undo_log.note(|record| record.hugepages_added -= (old + pages).saturating_sub(got))?;
         bail!(
-            "asked the kernel for {pages} more hugepages and got {}: memory is fragmented; \
+            "requested {pages} more hugepages and got {}: memory is fragmented; \
              end other programs, or restart the machine",
             got.saturating_sub(old)
         );
@@ -75,14 +75,14 @@ pub fn reserve(undo_log: &mut UndoLog, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Takes away what `reserve` added. The last user may be gone only a moment: the kernel gives its
-/// pages back a little later.
+/// Releases what `reserve` added. The kernel gets the pages of an ended process back a little
+/// later.
 pub fn give_back(undo_log: &mut UndoLog) -> Result<()> {
     take_away(undo_log.record.hugepages_added)?;
     undo_log.note(|record| record.hugepages_added = 0)
 }
 
-/// Takes pages away that an earlier run added.
+/// Releases pages that an earlier run added.
 pub fn take_away(pages: u64) -> Result<()> {
     if pages == 0 {
         return Ok(());
@@ -94,7 +94,7 @@ pub fn take_away(pages: u64) -> Result<()> {
         meminfo().is_ok_and(|now| now.total <= wanted).then_some(())
     });
     if gone.is_none() {
-        bail!("somebody still uses hugepages that are not reserved any more (see {COUNT})");
+        bail!("hugepages that are no longer reserved are still in use (see {COUNT})");
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ pub fn count() -> Result<u64> {
     let text = fs::read_to_string(COUNT).with_context(|| format!("cannot read {COUNT}"))?;
     text.trim()
         .parse()
-        .with_context(|| format!("{COUNT} is no number"))
+        .with_context(|| format!("{COUNT} is not a number"))
 }
 
 fn set(pages: u64) -> Result<()> {

@@ -1,47 +1,44 @@
-//! Where Sealedge is tried: two namespaces and a link, hugepages, a daemon, and what they change
-//! on the machine, put back whatever happens. `cargo xtask`, the scenarios and the tests use it.
-#![expect(
-    clippy::print_stderr,
-    reason = "shows people what it does to the machine"
-)]
+//! The test environment of Sealedge: two namespaces and a link, hugepages, a daemon, and the
+//! undoing of all changes to the host. `cargo xtask`, the scenarios and the tests use it.
+#![expect(clippy::print_stderr, reason = "reports its changes to the host")]
 
 /// Files, sealed and fetched.
 pub mod objects;
-/// One running `edged`.
+/// A running `edged`.
 pub mod daemon;
-/// What a run borrows from the machine and gives back.
+/// What a run borrows from the host and returns.
 pub mod host_guard;
 /// Two namespaces and the link between them.
 pub mod bed;
-/// A client that asks for what it likes.
+/// A client that sends arbitrary requests.
 #[cfg(feature = "packets")]
 pub mod client;
-/// A server that is no edge.
+/// A simulated edge.
 #[cfg(feature = "packets")]
 pub mod fake_edge;
-/// Frames, made and read.
+/// Frames, built and parsed.
 #[cfg(feature = "packets")]
 pub mod packet;
-/// Whole frames, in and out.
+/// Sends and receives whole frames.
 pub mod raw_socket;
-/// Memory in large pages.
+/// Reserves hugepages.
 pub mod hugepages;
-/// What was changed, on disk, in case this process is killed.
+/// Records changes on disk, in case this process is killed.
 pub mod undo_log;
-/// Puts back what killed runs left.
+/// Undoes what killed runs left.
 pub mod cleanup;
 
 /// Child processes.
 pub mod process;
 /// The user's privileges.
 pub mod privileges;
-/// Why and how a command ends early.
+/// Early ends of a command.
 pub mod stop;
-/// Waiting.
+/// Waiting, and the time.
 pub mod clock;
-/// How requests are spread over time.
+/// Open and closed loops of requests.
 pub mod pace;
 /// Processor time.
 pub mod cpu;
-/// Where things are.
+/// Paths.
 pub mod paths;

@@ -1,17 +1,17 @@
-//! How requests are spread over time.
+//! Open and closed loops of requests.
 
 use std::time::{Duration, Instant};
 
-/// What decides when the next request leaves.
+/// What determines the time of the next request.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Pace {
-    /// What came back makes room for the next.
+    /// A closed loop: each reply makes room for a request.
     Closed,
-    /// So many a second, whatever comes back.
+    /// An open loop at this number of requests per second.
     Open(f64),
 }
 
-/// A pace, from a beginning on.
+/// A pace from its start on.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
     pace: Pace,
@@ -28,8 +28,8 @@ impl Schedule {
         }
     }
 
-    /// When the next request should leave: latency counts from here, however long it then has to
-    /// wait for its turn. In a closed loop that is now.
+    /// When the next request should be sent: latency counts from here, even if it is sent later. In
+    /// a closed loop that is now.
     pub fn next_due(&self, now: Instant) -> Instant {
         match self.pace {
             Pace::Closed => now,
@@ -38,12 +38,12 @@ impl Schedule {
         }
     }
 
-    /// The next request leaves.
+    /// Counts a request as sent.
     pub fn take(&mut self) {
         self.taken += 1;
     }
 
-    /// How many should have left by now and have not.
+    /// Number of requests due and not yet sent.
     pub fn behind(&self, now: Instant) -> u64 {
         match self.pace {
             Pace::Closed => 0,
@@ -75,7 +75,7 @@ mod tests {
         for _ in 0..4 {
             schedule.take();
         }
-        // The fifth keeps the time it was due, though nobody took it then.
+        // The fifth keeps its due time, though it was not sent then.
         assert_eq!(schedule.next_due(late), begin + Duration::from_millis(40));
         assert_eq!(schedule.behind(late), 6);
         assert_eq!(schedule.behind(begin), 0);

@@ -1,4 +1,4 @@
-//! Frames as they go over the link: made from addresses, read from their bytes.
+//! Frames on the link: built from addresses, parsed from bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use edge_ebpf::golden::build::{self, Build};
 
 pub type Mac = [u8; 6];
 
-/// A datagram between these addresses, to be wrapped further.
+/// A datagram between these addresses, to be wrapped in a frame.
 pub fn datagram(from: SocketAddr, to: SocketAddr, payload: Vec<u8>) -> Build {
     let build = if to.is_ipv4() { build::v4 } else { build::v6 };
     build(payload)
@@ -26,16 +26,16 @@ fn octets(address: IpAddr) -> Vec<u8> {
 pub struct Packet<'a> {
     pub from_mac: Mac,
     pub to_mac: Mac,
-    /// Ports are zero where there are none.
+    /// Ports are zero for protocols without ports.
     pub from: SocketAddr,
     pub to: SocketAddr,
-    /// Length of the whole, as its header states it.
+    /// Total length according to its header.
     pub ip_bytes: usize,
     udp: Option<&'a [u8]>,
 }
 
 impl<'a> Packet<'a> {
-    /// Behind the UDP header, as much as there is; none of another protocol.
+    /// The captured part of the UDP payload; none for another protocol.
     pub fn payload(&self) -> Option<&'a [u8]> {
         self.udp.map(|udp| &udp[UDP_BYTES..])
     }
@@ -51,7 +51,7 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Reads an untagged frame that carries IP; nothing for another one.
+/// Parses an untagged frame with IP; none for others.
 pub fn read(frame: &[u8]) -> Option<Packet<'_>> {
     let (macs, ip) = frame.split_at_checked(ETHERNET_BYTES)?;
     let word = |at: usize| {
@@ -82,7 +82,7 @@ pub fn read(frame: &[u8]) -> Option<Packet<'_>> {
     })
 }
 
-/// Sum in one's complement; over bytes with a right checksum it is all ones.
+/// Sum in one's complement; all ones over bytes with a valid checksum.
 pub fn sum(bytes: &[u8]) -> u16 {
     bytes.chunks(2).fold(0_u16, |sum, pair| {
         let word = u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]);

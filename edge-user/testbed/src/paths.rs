@@ -1,4 +1,4 @@
-//! Where things are: the workspace, its target folder, the cache, the record of changes.
+//! Paths: the workspace, its target folder, the cache, the undo log.
 
 use std::env;
 use std::fs;
@@ -9,11 +9,10 @@ use anyhow::{Context as _, Result};
 
 use crate::process;
 
-/// Records of what running commands changed on this machine; gone after a restart, as are the
-/// changes.
+/// Undo logs of running commands; lost on reboot, as are the changes.
 pub const RECORDS: &str = "/run/sealedge-xtask";
 
-/// The workspace: the folder with the lock file, above the package that cargo runs.
+/// The workspace: the folder with the lock file, above the current package.
 pub fn root() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
@@ -27,12 +26,12 @@ pub fn target() -> PathBuf {
         .map_or_else(|| root().join("target"), |folder| root().join(folder))
 }
 
-/// Where the server's build looks for the XDP program, and `demo` for the client's.
+/// Where the server's build expects the XDP program, and `demo` the PASS program.
 pub fn xdp() -> PathBuf {
     target().join("xdp")
 }
 
-/// The programs of the release build, or those that tests are to try.
+/// The programs of the release build, or those under test.
 pub fn programs() -> PathBuf {
     env::var_os("SEALEDGE_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from)
 }
@@ -41,14 +40,14 @@ pub fn release(program: &str) -> PathBuf {
     programs().join(program)
 }
 
-/// Debian's Python, whatever other comes first in the path: the tests' modules are made for it.
+/// Debian's Python, even if another is first in the path: the tests' modules are installed for it.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// The toolchain that builds for the host, asked for its sysroot.
+/// The sysroot of the host's toolchain.
 pub fn host_sysroot() -> Result<PathBuf> {
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let answer = process::output(rustc.args(["--print", "sysroot"]))
-        .context("the Rust compiler does not tell its sysroot")?;
+        .context("the Rust compiler reports no sysroot")?;
     Ok(answer.trim_end().into())
 }
 
@@ -60,13 +59,13 @@ pub fn cache() -> Result<PathBuf> {
     Ok(home.join(".cache/sealedge"))
 }
 
-/// Before minutes of measuring: this place can be written to, and if they come to nothing, no
-/// earlier result stands there.
+/// Before minutes of measuring, checks that this file can be written, and removes an earlier
+/// result.
 pub fn clear(file: &Path) -> Result<()> {
     fs::write(file, "").with_context(|| format!("cannot write {}", file.display()))?;
-    // A link, as /dev/stdout, and a device stay what they are.
+    // A link, such as /dev/stdout, or a device is left as it is.
     if fs::symlink_metadata(file).is_ok_and(|found| found.is_file()) {
-        // In a folder that is not ours the file stays, and is empty.
+        // In a foreign folder the file remains, empty.
         let (Ok(()) | Err(_)) = fs::remove_file(file);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who runs us.
+//! The user's privileges.
 
 use anyhow::Result;
 
@@ -8,13 +8,13 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// The line that runs this very command as root, with the caller's own toolchain.
+/// The command that runs this one as root, with the user's own toolchain.
 pub fn as_root() -> String {
     let words: Vec<String> = std::env::args().skip(1).collect();
     format!("sudo -E env PATH=\"$PATH\" cargo xtask {}", words.join(" "))
 }
 
-/// Ends with exit code 77 and the line to type when not root.
+/// Fails with exit code 77 and the command to type if not root.
 pub fn need_root(what: &str) -> Result<()> {
     if is_root() {
         Ok(())

@@ -1,8 +1,7 @@
-//! Children: printed before they run, quoted when they fail, ended by handle.
+//! Child processes: printed before they run, quoted when they fail, ended by handle.
 //!
-//! Each child leads a process group of its own. Ctrl-C therefore reaches this program alone,
-//! which then ends its children in the right order; a build that is under way goes with all it
-//! started itself.
+//! Each child leads its own process group, so that Ctrl-C reaches this program only, which then
+//! ends its children in the right order; a build ends with all its own children.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -20,10 +19,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use crate::clock;
 use crate::stop::{self, Stop};
 
-/// How long a child may take to end after SIGTERM before it gets SIGKILL.
+/// Time from SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// The line a person would type, with the variables that were set for it.
+/// The command as a person would type it, with its variables.
 pub fn line(command: &Command) -> String {
     let mut line = String::new();
     if let Some(folder) = command.get_current_dir() {
@@ -53,7 +52,7 @@ fn quote(word: &OsStr) -> String {
     }
 }
 
-/// Starts a child and hands it over; for everything that runs beside us.
+/// Starts a child and returns it; for concurrent ones.
 pub fn spawn(command: &mut Command) -> Result<Child> {
     eprintln!("+ {}", line(command));
     command
@@ -63,8 +62,8 @@ pub fn spawn(command: &mut Command) -> Result<Child> {
         .with_context(|| format!("cannot start: {}", line(command)))
 }
 
-/// Runs to the end; failing is an error. What the child writes to its standard output goes to
-/// our standard error: standard output is kept for results.
+/// Runs to the end; a failure is an error. The child's standard output goes to our standard error:
+/// standard output is for results.
 pub fn run(command: &mut Command) -> Result<()> {
     command.stdout(std::io::stderr());
     let mut child = spawn(command)?;
@@ -72,7 +71,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     succeeded(command, status, "")
 }
 
-/// As `run`, and not given up on when a signal came: for putting things back.
+/// Like `run`, but not interrupted by signals: for undoing changes.
 pub fn run_to_the_end(command: &mut Command) -> Result<()> {
     command.stdout(std::io::stderr());
     let mut child = spawn(command)?;
@@ -82,7 +81,7 @@ pub fn run_to_the_end(command: &mut Command) -> Result<()> {
     succeeded(command, status, "")
 }
 
-/// Runs to the end and returns what the child wrote to its standard output.
+/// Runs to the end and returns the child's standard output.
 pub fn output(command: &mut Command) -> Result<String> {
     let mut child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let stdout = collect(child.stdout.take());
@@ -93,36 +92,36 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(stdout.join().unwrap_or_default())
 }
 
-/// How a child ended that was free to fail.
+/// The end of a child that may fail.
 pub struct Ended {
     pub code: Option<i32>,
-    /// What it wrote to its standard error.
-    pub said: String,
+    /// Its standard error.
+    pub stderr: String,
 }
 
-/// Waits for the end of a child, whatever end that is; none when it was ended because that is
-/// enough. Its standard error is a pipe.
+/// Waits for the end of a child, whatever it is; none if it was ended because `enough`. Its
+/// standard error is a pipe.
 pub fn watch(mut child: Child, enough: impl FnMut() -> bool) -> Result<Option<Ended>> {
-    let said = collect(child.stderr.take());
+    let stderr = collect(child.stderr.take());
     let status = wait_unless(&mut child, enough)?;
     Ok(status.map(|status| Ended {
         code: status.code(),
-        said: said.join().unwrap_or_default().trim_end().to_owned(),
+        stderr: stderr.join().unwrap_or_default().trim_end().to_owned(),
     }))
 }
 
-/// Runs to the end, hands over each line it writes as it comes, errors too, and tells how it ended.
+/// Runs to the end and passes each line of output, including errors, to `each`.
 pub fn all_lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
     let (reader, writer) = std::io::pipe().context("cannot make a pipe")?;
     command.stdout(writer.try_clone()?).stderr(writer);
     let mut child = spawn(command)?;
-    // The command holds the pipe's other end too, and would keep it open.
+    // The command also holds the pipe's other end, and would keep it open.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let lines = line_by_line(Some(reader));
     loop {
         match lines.recv_timeout(Duration::from_millis(100)) {
             Ok(line) => each(&line),
-            // Something the child left behind may still hold the other end of the pipe.
+            // Orphans of the child may still hold the other end of the pipe.
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(status) = child.try_wait()? {
                     return Ok(status);
@@ -137,7 +136,7 @@ pub fn all_lines(command: &mut Command, mut each: impl FnMut(&str)) -> Result<Ex
     }
 }
 
-/// Whether the program could be started and said yes; for asking "is it there?".
+/// Whether the program could be started and succeeded; to check that it exists.
 pub fn says_yes(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     spawn(command)
@@ -145,7 +144,7 @@ pub fn says_yes(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Sends what a child writes, line by line; the channel closes when the child closes its end.
+/// Sends a child's output line by line; the channel closes with the child's end of the pipe.
 pub fn line_by_line(stream: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -168,7 +167,7 @@ pub fn line_by_line(stream: Option<impl Read + Send + 'static>) -> Receiver<Stri
     receiver
 }
 
-/// Asks a child and everything it started to end, and ends it when it does not.
+/// Ends a child and its descendants, by SIGTERM, later by SIGKILL.
 pub fn end(child: &mut Child) {
     signal_group(child, Signal::TERM);
     let ended = clock::poll(GRACE, || match child.try_wait() {
@@ -176,7 +175,7 @@ pub fn end(child: &mut Child) {
         Ok(Some(_)) | Err(_) => Some(()),
     });
     if ended.is_none() {
-        eprintln!("process {} does not end when asked: killing it", child.id());
+        eprintln!("process {} does not end on SIGTERM: killing it", child.id());
         signal_group(child, Signal::KILL);
         if let Err(error) = child.wait() {
             eprintln!("process {} cannot be waited for: {error}", child.id());
@@ -184,7 +183,7 @@ pub fn end(child: &mut Child) {
     }
 }
 
-/// Where a program of this name is found, as a shell would look for it.
+/// Finds a program as a shell would.
 pub fn find(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -199,7 +198,7 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Waits for the end of a child, unless this run is interrupted; the child is then ended.
+/// Waits for the end of a child; on interruption the child is ended.
 pub fn wait(child: &mut Child) -> Result<ExitStatus> {
     wait_unless(child, || false)?.ok_or_else(Stop::interrupted)
 }
@@ -217,7 +216,7 @@ fn wait_unless(child: &mut Child, mut enough: impl FnMut() -> bool) -> Result<Op
     }
 }
 
-/// For children that are not to end, or not in good order.
+/// For children that are to end in another way.
 pub fn signal(child: &Child, signal: Signal) -> Result<()> {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.context("a child has a number")?;
@@ -225,7 +224,7 @@ pub fn signal(child: &Child, signal: Signal) -> Result<()> {
 }
 
 fn signal_group(child: &Child, signal: Signal) {
-    // Not yet waited for, so the number still names this child and no other process.
+    // Not yet waited for, so the id still belongs to this child.
     let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else {
         return;
     };
@@ -246,16 +245,16 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Str
     })
 }
 
-fn succeeded(command: &Command, status: ExitStatus, said: &str) -> Result<()> {
+fn succeeded(command: &Command, status: ExitStatus, stderr: &str) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let said = if said.is_empty() {
+    let stderr = if stderr.is_empty() {
         String::new()
     } else {
-        format!("\nit said: {said}")
+        format!("\nstderr: {stderr}")
     };
-    bail!("failed ({status}): {}{said}", line(command))
+    bail!("failed ({status}): {}{stderr}", line(command))
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! One end of the link, by whole frames: sends whatever it is given, receives everything that
-//! arrives.
+//! A raw socket on one end of the link: sends and receives whole frames.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -17,11 +16,11 @@ use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use crate::bed::Side;
 use crate::process;
 
-/// What arrives while its owner is not let run.
+/// Buffer for packets that arrive while this process is not scheduled.
 const BUFFER_BYTES: usize = 256 << 20;
 const FRAME_BYTES_MAX: usize = 65_536;
 
-/// It does not receive what it sent itself, but what others on this end send.
+/// It does not receive what it sends, but what others on this end send.
 pub struct RawSocket {
     socket: OwnedFd,
     pub mac: [u8; 6],
@@ -46,7 +45,7 @@ impl RawSocket {
         })?
     }
 
-    /// Whether the link took it; when its queue is full it does not.
+    /// Returns whether the link accepted it; a full queue does not.
     pub fn send(&self, frame: &[u8]) -> Result<bool> {
         match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
             Ok(length) => Ok(length == frame.len()),
@@ -55,7 +54,8 @@ impl RawSocket {
         }
     }
 
-    /// Hands over the first bytes of each frame that is there, at most `front`, and its length.
+    /// Passes the first bytes of each received frame, at most `front`, and its length to a
+    /// function.
     pub fn drain(
         &self,
         front: usize,
@@ -73,8 +73,8 @@ impl RawSocket {
         }
     }
 
-    /// The next frame for this station, if one comes in time. An outer VLAN tag has been taken
-    /// off by the kernel.
+    /// The next frame to this MAC address, unless the time runs out. The kernel has removed an
+    /// outer VLAN tag.
     pub fn receive(&self, patience: Duration) -> Result<Option<Vec<u8>>> {
         let mut frame = vec![0; FRAME_BYTES_MAX];
         while self.wait(patience)? {
@@ -87,7 +87,7 @@ impl RawSocket {
         Ok(None)
     }
 
-    /// Until something is there, or the time is over.
+    /// Waits until a frame arrives, or the time runs out.
     pub fn wait(&self, patience: Duration) -> Result<bool> {
         let patience = Timespec::try_from(patience)?;
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -99,7 +99,7 @@ impl RawSocket {
     }
 }
 
-/// Frames that the raw sockets of a side lost because their buffers were full.
+/// Frames that the raw sockets of a side dropped because their buffers were full.
 pub fn lost(side: &Side) -> Result<u64> {
     let mut command = side.inside("ss");
     command.args(["--packet", "--memory", "--numeric", "--no-header"]);
@@ -108,7 +108,7 @@ pub fn lost(side: &Side) -> Result<u64> {
     let drops = |field: &str| field.strip_suffix(')')?.rsplit_once(",d")?.1.parse().ok();
     let found: Vec<u64> = text.split_whitespace().filter_map(drops).collect();
     if found.is_empty() {
-        bail!("`ss` does not tell what a raw socket lost: {text}");
+        bail!("`ss` does not report the drops of raw sockets: {text}");
     }
     Ok(found.iter().sum())
 }

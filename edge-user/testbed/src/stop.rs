@@ -1,4 +1,4 @@
-//! Why a command ends early, and the signals that end it.
+//! Early ends of a command, and the signals that cause them.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -10,12 +10,12 @@ use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Exit code of a command that was interrupted, as shells have it.
+/// Exit code of an interrupted command, as in shells.
 pub const INTERRUPTED: u8 = 130;
-/// Exit code of a command that lacks the rights it needs.
+/// Exit code of a command without the required privileges.
 pub const NO_RIGHTS: u8 = 77;
 
-/// An end with an exit code of its own.
+/// An end with its own exit code.
 #[derive(Debug)]
 pub struct Stop {
     pub code: u8,
@@ -52,8 +52,8 @@ impl std::error::Error for Stop {}
 
 static CAME: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From here on SIGINT, SIGTERM and SIGHUP only raise a flag: whoever waits looks at it, and the
-/// guards on the way up put everything back.
+/// From here on SIGINT, SIGTERM and SIGHUP only set a flag, which every wait checks; the guards
+/// undo all changes on the way out.
 pub fn listen() -> Result<()> {
     let came = CAME.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -62,7 +62,7 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// How a program ends: an error is shown, and a `Stop` has an exit code of its own.
+/// The exit code of a program: prints an error, and a `Stop` has its own code.
 pub fn exit_code(result: Result<()>) -> ExitCode {
     let Err(error) = result else {
         return ExitCode::SUCCESS;
@@ -71,7 +71,7 @@ pub fn exit_code(result: Result<()>) -> ExitCode {
     ExitCode::from(error.downcast_ref::<Stop>().map_or(1, |stop| stop.code))
 }
 
-/// Whether somebody asked for an end.
+/// Whether the program was asked to end.
 pub fn came() -> bool {
     CAME.get().is_some_and(|came| came.load(Ordering::Relaxed))
 }

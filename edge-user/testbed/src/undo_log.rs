@@ -1,8 +1,8 @@
-//! What this run changed on the machine, written down before it is changed, so that the next run
-//! can put it back when this one is killed.
+//! The changes of this run to the host, recorded before they are made, so that the next run can
+//! undo them if this one is killed.
 //!
 //! One record per running command in `/run/sealedge-xtask`, named by process id. A record whose
-//! process is gone belongs to a killed run.
+//! process has ended belongs to a killed run.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,19 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::paths;
 
-/// Changes of one run that outlive its process.
+/// Changes of a run that outlive its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// Pages added to `vm.nr_hugepages`. A difference, not the old value: two runs may overlap.
+    /// Pages added to `vm.nr_hugepages`. A difference, as runs may overlap.
     pub hugepages_added: u64,
     /// Folder of temporary files.
     pub folder: Option<PathBuf>,
-    /// Whether `ip netns` made its mount for this run.
+    /// Whether `ip netns` created its mount for this run.
     pub netns_mounted: bool,
 }
 
-/// This run's record; gone from the disk when `close` finds nothing left to put back.
+/// This run's record; removed by `close` when nothing is left to undo.
 #[derive(Debug)]
 pub struct UndoLog {
     path: PathBuf,
@@ -44,7 +44,7 @@ impl UndoLog {
         Ok(undo_log)
     }
 
-    /// Writes down a change that is about to be made, or one that was undone.
+    /// Records a change that is about to be made, or that was undone.
     pub fn note(&mut self, change: impl FnOnce(&mut Record)) -> Result<()> {
         change(&mut self.record);
         self.write()
@@ -63,8 +63,8 @@ impl UndoLog {
     }
 }
 
-/// Held while the machine's settings are read and changed, so that two runs do not count the
-/// same page twice.
+/// Held while the host's settings are read and changed, so that concurrent runs do not count a page
+/// twice.
 pub fn lock() -> Result<File> {
     fs::create_dir_all(paths::RECORDS)?;
     let path = Path::new(paths::RECORDS).join("lock");
@@ -74,7 +74,7 @@ pub fn lock() -> Result<File> {
     Ok(file)
 }
 
-/// Records of runs that were killed.
+/// Records of killed runs.
 pub fn orphans() -> Vec<(PathBuf, Record)> {
     records()
         .into_iter()
@@ -83,7 +83,7 @@ pub fn orphans() -> Vec<(PathBuf, Record)> {
         .collect()
 }
 
-/// Whether another run is under way.
+/// Whether another run is active.
 pub fn others_run() -> bool {
     records()
         .iter()

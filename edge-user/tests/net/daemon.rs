@@ -83,7 +83,7 @@ impl Edged {
     }
 
     pub(crate) fn log(&self) -> String {
-        self.daemon().said().join("\n")
+        self.daemon().log().join("\n")
     }
 
     /// `ip netns exec` becomes the program, so the child's number is the daemon's.

@@ -84,7 +84,7 @@ impl Testbed<'_> {
         self.pass(true)?;
         let flooded = flooded?.ok_or_else(Stop::interrupted)?;
         if flooded.code != Some(0) {
-            bail!("the flood failed ({:?}): {}", flooded.code, flooded.said);
+            bail!("the flood failed ({:?}): {}", flooded.code, flooded.stderr);
         }
         let flooded: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
         let number = |name: &str| {

@@ -1,4 +1,4 @@
-//! What is sent: files, and their SHA-256.
+//! Files to send, and their SHA-256.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use crate::paths;
 
-/// A default run has one file at least this large, so that many slots and both index levels work.
+/// Minimum size of one of the default files, so that many slots and both index levels are used.
 const LARGE_BYTES: u64 = 100_000_000;
 
-/// A file and what is known of it.
+/// A file and what is known about it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Object {
     pub name: String,
@@ -23,7 +23,7 @@ pub struct Object {
     pub sha256: String,
 }
 
-/// The files asked for, or three real ones of this machine.
+/// The given files, or three real ones of this host.
 pub fn choose(asked: &[PathBuf], folder: &Path) -> Result<Vec<Object>> {
     let paths = if asked.is_empty() {
         defaults(folder)?
@@ -40,8 +40,8 @@ fn defaults(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(vec![large()?, paths::root().join("Cargo.lock"), empty])
 }
 
-/// The library that is the Rust compiler: every machine that built this has it. The largest file
-/// beside it when a toolchain keeps it elsewhere.
+/// The library that is the Rust compiler, present on every build host; or the largest file next to
+/// it.
 fn large() -> Result<PathBuf> {
     let folders = [
         paths::host_sysroot()?.join("lib"),
@@ -100,7 +100,7 @@ fn describe(path: &Path) -> Result<Object> {
     })
 }
 
-/// Read in pieces: an object may be larger than the memory.
+/// Read in pieces: an object may be larger than memory.
 pub fn sha256(path: &Path) -> Result<String> {
     let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut hash = Sha256::new();
@@ -121,12 +121,12 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// How many files there are under a folder.
+/// Number of files in a folder.
 pub fn count(folder: &Path) -> Result<u64> {
     Ok(u64::try_from(under(folder)?.len())?)
 }
 
-/// Files under a folder, at any depth.
+/// Files in a folder, at any depth.
 pub fn under(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;

@@ -1,6 +1,6 @@
-//! Real files on their way through an edge: sealed into an origin, served, fetched.
+//! Real files that are sealed into an origin, served and fetched.
 
-/// Which files, and their hashes.
+/// The files and their hashes.
 pub mod files;
 
 use std::ffi::OsString;
@@ -15,16 +15,16 @@ use crate::bed::Side;
 use crate::paths;
 use crate::process;
 
-/// Room for one chunk with its packet headers, rounded up.
+/// Size of one chunk with its packet headers, rounded up.
 const SLOT_BYTES: u64 = 136 << 10;
 
-/// A file and the ticket to it.
+/// A file and its ticket.
 pub struct Sealed {
     pub object: Object,
     pub ticket: PathBuf,
 }
 
-/// Seals each file into the origin; the tickets lie in the folder.
+/// Seals each file into the origin; writes the tickets to the folder.
 pub fn seal(objects: Vec<Object>, folder: &Path, origin: &Path) -> Result<Vec<Sealed>> {
     let seal_one = |(number, object): (usize, Object)| {
         let ticket = folder.join(format!("{number}.ticket"));
@@ -41,13 +41,13 @@ pub fn seal(objects: Vec<Object>, folder: &Path, origin: &Path) -> Result<Vec<Se
     objects.into_iter().enumerate().map(seal_one).collect()
 }
 
-/// Every chunk has a slot, and some are to spare: a hot run must not depend on eviction.
+/// A slot for each chunk and some spare: a hot run must not depend on eviction.
 pub fn arena_bytes(distinct_chunks: u64) -> u64 {
     let bytes = (distinct_chunks + distinct_chunks / 10 + 64) * SLOT_BYTES;
     bytes.next_multiple_of(64 << 20).max(512 << 20)
 }
 
-/// The call that fetches an object on the reader's side.
+/// The command that fetches an object on the reader's side.
 pub fn get(reader: &Side, ticket: &Path, edge: SocketAddr, out: &Path) -> Command {
     let mut at_ticket = OsString::from("@");
     at_ticket.push(ticket);

@@ -1,19 +1,19 @@
-//! The demo and the scenarios, as `cargo xtask demo` and `cargo xtask scenario` start them.
+//! The demo and the scenarios; `cargo xtask demo` and `cargo xtask scenario` start them.
 //!
-//! Results go to standard output, everything on the way to standard error.
+//! Results go to standard output, progress to standard error.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a program for people to read"
+    reason = "a command-line program"
 )]
 
-/// Shows the whole way of a file.
+/// Sends real files through an edge.
 mod demo;
-/// Proves promises on hostile ground.
+/// Tests promises of the edge under adverse conditions.
 mod scenario;
-/// One reader, and its end.
+/// Runs one reader.
 mod reader;
-/// Where both run.
+/// The testbed of both.
 mod testbed;
 
 use std::process::ExitCode;
@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use edge_testbed::stop;
 
-/// Tries Sealedge in network namespaces of its own.
+/// Tests Sealedge in network namespaces of its own.
 #[derive(Parser)]
 #[command(
     name = "cargo xtask",
@@ -37,9 +37,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Seals files, serves them from an edge without their key, fetches them through XDP
+    /// Seal files, serve them from an edge without their keys, and fetch them through XDP
     Demo(demo::Demo),
-    /// Proves one promise of the edge on hostile ground
+    /// Test one promise of the edge under attack, faults or inspection
     #[command(subcommand)]
     Scenario(scenario::Scenario),
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_choice_that_is_none_is_a_wrong_command_line() {
+    fn an_invalid_choice_is_a_usage_error() {
         let refused = |words: &str| {
             let words = ["cargo xtask"].into_iter().chain(words.split(' '));
             let error = Cli::try_parse_from(words).err().unwrap();

@@ -1,5 +1,6 @@
-//! One reader as users run it, and how that ends.
+//! Runs one reader as users do, and classifies how it ends.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -15,21 +16,21 @@ use edge_testbed::{
 };
 use serde::Serialize;
 
-/// A reader that has not ended by then hangs. Its own longest patience is 30 s.
+/// A reader that runs longer hangs. Its own longest timeout is 30 s.
 pub(crate) const HANGS_AFTER: Duration = Duration::from_mins(1);
-/// Exit codes with which `edge` says that it failed, and that trying again may help.
+/// Exit codes of `edge` for a failure, and for one that a retry may fix.
 const FAILED: [i32; 2] = [1, 75];
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) enum End {
-    /// With the very bytes that were published.
+    /// With the published bytes.
     Whole,
-    /// With this exit code and these words, and no file.
+    /// With this exit code and message, and no file.
     Failed(i32, String),
     Altered,
-    /// Not by itself, for so many seconds.
+    /// Not by itself, within these seconds.
     Hung(u64),
-    /// Otherwise: a panic, a signal, without a word, or with a file all the same.
+    /// Otherwise: a panic, a signal, no message, or a file in spite of the failure.
     Broken(String),
 }
 
@@ -38,19 +39,21 @@ impl End {
     pub(crate) fn is_fair(&self) -> bool {
         matches!(self, Self::Whole | Self::Failed(..))
     }
+}
 
-    pub(crate) fn told(&self) -> String {
+impl fmt::Display for End {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Whole => String::from("came back whole"),
-            Self::Failed(_, why) => format!("said: {}", short(why)),
-            Self::Altered => String::from("CAME BACK ALTERED"),
-            Self::Hung(seconds) => format!("DID NOT END within {seconds} s"),
-            Self::Broken(how) => format!("BROKE: {how}"),
+            Self::Whole => write!(to, "succeeded"),
+            Self::Failed(_, why) => write!(to, "failed: {}", short(why)),
+            Self::Altered => write!(to, "RECEIVED CORRUPT DATA"),
+            Self::Hung(seconds) => write!(to, "DID NOT END within {seconds} s"),
+            Self::Broken(how) => write!(to, "BROKE: {how}"),
         }
     }
 }
 
-/// Without the edge's address and the ids of chunks, so that one failure has one sentence.
+/// Without the edge's address and the ids of chunks, to group equal failures.
 fn short(why: &str) -> String {
     let why = match why.split_once(": ") {
         Some((address, rest)) if address.parse::<SocketAddr>().is_ok() => rest,
@@ -69,8 +72,8 @@ fn short(why: &str) -> String {
     words.join(" ")
 }
 
-/// Fetches an object and compares it; none when `enough` says so before the end. An error is an
-/// interruption, or none of the reader's doing.
+/// Fetches an object and compares it; none if `enough` says so before the end. An error is an
+/// interruption, or not the reader's fault.
 pub(crate) fn fetch(
     reader: &Side,
     sealed: &Sealed,
@@ -88,15 +91,15 @@ pub(crate) fn fetch(
         hung || enough()
     })?;
     let took = begin.elapsed();
-    let Some(process::Ended { code, said }) = ended else {
+    let Some(process::Ended { code, stderr }) = ended else {
         return if stop::came() {
             Err(Stop::interrupted())
         } else {
             Ok(hung.then_some((took, End::Hung(limit.as_secs()))))
         };
     };
-    let said = said.replace('\n', " / ");
-    let end = match (code, said.strip_prefix("edge: ")) {
+    let message = stderr.replace('\n', " / ");
+    let end = match (code, message.strip_prefix("edge: ")) {
         (Some(0), _) => {
             let same = files::sha256(out)? == sealed.object.sha256;
             std::fs::remove_file(out)?;
@@ -105,7 +108,7 @@ pub(crate) fn fetch(
         (Some(code), Some(why)) if FAILED.contains(&code) && !out.exists() => {
             End::Failed(code, why.to_owned())
         }
-        (code, _) => End::Broken(format!("exit code {code:?}: {said}")),
+        (code, _) => End::Broken(format!("exit code {code:?}: {message}")),
     };
     Ok(Some((took, end)))
 }

@@ -1,4 +1,4 @@
-//! Where the demo and the scenarios run: objects in an origin, a bed, and an edge on it.
+//! The testbed of the demo and the scenarios: objects at an origin, a bed, and an edge on it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,10 +14,10 @@ use edge_testbed::{
 use serde::Serialize;
 use serde_json::Value;
 
-/// What every run lets its user choose.
+/// Options of every run.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write one JSON object, and nothing else, to standard output
+    /// Print a JSON object instead of text
     #[arg(long)]
     json: bool,
     /// How the edge sends its replies
@@ -28,8 +28,7 @@ pub(crate) struct Options {
 /// Whether it was kept, and what it is or how it was broken.
 pub(crate) type Promise = (bool, String);
 
-/// The result of a run: as JSON, and as a story for somebody who sees this project for the first
-/// time.
+/// The result of a run, as JSON and as text for newcomers.
 pub(crate) trait Outcome: Serialize {
     fn promises(&self) -> Vec<Promise>;
     fn story(&self) -> String;
@@ -54,8 +53,8 @@ pub(crate) trait Outcome: Serialize {
     }
 }
 
-/// Borrows what is needed from the machine, runs, gives it back, and tells what came out.
-/// `needs` says what root is needed for, `broken` what it means when a promise was not kept.
+/// Runs with resources borrowed from the host, returns them and prints the result. `needs` is what
+/// root is needed for, `broken` the error if a promise was broken.
 pub(crate) fn perform<O: Outcome>(
     options: &Options,
     needs: &str,
@@ -77,10 +76,10 @@ pub(crate) fn perform<O: Outcome>(
     Ok(())
 }
 
-/// Everything is in place; the edge is not started yet.
+/// Everything but the running edge.
 pub(crate) struct Testbed<'a> {
     pub(crate) bed: &'a Bed,
-    /// For files of the run: only root can read it, and it goes with the run.
+    /// For files of the run: only root can read it, and it is removed afterwards.
     pub(crate) folder: PathBuf,
     pub(crate) settings: Settings,
     pub(crate) config: PathBuf,
@@ -89,8 +88,7 @@ pub(crate) struct Testbed<'a> {
 }
 
 impl<'a> Testbed<'a> {
-    /// Seals what `choose` finds (it may put files of its own into the folder) and makes the
-    /// bed.
+    /// Seals the files of `choose` (which may create some in the folder) and creates the bed.
     pub(crate) fn new(
         options: &Options,
         machine: &'a mut HostGuard,
@@ -121,7 +119,7 @@ impl<'a> Testbed<'a> {
         })
     }
 
-    /// The edge with the settings as they are now, once it serves.
+    /// Starts the edge with the current settings.
     pub(crate) fn start_edge(&self) -> Result<Daemon> {
         Daemon::start(&mut self.settings.command(self.bed, &self.config)?)
     }

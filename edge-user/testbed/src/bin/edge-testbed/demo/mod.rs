@@ -1,6 +1,6 @@
-//! Seals real files, serves them from an edge, fetches them through XDP, and tells about it.
+//! Seals real files, serves them from an edge, fetches them through XDP, and reports.
 
-/// What came out.
+/// The result.
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use self::report::{Cold, Fetched, Hot, Report};
 use crate::reader::{End, fetch};
 use crate::testbed::{self, Testbed};
 
-/// Reasons for which the XDP program leaves a good GET to the kernel.
+/// Reasons for which the XDP program passes a valid GET to the kernel.
 const TO_KERNEL: &[&str] = &["miss", "no_socket", "no_metadata"];
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// What to send; three files of this machine when none is named
+    /// Files to send; by default three files of this host
     files: Vec<PathBuf>,
     #[command(flatten)]
     testbed: testbed::Options,
@@ -32,8 +32,8 @@ pub(crate) struct Demo {
 pub(crate) fn demo(options: &Demo) -> Result<()> {
     testbed::perform(
         &options.testbed,
-        "demo makes network namespaces, loads an XDP program and reserves hugepages; it",
-        "the demo did not keep its promises",
+        "demo creates network namespaces, loads an XDP program and reserves hugepages; it",
+        "the demo broke a promise",
         |machine| run(options, machine),
     )
 }
@@ -47,7 +47,7 @@ fn run(options: &Demo, machine: &mut HostGuard) -> Result<Report> {
     Ok(report)
 }
 
-/// The time when the edge runs.
+/// While the edge runs.
 struct Run<'a> {
     testbed: &'a Testbed<'a>,
 }
@@ -96,8 +96,7 @@ impl Run<'_> {
         })
     }
 
-    /// Fetches every object once; returns the seconds the fetches took together. What was wrong once
-    /// stays so in the report.
+    /// Fetches every object once; returns the total seconds. A failure stays in the report.
     fn fetch_all(&self, fetched: &mut [Fetched], family: usize, edged: &mut Daemon) -> Result<f64> {
         let mut seconds = 0.0;
         let Testbed { bed, folder, .. } = self.testbed;
@@ -112,13 +111,13 @@ impl Run<'_> {
                 || false,
             )?;
             edged.runs()?;
-            let (took, end) = ended.context("a reader ended that nobody ended")?;
+            let (took, end) = ended.context("a reader was not waited for")?;
             seconds += took.as_secs_f64();
             match end {
                 End::Whole => {}
                 End::Altered => fetched.whole = false,
                 End::Failed(..) | End::Hung(_) | End::Broken(_) => {
-                    bail!("{}: a reader {}", one.object.name, end.told())
+                    bail!("{}: a reader {end}", one.object.name)
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What a demo measured, and whether that is good.
+//! Results of a demo, and whether they are as promised.
 
 use edge_testbed::objects::files::Object;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::testbed::{Outcome, Promise};
 
-/// One object, and whether it came back the same each time.
+/// An object, and whether it was intact each time.
 #[derive(Serialize)]
 pub(crate) struct Fetched {
     #[serde(flatten)]
@@ -52,7 +52,7 @@ impl Outcome for Report {
             (
                 same == objects.len(),
                 format!(
-                    "{same} of {} files came back with the same SHA-256",
+                    "{same} of {} files were received with the same SHA-256",
                     objects.len()
                 ),
             ),
@@ -66,7 +66,7 @@ impl Outcome for Report {
             (
                 hot.gets_kernel * 100 <= hot.gets_xdp && hot.gets_xdp > 0,
                 format!(
-                    "hot: {} GETs taken by the XDP path, {} left to the kernel",
+                    "hot: {} GETs by the XDP path, {} by the kernel",
                     hot.gets_xdp, hot.gets_kernel
                 ),
             ),
@@ -91,17 +91,17 @@ impl Outcome for Report {
             "
 What happened
 {}Each file was encrypted and cut into chunks named by their own hash: {} chunks.
-The key went into a ticket that only the reader got. The edge saw chunk names and
-ciphertext, never a key.
+The key is in a ticket that only the reader has. The edge had chunk names and
+ciphertext, but no key.
 
-Cold, over IPv4: the edge had nothing. It fetched {} chunks from the origin, checked
-the hash of each, kept them as ready-made packets in hugepages, and answered.
+Cold, over IPv4: the edge's store was empty. It fetched {} chunks from the origin,
+verified the hash of each, stored them as prepared packets in hugepages, and replied.
 {} in {:.2} s ({}).
 
-Hot, once over IPv4 and once over IPv6: of {} requests the XDP program handed {}
-straight to a worker, past the kernel's network stack; {} went through the kernel
-and {} chunks came from the origin.
-{} in {:.2} s ({}). Speeds are for information: both sides share this machine.
+Hot, once over IPv4 and once over IPv6: of {} requests the XDP program passed {}
+directly to a worker, bypassing the kernel's network stack; {} went through the
+kernel, and {} chunks were fetched from the origin.
+{} in {:.2} s ({}). Speeds are for information: both sides share this host.
 
 Mode in use: XDP {}, AF_XDP {}, hugepages {}, sender {}.
 ",
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_story_names_numbers_and_promises() {
         let story = report().to_text();
-        assert!(story.contains("100 GETs taken by the XDP path"), "{story}");
+        assert!(story.contains("100 GETs by the XDP path"), "{story}");
         assert!(!story.contains("WRONG"), "{story}");
     }
 }

@@ -1,10 +1,10 @@
-//! As much of an HTTP client as asking an edge for its numbers takes.
+//! A minimal HTTP client for metrics and the admin socket.
 
 use std::io::{Read, Write};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The whole answer, head and body; another status than 200 is an error.
+/// The whole reply, head and body; a status other than 200 is an error.
 pub(super) fn get(stream: impl Read + Write, path: &str) -> Result<Vec<u8>> {
     let answer = ask(stream, path)?;
     if !answer.starts_with(b"HTTP/1.1 200 ") {
@@ -24,7 +24,7 @@ pub(super) fn ask(mut stream: impl Read + Write, path: &str) -> Result<Vec<u8>> 
     let mut answer = Vec::new();
     stream
         .read_to_end(&mut answer)
-        .with_context(|| format!("no whole answer to GET {path}"))?;
+        .with_context(|| format!("no complete answer to GET {path}"))?;
     Ok(answer)
 }
 

@@ -1,4 +1,4 @@
-//! A reader in the background that fetches everything again and again.
+//! A background reader that fetches everything repeatedly.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,14 +17,14 @@ use super::StopGuard;
 use crate::reader::{End, HANGS_AFTER, fetch};
 use crate::testbed::Testbed;
 
-/// How long three rounds may take; they take a few seconds.
+/// Limit for three rounds; they take a few seconds.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 pub(super) struct Load<'a> {
     testbed: &'a Testbed<'a>,
     edges: [SocketAddr; 2],
     out: PathBuf,
-    /// With which words a reader may fail.
+    /// Messages with which a reader may fail.
     excuses: &'a [&'a str],
     excused: Mutex<Vec<String>>,
     enough: AtomicBool,
@@ -46,34 +46,34 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// A reader that fails with one of these words tries again.
+    /// A reader that fails with one of these messages tries again.
     pub(super) fn excused_by(self, excuses: &'a [&'a str]) -> Self {
         Self { excuses, ..self }
     }
 
-    /// Ends the load when dropped.
+    /// Ends the load on drop.
     pub(super) fn stop_guard(&self) -> StopGuard<impl Fn()> {
         StopGuard(|| self.enough.store(true, Ordering::Relaxed))
     }
 
-    /// Objects that came back whole so far.
+    /// Objects received intact so far.
     pub(super) fn fetches(&self) -> u64 {
         self.fetches.load(Ordering::Relaxed)
     }
 
-    /// What readers said that failed for a good reason.
+    /// Messages of the readers that were allowed to fail.
     pub(super) fn excused(&self) -> Vec<String> {
         let excused = self.excused.lock();
         excused.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Until everything was fetched so often since the start.
+    /// Waits until everything was fetched this many times since the start.
     pub(super) fn wait_for_rounds(&self, rounds: u64, edged: &mut Daemon) -> Result<()> {
         let objects = u64::try_from(self.testbed.sealed.len())?;
         self.wait_for_fetches(rounds * objects, edged)
     }
 
-    /// Until so many objects were fetched since the start.
+    /// Waits until this many objects were fetched since the start.
     pub(super) fn wait_for_fetches(&self, fetches: u64, edged: &mut Daemon) -> Result<()> {
         let done = clock::poll(PATIENCE, || {
             let over = self.failed.load(Ordering::Relaxed) || stop::came();
@@ -108,7 +108,7 @@ impl<'a> Load<'a> {
                         let excused = self.excused.lock();
                         excused.unwrap_or_else(PoisonError::into_inner).push(said);
                     }
-                    Some((_, end)) => bail!("a reader's {} {}", one.object.name, end.told()),
+                    Some((_, end)) => bail!("{}: a reader {end}", one.object.name),
                 }
             }
         }

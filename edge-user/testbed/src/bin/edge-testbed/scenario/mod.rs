@@ -1,17 +1,17 @@
-//! The main job on hostile ground: one scenario each for what an edge promises there.
+//! Scenarios: each tests one promise of an edge under adverse conditions.
 
-/// Looks for keys and plaintext wherever the edge could have them.
+/// Searches the edge for keys and plaintext.
 mod blind;
-/// Breaks one thing after the other under an edge at work.
+/// Injects faults into a busy edge.
 mod faults;
-/// Floods, forgeries and lies, towards the edge and towards its readers.
+/// Attacks an edge and its readers.
 mod attack;
 
-/// Which rows of a scenario are run.
+/// Selects rows of a scenario.
 mod selection;
-/// The reader in the background.
+/// The background reader.
 mod load;
-/// As much of an HTTP client as asking an edge takes.
+/// A minimal HTTP client for metrics and the admin socket.
 mod http;
 
 use std::fs;
@@ -25,11 +25,11 @@ use rand::rngs::SmallRng;
 
 #[derive(Subcommand)]
 pub(crate) enum Scenario {
-    /// Searches a busy edge for keys and plaintext: memory, log, configuration, answers, origin
+    /// Search a busy edge for keys and plaintext: memory, log, configuration, answers, origin
     Blind(blind::Blind),
-    /// Breaks one thing after the other under an edge at work, and tells how that went
+    /// Inject faults into a busy edge, and report its behaviour and recovery
     Faults(faults::Faults),
-    /// Attacks an edge and its readers, and tells what each attack cost and what it changed
+    /// Attack an edge and its readers, and report the cost and the effect of each attack
     Attack(attack::Attack),
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn scenario(which: &Scenario) -> Result<()> {
     }
 }
 
-/// Ends what goes on in another thread, on every way out.
+/// Stops the work of another thread on drop.
 struct StopGuard<F: Fn()>(F);
 
 impl<F: Fn()> Drop for StopGuard<F> {

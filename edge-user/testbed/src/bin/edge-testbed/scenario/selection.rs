@@ -1,18 +1,18 @@
-//! Which rows of a scenario are run.
+//! Selects rows of a scenario.
 
 use std::marker::PhantomData;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-/// The name of each row, and what it does; in the order they are run.
+/// Name and description of each row, in the order they run.
 pub(super) trait Table: Clone + Send + Sync + 'static {
     fn rows() -> Vec<(&'static str, &'static str)>;
 }
 
 #[derive(Args)]
 pub(super) struct Selection<T: Table> {
-    /// Only these, separated by commas
+    /// Run only these, separated by commas
     #[arg(
         long,
         value_name = "NAME,…",
@@ -21,7 +21,7 @@ pub(super) struct Selection<T: Table> {
         hide_possible_values = true
     )]
     only: Vec<String>,
-    /// List them and do nothing
+    /// List them and exit
     #[arg(long)]
     list: bool,
     #[arg(skip)]
@@ -33,7 +33,7 @@ fn names<T: Table>() -> PossibleValuesParser {
 }
 
 impl<T: Table> Selection<T> {
-    /// Lists the rows if that is all that was asked for.
+    /// Lists the rows, if requested.
     pub(super) fn listed(&self) -> bool {
         let wanted = T::rows()
             .into_iter()

@@ -27,11 +27,11 @@ use super::Session;
 use super::frames::{FRONT_BYTES, Frame};
 use super::tally::Tally;
 
-/// How long an edge may take to greet.
+/// Limit for an edge's WELCOMEs.
 const GREETED_WITHIN: Duration = Duration::from_secs(3);
-/// How long after an epoch began the edge knows of it.
+/// Time after which the edge knows of a new epoch.
 const EPOCH_NOTICED_WITHIN: Duration = Duration::from_secs(3);
-/// How long its answers are waited for before the greeting is said again.
+/// Time without a WELCOME after which a HELLO is repeated.
 const SILENCE: Duration = Duration::from_millis(50);
 
 pub(super) struct Attacker<'a> {
@@ -67,13 +67,17 @@ impl<'a> Attacker<'a> {
         Frame::new(from, self.service(from), macs, payload)
     }
 
-    /// Greets from each of these, hears what comes for them, and gives their cookies.
+    /// Sends a HELLO from each of these clients and returns their cookies.
     pub(super) fn greet(&mut self, clients: &[SocketAddr]) -> Result<Vec<Cookie>> {
         let mut cookies = HashMap::new();
         let deadline = clock::now() + GREETED_WITHIN;
         while cookies.len() < clients.len() {
             if clock::now() >= deadline {
-                bail!("the edge greets {} of {}", cookies.len(), clients.len());
+                bail!(
+                    "the edge sent WELCOMEs to {} of {} clients",
+                    cookies.len(),
+                    clients.len()
+                );
             }
             for client in clients {
                 if !cookies.contains_key(client) {
@@ -85,7 +89,7 @@ impl<'a> Attacker<'a> {
             let Self { socket, tally, .. } = self;
             while socket.wait(SILENCE)? {
                 socket.drain(FRONT_BYTES, |front, length| {
-                    tally.hear(front, length);
+                    tally.record(front, length);
                     if let Some((client, cookie)) = cookie_in(front) {
                         cookies.insert(client, cookie);
                     }
@@ -97,8 +101,8 @@ impl<'a> Attacker<'a> {
         all.collect::<Option<_>>().context("a cookie is missing")
     }
 
-    /// The cookie that the edge would have given, so many epochs ago. Made with its own secret,
-    /// because waiting for it would take minutes.
+    /// The cookie that the edge would have issued this many epochs ago. Computed from its secret,
+    /// as waiting for it would take minutes.
     pub(super) fn cookie_of_age(&self, client: SocketAddr, epochs: u32) -> Result<Cookie> {
         let epoch = epoch()? - epochs;
         let mut keys = [CookieKey::default(); COOKIE_KEYS];
@@ -117,7 +121,7 @@ impl<'a> Attacker<'a> {
         cookie.context("no key for this epoch")
     }
 
-    /// Says on the edge's side which station an address is at.
+    /// Sets the MAC address of an address on the edge's side.
     pub(super) fn settle(&self, address: IpAddr, mac: Mac) -> Result<()> {
         let (side, mac) = (&self.session.testbed.bed.edge, bed::station(mac));
         let words = format!(
@@ -128,7 +132,7 @@ impl<'a> Attacker<'a> {
     }
 }
 
-/// Sources that nobody has: the networks for benchmarks, and one of those for local use.
+/// Unused source addresses: the networks for benchmarks, and one of the unique local ones.
 pub(super) fn nobody(number: u16, v6: bool, port: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     let address: IpAddr = if v6 {
@@ -139,31 +143,31 @@ pub(super) fn nobody(number: u16, v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-/// Neighbours of the edge that nobody is: addresses that it takes to be on its own link.
+/// Addresses on the edge's own link that no host has.
 pub(super) fn silent(number: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     SocketAddr::from((Ipv4Addr::new(198, 19, high, low), 40_000))
 }
 
-/// The first of those that nobody has, over IPv4 and IPv6.
+/// The first unused one, over IPv4 and IPv6.
 pub(super) fn nobodies() -> [SocketAddr; 2] {
     [false, true].map(|v6| nobody(1, v6, 40_000))
 }
 
-/// Whom a frame greets, and the cookie in it.
+/// The client that a frame welcomes, and its cookie.
 fn cookie_in(front: &[u8]) -> Option<(SocketAddr, Cookie)> {
     let packet = packet::read(front)?;
     let welcome = Welcome::decode(packet.payload()?.first_chunk()?).ok()?;
     Some((packet.to, welcome.cookie))
 }
 
-/// The cookie epoch of this moment.
+/// The current cookie epoch.
 pub(super) fn epoch() -> Result<u32> {
     let now = clock_gettime(ClockId::Realtime);
     Ok(epoch_at(u64::try_from(now.tv_sec)?))
 }
 
-/// Lets the edge notice that an epoch has just begun; it looks once a second.
+/// Waits until the edge has noticed the start of an epoch; it looks once a second.
 pub(super) fn wait_for_the_turn() -> Result<()> {
     let begun = epoch()?;
     let settled = clock::poll(EPOCH_NOTICED_WITHIN * 2, || {
@@ -171,7 +175,7 @@ pub(super) fn wait_for_the_turn() -> Result<()> {
         let into = u64::try_from(now.tv_sec).unwrap_or(0) % EPOCH_SECONDS;
         (into >= EPOCH_NOTICED_WITHIN.as_secs()).then_some(())
     });
-    settled.with_context(|| format!("epoch {begun} does not get older"))
+    settled.with_context(|| format!("epoch {begun} does not advance"))
 }
 
 /// The key of a cookie epoch (docs/WIRE.md, "Cookie").

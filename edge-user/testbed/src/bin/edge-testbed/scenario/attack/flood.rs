@@ -1,4 +1,4 @@
-//! Attacks on an edge: frames at full rate or at a given one, and what they are to other readers.
+//! Attacks on an edge: frames at full rate or at a given one, and their effect on other readers.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,21 +13,21 @@ use rand::{Rng as _, RngExt as _};
 use super::attacker::{self, Attacker, nobodies, nobody, silent};
 use super::frames::{Frame, Vary, data, guess, hello_of_version};
 
-/// Sources of a forged flood, in each family.
+/// Sources of a forged flood, per family.
 const FORGED: u16 = 2048;
-/// Readers that do not read, each with a socket of its own.
+/// Clients that do not read, each with a socket of its own.
 const SLOW_READERS: u16 = 400;
-/// Where chunks that nobody has are asked for from.
+/// Source addresses of requests for nonexistent chunks.
 const ASKERS: u16 = 64;
-/// An address of the attacker's own, beside the legitimate reader's.
+/// An address of the attacker, next to the legitimate reader's.
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 71, 0, 9);
-/// Neighbours that do not answer; the first is no network's own address.
+/// Neighbours that do not respond; the first is not the network's own address.
 const SILENT: std::ops::Range<u16> = 1..901;
 /// The network they are in.
 const SILENT_NETWORK: &str = "198.19.0.0/16";
-/// Options that ask for nothing, and take a packet off the program's path.
+/// IP options without effect, except that they take a packet off the program's path.
 const OPTIONS: [u8; 4] = [1, 1, 1, 0];
-/// The station an address moves to.
+/// The MAC address that an address moves to.
 const HEIR: Mac = [2, 0, 0, 0, 0x77, 2];
 
 #[rustfmt::skip] // one a line
@@ -47,28 +47,28 @@ mod vary {
     pub(super) const ECHO: Vary = Vary { at: 8, opposite: 16, len: 8 };
 }
 
-/// One attack: adding a row to the table is all it takes.
+/// An attack; a row of the table defines it.
 pub(super) struct Attack {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
     pub(super) make: fn(&mut Attacker<'_>) -> Result<Flood>,
-    /// How its frames must be seen to end, at one stage or another.
+    /// How its frames must be seen to end, at any stage.
     pub(super) reasons: &'static [Reason],
 }
 
-/// Frames that are sent round and round.
+/// Frames that are sent cyclically.
 #[derive(Default)]
 pub(super) struct Flood {
     pub(super) frames: Vec<Frame>,
     pub(super) vary: Option<Vary>,
-    /// Sources with a good cookie: they may get more than they send.
+    /// Sources with a valid cookie: they may get more than they send.
     pub(super) proved: HashSet<IpAddr>,
-    /// Addresses whose answers are told one by one, and what each is.
-    pub(super) told: Vec<(IpAddr, &'static str)>,
-    /// How many frames a second; as many as there can be, if none. A slow attack must leave a
-    /// reader most of its goodput, which is then measured with a large file.
+    /// Addresses whose replies are reported separately, and their descriptions.
+    pub(super) described: Vec<(IpAddr, &'static str)>,
+    /// Frames per second; unlimited if none. A slow attack must leave a reader most of its goodput,
+    /// which is then measured with a large file.
     pub(super) per_second: Option<u32>,
-    /// Open as long as the attack goes on, and never read.
+    /// Sockets that stay open during the attack and are never read.
     pub(super) _sockets: Vec<UdpSocket>,
 }
 
@@ -92,21 +92,21 @@ impl Flood {
 pub(super) const ATTACKS: &[Attack] = &[
     Attack { name: "hello-flood", does: "HELLOs from two addresses", make: |by| Ok(hellos(by, nobodies())), reasons: &[Reason::Welcome] },
     Attack { name: "hello-forged", does: "HELLOs from 4096 forged addresses", make: |by| Ok(hellos(by, forged())), reasons: &[Reason::Welcome] },
-    Attack { name: "get-flood", does: "GETs for all of a hot chunk, with a good cookie", make: |by| by.gets(&nobodies(), by.session.hot, u128::MAX), reasons: &[Reason::Steered] },
+    Attack { name: "get-flood", does: "GETs for all of a hot chunk, with a valid cookie", make: |by| by.gets(&nobodies(), by.session.hot, u128::MAX), reasons: &[Reason::Steered] },
     Attack { name: "nack-flood", does: "NACKs sent to the edge", make: |by| Ok(nacks(by)), reasons: &[Reason::BadKind] },
     Attack { name: "data-flood", does: "DATA sent to the edge", make: |by| Ok(datas(by)), reasons: &[Reason::BadKind] },
     Attack { name: "own-address", does: "HELLOs and GETs that claim to come from the edge itself", make: |by| Ok(own_address(by)), reasons: &[Reason::BadSource] },
-    Attack { name: "broadcast", does: "sources that are groups, everybody, nobody; stations too", make: |by| Ok(broadcast(by)), reasons: &[Reason::BadSource, Reason::OtherMac] },
-    Attack { name: "versions", does: "every version but ours", make: |by| Ok(versions(by)), reasons: &[Reason::WelcomeVersion, Reason::BadVersion] },
-    Attack { name: "noise", does: "random bytes, and lengths that lie", make: |by| Ok(noise(by)), reasons: &[Reason::BadLength, Reason::BadMagic, Reason::GetSize] },
+    Attack { name: "broadcast", does: "multicast, broadcast and unspecified sources; group MAC addresses too", make: |by| Ok(broadcast(by)), reasons: &[Reason::BadSource, Reason::OtherMac] },
+    Attack { name: "versions", does: "every version but 1", make: |by| Ok(versions(by)), reasons: &[Reason::WelcomeVersion, Reason::BadVersion] },
+    Attack { name: "noise", does: "random bytes, and false lengths", make: |by| Ok(noise(by)), reasons: &[Reason::BadLength, Reason::BadMagic, Reason::GetSize] },
     Attack { name: "scattered-wants", does: "GETs for every other segment of a hot chunk", make: |by| Ok(by.gets(&nobodies(), by.session.hot, 0)?.vary(vary::WANT)), reasons: &[Reason::Steered] },
-    Attack { name: "cookie-guess", does: "GETs with a new guess for a cookie each", make: cookie_guess, reasons: &[Reason::NackCookie] },
-    Attack { name: "cookie-replay", does: "GETs with cookies of addresses that changed hands", make: cookie_replay, reasons: &[Reason::Steered, Reason::NackCookie] },
-    Attack { name: "absent-flood", does: "GETs for chunks nobody has, with a good cookie", make: absent, reasons: &[Reason::Miss, Reason::FetchStarted] },
-    Attack { name: "slow-readers", does: "400 clients that ask for all and read nothing", make: slow_readers, reasons: &[Reason::Steered] },
-    Attack { name: "silent-neighbours", does: "1000 GETs a second with good cookies for 600 neighbours that do not answer", make: |by| silent_gets(by, 600, 1000), reasons: &[Reason::Steered, Reason::Unreached] },
-    Attack { name: "silent-many", does: "3000 GETs a second with good cookies for 900 neighbours that do not answer", make: |by| silent_gets(by, 900, 3000), reasons: &[Reason::Steered, Reason::Unreached] },
-    Attack { name: "silent-hellos", does: "12,000 HELLOs a second with IP options from 900 neighbours that do not answer", make: |by| Ok(silent_hellos(by)), reasons: &[Reason::IpOptions, Reason::Unreached] },
+    Attack { name: "cookie-guess", does: "GETs with guessed cookies", make: cookie_guess, reasons: &[Reason::NackCookie] },
+    Attack { name: "cookie-replay", does: "GETs with cookies of addresses that moved to another host", make: cookie_replay, reasons: &[Reason::Steered, Reason::NackCookie] },
+    Attack { name: "absent-flood", does: "GETs for nonexistent chunks, with a valid cookie", make: absent, reasons: &[Reason::Miss, Reason::FetchStarted] },
+    Attack { name: "slow-readers", does: "400 clients that request everything and read nothing", make: slow_readers, reasons: &[Reason::Steered] },
+    Attack { name: "silent-neighbours", does: "1000 GETs per second with valid cookies for 600 neighbours that do not respond", make: |by| silent_gets(by, 600, 1000), reasons: &[Reason::Steered, Reason::Unreached] },
+    Attack { name: "silent-many", does: "3000 GETs per second with valid cookies for 900 neighbours that do not respond", make: |by| silent_gets(by, 900, 3000), reasons: &[Reason::Steered, Reason::Unreached] },
+    Attack { name: "silent-hellos", does: "12,000 HELLOs per second with IP options from 900 neighbours that do not respond", make: |by| Ok(silent_hellos(by)), reasons: &[Reason::IpOptions, Reason::Unreached] },
 ];
 
 fn hellos(by: &Attacker<'_>, from: impl IntoIterator<Item = SocketAddr>) -> Flood {
@@ -119,7 +119,7 @@ fn forged() -> impl Iterator<Item = SocketAddr> {
 }
 
 impl Attacker<'_> {
-    /// GETs from addresses that were greeted.
+    /// GETs from these clients, with their cookies.
     fn gets(&mut self, from: &[SocketAddr], id: ChunkId, want: u128) -> Result<Flood> {
         let cookies = self.greet(from)?;
         let get =
@@ -211,7 +211,7 @@ fn noise(by: &mut Attacker<'_>) -> Flood {
         let mut payload = vec![0; rng.random_range(0..1400)];
         rng.fill_bytes(&mut payload);
         if round % 2 == 0 {
-            // Right in front, wrong behind.
+            // The beginning is correct, the rest is not.
             for (byte, right) in payload.iter_mut().zip([0xed, 0x13, 0, 0]) {
                 *byte = right;
             }
@@ -219,7 +219,7 @@ fn noise(by: &mut Attacker<'_>) -> Flood {
         let from = nobodies()[usize::from(round % 4 > 1)];
         let mut frame = by.frame(from, payload);
         if round % 3 == 0 {
-            // The length that UDP claims, behind Ethernet, IP and two ports.
+            // The UDP length field, after Ethernet, IP and two ports.
             let at = if from.is_ipv6() { 58 } else { 38 };
             rng.fill_bytes(&mut frame.bytes[at..at + 2]);
         }
@@ -260,7 +260,7 @@ fn cookie_replay(by: &mut Attacker<'_>) -> Result<Flood> {
     let get = |(client, cookie)| by.frame(client, build::get(cookie, by.session.hot, u128::MAX));
     Ok(Flood {
         proved: [now.ip(), one.ip()].into(),
-        told: vec![
+        described: vec![
             (now.ip(), "DATA for a cookie of this epoch"),
             (one.ip(), "DATA for one of the last epoch"),
             (two.ip(), "refusals of one of the epoch before"),
@@ -289,8 +289,8 @@ fn slow_readers(by: &mut Attacker<'_>) -> Result<Flood> {
     })
 }
 
-/// GETs of neighbours that do not answer. The program answers a HELLO to the station that sent it,
-/// so the attacker gets their cookies (docs/adr/0012).
+/// GETs of neighbours that do not respond. The program sends a WELCOME to the MAC address of the
+/// HELLO, so the attacker gets their cookies (docs/adr/0012).
 fn silent_gets(by: &mut Attacker<'_>, neighbours: usize, per_second: u32) -> Result<Flood> {
     let from: Vec<SocketAddr> = SILENT.map(silent).take(neighbours).collect();
     Ok(Flood {
@@ -311,8 +311,8 @@ fn silent_hellos(by: &Attacker<'_>) -> Flood {
     }
 }
 
-/// Makes neighbours of those that do not answer, gives the attacker an address of its own, and lets
-/// the edge answer those that nobody has as if the reader's end were a router.
+/// Adds the neighbours that do not respond, gives the attacker an address of its own, and sets a
+/// default route via the reader's end, so that the edge replies to unused addresses.
 pub(super) fn prepare(bed: &Bed) -> Result<()> {
     let Bed { edge, reader, .. } = bed;
     reader.ip_batch([format!("address add {OWN}/24 dev {}", reader.link)])?;

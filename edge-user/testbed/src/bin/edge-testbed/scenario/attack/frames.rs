@@ -1,4 +1,4 @@
-//! Frames as an attacker makes them, and what he reads from those that come.
+//! Frames that an attacker builds, and reads.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,10 +10,10 @@ use edge_testbed::packet::{self, Mac};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _};
 
-/// The front of a frame that is looked at: the longest headers and a GET.
+/// The part of a frame that is inspected: the longest headers and a GET.
 pub(super) const FRONT_BYTES: usize = 160;
 
-/// A frame to be sent again and again.
+/// A frame to be sent repeatedly.
 pub(super) struct Frame {
     pub(super) source: IpAddr,
     pub(super) bytes: Vec<u8>,
@@ -30,7 +30,7 @@ impl Frame {
         Self::with_options(from, to, macs, &[], payload)
     }
 
-    /// With these options where the header is IPv4's; their length is a multiple of four.
+    /// With these options in an IPv4 header; their length is a multiple of four.
     pub(super) fn with_options(
         from: SocketAddr,
         to: SocketAddr,
@@ -51,7 +51,7 @@ impl Frame {
         }
     }
 
-    /// As the network layer counts.
+    /// The length of the IP packet.
     pub(super) fn ip_bytes(&self) -> u64 {
         (self.bytes.len() - ETHERNET_BYTES) as u64
     }
@@ -72,14 +72,14 @@ impl Frame {
     }
 }
 
-/// As the checksum adds.
+/// Addition in one's complement.
 const fn added(one: u16, other: u16) -> u16 {
     let (sum, carried) = one.overflowing_add(other);
     sum + carried as u16
 }
 
-/// Places in a payload that are new in each copy of a frame. The second makes up for the first, so
-/// the checksum stays right.
+/// Offsets in a payload that change in each copy of a frame. The second compensates for the first,
+/// so that the checksum stays valid.
 #[derive(Clone, Copy)]
 pub(super) struct Vary {
     pub(super) at: usize,
@@ -88,7 +88,7 @@ pub(super) struct Vary {
     pub(super) len: usize,
 }
 
-/// A datagram of DATA with this header and a payload of so many bytes of nothing.
+/// A DATA datagram with this header and a payload of zeros of this length.
 pub(super) fn data(index: u8, last: u8, chunk_bytes: u32, tag: [u8; 8], len: usize) -> Vec<u8> {
     let header = DataHeader {
         index,
@@ -101,7 +101,7 @@ pub(super) fn data(index: u8, last: u8, chunk_bytes: u32, tag: [u8; 8], len: usi
     payload
 }
 
-/// DATA of a chunk of this length in full segments of that one, whose lengths lie.
+/// DATA of a chunk of this length in full segments of that length, with false lengths.
 pub(super) fn lying(last: u8, length: u32, tag: [u8; 8], full: usize) -> Vec<Vec<u8>> {
     vec![
         data(0, last, length + 1, tag, full),
@@ -118,19 +118,19 @@ pub(super) fn lying(last: u8, length: u32, tag: [u8; 8], full: usize) -> Vec<Vec
     ]
 }
 
-/// A HELLO, said to be of another version.
+/// A HELLO with another version number.
 pub(super) fn hello_of_version(version: u8) -> Vec<u8> {
     let mut payload = build::hello(HELLO_BYTES);
     payload[1] = version << 4 | Kind::Hello as u8;
     payload
 }
 
-/// Whether this begins like that kind of datagram.
+/// Whether this begins like a datagram of that kind.
 pub(super) fn is(payload: &[u8], kind: Kind) -> bool {
     payload.starts_with(&opening(kind))
 }
 
-/// A cookie that nobody gave, of this epoch.
+/// A guessed cookie of this epoch.
 pub(super) fn guess(epoch: u32, rng: &mut SmallRng) -> Cookie {
     Cookie {
         epoch,
@@ -163,7 +163,7 @@ mod tests {
                 let first = frame.bytes.clone();
                 frame.vary(Vary { at, opposite, len }, &mut rng);
                 assert_ne!(first, frame.bytes);
-                // Built anew from the same payload, checksum and all.
+                // Rebuilt from the same payload, checksum included.
                 let payload = packet::read(&frame.bytes).unwrap().payload().unwrap();
                 assert!(is(payload, Kind::Get));
                 let again = Frame::with_options(from, to, MACS, options, payload.to_vec());

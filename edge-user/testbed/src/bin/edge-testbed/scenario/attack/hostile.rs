@@ -1,4 +1,4 @@
-//! Edges that mean harm, and a reader at each. There is no honest edge beside them.
+//! Malicious edges, and a reader at each. There is no honest edge.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -22,58 +22,58 @@ use super::report::{Cost, Fetch, Row};
 use super::tally::Amount;
 use crate::reader::End;
 
-/// The first edge listens here, the others behind.
+/// Port of the first edge; the others follow.
 const FIRST_PORT: u16 = 7400;
-/// How long an edge waits for a datagram before it looks whether its reader is gone.
+/// Interval at which an edge checks whether its reader has ended.
 const TICK: Duration = Duration::from_millis(20);
-/// A reader that hears something now and then has not been forgotten.
+/// A reader that receives something now and then does not time out.
 const DRIBBLE: Duration = Duration::from_millis(2500);
 
-/// One way to do harm: adding a row to the table is all it takes.
+/// A malicious edge; a row of the table defines it.
 pub(super) struct MaliciousEdge {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
-    /// What it answers.
+    /// Its replies.
     answer: fn(&mut Edge<'_>, &Asked) -> Vec<Vec<u8>>,
-    /// Whether the file must come back whole; else the reader must say why not.
+    /// Whether the reader must succeed; otherwise it must fail with a message.
     whole: bool,
-    /// Seconds after which it must have ended, one way or the other (docs/WIRE.md, "Patience").
+    /// Seconds after which it must have ended either way (docs/WIRE.md, "Client behaviour").
     within: u32,
 }
 
 #[rustfmt::skip] // one attack a line, as far as it goes
 pub(super) const ATTACKS: &[MaliciousEdge] = &[
-    MaliciousEdge { name: "edge-deaf", does: "says nothing", answer: |_, _| Vec::new(), whole: false, within: 6 },
-    MaliciousEdge { name: "edge-mute", does: "greets, then says nothing", answer: greet_only, whole: false, within: 13 },
-    MaliciousEdge { name: "edge-pending", does: "answers PENDING, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Pending), whole: false, within: 36 },
-    MaliciousEdge { name: "edge-busy", does: "answers BUSY, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Busy), whole: false, within: 10 },
-    MaliciousEdge { name: "edge-origin", does: "blames the origin, for ever", answer: |edge, asked| edge.refuse(asked, NackCode::Origin), whole: false, within: 10 },
-    MaliciousEdge { name: "edge-cookie", does: "refuses every cookie it gave", answer: |edge, asked| edge.refuse(asked, NackCode::Cookie), whole: false, within: 5 },
-    MaliciousEdge { name: "edge-range", does: "says that chunks are shorter", answer: |edge, asked| edge.refuse(asked, NackCode::Range), whole: false, within: 5 },
-    MaliciousEdge { name: "edge-in-turn", does: "PENDING, BUSY and ORIGIN in turn, for ever", answer: in_turn, whole: false, within: 36 },
+    MaliciousEdge { name: "edge-deaf", does: "never replies", answer: |_, _| Vec::new(), whole: false, within: 6 },
+    MaliciousEdge { name: "edge-mute", does: "answers HELLOs, and no GETs", answer: greet_only, whole: false, within: 13 },
+    MaliciousEdge { name: "edge-pending", does: "always replies PENDING", answer: |edge, asked| edge.refuse(asked, NackCode::Pending), whole: false, within: 36 },
+    MaliciousEdge { name: "edge-busy", does: "always replies BUSY", answer: |edge, asked| edge.refuse(asked, NackCode::Busy), whole: false, within: 10 },
+    MaliciousEdge { name: "edge-origin", does: "always replies ORIGIN", answer: |edge, asked| edge.refuse(asked, NackCode::Origin), whole: false, within: 10 },
+    MaliciousEdge { name: "edge-cookie", does: "refuses every cookie it issued", answer: |edge, asked| edge.refuse(asked, NackCode::Cookie), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-range", does: "replies that chunks are shorter", answer: |edge, asked| edge.refuse(asked, NackCode::Range), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-in-turn", does: "replies PENDING, BUSY and ORIGIN in turn", answer: in_turn, whole: false, within: 36 },
     MaliciousEdge { name: "edge-segment-0", does: "WELCOME with segments of 0 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = 0), whole: false, within: 5 },
     MaliciousEdge { name: "edge-segment-max", does: "WELCOME with segments of 65535 bytes", answer: |edge, asked| edge.greet_with(asked, |to| to.segment_bytes = u16::MAX), whole: false, within: 5 },
-    MaliciousEdge { name: "edge-burst-0", does: "WELCOME with bursts of nothing", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 0), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-burst-0", does: "WELCOME with bursts of 0", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 0), whole: false, within: 5 },
     MaliciousEdge { name: "edge-burst-max", does: "WELCOME with bursts of 255", answer: |edge, asked| edge.greet_with(asked, |to| to.max_burst = 255), whole: false, within: 5 },
-    MaliciousEdge { name: "edge-lifetime-0", does: "WELCOME with cookies good for 0 s", answer: |edge, asked| edge.greet_with(asked, |to| to.lifetime_seconds = 0), whole: false, within: 5 },
+    MaliciousEdge { name: "edge-lifetime-0", does: "WELCOME with cookies valid for 0 s", answer: |edge, asked| edge.greet_with(asked, |to| to.lifetime_seconds = 0), whole: false, within: 5 },
     MaliciousEdge { name: "edge-version", does: "WELCOME of version 9", answer: other_version, whole: false, within: 5 },
-    MaliciousEdge { name: "edge-wider", does: "asks for an ever longer HELLO", answer: wider, whole: false, within: 5 },
-    MaliciousEdge { name: "edge-altered", does: "DATA that is not the chunk", answer: altered, whole: false, within: 5 },
-    MaliciousEdge { name: "edge-lengths", does: "DATA whose lengths lie", answer: lengths, whole: false, within: 13 },
-    MaliciousEdge { name: "edge-port", does: "answers from another port", answer: |edge, asked| edge.answer_elsewhere(asked), whole: false, within: 6 },
-    MaliciousEdge { name: "edge-dribble", does: "right DATA, a segment each 2.5 s", answer: dribble, whole: true, within: 30 },
+    MaliciousEdge { name: "edge-wider", does: "asks for ever longer HELLOs", answer: wider, whole: false, within: 5 },
+    MaliciousEdge { name: "edge-altered", does: "DATA with corrupt content", answer: altered, whole: false, within: 5 },
+    MaliciousEdge { name: "edge-lengths", does: "DATA with false lengths", answer: lengths, whole: false, within: 13 },
+    MaliciousEdge { name: "edge-port", does: "replies from another port", answer: |edge, asked| edge.answer_elsewhere(asked), whole: false, within: 6 },
+    MaliciousEdge { name: "edge-dribble", does: "correct DATA, one segment per 2.5 s", answer: dribble, whole: true, within: 30 },
     MaliciousEdge { name: "edge-restart", does: "one segment, then another cookie and segment size", answer: restart, whole: false, within: 5 },
 ];
 
-/// What such an edge knows.
+/// The state of such an edge.
 struct Edge<'a> {
     chunks: &'a HashMap<ChunkId, Vec<u8>>,
     gets: u32,
     cookies: u8,
     segment_bytes: u16,
-    /// DATA was last sent then.
+    /// When DATA was last sent.
     dribbled: Option<Instant>,
-    /// The next answer leaves by another socket.
+    /// The next reply leaves by another socket.
     elsewhere: bool,
 }
 
@@ -103,7 +103,7 @@ impl Edge<'_> {
         vec![nack(get, code, 100, get.cookie.value)]
     }
 
-    /// The lowest wanted segments, as they should be.
+    /// The lowest wanted segments, correct.
     fn data(&self, get: &Get, most: usize) -> Vec<Vec<u8>> {
         let chunk = self.chunks.get(&get.id);
         let mut data = chunk.map_or_else(Vec::new, |chunk| data(get, chunk, self.segment_bytes));
@@ -189,10 +189,10 @@ fn dribble(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
     edge.data(get, 1)
 }
 
-/// What came of a chunk is worth nothing when its segments change their size.
+/// A reader must discard a partial chunk if the segment size changes.
 fn restart(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
     let Asked::Get(get) = asked else {
-        // Both short enough for any HELLO.
+        // Both fit any HELLO.
         edge.segment_bytes = if edge.segment_bytes == 1100 {
             1101
         } else {
@@ -205,7 +205,7 @@ fn restart(edge: &mut Edge<'_>, asked: &Asked) -> Vec<Vec<u8>> {
     answers
 }
 
-/// All of them at once, each with a reader of its own: they wait more than they work.
+/// Runs all of them at once, each with its own reader: they mostly wait.
 pub(super) fn run<'a>(
     session: &Session<'_>,
     attacks: impl Iterator<Item = &'a MaliciousEdge>,
@@ -218,7 +218,7 @@ pub(super) fn run<'a>(
         let running: Vec<_> = attacks.zip(FIRST_PORT..).map(start).collect();
         let rows = running.into_iter().map(|row| {
             row.join()
-                .map_err(|_panic| anyhow!("a hostile edge panicked"))?
+                .map_err(|_panic| anyhow!("a malicious edge panicked"))?
         });
         rows.collect()
     })
@@ -248,7 +248,7 @@ fn one(session: &Session<'_>, attack: &MaliciousEdge, port: u16) -> Result<Row> 
         gone.store(true, Ordering::Relaxed);
         let spent = serving
             .join()
-            .map_err(|_panic| anyhow!("a hostile edge panicked"));
+            .map_err(|_panic| anyhow!("a malicious edge panicked"));
         Ok::<_, anyhow::Error>((fetched?, spent?))
     })?;
     let (seconds, end) = fetched;
@@ -258,7 +258,7 @@ fn one(session: &Session<'_>, attack: &MaliciousEdge, port: u16) -> Result<Row> 
         matches!(end, End::Failed(..))
     };
     let within = attack.within;
-    let told = format!("within {within} s: after {seconds:.1} s it {}", end.told());
+    let ended = format!("within {within} s: after {seconds:.1} s it {end}");
     let (cold, attacked) = (true, true);
     Ok(Row {
         attacker: Cost {
@@ -273,7 +273,7 @@ fn one(session: &Session<'_>, attack: &MaliciousEdge, port: u16) -> Result<Row> 
             seconds,
             end,
         }],
-        promises: vec![(right && seconds <= f64::from(within), told)],
+        promises: vec![(right && seconds <= f64::from(within), ended)],
         ..Row::new(attack.name, attack.does)
     })
 }
@@ -289,7 +289,7 @@ fn serve(
     listen(socket, gone, |asked, from| {
         for answer in (attack.answer)(&mut edge, &asked) {
             let by = if edge.elsewhere { other } else { socket };
-            // What does not leave is lost, as on any path.
+            // A datagram that cannot be sent is lost, as on any path.
             let bytes = by.send_to(&answer, from).unwrap_or(0);
             sent.packets += 1;
             sent.bytes += bytes as u64;

@@ -1,22 +1,22 @@
-//! Attacks an edge and its readers, and looks at what became of the promises.
+//! Attacks an edge and its readers, and checks the promises.
 
 /// The attacks on an edge.
 mod flood;
-/// The attacks of somebody on the path on a reader.
+/// The attacks on a reader by an attacker on the path.
 mod on_path;
-/// One attack beside an honest edge, from start to audit.
+/// Runs one attack against an honest edge, from start to audit.
 mod run;
-/// The legitimate reader beside it.
+/// The legitimate reader meanwhile.
 mod victim;
-/// Edges that mean harm.
+/// Malicious edges.
 mod hostile;
 /// What an attacker knows and can do.
 mod attacker;
-/// Frames as he makes them.
+/// Frames that an attacker builds.
 mod frames;
-/// Who sent and who got how much.
+/// Counts sent and received bytes by address.
 mod tally;
-/// What came out.
+/// The results.
 mod report;
 
 use std::collections::HashMap;
@@ -48,13 +48,13 @@ use crate::scenario::random_files;
 use crate::scenario::selection::{Selection, Table};
 use crate::testbed::{self, Testbed};
 
-/// What the legitimate reader fetches again and again.
+/// The object that the legitimate reader fetches repeatedly.
 const HOT_BYTES: usize = 8_000_000;
-/// The same where its goodput is measured: long against the start of a program.
+/// The same where its goodput is measured: large, so that program start is negligible.
 const LARGE_BYTES: usize = 48_000_000;
-/// What it fetches once.
+/// The objects that it fetches once.
 const COLD_BYTES: usize = 1_000_000;
-/// Of few segments.
+/// An object of few segments.
 const SMALL_BYTES: usize = 6000;
 const ARENA_BYTES: u64 = 128 << 20;
 
@@ -64,7 +64,7 @@ pub(crate) struct Attack {
     testbed: testbed::Options,
     #[command(flatten)]
     selection: Selection<Attacks>,
-    /// How long each attack goes on, at least
+    /// Minimum duration of each attack in seconds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
 }
@@ -87,13 +87,13 @@ pub(super) fn attack(options: &Attack) -> Result<()> {
     }
     testbed::perform(
         &options.testbed,
-        "the scenario makes network namespaces, loads an XDP program and sends raw frames; it",
+        "the scenario creates network namespaces, loads an XDP program and sends raw frames; it",
         "an attack broke a promise",
         |machine| run(options, machine),
     )
 }
 
-/// What all attacks have in common.
+/// The setup of all attacks.
 struct Session<'a> {
     testbed: &'a Testbed<'a>,
     edges: [SocketAddr; 2],
@@ -103,12 +103,12 @@ struct Session<'a> {
     large_object: Sealed,
     /// A chunk of the hot object.
     hot: ChunkId,
-    /// One of few segments, for edges that mean harm.
+    /// An object of few segments, for malicious edges.
     small_object: Sealed,
     /// Every chunk at the origin.
     chunks: HashMap<ChunkId, Vec<u8>>,
     secret: [u8; 32],
-    /// How long an attack goes on at a time.
+    /// Duration of an attack's periods.
     slice: Duration,
 }
 
@@ -148,7 +148,7 @@ fn run(options: &Attack, machine: &mut HostGuard) -> Result<Report> {
         secret: rng.random(),
         slice: Duration::from_secs(options.seconds.into()) / 2,
     };
-    // One that nobody attacks: what must be there is there.
+    // An object that is not attacked: it ensures that the edge serves.
     let edged = session.start_edge()?;
     let mode = Counts::read(&testbed.settings.socket)?.mode().clone();
     edged.stop()?;
@@ -175,7 +175,7 @@ fn run(options: &Attack, machine: &mut HostGuard) -> Result<Report> {
 }
 
 impl Session<'_> {
-    /// An edge with nothing in its store, whose cookie secret we know.
+    /// Starts an edge with an empty store and a known cookie secret.
     fn start_edge(&self) -> Result<Daemon> {
         let Testbed {
             bed,
@@ -191,11 +191,11 @@ impl Session<'_> {
         Daemon::start(command.env("SEALEDGE_COOKIE__SECRET_FILE", secret))
     }
 
-    /// Has the edge fetch what attackers ask for.
+    /// Has the edge fetch what attackers request.
     fn warm(&self) -> Result<()> {
         match self.fetch(self.hot_object, 0, &mut || {})? {
             (_, End::Whole) => Ok(()),
-            (_, end) => bail!("before any attack the reader's file {}", end.told()),
+            (_, end) => bail!("before any attack the reader {end}"),
         }
     }
 
@@ -229,12 +229,12 @@ impl Session<'_> {
             HANGS_AFTER,
             never,
         )?;
-        let (took, end) = ended.context("a reader ended that nobody ended")?;
+        let (took, end) = ended.context("a reader was not waited for")?;
         Ok((took.as_secs_f64(), end))
     }
 }
 
-/// What came of an attack. That it could not be carried through is a result too.
+/// Runs an attack; a failure to carry it out is a result too.
 fn row(name: &'static str, does: &'static str, run: impl FnOnce() -> Result<Row>) -> Result<Row> {
     eprintln!("--- {name}: {does}");
     match run() {

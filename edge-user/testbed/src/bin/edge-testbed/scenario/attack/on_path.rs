@@ -1,4 +1,5 @@
-//! Attacks on a reader by somebody on the path: he sees what it asks, and forges answers that seem to come from the edge. The edge itself is honest and serves all the while.
+//! Attacks on a reader by an attacker on the path, who sees its requests and forges replies of the
+//! edge. The edge itself is honest and serves meanwhile.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,45 +23,45 @@ use super::victim::Measured;
 use crate::reader::End;
 use crate::testbed::Promise;
 
-/// His station.
+/// The attacker's MAC address.
 const STRANGER: Mac = [2, 0, 0, 0, 0x66, 6];
-/// Datagrams of noise for each GET.
+/// Noise datagrams per GET.
 const NOISE: u8 = 200;
 
-/// One way to forge: adding a row to the table is all it takes.
+/// A forgery; a row of the table defines it.
 pub(super) struct Forgery {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
-    /// What he sends when he sees a datagram of the reader's.
+    /// What the attacker sends for a datagram of the reader.
     forge: fn(&Seen<'_>) -> Vec<Forged>,
-    /// Whether it must be of no use: every file comes back whole.
+    /// Whether it must have no effect: every file is received intact.
     in_vain: bool,
 }
 
 #[rustfmt::skip] // one attack a line, as far as it goes
 pub(super) const ATTACKS: &[Forgery] = &[
-    Forgery { name: "side-data", does: "forged DATA for every segment the reader asks for", forge: wrong_data, in_vain: false },
-    Forgery { name: "side-data-once", does: "forged DATA for the first GET and no other", forge: wrong_data_once, in_vain: true },
+    Forgery { name: "side-data", does: "forged DATA for every segment the reader requests", forge: wrong_data, in_vain: false },
+    Forgery { name: "side-data-once", does: "forged DATA for the first GET only", forge: wrong_data_once, in_vain: true },
     Forgery { name: "side-nack", does: "forged NACKs that echo the reader's cookie", forge: nacks, in_vain: false },
-    Forgery { name: "side-pending", does: "PENDING for each GET, as from the edge", forge: pending, in_vain: true },
+    Forgery { name: "side-pending", does: "forged PENDING for each GET", forge: pending, in_vain: true },
     Forgery { name: "side-nack-guess", does: "forged NACKs of every code, with a guessed cookie", forge: guessed_nacks, in_vain: true },
-    Forgery { name: "side-lengths", does: "forged DATA whose lengths lie", forge: lengths, in_vain: true },
+    Forgery { name: "side-lengths", does: "forged DATA with false lengths", forge: lengths, in_vain: true },
     Forgery { name: "side-port", does: "forged DATA from another port, and another address", forge: elsewhere, in_vain: true },
     Forgery { name: "side-welcome", does: "forged WELCOMEs with wild values and a guessed nonce", forge: welcomes, in_vain: true },
-    Forgery { name: "side-noise", does: "200 datagrams of DATA nobody asked for, for each GET", forge: noise, in_vain: true },
+    Forgery { name: "side-noise", does: "200 unrequested DATA datagrams per GET", forge: noise, in_vain: true },
 ];
 
 /// A datagram of the reader's, on its way to the edge.
 struct Seen<'a> {
     service: SocketAddr,
     payload: &'a [u8],
-    /// How many GETs were seen since the attack went on.
+    /// Number of GETs since the attack began.
     gets: u64,
-    /// All chunks there are: whoever has the public ticket knows their lengths.
+    /// All chunks: with the public ticket their lengths are known.
     chunks: &'a HashMap<ChunkId, Vec<u8>>,
 }
 
-/// A datagram, and where it seems to come from.
+/// A datagram, and its forged source.
 type Forged = (SocketAddr, Vec<u8>);
 
 impl Seen<'_> {
@@ -73,14 +74,14 @@ impl Seen<'_> {
         Some((get, geometry, chunk_bytes))
     }
 
-    /// Forgeries of the edge's own address and port.
+    /// Forgeries from the edge's address and port.
     fn as_edge(&self, datagrams: impl IntoIterator<Item = Vec<u8>>) -> Vec<Forged> {
         let forged = datagrams.into_iter().map(|bytes| (self.service, bytes));
         forged.collect()
     }
 }
 
-/// Headers and lengths are right, the payload is not.
+/// Headers and lengths are correct, the payload is not.
 fn altered(seen: &Seen<'_>) -> Vec<Vec<u8>> {
     let Some((get, geometry, chunk_bytes)) = seen.get() else {
         return Vec::new();
@@ -206,12 +207,12 @@ pub(super) fn run(session: &Session<'_>, attack: &Forgery) -> Result<Row> {
     promises.extend(run::fair(&measured.fetches));
     promises.extend(in_vain(attack, &measured));
     let head = (attack.name, attack.does);
-    let told = Vec::new();
+    let notes = Vec::new();
     Ok(Row::fought(
         head,
         &attacker.tally,
         reasons,
-        told,
+        notes,
         measured,
         promises,
     ))
@@ -225,16 +226,13 @@ fn in_vain(attack: &Forgery, measured: &Measured) -> Option<Promise> {
     attack.in_vain.then(|| match harmed {
         None => (
             true,
-            String::from("it was of no use: every file came back whole"),
+            String::from("it had no effect: every file was received intact"),
         ),
-        Some(fetch) => (
-            false,
-            format!("it must be of no use, but: {}", fetch.end.told()),
-        ),
+        Some(fetch) => (false, format!("it had an effect: a reader {}", fetch.end)),
     })
 }
 
-/// The attacker's thread: looks at what the reader sends, and answers in the edge's name.
+/// The attacker's thread: watches what the reader sends, and replies in the edge's name.
 fn forge(
     attacker: &mut Attacker<'_>,
     beside: &RawSocket,
@@ -252,8 +250,8 @@ fn forge(
             was = now;
         }
         let mut forged: Vec<(SocketAddr, Forged)> = Vec::new();
-        // Even in an attack there is nothing to do before the reader asks.
-        let heard = attacker
+        // Even during an attack there is nothing to do before the reader sends.
+        let arrived = attacker
             .socket
             .wait(now.patience().max(Now::Rest.patience()))?;
         let Attacker {
@@ -263,23 +261,23 @@ fn forge(
             ..
         } = &mut *attacker;
         socket.drain(FRONT_BYTES, |front, length| {
-            tally.hear(front, length);
-            let heard = packet::read(front).filter(|packet| {
+            tally.record(front, length);
+            let packet = packet::read(front).filter(|packet| {
                 packet.from_mac == reader_mac && session.edges.contains(&packet.to)
             });
             if now == Now::Attack
-                && let Some(heard) = heard
-                && let Some(payload) = heard.payload()
+                && let Some(packet) = packet
+                && let Some(payload) = packet.payload()
             {
                 gets += u64::from(frames::is(payload, Kind::Get));
                 let seen = Seen {
-                    service: heard.to,
+                    service: packet.to,
                     payload,
                     gets,
                     chunks,
                 };
                 let all = (attack.forge)(&seen).into_iter();
-                forged.extend(all.map(|one| (heard.from, one)));
+                forged.extend(all.map(|one| (packet.from, one)));
             }
             Ok(())
         })?;
@@ -287,7 +285,7 @@ fn forge(
             let frame = Frame::new(from, to, (STRANGER, reader_mac), payload);
             tally.sent(&frame, u64::from(beside.send(&frame.bytes)?));
         }
-        if now == Now::End && !heard {
+        if now == Now::End && !arrived {
             return Ok(());
         }
     }

@@ -1,4 +1,4 @@
-//! What each attack cost, and what it changed.
+//! The cost and effect of each attack.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,30 +14,30 @@ use super::victim::Measured;
 use crate::reader::End;
 use crate::testbed::{Outcome, Promise};
 
-/// What the attacker spent, and what he got.
+/// What the attacker sent and received.
 #[derive(Default, Serialize)]
 pub(super) struct Cost {
     pub(super) seconds: f64,
     pub(super) spent: Amount,
     pub(super) answered: Amount,
-    /// From so many sources.
+    /// Number of source addresses.
     pub(super) addresses: usize,
 }
 
 #[derive(Serialize)]
 pub(super) struct EdgeCost {
     pub(super) cpu_seconds: f64,
-    /// To everybody, the legitimate reader too.
+    /// To all, including the legitimate reader.
     pub(super) emitted: Amount,
-    /// Of the legitimate reader too.
+    /// Including the legitimate reader's.
     pub(super) reasons: Reasons,
 }
 
 #[derive(Serialize)]
 pub(super) struct Fetch {
-    /// Not yet at the edge.
+    /// Not resident at the edge.
     pub(super) cold: bool,
-    /// Begun during the attack.
+    /// Started during the attack.
     pub(super) attacked: bool,
     pub(super) seconds: f64,
     pub(super) end: End,
@@ -49,7 +49,7 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) does: &'static str,
     pub(super) attacker: Cost,
-    /// None where the edge itself is the attacker.
+    /// None if the edge itself is the attacker.
     pub(super) edge: Option<EdgeCost>,
     pub(super) reader: Vec<Fetch>,
     pub(super) notes: Vec<String>,
@@ -69,17 +69,20 @@ impl Row {
         }
     }
 
-    /// Of an attack that was fought against an edge with readers beside it.
+    /// An attack on an edge that has readers.
     pub(super) fn fought(
         (name, does): (&'static str, &'static str),
         tally: &Tally,
         reasons: Reasons,
-        told: Vec<String>,
+        notes: Vec<String>,
         measured: Measured,
         mut promises: Vec<Promise>,
     ) -> Self {
         let spent = tally.spent();
-        promises.push((spent.packets > 0, String::from("there was an attack")));
+        promises.push((
+            spent.packets > 0,
+            String::from("the attack was carried out"),
+        ));
         Self {
             attacker: Cost {
                 seconds: measured.seconds,
@@ -92,14 +95,14 @@ impl Row {
                 emitted: tally.emitted,
                 reasons,
             }),
-            notes: measured.notes(told),
+            notes: measured.notes(notes),
             reader: measured.fetches,
             promises,
             ..Self::new(name, does)
         }
     }
 
-    /// An attack that could not be carried through.
+    /// An attack that could not be carried out.
     pub(super) fn broken(name: &'static str, does: &'static str, error: &anyhow::Error) -> Self {
         Self {
             promises: vec![(false, format!("{error:#}"))],
@@ -107,25 +110,25 @@ impl Row {
         }
     }
 
-    /// All its promises in one, with what is to be told.
+    /// All its promises as one, with notes.
     fn promise(&self) -> Promise {
-        let mut told = format!("{}: {}", self.name, self.does);
-        let mut say = |text: &str| write!(told, "\n         {text}").expect("a String grows");
-        self.notes.iter().for_each(|note| say(note));
-        let mut said = BTreeMap::new();
+        let mut text = format!("{}: {}", self.name, self.does);
+        let mut add = |line: &str| write!(text, "\n         {line}").expect("a String grows");
+        self.notes.iter().for_each(|note| add(note));
+        let mut ends = BTreeMap::new();
         for fetch in self.reader.iter().filter(|fetch| fetch.end != End::Whole) {
-            *said.entry(fetch.end.told()).or_insert(0) += 1;
+            *ends.entry(fetch.end.to_string()).or_insert(0) += 1;
         }
-        for (said, times) in said {
-            say(&format!("a reader {said} ({times} times)"));
+        for (end, times) in ends {
+            add(&format!("a reader {end} ({times} times)"));
         }
         let mut broken = self.promises.iter().filter(|(kept, _)| !kept).peekable();
         let kept = broken.peek().is_none();
-        broken.for_each(|(_, promise)| say(&format!("WRONG: {promise}")));
-        (kept, told)
+        broken.for_each(|(_, promise)| add(&format!("WRONG: {promise}")));
+        (kept, text)
     }
 
-    /// Seconds of the fetches of a kind: the median of those that succeeded.
+    /// Median duration in seconds of the successful fetches of a kind.
     fn median(&self, cold: bool, attacked: bool) -> String {
         let of = |fetch: &&Fetch| fetch.cold == cold && fetch.attacked == attacked;
         let of: Vec<&Fetch> = self.reader.iter().filter(of).collect();
@@ -169,7 +172,7 @@ impl Row {
 pub(super) struct Report {
     pub(super) rows: Vec<Row>,
     pub(super) mode: Value,
-    /// Without it the numbers say nothing.
+    /// The numbers depend on it.
     pub(super) host: Value,
     pub(super) seconds: f64,
 }
@@ -184,16 +187,16 @@ impl Outcome for Report {
         format!(
             "
 What do attacks cost, and whom?
-Each attack meets an edge of its own. It goes on and off, and all the while a reader
-fetches a file the edge has (hot) and files it must get from the origin (cold).
-Attacker, edge and reader share this machine: {} CPUs, {}, Linux {}.
+Each attack has an edge of its own, and is switched on and off. Throughout, a reader
+fetches a resident file (hot) and files that the edge must fetch first (cold).
+Attacker, edge and reader share this host: {} CPUs, {}, Linux {}.
 
-                     attacker sent       came back        edge          reader, seconds: quiet > attacked
+                     attacker sent       received         edge          reader, seconds: quiet > attacked
                    packets/s   MB/s       MB/s        CPU  sent MB/s      hot              cold
 {}
 
 CPU is that of the edge's own threads, in cores; the XDP program runs in the kernel's
-soft interrupts, on the attacker's account here. It took {:.0} s.
+soft interrupts, which count as the attacker's here. It took {:.0} s.
 ",
             self.host["cpus"],
             self.host["cpu"].as_str().unwrap_or("?"),

@@ -1,4 +1,4 @@
-//! One attack on an edge of its own, with quiet times between, and a reader in both.
+//! Runs an attack on an edge of its own, with quiet periods between, and a reader throughout.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,24 +26,24 @@ use crate::reader::End;
 use crate::scenario::StopGuard;
 use crate::testbed::Promise;
 
-/// Frames between two looks at what came.
+/// Frames sent between reads of what was received.
 const BATCH: usize = 32;
-/// The same where there is a rate to be kept: what a thread that was not let run makes up for at
-/// once. Half of what a veth's ring holds.
+/// The same at a fixed rate, to catch up after the thread was not scheduled. Half of what a veth's
+/// ring holds.
 const BATCH_DUE: usize = 128;
-/// When nothing came for so long, nothing more will.
+/// Time without a packet after which no more are expected.
 const SILENCE: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// Of a slow attack's rate, so much must have been sent.
+/// Minimum share of a slow attack's rate that must have been sent.
 const RATE_KEPT: f64 = 0.9;
-/// Of its goodput in quiet times, a reader keeps so much under a slow attack.
+/// Minimum share of its quiet goodput that a reader keeps under a slow attack.
 const GOODPUT_KEPT: f64 = 0.8;
-/// Chunks that can be on their way from the origin (`edge-user/src/limits.rs`, FLIGHTS).
+/// Maximum number of chunks in flight from the origin (`edge-user/src/limits.rs`, FLIGHTS).
 const FLIGHTS: u64 = 1024;
-/// An edge that is told to stop does so in this time.
+/// Limit for an edge's stop.
 const STOPPED_WITHIN: Duration = Duration::from_secs(2);
 
-/// What goes on now.
+/// The current period.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Now {
@@ -63,7 +63,7 @@ impl Now {
     }
 }
 
-/// The same, as told to the attacker's thread.
+/// The same, for the attacker's thread.
 #[derive(Default)]
 pub(super) struct Phase(AtomicU8);
 
@@ -110,24 +110,26 @@ pub(super) fn run(session: &Session<'_>, attack: &Attack) -> Result<Row> {
     };
     promises.push((
         missing.is_empty(),
-        format!("its frames were counted for what they are{but}"),
+        format!("its frames were counted with the expected reasons{but}"),
     ));
     let amplified = attacker.tally.amplified(&flood.proved);
     promises.push((
         amplified.is_empty() && lost == 0,
         match (amplified.first(), lost) {
             (Some(first), _) => format!("I14 IS BROKEN: {first}"),
-            (None, 0) => String::from("I14: without a good cookie nobody got more than he sent"),
-            (None, lost) => format!("I14 is not shown: the tap missed {lost} frames"),
+            (None, 0) => {
+                String::from("I14: no source without a valid cookie received more than it sent")
+            }
+            (None, lost) => format!("I14 is unproven: the tap missed {lost} frames"),
         },
     ));
     let in_flight = measured.in_flight_max;
     promises.push((
         in_flight <= FLIGHTS,
-        format!("at most {in_flight} chunks under way, of {FLIGHTS}"),
+        format!("at most {in_flight} chunks in flight, of {FLIGHTS}"),
     ));
     promises.extend(fair(&measured.fetches));
-    let mut told = told(&attacker, &flood);
+    let mut notes = notes(&attacker, &flood);
     if let Some(per_second) = flood.per_second {
         let rate = rate(sent, measured.seconds) / f64::from(per_second);
         promises.push((
@@ -135,7 +137,7 @@ pub(super) fn run(session: &Session<'_>, attack: &Attack) -> Result<Row> {
             format!("{rate:.2} of the attack's rate was sent"),
         ));
         let goodput = goodput(&measured.fetches);
-        told.push(goodput.1.clone());
+        notes.push(goodput.1.clone());
         promises.push(goodput);
     }
     let head = (attack.name, attack.does);
@@ -143,13 +145,13 @@ pub(super) fn run(session: &Session<'_>, attack: &Attack) -> Result<Row> {
         head,
         &attacker.tally,
         reasons,
-        told,
+        notes,
         measured,
         promises,
     ))
 }
 
-/// What the legitimate reader was promised.
+/// What the legitimate reader is promised.
 pub(super) fn fair(fetches: &[Fetch]) -> Vec<Promise> {
     let unfair = fetches.iter().find(|fetch| !fetch.end.is_fair());
     let last = fetches.iter().rev().find(|fetch| !fetch.attacked);
@@ -157,20 +159,19 @@ pub(super) fn fair(fetches: &[Fetch]) -> Vec<Promise> {
         (
             unfair.is_none(),
             match unfair {
-                None => String::from("each fetch came back whole or said why not"),
-                Some(fetch) => format!("a reader's file {}", fetch.end.told()),
+                None => String::from("each fetch succeeded or failed with a message"),
+                Some(fetch) => format!("a reader {}", fetch.end),
             },
         ),
         (
             last.is_none_or(|last| last.end == End::Whole),
-            String::from("afterwards the edge serves as before"),
+            String::from("the edge serves as before afterwards"),
         ),
     ]
 }
 
-/// What a slow attack leaves of a reader's goodput, by the medians of quiet times and of times of
-/// attack: a file that stands still counts for as long as it does. A fetch that failed brought
-/// nothing.
+/// A reader's goodput under a slow attack, by the medians of quiet periods and attacks: a stalled
+/// file counts for its whole duration, a failed fetch as 0 bytes.
 fn goodput(fetches: &[Fetch]) -> Promise {
     let rounds = fetches.chunk_by(|one, next| one.attacked == next.attacked);
     let rounds: Vec<(bool, f64)> = rounds
@@ -196,13 +197,13 @@ fn goodput(fetches: &[Fetch]) -> Promise {
     (
         kept >= GOODPUT_KEPT,
         format!(
-            "a reader keeps {kept:.2} of its goodput: {quiet:.0} MB/s in quiet, {attacked:.0} \
+            "a reader keeps {kept:.2} of its goodput: {quiet:.0} MB/s when quiet, {attacked:.0} \
              under attack ({before} and {under} fetches); {GOODPUT_KEPT} is promised"
         ),
     )
 }
 
-/// Quiet and attack in turn; the legitimate reader fetches all the while.
+/// Quiet periods and attacks in turn; the legitimate reader fetches throughout.
 pub(super) fn fight(
     session: &Session<'_>,
     edged: &mut Daemon,
@@ -227,8 +228,8 @@ pub(super) fn fight(
     })
 }
 
-/// The attacker's thread: sends when told to, and hears whatever the edge's end emits. Returns how
-/// many frames were sent.
+/// The attacker's thread: sends during attacks, and receives all that the edge's end emits. Returns
+/// the number of frames sent.
 fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Result<u64> {
     let mut times = vec![0; flood.frames.len()];
     let mut at = 0;
@@ -237,7 +238,7 @@ fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Resu
         Pace::Closed => (BATCH, Duration::ZERO),
         Pace::Open(_) => (BATCH_DUE, LOOK_AGAIN),
     };
-    // Of this time of attack.
+    // Of this attack period.
     let mut schedule = None;
     loop {
         let now = phase.now();
@@ -260,13 +261,13 @@ fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Resu
             schedule = None;
         }
         let patience = now.patience().max(gap);
-        let heard = attacker.socket.wait(patience)?;
+        let arrived = attacker.socket.wait(patience)?;
         let Attacker { socket, tally, .. } = attacker;
         socket.drain(FRONT_BYTES, |front, length| {
-            tally.hear(front, length);
+            tally.record(front, length);
             Ok(())
         })?;
-        if now == Now::End && !heard {
+        if now == Now::End && !arrived {
             break;
         }
     }
@@ -277,10 +278,10 @@ fn strike(attacker: &mut Attacker<'_>, flood: &mut Flood, phase: &Phase) -> Resu
     Ok(sent)
 }
 
-/// The reasons that rose, by stage.
+/// The reasons that increased, by stage.
 pub(super) type Reasons = BTreeMap<String, u64>;
 
-/// The end of an edge: its counts since `before`, its log and its stop.
+/// Ends an edge: its counts since `before`, its log and its stop.
 pub(super) fn audit(
     session: &Session<'_>,
     before: &Counts,
@@ -296,15 +297,15 @@ pub(super) fn audit(
         (
             audited.is_ok(),
             match &audited {
-                Ok(_) => String::from("all sums hold, and no frame or slot is lost"),
+                Ok(_) => String::from("all sums match, and no frame or slot is lost"),
                 Err(error) => format!("{error:#}"),
             },
         ),
         (
             took <= STOPPED_WITHIN && bad.is_none(),
             match bad {
-                None => format!("it stopped in good order, in {:.1} s", took.as_secs_f64()),
-                Some(line) => format!("it says: {line}"),
+                None => format!("it stopped cleanly in {:.1} s", took.as_secs_f64()),
+                Some(line) => format!("it logged: {line}"),
             },
         ),
     ];
@@ -346,10 +347,10 @@ fn by_stage(counts: &Counts) -> Reasons {
     sums
 }
 
-fn told(attacker: &Attacker<'_>, flood: &Flood) -> Vec<String> {
+fn notes(attacker: &Attacker<'_>, flood: &Flood) -> Vec<String> {
     let own = |(mac, amount): &(Mac, Amount)| {
         let whom = if *mac == attacker.socket.mac {
-            "the station that asked"
+            "the requesting MAC address"
         } else {
             "the new holder"
         };
@@ -358,16 +359,17 @@ fn told(attacker: &Attacker<'_>, flood: &Flood) -> Vec<String> {
             amount.packets, amount.bytes
         )
     };
-    let tell = |(address, what): &(IpAddr, &str)| {
-        let heard: Vec<String> = attacker.tally.heard_at(*address).iter().map(own).collect();
-        let heard = if heard.is_empty() {
+    let note = |(address, what): &(IpAddr, &str)| {
+        let received = attacker.tally.received_by(*address);
+        let received: Vec<String> = received.iter().map(own).collect();
+        let received = if received.is_empty() {
             "nothing".into()
         } else {
-            heard.join("; ")
+            received.join("; ")
         };
-        format!("{what}: {heard}")
+        format!("{what}: {received}")
     };
-    flood.told.iter().map(tell).collect()
+    flood.described.iter().map(note).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who sent how much, and who got how much (I14).
+//! Counts bytes sent and received by address (I14).
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::frames::Frame;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Amount {
     pub(super) packets: u64,
-    /// As the network layer counts.
+    /// The length of the IP packets.
     pub(super) bytes: u64,
 }
 
@@ -23,14 +23,14 @@ impl Amount {
     }
 }
 
-/// What went over the link and was not the legitimate reader's.
+/// What went over the link, except the legitimate reader's.
 pub(super) struct Tally {
     edge: Mac,
     /// The legitimate reader's.
     not_counted: Vec<IpAddr>,
     sent: BTreeMap<IpAddr, Amount>,
-    heard: BTreeMap<IpAddr, BTreeMap<Mac, Amount>>,
-    /// Whatever the edge's end emitted, to whomever.
+    received: BTreeMap<IpAddr, BTreeMap<Mac, Amount>>,
+    /// All that the edge's end emitted.
     pub(super) emitted: Amount,
 }
 
@@ -40,7 +40,7 @@ impl Tally {
             edge,
             not_counted,
             sent: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            received: BTreeMap::new(),
             emitted: Amount::default(),
         }
     }
@@ -52,24 +52,24 @@ impl Tally {
         sum.add(Amount { packets, bytes });
     }
 
-    /// Takes in the front of a frame of this length.
-    pub(super) fn hear(&mut self, front: &[u8], length: usize) {
+    /// Counts the beginning of a frame of this length.
+    pub(super) fn record(&mut self, front: &[u8], length: usize) {
         let bytes = (length - ETHERNET_BYTES.min(length)) as u64;
         let amount = Amount { packets: 1, bytes };
-        let Some(heard) = packet::read(front).filter(|packet| packet.from_mac == self.edge) else {
+        let Some(packet) = packet::read(front).filter(|packet| packet.from_mac == self.edge) else {
             return;
         };
         self.emitted.add(amount);
-        let to = heard.to.ip();
-        // What a kernel asks its neighbours is no answer to anybody.
+        let to = packet.to.ip();
+        // A kernel's neighbour requests are not replies.
         let neighbours = match to {
             IpAddr::V4(_) => false,
             IpAddr::V6(to) => to.is_multicast() || to.is_unicast_link_local(),
         };
-        let talk = heard.payload().is_none() && neighbours;
+        let talk = packet.payload().is_none() && neighbours;
         if !talk && !self.not_counted.contains(&to) {
-            let of = self.heard.entry(to).or_default();
-            of.entry(heard.to_mac).or_default().add(amount);
+            let of = self.received.entry(to).or_default();
+            of.entry(packet.to_mac).or_default().add(amount);
         }
     }
 
@@ -78,22 +78,22 @@ impl Tally {
     }
 
     pub(super) fn answered(&self) -> Amount {
-        sum(self.heard.values().flat_map(BTreeMap::values).copied())
+        sum(self.received.values().flat_map(BTreeMap::values).copied())
     }
 
-    /// What came for an address, by the station it was sent to.
-    pub(super) fn heard_at(&self, address: IpAddr) -> Vec<(Mac, Amount)> {
-        let of = self.heard.get(&address).into_iter().flatten();
+    /// What an address received, by destination MAC address.
+    pub(super) fn received_by(&self, address: IpAddr) -> Vec<(Mac, Amount)> {
+        let of = self.received.get(&address).into_iter().flatten();
         of.map(|(mac, amount)| (*mac, *amount)).collect()
     }
 
-    /// Addresses that got more than was sent from them, save those that had proved theirs.
+    /// Addresses that received more than they sent, except those that proved their address.
     pub(super) fn amplified(&self, proved: &HashSet<IpAddr>) -> Vec<String> {
-        let unproved = self.heard.iter().filter(|(to, _)| !proved.contains(to));
+        let unproved = self.received.iter().filter(|(to, _)| !proved.contains(to));
         let more = unproved.filter_map(|(to, of)| {
             let sent = self.sent.get(to).copied().unwrap_or_default().bytes;
             let got = sum(of.values().copied()).bytes;
-            (got > sent).then(|| format!("{to} sent {sent} bytes and got {got}"))
+            (got > sent).then(|| format!("{to} sent {sent} bytes and received {got}"))
         });
         more.collect()
     }
@@ -121,7 +121,7 @@ mod tests {
         Frame::new(from.parse().unwrap(), to, macs, vec![0; len])
     }
 
-    /// As the edge would answer: from and to change places.
+    /// The edge's reply: source and destination exchanged.
     fn answer(to: &str, len: usize) -> Vec<u8> {
         let from = "10.71.0.1:7347".parse().unwrap();
         Frame::new(from, to.parse().unwrap(), (EDGE, READER), vec![0; len]).bytes
@@ -137,11 +137,11 @@ mod tests {
             ("10.71.0.2:9", 9000),
         ] {
             let frame = answer(to, len);
-            tally.hear(&frame, frame.len());
+            tally.record(&frame, frame.len());
         }
         assert_eq!(tally.answered().packets, 2);
         let amplified = tally.amplified(&HashSet::new());
-        assert_eq!(amplified, ["198.18.0.1 sent 184 bytes and got 212"]);
+        assert_eq!(amplified, ["198.18.0.1 sent 184 bytes and received 212"]);
         let proved = HashSet::from(["198.18.0.1".parse().unwrap()]);
         assert_eq!(tally.amplified(&proved), [""; 0]);
     }
@@ -150,7 +150,7 @@ mod tests {
     fn what_others_on_the_link_say_is_not_the_edges() {
         let mut tally = Tally::new(EDGE, Vec::new());
         let frame = frame("198.18.0.1:7", (READER, EDGE), 64);
-        tally.hear(&frame.bytes, frame.bytes.len());
+        tally.record(&frame.bytes, frame.bytes.len());
         assert_eq!(tally.answered(), Amount::default());
     }
 }

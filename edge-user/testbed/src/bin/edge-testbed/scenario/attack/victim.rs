@@ -1,4 +1,4 @@
-//! The legitimate reader beside an attack, and the clock of the whole.
+//! The legitimate reader during an attack, which also sets the periods.
 
 use std::slice;
 use std::time::{Duration, Instant};
@@ -15,36 +15,36 @@ use super::Session;
 use super::report::Fetch;
 use super::run::{Now, Phase};
 
-/// How often it is quiet, and then not.
+/// Number of quiet periods, each followed by an attack.
 pub(super) const ROUNDS: usize = 2;
 /// The same where goodput is measured.
 const STEADY_ROUNDS: usize = 5;
-/// An attack is taken off after this time, so that it is seen whether a reader that still fetches
-/// is only slow. Longer than a reader that hears nothing goes on.
+/// An attack is paused after this time, to find out whether a reader that still fetches is only
+/// slow. Longer than a reader's timeout.
 const ATTACK_MAX: Duration = Duration::from_secs(12);
 
-/// What was measured while the attack went on.
+/// Measurements during the attack.
 #[derive(Default)]
 pub(super) struct Measured {
     pub(super) seconds: f64,
     pub(super) cpu_seconds: f64,
     pub(super) in_flight_max: u64,
-    /// Fetches that were still going on when the attack was taken off.
+    /// Fetches still running when the attack was paused.
     pub(super) outlasted: usize,
     pub(super) fetches: Vec<Fetch>,
 }
 
 impl Measured {
-    /// What else is to be told, behind what was told already.
-    pub(super) fn notes(&self, mut told: Vec<String>) -> Vec<String> {
+    /// Adds its own notes.
+    pub(super) fn notes(&self, mut notes: Vec<String>) -> Vec<String> {
         if self.outlasted > 0 {
-            told.push(format!(
-                "{} fetches were still going on when the attack was taken off after {} s",
+            notes.push(format!(
+                "{} fetches were still running when the attack was paused after {} s",
                 self.outlasted,
                 ATTACK_MAX.as_secs()
             ));
         }
-        told
+        notes
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Victim<'a> {
     session: &'a Session<'a>,
     phase: &'a Phase,
     edged: &'a mut Daemon,
-    /// What it fetches again and again.
+    /// The object that it fetches repeatedly.
     hot_object: &'a Sealed,
     cold_objects: slice::Iter<'a, Sealed>,
     over_ipv6: bool,
@@ -72,7 +72,7 @@ impl<'a> Victim<'a> {
         }
     }
 
-    /// Quiet and attack in turn.
+    /// Quiet periods and attacks in turn.
     pub(super) fn run(mut self) -> Result<Measured> {
         for round in 0..ROUNDS {
             for cold in [false, false, true] {
@@ -85,10 +85,10 @@ impl<'a> Victim<'a> {
         Ok(self.measured)
     }
 
-    /// Quiet and attack in turn, for as long, with one large file that the edge has.
+    /// Quiet periods and attacks in turn, of equal duration, with one large resident file.
     pub(super) fn run_steadily(mut self) -> Result<Measured> {
         self.hot_object = &self.session.large_object;
-        // Now the edge has it.
+        // Now the edge holds it.
         self.fetch(false, &mut || {})?;
         self.measured.fetches.clear();
         for _round in 0..STEADY_ROUNDS {
@@ -102,7 +102,7 @@ impl<'a> Victim<'a> {
         Ok(self.measured)
     }
 
-    /// Files of these kinds (cold or not), then hot ones, while the attack goes on.
+    /// Fetches files of these kinds (cold or not), then hot ones, during an attack.
     fn attack(&mut self, kinds: &[bool]) -> Result<()> {
         let mut slice = Slice::begin(self.phase, self.edged.id())?;
         let mut kinds = kinds.iter();
@@ -146,7 +146,7 @@ impl<'a> Victim<'a> {
         Ok(())
     }
 
-    /// How full the table of flights is.
+    /// Number of flights in use.
     fn look(&mut self) -> Result<()> {
         let counts = Counts::read(&self.session.testbed.settings.socket)?;
         let in_flight = counts.all()["origin"]["in_flight"].as_u64().unwrap_or(0);
@@ -155,13 +155,13 @@ impl<'a> Victim<'a> {
     }
 }
 
-/// One time of attack.
+/// One attack period.
 struct Slice<'a> {
     phase: &'a Phase,
     pid: u32,
     begin: Instant,
     cpu_before: f64,
-    /// Seconds, and what the edge used of the CPU.
+    /// Seconds, and the CPU seconds of the edge.
     took: Option<(f64, f64)>,
 }
 
@@ -185,7 +185,7 @@ impl<'a> Slice<'a> {
     fn end(&mut self) -> (f64, f64) {
         self.phase.set(Now::Rest);
         *self.took.get_or_insert_with(|| {
-            // An edge that is gone is missed where somebody waits for it.
+            // An edge that ended is detected where it is waited for.
             let cpu = CpuTime::of(self.pid).map_or(self.cpu_before, CpuTime::all) - self.cpu_before;
             (self.begin.elapsed().as_secs_f64(), cpu)
         })

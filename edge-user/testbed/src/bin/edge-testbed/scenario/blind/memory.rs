@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// How the kernel calls anonymous memory in hugepages.
+/// The kernel's name for anonymous memory in hugepages.
 const HUGEPAGES: &str = "/anon_hugepage";
 const PAGE: u64 = 4096;
 
-/// A range of addresses and what lies there.
+/// An address range and what is mapped there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     start: u64,
@@ -24,7 +24,7 @@ impl Mapping {
     fn parse(line: &str) -> Option<Self> {
         let (range, rest) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
-        // Rights, offset, device and inode stand before the name, which may hold spaces.
+        // Permissions, offset, device and inode precede the name, which may contain spaces.
         let name = rest.splitn(5, ' ').nth(4).unwrap_or_default().trim();
         Some(Self {
             start: u64::from_str_radix(start, 16).ok()?,
@@ -38,7 +38,7 @@ impl Mapping {
         self.end - self.start
     }
 
-    /// What two ranges share, by the name of this one.
+    /// The intersection of two ranges, with the name of this one.
     fn shared(&self, other: &Self) -> Option<Self> {
         let start = self.start.max(other.start);
         let end = self.end.min(other.end);
@@ -50,7 +50,7 @@ impl Mapping {
     }
 }
 
-/// All a process can read; the largest mapping of hugepages is the arena.
+/// All readable memory of a process; the largest mapping of hugepages is the arena.
 pub(super) struct Layout {
     pub(super) arena: Vec<Mapping>,
     pub(super) others: Vec<Mapping>,
@@ -73,7 +73,7 @@ impl Layout {
         Self { arena, others }
     }
 
-    /// The parts of these ranges that are still there.
+    /// The parts of these ranges that still exist.
     pub(super) fn still_there(&self, ranges: &[Mapping]) -> Vec<Mapping> {
         let now = || self.arena.iter().chain(&self.others);
         let parts = ranges
@@ -82,7 +82,7 @@ impl Layout {
         parts.collect()
     }
 
-    /// The program and the libraries in it.
+    /// The program and its libraries.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self
             .others
@@ -96,7 +96,7 @@ impl Layout {
     }
 }
 
-/// Reads one mapping after the other. What cannot be read is left out, and remembered.
+/// Reads one mapping after the other. What cannot be read is skipped and recorded.
 pub(super) struct Memory {
     file: File,
     mappings: Vec<Mapping>,
@@ -132,7 +132,7 @@ impl Read for Memory {
             let length = left.min(buffer.len());
             let count = match self.file.read_at(&mut buffer[..length], at) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
-                // A page that is only the kernel's, or a process that is gone.
+                // A page that only the kernel can read, or the process ended.
                 Err(_) | Ok(0) => {
                     let next = (at - at % PAGE + PAGE).min(mapping.end);
                     match self.unread.last_mut() {

@@ -1,18 +1,18 @@
-//! Searches an edge at work for what it must never have: keys and plaintext.
+//! Searches a busy edge for what it must never have: keys and plaintext.
 
-/// What is looked for, and where it was met.
+/// The search strings, and where they were found.
 mod scan;
-/// The runs of bytes that stand for content.
+/// The byte strings that represent content.
 mod runs;
-/// Keys, and where an object's ciphertext lies.
+/// Keys, and where an object's ciphertext is.
 mod secrets;
-/// Many byte strings in one pass.
+/// Searches for many byte strings in one pass.
 mod search;
 /// The memory of a process.
 mod memory;
 /// A file of text to publish.
 mod text_corpus;
-/// What came out.
+/// The result.
 mod report;
 
 use std::collections::BTreeMap;
@@ -41,18 +41,18 @@ use super::http;
 use super::load::Load;
 use crate::testbed::{self, Testbed};
 
-/// Everything is fetched so often before the memory is searched for good: once cold, then hot.
+/// Everything is fetched this many times before the main search of memory: once cold, then hot.
 const ROUNDS: u64 = 3;
-/// How long the edge may take to answer a question about itself.
+/// Limit for the edge's answer to an admin request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Args)]
 pub(crate) struct Blind {
-    /// What to publish; three files of this machine and one of text when none is named
+    /// Files to publish; by default three files of this host and one of text
     files: Vec<PathBuf>,
     #[command(flatten)]
     testbed: testbed::Options,
-    /// Chooses the places whose bytes are looked for
+    /// Seed of the random choice of search strings
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -60,9 +60,9 @@ pub(crate) struct Blind {
 pub(super) fn blind(options: &Blind) -> Result<()> {
     testbed::perform(
         &options.testbed,
-        "the scenario makes network namespaces, loads an XDP program and reads the memory of \
+        "the scenario creates network namespaces, loads an XDP program and reads the memory of \
          another process; it",
-        "the edge is not proven blind",
+        "the edge is not shown to be blind",
         |machine| run(options, machine),
     )
 }
@@ -86,7 +86,7 @@ fn run(options: &Blind, machine: &mut HostGuard) -> Result<Report> {
     search.run(scan, edged, options.seed)
 }
 
-/// The files asked for, or those of the demo and one of text.
+/// The given files, or those of the demo and one of text.
 fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
     let mut chosen = files::choose(asked, folder)?;
     if asked.is_empty() {
@@ -97,12 +97,12 @@ fn published(asked: &[PathBuf], folder: &Path) -> Result<Vec<files::Object>> {
     Ok(chosen)
 }
 
-/// The time when the edge runs.
+/// While the edge runs.
 struct Search<'a> {
     testbed: &'a Testbed<'a>,
 }
 
-/// What the edge says and is told, in words.
+/// What the edge reads and writes as text.
 type Texts = BTreeMap<&'static str, Vec<u8>>;
 
 impl Search<'_> {
@@ -116,7 +116,7 @@ impl Search<'_> {
             let searched = self.search_at_work(&mut scan, &mut texts, &load, &mut edged);
             drop(stop);
             let read = reader.join();
-            // An edge that ended is the better reason than a reader that got no answer.
+            // An edge that ended is the better explanation than a reader without replies.
             let searched = searched?;
             read.map_err(|_panic| anyhow!("the reader panicked"))??;
             Ok::<_, anyhow::Error>(searched)
@@ -143,8 +143,8 @@ impl Search<'_> {
         self.testbed.sealed.iter().map(of).collect()
     }
 
-    /// While the reader reads. Returns how many objects it fetched during the searches, and the
-    /// mode in use.
+    /// Searches while the reader reads. Returns how many objects it fetched meanwhile, and the mode
+    /// in use.
     fn search_at_work(
         &self,
         scan: &mut Scan,
@@ -158,7 +158,7 @@ impl Search<'_> {
 
         load.wait_for_rounds(ROUNDS, edged)?;
         let before = load.fetches();
-        // Anew: threads and buffers have come since.
+        // Read again: new threads and buffers have appeared.
         let layout = Layout::of(edged.id())?;
         scan.search_memory(report::ARENA, edged.id(), layout.arena)?;
         scan.search_memory("memory besides the arena", edged.id(), layout.others)?;
@@ -170,7 +170,7 @@ impl Search<'_> {
         texts.insert("admin answer", self.admin_answer()?);
         texts.insert("metrics", self.metrics()?);
         let mode = Counts::read(&self.testbed.settings.socket)?.mode().clone();
-        // The reader was at work all the time: what it had begun then has come since.
+        // The reader was active throughout: the fetch that it had begun is complete.
         load.wait_for_fetches(before + 1, edged)?;
         Ok((load.fetches() - before, mode))
     }
@@ -192,7 +192,7 @@ impl Search<'_> {
         })?
     }
 
-    /// Texts in which the reader's address stands.
+    /// Texts that contain the reader's address.
     fn client_in(&self, texts: &Texts) -> Vec<String> {
         let reader = &self.testbed.bed.reader;
         let client = [reader.ipv4.to_string(), reader.ipv6.to_string()];

@@ -7,12 +7,12 @@ use super::scan::{Place, RUNS, Scan, What};
 use super::secrets::Form;
 use crate::testbed::{Outcome, Promise};
 
-/// Where ciphertext must be found, or the search itself is blind.
+/// Where ciphertext must be found, or the search does not work.
 pub(super) const ARENA: &str = "arena";
 pub(super) const ORIGIN: &str = "origin";
-/// Memory that the kernel shows to nobody, under these names: its clock and its calls.
+/// Names of memory that the kernel shows to no process: its clock and its calls.
 const KERNELS_OWN: &str = "[v";
-/// An object at least so large must have all its runs.
+/// An object of at least this size must have all its search strings.
 const LARGE_BYTES: u64 = 64 << 10;
 
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ pub(super) struct Report {
     /// Where keys must be found.
     #[serde(skip)]
     pub(super) tickets: Place,
-    /// Texts that name the client's address.
+    /// Texts that contain the client's address.
     pub(super) client_in: Vec<String>,
     pub(super) seed: u64,
     /// Objects fetched during the searches.
@@ -49,15 +49,15 @@ impl Outcome for Report {
             place.is_none_or(|place| !self.has_all(place, What::Ciphertext))
         });
         let missed = missed.collect::<Vec<_>>();
-        let told = |name: &str, places: Vec<&str>| (places.is_empty(), listed(name, &places));
+        let none = |name: &str, places: Vec<&str>| (places.is_empty(), listed(name, &places));
         vec![
-            told("keys found", keys),
-            told("plaintext found", plaintext),
-            told(
+            none("keys found", keys),
+            none("plaintext found", plaintext),
+            none(
                 "the client's address found",
                 self.client_in.iter().map(String::as_str).collect(),
             ),
-            told("ciphertext that the search misses", missed),
+            none("ciphertext not found by the search", missed),
             (
                 self.has_all(plain, What::Plaintext),
                 String::from("the search finds all plaintext runs in the files as published"),
@@ -67,10 +67,13 @@ impl Outcome for Report {
                 String::from("the search finds each key in its ticket"),
             ),
             self.enough_runs(),
-            told("memory that could not be read", self.unread()),
+            none("memory that could not be read", self.unread()),
             (
                 self.fetches > 0,
-                format!("{} files came back whole during the search", self.fetches),
+                format!(
+                    "{} files were received intact during the search",
+                    self.fetches
+                ),
             ),
         ]
     }
@@ -107,10 +110,10 @@ impl Outcome for Report {
         format!(
             "
 Is the edge blind?
-An edge hands out files it must not be able to read. These were encrypted, given to
-it, and fetched through it again and again. Meanwhile everything it has was searched
-for their keys (raw, hex, base64) and for runs of 64 bytes of their plaintext. Runs
-of ciphertext, chosen the same way, must be found, or the search would prove nothing.
+An edge serves files that it must not be able to read. These were encrypted, and
+fetched through it repeatedly. Meanwhile everything it has was searched for their
+keys (raw, hex, base64) and for runs of 64 bytes of their plaintext. Runs of
+ciphertext, chosen the same way, must be found, or the search would prove nothing.
 
 {}
   searched                         bytes   keys   plaintext   ciphertext
@@ -134,12 +137,12 @@ impl Report {
         let poor: Vec<&str> = poor.map(|(_, object)| object.name.as_str()).collect();
         let mut needles = scan.needles.iter();
         let some = needles.any(|one| one.what == What::Plaintext);
-        let told = if poor.is_empty() {
+        let text = if poor.is_empty() {
             format!("{RUNS} runs of each kind in every file of 64 KiB or more")
         } else {
             listed("too few runs", &poor)
         };
-        (poor.is_empty() && some, told)
+        (poor.is_empty() && some, text)
     }
 
     fn unread(&self) -> Vec<&str> {
@@ -150,13 +153,13 @@ impl Report {
             .collect()
     }
 
-    /// Whether a place has everything of a kind.
+    /// Whether all of this kind were found in a place.
     fn has_all(&self, place: &Place, what: What) -> bool {
         let mut needles = self.scan.needles.iter().enumerate();
         needles.all(|(number, needle)| needle.what != what || place.found.contains(&number))
     }
 
-    /// Names of the places that have something of a kind.
+    /// Names of the places where something of a kind was found.
     fn where_found(&self, wanted: impl Fn(What) -> bool) -> Vec<&str> {
         let has = |place: &&Place| {
             let mut found = place.found.iter();

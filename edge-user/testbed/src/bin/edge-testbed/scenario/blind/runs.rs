@@ -1,4 +1,4 @@
-//! Chooses the runs of bytes that stand for an object's content.
+//! Chooses the runs of bytes that represent an object's content.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,22 @@ use rand::rngs::SmallRng;
 
 /// Length of a run.
 pub(super) const RUN_BYTES: usize = 64;
-/// Distinct values a run of ciphertext must have; most have more.
+/// Minimum number of distinct values in a run of ciphertext; most have more.
 pub(super) const DISTINCT: usize = 40;
-/// The same for plaintext. Text seldom has so many in so few bytes: then the next best will do,
-/// as no run may stand in the edge's own program or libraries anyway.
+/// The same for plaintext. Text rarely has so many in so few bytes: then the next lower number is
+/// used, as no run may occur in the edge's own program or libraries anyway.
 pub(super) const DISTINCT_PLAINTEXT: [usize; 4] = [DISTINCT, 32, 24, 16];
 /// Ciphertext of a data chunk.
 pub(super) const CHUNK_BYTES: u64 = 131_072;
 /// Ciphertext of a segment: `service.segment_bytes`, left as it is.
 const SEGMENT_BYTES: u64 = 1216;
-/// Places that are tried for one kind of run in one object.
+/// Places to try for each kind of run in an object.
 const TRIES: usize = 50_000;
 
 pub(super) type Run = [u8; RUN_BYTES];
 
-/// Different runs of an object of this size, at most so many, each with enough distinct values
-/// and within one segment.
+/// Up to this many different runs of an object of this size, each with enough distinct values and
+/// within one segment.
 pub(super) fn choose(
     size: u64,
     wanted: usize,
@@ -56,7 +56,7 @@ pub(super) fn choose(
     Ok(chosen)
 }
 
-/// A run that crosses a segment or a chunk lies in pieces in the arena.
+/// A run across segments or chunks is not contiguous in the arena.
 fn within_a_segment(at: u64) -> bool {
     let in_chunk = at % CHUNK_BYTES;
     in_chunk % SEGMENT_BYTES + length() <= SEGMENT_BYTES && in_chunk + length() <= CHUNK_BYTES
@@ -74,7 +74,7 @@ fn distinct(run: &Run) -> usize {
     seen.iter().filter(|seen| **seen).count()
 }
 
-/// A row of equal bytes, which the searcher would meet all over empty memory.
+/// A run of equal bytes, which would be found all over empty memory.
 fn monotonous(run: &Run) -> bool {
     run.array_windows::<8>()
         .any(|window| window.iter().all(|byte| *byte == window[0]))
@@ -86,11 +86,8 @@ mod tests {
 
     use super::*;
 
-    /// An object whose byte at each place is the place, mixed.
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "stands for a file that can be read"
-    )]
+    /// An object whose byte at each offset is the offset, mixed.
+    #[expect(clippy::unnecessary_wraps, reason = "represents a readable file")]
     fn mixed(at: u64, run: &mut Run) -> Result<()> {
         for (place, byte) in (at..).zip(run) {
             let [.., high] = place.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();

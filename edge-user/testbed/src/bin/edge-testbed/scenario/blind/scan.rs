@@ -1,4 +1,4 @@
-//! What is looked for, and where it was met.
+//! The search strings, and where they were found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,9 +19,9 @@ use super::secrets::{self, Form, Ticket};
 
 /// Runs of plaintext and of ciphertext for each object.
 pub(super) const RUNS: usize = 16;
-/// Plaintext runs that are chosen first; those the edge's own program holds are left out.
+/// Plaintext runs chosen first; those in the edge's own program are dropped.
 const CANDIDATES: usize = 3 * RUNS;
-/// How often memory that could not be read is tried.
+/// Attempts to read memory that could not be read.
 const TRIES: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -40,21 +40,21 @@ pub(super) struct Needle {
     bytes: Vec<u8>,
 }
 
-/// One that was published.
+/// A published object.
 #[derive(Serialize)]
 pub(super) struct Published {
     pub(super) name: String,
     pub(super) size: u64,
-    /// Distinct values that each plaintext run has at least.
+    /// Minimum number of distinct values in each plaintext run.
     pub(super) distinct: usize,
 }
 
-/// Somewhere that was searched.
+/// A searched place.
 #[derive(Default, Serialize)]
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) bytes: u64,
-    /// Numbers of what was found.
+    /// Numbers of the strings that were found.
     pub(super) found: BTreeSet<usize>,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// Chooses what to look for. `own` are the files of the edge itself, program and libraries.
+    /// Chooses the search strings. `own` are the files of the edge itself, program and libraries.
     pub(super) fn prepare(
         sealed: &[Sealed],
         origin: &Path,
@@ -148,7 +148,7 @@ impl Scan {
         for _try in 0..TRIES {
             let mut memory = Memory::open(process, left)?;
             whole.add(self.look(name, &mut memory)?);
-            // A process at work gives memory back while it is read, and may take it again.
+            // An active process returns memory while it is read, and may allocate it again.
             left = Layout::of(process)?.still_there(&memory.unread);
         }
         self.places.push(whole);
@@ -158,8 +158,8 @@ impl Scan {
         Ok(())
     }
 
-    /// As `search_files`, where secrets are at home: a search that cannot find them there proves
-    /// nothing elsewhere.
+    /// Like `search_files`, for places that contain the secrets: a search that does not find them
+    /// there proves nothing elsewhere.
     pub(super) fn look_in_files(&self, name: &str, files: &[PathBuf]) -> Result<Place> {
         let mut whole = Place {
             name: name.to_owned(),
@@ -184,7 +184,7 @@ impl Scan {
         })
     }
 
-    /// The numbers of what is looked for of an object.
+    /// The numbers of an object's strings.
     pub(super) fn of(
         &self,
         object: usize,
@@ -197,7 +197,7 @@ impl Scan {
     }
 }
 
-/// Of the strictest kind of which there are enough, and how strict that is.
+/// The runs of the strictest kind that has enough, and how strict that is.
 fn plaintext_runs(one: &Sealed, own: &[PathBuf], rng: &mut SmallRng) -> Result<(usize, Vec<Run>)> {
     let file = open(&one.object.path)?;
     let mut best = (DISTINCT, Vec::new());

@@ -1,4 +1,4 @@
-//! Looks for many byte strings at once, in one pass over a stream of any length.
+//! Searches for many byte strings at once, in one pass over a stream of any length.
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
@@ -7,14 +7,14 @@ use aho_corasick::AhoCorasick;
 use anyhow::{Result, bail};
 use edge_testbed::stop::{self, Stop};
 
-/// Shorter strings are met by chance.
+/// Shorter strings occur by chance.
 const SHORTEST: usize = 23;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
 
 pub(super) struct Searcher {
     automaton: AhoCorasick,
-    /// What the end of a piece must be kept for.
+    /// Bytes to keep from the end of a piece.
     longest: usize,
 }
 
@@ -30,7 +30,7 @@ impl Searcher {
         })
     }
 
-    /// Reads to the end, adds the numbers of the strings it met, and returns how much it read.
+    /// Reads to the end, adds the numbers of the strings found, and returns the bytes read.
     pub(super) fn search(&self, mut source: impl Read, found: &mut BTreeSet<usize>) -> Result<u64> {
         let mut buffer = vec![0; self.longest + PIECE];
         let mut kept = 0;
@@ -49,7 +49,7 @@ impl Searcher {
             let end = kept + count;
             let met = self.automaton.find_overlapping_iter(&buffer[..end]);
             found.extend(met.map(|string| string.pattern().as_usize()));
-            // A string that goes on in the next piece has at most all but one byte here.
+            // A string that continues in the next piece has at most all but one byte here.
             kept = end.min(self.longest - 1);
             buffer.copy_within(end - kept..end, 0);
         }
@@ -60,7 +60,7 @@ impl Searcher {
 mod tests {
     use super::*;
 
-    /// Gives its bytes in pieces of a chosen size, as pipes and memory do.
+    /// Returns its bytes in pieces of a chosen size, as pipes and memory do.
     struct Drops<'a>(&'a [u8], usize);
 
     impl Read for Drops<'_> {

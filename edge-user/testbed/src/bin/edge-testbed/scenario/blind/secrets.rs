@@ -1,6 +1,6 @@
-//! What nobody but the reader may know of an object, and where its ciphertext lies.
+//! What only the reader may know of an object, and where its ciphertext is.
 //!
-//! Written from docs/SEALING.md alone: the search must not trust the code it tries.
+//! Written from docs/SEALING.md alone: the search must not trust the code under test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::runs::CHUNK_BYTES;
 
 const KEY_BYTES: usize = 32;
 
-/// What a ticket says.
+/// The fields of a ticket.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) size: u64,
@@ -27,7 +27,7 @@ impl Ticket {
     pub(super) fn read(file: &Path) -> Result<Self> {
         let text =
             fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        Self::parse(text.trim()).with_context(|| format!("{} is no ticket", file.display()))
+        Self::parse(text.trim()).with_context(|| format!("{} is not a ticket", file.display()))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -41,7 +41,7 @@ impl Ticket {
     }
 }
 
-/// A way to write a key down.
+/// An encoding of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Form {
     Raw,
@@ -49,7 +49,7 @@ pub(super) enum Form {
     Base64,
 }
 
-/// Every string that gives the key away.
+/// Every string that reveals the key.
 pub(super) fn forms(key: &[u8; KEY_BYTES]) -> Vec<(Form, Vec<u8>)> {
     let hex = ChunkId(*key).to_string();
     let mut forms = vec![
@@ -63,7 +63,7 @@ pub(super) fn forms(key: &[u8; KEY_BYTES]) -> Vec<(Form, Vec<u8>)> {
     forms
 }
 
-/// The characters that only the key decides when so many bytes, or 3 or 6 more, stand before it.
+/// The characters that only the key determines, after this many bytes, or 3 or 6 more.
 fn base64_within(key: &[u8], before: usize, alphabet: &GeneralPurpose) -> Vec<u8> {
     let text = alphabet.encode([&vec![0; before][..], key].concat());
     let only = (before * 8).div_ceil(6)..(before + key.len()) * 8 / 6;
@@ -111,7 +111,7 @@ fn chunk_file(origin: &Path, id: &[u8; 32]) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// The vector of docs/SEALING.md.
+    /// The test vector of docs/SEALING.md.
     const TICKET: &str = "edge1:AQAAAAAAAAYwOW2hJZu7vomhtzFRjSlhbETPipadGU0ht9qoLNTOpKmQAAECAwQF\
                           BgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh_w8fLz9PX29_j5-vt5WBe8";
 
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn base64_is_known_at_each_of_its_three_alignments() {
-        // By coreutils: base64 of 0, 1 and 2 bytes 0xff and the key, without what is mixed.
+        // By coreutils: base64 of 0, 1 and 2 bytes 0xff and the key, without the mixed characters.
         let expected = [
             "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh",
             "ABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",

@@ -1,4 +1,4 @@
-//! A file of text, made of many: what people publish is not all compressed or machine code.
+//! A text file made of many others: published content is not all compressed or machine code.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use edge_testbed::paths;
 
-/// Size of the whole, about.
+/// Approximate total size.
 const BYTES: usize = 4 << 20;
-/// Larger files are left out, so that many take part.
+/// Larger files are skipped, so that many contribute.
 const LARGEST: u64 = 200 << 10;
 const ENDINGS: &[&str] = &["rs", "md", "html", "txt", "py", "toml"];
 
-/// Joins texts that every machine that built this has: Rust's documentation and library sources,
-/// where they are installed, and this project's own.
+/// Concatenates texts that every build host has: Rust's documentation and library sources, where
+/// installed, and this project's own.
 pub(super) fn write(file: &Path) -> Result<()> {
     let mut text = Vec::new();
     let sysroot = paths::host_sysroot()?;
@@ -30,7 +30,7 @@ pub(super) fn write(file: &Path) -> Result<()> {
     Ok(file.write_all(&text)?)
 }
 
-/// In the order of the names, so that every run takes the same.
+/// In order of their names, so that every run uses the same.
 fn gather(folder: &Path, text: &mut Vec<u8>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;

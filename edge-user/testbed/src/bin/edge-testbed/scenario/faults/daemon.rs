@@ -1,5 +1,5 @@
-//! What happens to `edged`: killed, stopped for a while, told nonsense, confused about the time,
-//! started twice, and an interface that is taken.
+//! Faults of `edged`: killed, stopped, a thread held, log blocked, invalid configuration, clock
+//! changed, started twice, and an interface that is occupied.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -23,51 +23,51 @@ pub(super) const FAULTS: &[Fault] = &[
     Fault { name: "killed", excuses: UNREACHABLE, run: killed,
         done: "SIGKILL to edged while a reader is in the middle of an object; edged is started \
                anew",
-        expected: "no program stays attached; the restart finds the dead socket and serves; the \
-                   reader greets anew and finishes" },
+        expected: "no program stays attached; the restart replaces the stale socket and serves; \
+                   the reader gets a new cookie and finishes" },
     Fault { name: "stopped", excuses: UNREACHABLE, run: stopped,
         done: "SIGSTOP to edged for ten seconds, then SIGCONT",
-        expected: "the program greets on and nobody answers; `edge stat` says that nobody answers; \
-                   readers wait, or give up and say so; then it serves" },
+        expected: "the program still answers HELLOs, but GETs get no reply; `edge stat` reports \
+                   that; readers wait, or fail with a message; afterwards it serves" },
     Fault { name: "thread-held", excuses: UNREACHABLE, run: thread_held,
-        done: "a worker, then the socket front, then the engine, held as a debugger holds a thread",
+        done: "a worker, then the socket front, then the engine, stopped as by a debugger",
         expected: "within ten seconds the log and `edge stat` name the thread; readers wait, or \
-                   give up and say so; let go, it serves" },
+                   fail with a message; afterwards it serves" },
     Fault { name: "log-fails", excuses: UNREACHABLE, run: log_fails,
-        done: "edged with its log on a full device, and a damaged chunk fetched",
-        expected: "lines are dropped and counted; nobody's reader notices" },
+        done: "edged with its log on a full device, and a corrupt chunk fetched",
+        expected: "lines are dropped and counted; readers are not affected" },
     Fault { name: "log-unread", excuses: UNREACHABLE, run: log_unread,
-        done: "edged with its log in a full pipe that nobody reads, more lines than the queue \
-               before it holds, and a damaged chunk fetched",
-        expected: "lines are dropped and counted; misses are served; it stops when told" },
+        done: "edged with its log in a full pipe without a reader, more lines than the log's queue \
+               holds, and a corrupt chunk fetched",
+        expected: "lines are dropped and counted; misses are served; SIGTERM stops it" },
     Fault { name: "reload-nonsense", excuses: NOTHING, run: reload_nonsense,
-        done: "nonsense in the configuration file, SIGHUP, `edged --check`, and a start with it",
-        expected: "there is no reload: SIGHUP changes nothing and says so; --check and a start \
-                   refuse with the line and exit code 78; nobody's reader notices" },
+        done: "invalid configuration file, SIGHUP, `edged --check`, and a start with it",
+        expected: "there is no reload: SIGHUP changes nothing and logs that; --check and a start \
+                   fail with the line and exit code 78; readers are not affected" },
     Fault { name: "clock-set", excuses: UNREACHABLE, run: clock_set,
-        done: "edged's clock (a test clock under it, not the machine's) an hour forth and back \
-               again, each time with a reader in the middle of an object",
-        expected: "the program refuses the reader's cookie (nack_cookie); it greets anew and \
-                   finishes" },
+        done: "edged's clock (a test clock, not the host's) an hour forward and back again, each \
+               time with a reader in the middle of an object",
+        expected: "the program refuses the reader's cookie (nack_cookie); the reader gets a new \
+                   one and finishes" },
     Fault { name: "second-edged", excuses: NOTHING, run: second_edged,
         done: "a second edged: with the same configuration, with a socket of its own, with a \
                socket and an address of its own",
-        expected: "each refuses with exit code 75 and names who is in the way; the first serves \
-                   on" },
+        expected: "each fails with exit code 75 and names the conflict; the first continues to \
+                   serve" },
     Fault { name: "foreign-program", excuses: UNREACHABLE, run: foreign_program,
-        done: "somebody else attaches a program while edged runs, and before it starts",
-        expected: "the kernel refuses the one; edged refuses to start over the other, exit code \
-                   75, and names the interface; when it is gone, edged serves" },
+        done: "a foreign program is attached while edged runs, and before it starts",
+        expected: "the kernel refuses the first; over the second edged fails to start with exit \
+                   code 75 and names the interface; once it is removed, edged serves" },
 ];
 
-/// Long enough to be in the middle of.
+/// Large enough that a reader can be stopped in the middle.
 const LARGE_BYTES: usize = 64 << 20;
-/// For more lines than wait for the log.
+/// Exceeds the log's queue.
 const LINES_WITHIN: Duration = Duration::from_mins(1);
-/// The issue's.
+/// As required.
 const STOPPED_FOR: Duration = Duration::from_secs(10);
-/// The socket front looks at the clock once a second; a reader that was stopped for three greets anew
-/// by itself.
+/// The socket front reads the clock once a second; a reader stopped for three sends a HELLO by
+/// itself.
 const CLOCK_SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 fn killed(session: &mut Session<'_>) -> Result<String> {
@@ -76,7 +76,7 @@ fn killed(session: &mut Session<'_>) -> Result<String> {
     session.signal(Signal::KILL)?;
     process::signal(&child, Signal::CONT)?;
     session.take_edged()?.ended(WITHIN)?;
-    // The kernel takes the program down when the last handle is gone, a moment later.
+    // The kernel removes the program shortly after the last handle is closed.
     let gone = clock::poll(Duration::from_secs(5), || {
         session
             .attached()
@@ -85,27 +85,27 @@ fn killed(session: &mut Session<'_>) -> Result<String> {
     });
     gone.context("the program is still attached after 5 s")?;
     if !session.testbed.settings.socket.exists() {
-        bail!("the dead socket that the restart is to find is not there");
+        bail!("there is no stale socket for the restart");
     }
     session.good_after(|session| session.start(&[]))?;
     large.finished_by(child)?;
-    Ok("nothing stayed attached, the restart served, and the reader in the middle finished".into())
+    Ok("no program stayed attached, the restart served, and the reader finished".into())
 }
 
 fn stopped(session: &mut Session<'_>) -> Result<String> {
     let begin = clock::now();
     session.signal(Signal::STOP)?;
     let stat = session.stat()?;
-    if stat.code != Some(1) || !stat.said.contains("no answer in 5 seconds") {
-        bail!("`edge stat` ended with {:?}: {}", stat.code, stat.said);
+    if stat.code != Some(1) || !stat.stderr.contains("no answer in 5 seconds") {
+        bail!("`edge stat` ended with {:?}: {}", stat.code, stat.stderr);
     }
     let left = STOPPED_FOR.saturating_sub(begin.elapsed());
     wait(left);
     session.good_after(|session| session.signal(Signal::CONT))?;
-    Ok(format!("`edge stat`: {}", stat.said))
+    Ok(format!("`edge stat`: {}", stat.stderr))
 }
 
-/// One thread of a process, held until this value goes.
+/// A stopped thread of a process, resumed on drop.
 struct Held(Pid);
 
 impl Held {
@@ -126,7 +126,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         if let Err(error) = ptrace::detach(self.0, None) {
-            eprintln!("a thread of edged stays held: {error}");
+            eprintln!("a thread of edged stays stopped: {error}");
         }
     }
 }
@@ -136,14 +136,14 @@ fn thread_held(session: &mut Session<'_>) -> Result<String> {
     for name in ["worker-0", "socket", "engine"] {
         let from = session.lines()?;
         let held = Held::thread(session.edged()?.id(), name)?;
-        seen.push(session.hear(from, &format!("the thread {name} is stalled"))?);
+        seen.push(session.logged(from, &format!("the thread {name} is stalled"))?);
         if !faulty(session, name)? {
             bail!("`edge stat` does not name {name}");
         }
         session.good_after(|session| {
             drop(held);
             session
-                .hear(from, &format!("over: the thread {name}"))
+                .logged(from, &format!("over: the thread {name}"))
                 .map(drop)
         })?;
     }
@@ -173,7 +173,7 @@ fn log_unread(session: &mut Session<'_>) -> Result<String> {
     seen
 }
 
-/// Has lines dropped, and is served from the origin all the same; then puts the log right.
+/// Has log lines dropped while misses are served from the origin; then restores the log.
 fn serves_without_log(session: &mut Session<'_>) -> Result<String> {
     let dropped = clock::poll(LINES_WITHIN, || {
         for _signal in 0..100 {
@@ -205,16 +205,16 @@ fn reload_nonsense(session: &mut Session<'_>) -> Result<String> {
     )?;
     let from = session.lines()?;
     session.signal(Signal::HUP)?;
-    let heard = session.hear(from, "reloading is not supported")?;
+    let line = session.logged(from, "reloading is not supported")?;
     let words = ["edged.toml:3: service.sender", "pigeon"];
     let checked = session.refused(&words, &["--check"], &[], 78)?;
     session.refused(&words, &[], &[], 78)?;
     fs::write(file, good)?;
     session.good_again()?;
-    Ok(format!("log: {heard}; check: {checked}"))
+    Ok(format!("log: {line}; check: {checked}"))
 }
 
-/// A library that stands between edged and the clock: what the file says is added to it.
+/// A library between edged and the clock: adds the offset in the file.
 const TEST_CLOCK: &str = include_str!("clock.c");
 
 fn clock_set(session: &mut Session<'_>) -> Result<String> {
@@ -232,7 +232,7 @@ fn clock_set(session: &mut Session<'_>) -> Result<String> {
     session.restart(&[("LD_PRELOAD", &library), ("SEALEDGE_CLOCK_AHEAD", &ahead)])?;
 
     let mut seen = Vec::new();
-    for (seconds, words) in [("3600", "an hour forth"), ("0", "back again")] {
+    for (seconds, words) in [("3600", "an hour forward"), ("0", "back again")] {
         let large = session.publish(LARGE_BYTES)?;
         let child = session.reader_in_the_middle(&large)?;
         let before = nack_cookie(session)?;
@@ -291,14 +291,17 @@ fn foreign_program(session: &mut Session<'_>) -> Result<String> {
     };
     for more in [&[][..], &["-force"]] {
         if attach(session, more)?.code == Some(0) {
-            bail!("the kernel let somebody else attach a program over the edge's ({more:?})");
+            bail!("the kernel allowed a foreign program over the edge's ({more:?})");
         }
     }
     session.good_again()?;
     session.take_edged()?.stop()?;
     let attached = attach(session, &[])?;
     if attached.code != Some(0) {
-        bail!("the foreign program cannot be attached: {}", attached.said);
+        bail!(
+            "the foreign program cannot be attached: {}",
+            attached.stderr
+        );
     }
     let words = [
         "already attached to edge0",

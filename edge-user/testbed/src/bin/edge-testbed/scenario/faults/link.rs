@@ -1,4 +1,4 @@
-//! What happens to the interface.
+//! Faults of the interface.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,37 +14,36 @@ use super::{Fault, NOTHING, UNREACHABLE};
 #[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
     Fault { name: "link-down", excuses: UNREACHABLE, run: link_down,
-        done: "the interface down for two seconds and up again, with its IPv6 address put back",
-        expected: "edged says so and counts it (interface_up); readers wait or say so; up again it \
-                   serves without a restart" },
+        done: "the interface down for two seconds and up again, with its IPv6 address set again",
+        expected: "edged logs and counts it (interface_up); readers wait, or fail with a message; \
+                   then it serves without a restart" },
     Fault { name: "link-renamed", excuses: NOTHING, run: link_renamed,
         done: "the interface renamed while it is up, and back",
-        expected: "edged says so and serves on; nobody's reader notices" },
+        expected: "edged logs it and continues to serve; readers are not affected" },
     Fault { name: "link-removed", excuses: UNREACHABLE, run: link_removed,
-        done: "the interface removed; then made anew, and edged started",
-        expected: "edged says so and ends with exit code 1; the restart serves" },
+        done: "the interface removed; then created again, and edged started",
+        expected: "edged logs it and ends with exit code 1; the restart serves" },
     Fault { name: "program-detached", excuses: UNREACHABLE, run: program_detached,
-        done: "the XDP program taken off the interface, as `bpftool link detach` does",
-        expected: "/ready names it within two seconds; readers are served by the kernel's path; a \
-                   restart puts it back" },
+        done: "the XDP program detached from the interface, as by `bpftool link detach`",
+        expected: "/ready reports it within two seconds; readers are served by the kernel's path; \
+                   a restart attaches it again" },
     Fault { name: "station-changed", excuses: UNREACHABLE, run: station_changed,
-        done: "the interface's station address changed, and back",
-        expected: "the log says within two seconds that the program takes frames for the new one; \
-                   hits are steered again, without a restart" },
+        done: "the interface's MAC address changed, and back",
+        expected: "the log reports within two seconds that the program accepts the new one; hits \
+                   are steered again, without a restart" },
     Fault { name: "address-removed", excuses: UNREACHABLE, run: address_removed,
         done: "a service address removed, and set again",
-        expected: "/ready names it within two seconds; nobody is greeted there; set again it is \
-                   served without a restart" },
+        expected: "/ready reports it within two seconds; HELLOs there are not answered; then it \
+                   is served again, without a restart" },
     Fault { name: "mtu-lowered", excuses: UNREACHABLE, run: mtu_lowered,
-        done: "the MTU lowered below a full datagram, which takes IPv6 with it, and all put back",
-        expected: "/ready names it within two seconds; put back, the edge serves without a \
-                   restart" },
+        done: "the MTU lowered below a full datagram, which disables IPv6, and all restored",
+        expected: "/ready reports it within two seconds; then the edge serves without a restart" },
     Fault { name: "gets-joined", excuses: UNREACHABLE, run: gets_joined,
         done: "two GETs in one frame, at an edge in generic mode",
-        expected: "both are answered, by the kernel's path (coalesced); a reader finishes" },
+        expected: "both are answered by the kernel's path (coalesced); a reader finishes" },
 ];
 
-/// A change that is no fault is noticed as soon as one that is.
+/// Limit for noticing a change that is no fault.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
 const DOWN_FOR: Duration = Duration::from_secs(2);
 
@@ -52,9 +51,9 @@ fn link_down(session: &mut Session<'_>) -> Result<String> {
     let edge = &session.testbed.bed.edge;
     let from = session.lines()?;
     session.ip(&format!("link set dev {} down", edge.link))?;
-    let heard = session.hear(from, "is down")?;
+    let line = session.logged(from, "is down")?;
     if session.counts()?.all().pointer("/interfaces/0/up") != Some(&false.into()) {
-        bail!("`edge stat` does not tell that the interface is down");
+        bail!("`edge stat` does not report that the interface is down");
     }
     wait(DOWN_FOR);
     session.good_after(|session| {
@@ -62,11 +61,11 @@ fn link_down(session: &mut Session<'_>) -> Result<String> {
         set_ipv6_again(session)?;
         edge.is_up()
     })?;
-    session.hear(from, "over: the interface")?;
-    Ok(format!("log: {heard}"))
+    session.logged(from, "over: the interface")?;
+    Ok(format!("log: {line}"))
 }
 
-/// The kernel takes IPv6 addresses away with the link, and whoever set them sets them again.
+/// The kernel removes IPv6 addresses with the link; the operator sets them again.
 fn set_ipv6_again(session: &Session<'_>) -> Result<()> {
     let edge = &session.testbed.bed.edge;
     let (ipv6, link) = (edge.ipv6, edge.link);
@@ -77,12 +76,12 @@ fn link_renamed(session: &mut Session<'_>) -> Result<String> {
     let edge = session.testbed.bed.edge.link;
     let from = session.lines()?;
     session.ip(&format!("link set dev {edge} name other0"))?;
-    let heard = session.hear(from, "is now called other0")?;
+    let line = session.logged(from, "is now called other0")?;
     session.good_again()?;
     session.ip(&format!("link set dev other0 name {edge}"))?;
-    session.hear(from, "is now called edge0")?;
+    session.logged(from, "is now called edge0")?;
     session.good_again()?;
-    Ok(format!("log: {heard}"))
+    Ok(format!("log: {line}"))
 }
 
 fn link_removed(session: &mut Session<'_>) -> Result<String> {
@@ -90,9 +89,9 @@ fn link_removed(session: &mut Session<'_>) -> Result<String> {
     session.ip(&format!("link delete {}", bed.edge.link))?;
     let mut edged = session.take_edged()?;
     let status = edged.ended(WITHIN)?;
-    let last = edged.said().last().context("edged said nothing")?;
+    let last = edged.log().last().context("edged logged nothing")?;
     if status.code() != Some(1) || !last.contains("was removed while it was served") {
-        bail!("edged ended with {status} and said: {last}");
+        bail!("edged ended with {status}: {last}");
     }
     let missing = session.refused(&["no interface \"edge0\""], &[], &[], 78)?;
     session.good_after(|session| {
@@ -102,9 +101,9 @@ fn link_removed(session: &mut Session<'_>) -> Result<String> {
     Ok(format!("{}; a start without it: {missing}", sentence(last)))
 }
 
-/// Takes an XDP program off; `ip link set … xdp off` is refused while a link holds it.
+/// Detaches an XDP program; `ip link set … xdp off` is refused while a link holds it.
 const DETACH: &str = include_str!("detach.py");
-/// Another station than any in the run.
+/// A MAC address that no other interface has.
 const STATION: &str = "02:00:00:00:71:09";
 /// Shorter than a packet with a full segment.
 const SHORT_MTU: &str = "1200";
@@ -113,7 +112,7 @@ const MTU: &str = "1500";
 fn program_detached(session: &mut Session<'_>) -> Result<String> {
     let shown = session.testbed.bed.edge.facts()?;
     let program = shown["xdp"]["prog"]["id"].as_u64();
-    let program = program.context("`ip` does not tell the program's number")?;
+    let program = program.context("`ip` does not report the program's id")?;
     let mut detach = Command::new(PYTHON);
     process::run(detach.args(["-c", DETACH, &program.to_string()]))?;
     let named = session.is_not_ready("the XDP program was detached from")?;
@@ -122,7 +121,7 @@ fn program_detached(session: &mut Session<'_>) -> Result<String> {
     session.good_after(|session| session.restart(&[]))?;
     session.is_ready()?;
     if !session.attached()? {
-        bail!("the restart does not put the program back");
+        bail!("the restart does not attach the program");
     }
     Ok(named)
 }
@@ -131,17 +130,17 @@ fn station_changed(session: &mut Session<'_>) -> Result<String> {
     let edge = session.testbed.bed.edge.link;
     let shown = session.testbed.bed.edge.facts()?;
     let before = shown["address"].as_str();
-    let before = before.context("`ip` does not tell the station address")?;
+    let before = before.context("`ip` does not report the MAC address")?;
     let mut seen = Vec::new();
     for station in [STATION, before] {
         let from = session.lines()?;
         session.ip(&format!("link set dev {edge} address {station}"))?;
         let begin = clock::now();
-        seen.push(session.hear(from, station)?);
+        seen.push(session.logged(from, station)?);
         if begin.elapsed() > NOTICED_WITHIN {
             bail!("noticed only after {:.1?}", begin.elapsed());
         }
-        // Neighbours ask anew in their own time; this one is told to.
+        // Neighbours update their caches after some time; this one is flushed.
         let reader = &session.testbed.bed.reader;
         reader.ip(&format!("neigh flush dev {}", reader.link))?;
         let steered_before = session.counts()?.xdp_packets(&["steered"]);
@@ -162,13 +161,13 @@ fn address_removed(session: &mut Session<'_>) -> Result<String> {
     let welcomes = session.counts()?.xdp_packets(&["welcome"]);
     ensure!(
         session.greet().is_err(),
-        "greeted at an address that was removed"
+        "a HELLO was answered at a removed address"
     );
     let add = format!("address add {ipv4} dev {}", edge.link);
     session.good_after(|session| session.ip(&add))?;
     session.is_ready()?;
     if session.counts()?.xdp_packets(&["welcome"]) == welcomes {
-        bail!("the program does not greet at the address that was set again");
+        bail!("the program answers no HELLO at the address that was set again");
     }
     Ok(named)
 }

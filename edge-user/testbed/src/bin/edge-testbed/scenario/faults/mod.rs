@@ -1,19 +1,19 @@
-//! A table of faults, each at an edge at work: what was done, what was expected, what came, and
-//! how soon the service was good again.
+//! A table of faults, each injected into a busy edge: what was done, expected and seen, and the
+//! time until the service recovered.
 
-/// One row's means.
+/// The tools of the rows.
 mod session;
-/// What happens to `edged`.
+/// Faults of `edged`.
 mod daemon;
-/// What happens to the interface.
+/// Faults of the interface.
 mod link;
-/// More than rings, memory and the operator's door hold.
+/// Exhaustion of rings, memory and the admin socket.
 mod pressure;
-/// What happens to the origin.
+/// Faults of the origin.
 mod origin;
-/// What happens to the reader.
+/// Faults of the reader.
 mod reader;
-/// What came out.
+/// The results.
 mod report;
 
 use std::path::Path;
@@ -35,19 +35,19 @@ use super::random_files;
 use super::selection::{self, Selection};
 use crate::testbed::{self, Testbed};
 
-/// Small, so that a start is quick; everything the scenario publishes fits.
+/// Small, for a quick start; everything the scenario publishes fits.
 const ARENA_BYTES: u64 = 160 << 20;
-/// What the reader in the background fetches.
+/// Size of the object that the background reader fetches.
 const LOAD_BYTES: usize = 3_000_000;
 
-/// What readers may say while the edge is not to be reached.
+/// Messages of readers while the edge is unreachable.
 const UNREACHABLE: &[&str] = &[
     "nothing listens at this address and port",
     "the edge does not answer",
     "the edge answers HELLO, but not GET",
     "this host cannot send to the edge: ",
 ];
-/// Where every reader finishes.
+/// Every reader succeeds.
 const NOTHING: &[&str] = &[];
 
 /// A row of the table.
@@ -55,7 +55,7 @@ struct Fault {
     name: &'static str,
     done: &'static str,
     expected: &'static str,
-    /// What the reader in the background may say instead of finishing.
+    /// Messages with which the background reader may fail.
     excuses: &'static [&'static str],
     run: fn(&mut Session<'_>) -> Result<String>,
 }
@@ -77,7 +77,7 @@ impl selection::Table for Table {
     }
 }
 
-/// Every row there is, in the order they are run.
+/// All rows, in the order they run.
 fn table() -> impl Iterator<Item = &'static Fault> {
     let parts = [
         daemon::FAULTS,
@@ -95,8 +95,8 @@ pub(super) fn faults(options: &Faults) -> Result<()> {
     }
     testbed::perform(
         &options.testbed,
-        "the scenario makes network namespaces and loads an XDP program; it",
-        "not every fault is survived",
+        "the scenario creates network namespaces and loads an XDP program; it",
+        "the edge did not survive every fault",
         |machine| run(options, machine),
     )
 }
@@ -132,9 +132,7 @@ fn row(session: &mut Session<'_>, fault: &'static Fault, report: &mut Report) ->
     session.took = None;
     let seen = under_load(session, fault, report).and_then(|seen| {
         session.audit()?;
-        session
-            .took
-            .context("nobody looked whether the service is good again")?;
+        session.took.context("the row did not check for recovery")?;
         Ok(seen)
     });
     let (ok, seen) = match seen {
@@ -163,11 +161,11 @@ fn under_load(
         let ran = session
             .while_read(&load, 1)
             .and_then(|()| (fault.run)(session))
-            // It has read all the time, and reads again.
+            // It reads throughout, and afterwards.
             .and_then(|seen| session.while_read(&load, load.fetches() + 2).map(|()| seen));
         drop(stop);
         let read = reader.join();
-        // What happened to the edge is the better reason than a reader that got no answer.
+        // An error of the edge is the better explanation than a reader without replies.
         let ran = ran?;
         read.map_err(|_panic| anyhow!("the reader panicked"))??;
         Ok::<_, anyhow::Error>(ran)
@@ -178,7 +176,7 @@ fn under_load(
     let seen = ran?;
     Ok(match excused.last() {
         Some(last) => format!(
-            "{seen}; readers in the background that gave up: {}, the last with \"{last}\"",
+            "{seen}; background readers that gave up: {}, the last with \"{last}\"",
             excused.len()
         ),
         None => seen,

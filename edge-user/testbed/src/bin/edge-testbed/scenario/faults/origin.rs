@@ -27,64 +27,64 @@ use crate::reader::{End, fetch};
 #[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
     Fault { name: "origin-slow", excuses: NOTHING, run: origin_slow,
-        done: "the origin lets nobody open an object's chunks for three seconds (file leases)",
+        done: "an object's chunks cannot be opened at the origin for three seconds (file leases)",
         expected: "PENDING meanwhile; the reader waits and finishes; others are served" },
     Fault { name: "origin-hangs", excuses: NOTHING, run: origin_hangs,
         done: "the same for twelve seconds",
-        expected: "the edge gives a fetch up after ten (failed_total) and says so to the reader \
-                   and in the log; the reader asks again, and finishes when the origin is back" },
+        expected: "the edge gives up a fetch after ten (failed_total) and reports it to the reader \
+                   and in the log; the reader retries, and finishes when the origin is back" },
     Fault { name: "chunk-hangs", excuses: NOTHING, run: chunk_hangs,
-        done: "the origin lets nobody open one chunk for fourteen seconds",
-        expected: "it is read once, however often it is asked for (origin_hung_reads 1); other \
+        done: "one chunk cannot be opened at the origin for fourteen seconds",
+        expected: "it is read once, however often it is requested (origin_hung_reads 1); other \
                    objects are fetched; its reader finishes when the chunk can be read" },
     Fault { name: "source-greedy", excuses: NOTHING, run: source_greedy,
-        done: "one address asks for 20,000 chunks that nobody has, as fast as it can",
-        expected: "BUSY to it for what is beyond its share (source_limited_total); the readers of \
-                   another address fetch what is cold" },
+        done: "one address requests 20,000 nonexistent chunks, as fast as it can",
+        expected: "BUSY to it beyond its share (source_limited_total); readers of another address \
+                   can fetch cold objects" },
     Fault { name: "origin-gone", excuses: NOTHING, run: origin_gone,
         done: "the origin's directory moved away, and back",
-        expected: "what is resident is served on; else ORIGIN (failed_total, never absent_total) \
-                   with a line in the log; back, it is fetched" },
+        expected: "resident chunks are served; for others ORIGIN (failed_total, never \
+                   absent_total) with a line in the log; afterwards they are fetched" },
     Fault { name: "origin-removed", excuses: NOTHING, run: origin_removed,
         done: "the origin's chunks moved away, and back",
-        expected: "what is resident is served on; else \"no origin has chunk\" (absent_total); \
-                   refilled, it is fetched" },
+        expected: "resident chunks are served; for others \"no origin has chunk\" (absent_total); \
+                   afterwards they are fetched" },
     Fault { name: "chunk-altered", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes[7] ^= 1), "corrupt_total", "altered or cut"),
         done: "one byte of a chunk changed",
         expected: CORRUPT },
     Fault { name: "chunk-cut", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.truncate(bytes.len() / 2)), "corrupt_total", "altered or cut"),
-        done: "a chunk cut to its half",
+        done: "a chunk cut to half its size",
         expected: CORRUPT },
     Fault { name: "chunk-grown", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.resize(3 << 20, 0)), "corrupt_total", "which no chunk has"),
         done: "a chunk of 3 MB",
         expected: CORRUPT },
     Fault { name: "chunk-directory", excuses: NOTHING, run: |session| damaged(session, become_directory, "failed_total", "is not a file"),
-        done: "a directory in the place of a chunk",
+        done: "a directory in place of a chunk",
         expected: FAILED },
     Fault { name: "chunk-pipe", excuses: NOTHING, run: |session| damaged(session, become_pipe, "failed_total", "is not a file"),
-        done: "a pipe nobody writes into in the place of a chunk",
+        done: "a pipe without a writer in place of a chunk",
         expected: FAILED },
     Fault { name: "chunk-unreadable", excuses: NOTHING, run: |session| damaged(session, forbid, "failed_total", "ermission denied"),
         done: "a chunk that edged may not read (mode 000, edged without CAP_DAC_OVERRIDE)",
         expected: FAILED },
 ];
 
-const CORRUPT: &str = "ORIGIN to the reader, who gives up with exit code 75 and names the chunk; a \
-                       line in the log names it too (corrupt_total); put right, it is served";
-const FAILED: &str = "ORIGIN to the reader, who gives up with exit code 75 and names the chunk; a \
-                      line in the log says why (failed_total); put right, it is served";
+const CORRUPT: &str = "ORIGIN to the reader, which gives up with exit code 75 and names the chunk; \
+                       so does a line in the log (corrupt_total); repaired, it is served";
+const FAILED: &str = "ORIGIN to the reader, which gives up with exit code 75 and names the chunk; a \
+                      line in the log has the reason (failed_total); repaired, it is served";
 
 const SLOW_FOR: Duration = Duration::from_secs(3);
 /// Longer than the edge waits for an origin.
 const HANGS_FOR: Duration = Duration::from_secs(12);
 
-/// Longer than that, and than it takes its reader to ask again.
+/// Longer than that, and than a reader's next request takes.
 const CHUNK_HANGS_FOR: Duration = Duration::from_secs(14);
 const GREEDY_GETS: u64 = 20_000;
-/// An address of the greedy one's own, beside the reader's.
+/// An address of the greedy client, next to the reader's.
 const GREEDY: Ipv4Addr = Ipv4Addr::new(10, 71, 0, 9);
 
-/// Takes a lease on each file named: the kernel lets nobody else open them until it ends.
+/// Takes a lease on each named file: the kernel blocks other opens until it ends.
 const LEASES: &str = "\
 import fcntl, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -111,17 +111,17 @@ fn origin_hangs(session: &mut Session<'_>) -> Result<String> {
     let before = session.count("/origin/failed_total")?;
     let took = read_while_leased(session, HANGS_FOR)?;
     let failed = session.count("/origin/failed_total")? - before;
-    let heard = session.hear(from, "no answer within 10 s")?;
+    let line = session.logged(from, "no answer within 10 s")?;
     if failed == 0 {
         bail!("failed_total does not rise");
     }
     Ok(format!(
-        "the reader finished after {}, failed_total +{failed}; log: {heard}",
+        "the reader finished after {}, failed_total +{failed}; log: {line}",
         in_seconds(took)
     ))
 }
 
-/// Reads an object whose chunks nobody may open for so long, and says how long that took.
+/// Reads an object whose chunks cannot be opened for this time; returns the duration.
 fn read_while_leased(session: &mut Session<'_>, time: Duration) -> Result<Duration> {
     let fresh = session.fresh()?;
     let mut lease = lease(&fresh.chunks)?;
@@ -149,12 +149,12 @@ fn lease(files: &[PathBuf]) -> Result<Child> {
         .args(files)
         .stdout(Stdio::piped());
     let mut lease = process::spawn(&mut lease)?;
-    // The whole line: it is ended when it writes into a pipe that nobody reads any more.
+    // The whole line: the process would die writing into a closed pipe.
     let mut held = [0; 5];
     let mut pipe = lease.stdout.take().context("a pipe")?;
     if pipe.read_exact(&mut held).is_err() {
         process::end(&mut lease);
-        bail!("the leases cannot be had");
+        bail!("cannot take the leases");
     }
     Ok(lease)
 }
@@ -245,10 +245,10 @@ fn origin_gone(session: &mut Session<'_>) -> Result<String> {
     let from = session.lines()?;
     let origin = session.testbed.settings.origin();
     let gave_up = moved_away(session, origin, 75, "cannot get chunk")?;
-    let heard = session.hear(from, "the directory itself")?;
+    let line = session.logged(from, "the directory itself")?;
     let now_absent = session.count("/origin/absent_total")?;
     ensure!(now_absent == absent, "absent_total rises");
-    Ok(format!("{gave_up}; log: {heard}"))
+    Ok(format!("{gave_up}; log: {line}"))
 }
 
 fn origin_removed(session: &mut Session<'_>) -> Result<String> {
@@ -260,7 +260,7 @@ fn origin_removed(session: &mut Session<'_>) -> Result<String> {
     Ok(format!("{gave_up}; absent_total +{absent}"))
 }
 
-/// A reader that must fail while a folder of the origin is elsewhere, and finish when it is back.
+/// A reader that must fail while a folder of the origin is moved away, and succeed afterwards.
 fn moved_away(session: &mut Session<'_>, folder: &Path, code: i32, words: &str) -> Result<String> {
     let fresh = session.fresh()?;
     let elsewhere = folder.with_extension("elsewhere");
@@ -273,7 +273,7 @@ fn moved_away(session: &mut Session<'_>, folder: &Path, code: i32, words: &str) 
     Ok(gave_up)
 }
 
-/// A reader of an object with one damaged chunk, and another when it was put right.
+/// A reader of an object with one corrupt chunk, and another after it was repaired.
 fn damaged(
     session: &mut Session<'_>,
     damage: fn(&Path) -> Result<()>,
@@ -292,17 +292,17 @@ fn damaged(
     remove(chunk)?;
     fs::write(chunk, good)?;
     let gave_up = gave_up?;
-    let heard = session.hear(from, complaint)?;
+    let line = session.logged(from, complaint)?;
     let name = chunk.file_name().and_then(|name| name.to_str());
-    if !heard.contains(name.context("a chunk has a name")?) {
-        bail!("the log does not name the chunk: {heard}");
+    if !line.contains(name.context("a chunk has a name")?) {
+        bail!("the log does not name the chunk: {line}");
     }
     let rose = session.count(&counter_at)? - before;
     if rose == 0 {
         bail!("{counter} does not rise");
     }
     session.comes(&fresh, over)?;
-    Ok(format!("{gave_up}; {counter} +{rose}; log: {heard}"))
+    Ok(format!("{gave_up}; {counter} +{rose}; log: {line}"))
 }
 
 fn rewrite(chunk: &Path, change: fn(&mut Vec<u8>)) -> Result<()> {

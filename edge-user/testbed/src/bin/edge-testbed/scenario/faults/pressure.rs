@@ -1,4 +1,4 @@
-//! More than rings, memory and the operator's door hold.
+//! Exhaustion of rings, memory and the admin socket.
 
 use std::fs;
 use std::iter::repeat_n;
@@ -20,29 +20,27 @@ use super::{Fault, NOTHING, UNREACHABLE};
 #[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
     Fault { name: "rx-ring-starved", excuses: UNREACHABLE, run: rx_ring_starved,
-        done: "edged stopped while 4000 GETs for a resident chunk come in",
-        expected: "the frames run out: the socket counts what it lost (rx_dropped) and an empty \
-                   fill ring; then it serves, and no frame is missing" },
+        done: "edged stopped while 4000 GETs for a resident chunk arrive",
+        expected: "the frames run out: the socket counts drops (rx_dropped) and an empty fill \
+                   ring; then it serves, and no frame is missing" },
     Fault { name: "umem-exhausted", excuses: UNREACHABLE, run: umem_exhausted,
-        done: "edged stopped while 2000 GETs for whole chunks come in, then all to be answered at \
-               once",
-        expected: "by xsk the frames to send from run out and are waited for, and what is lost all \
-                   the same is counted (would_block with send_queue_full or served_partly); by gso \
-                   there are none, and the kernel takes what it can; then it serves, and no frame \
-                   is missing" },
+        done: "edged stopped while 2000 GETs for whole chunks arrive, to be answered at once",
+        expected: "xsk waits for frames to send from, and counts what is lost (would_block with \
+                   send_queue_full or served_partly); gso has none, and the kernel sends what it \
+                   can; then it serves, and no frame is missing" },
     Fault { name: "admin-flood", excuses: NOTHING, run: admin_flood,
-        done: "connections to the admin socket until the kernel takes no more, half of them \
-               silent, half with noise",
-        expected: "64 at a time, the oldest makes room: `edge stat` gets its answer or says why \
-                   not; nobody's reader notices; then it answers" },
+        done: "connections to the admin socket until the kernel accepts no more, half of them \
+               idle, half with random bytes",
+        expected: "at most 64 at a time, the oldest is closed: `edge stat` succeeds or reports \
+                   why not; readers are not affected; afterwards it succeeds" },
     Fault { name: "hugepages-withheld", excuses: UNREACHABLE, run: hugepages_withheld,
-        done: "edged started in a control group that may have 32 MiB of hugepages, fewer than its \
+        done: "edged started in a control group limited to 32 MiB of hugepages, less than its \
                arena",
-        expected: "it refuses with exit code 78 and names the limit, and does not die when it \
+        expected: "it fails with exit code 78 and names the limit, instead of dying when it \
                    touches the memory; outside the group it serves" },
 ];
 
-/// What a queue has (docs/ARCHITECTURE.md, "Memory").
+/// Frames per queue (docs/ARCHITECTURE.md, "Memory").
 pub(super) const RX_FRAMES: u64 = 2048;
 const STARVING: usize = 4000;
 const EXHAUSTING: usize = 2000;
@@ -91,7 +89,7 @@ fn prepare(session: &mut Session<'_>) -> Result<(Client, ChunkId)> {
     Ok((session.greet()?, chunk_id(resident.data_chunk()?)?))
 }
 
-/// The edge stands still while so many GETs for these segments of a chunk come in, and goes on.
+/// Stops the edge while this many GETs for these segments of a chunk arrive, and resumes it.
 fn stalled(
     session: &mut Session<'_>,
     (client, id): &(Client, ChunkId),
@@ -105,8 +103,8 @@ fn stalled(
     asked
 }
 
-/// What the kernel gives a worker that stood still while more came than there are frames: every
-/// frame there is, or some were lost on the way here (I2).
+/// Datagrams that the kernel gave a worker after more arrived than there are frames: either every
+/// frame was used, or some were lost before (I2).
 pub(super) fn frames_left(session: &mut Session<'_>) -> Result<u64> {
     let means = prepare(session)?;
     session.audit()?;
@@ -120,7 +118,7 @@ pub(super) fn frames_left(session: &mut Session<'_>) -> Result<u64> {
     Ok(after.received - before.received)
 }
 
-/// What the first queue counted.
+/// Counters of the first queue.
 struct Rings {
     received: u64,
     dropped: u64,
@@ -163,30 +161,30 @@ fn admin_flood(session: &mut Session<'_>) -> Result<String> {
     let stat = session.stat()?;
     let answers = match stat.code {
         Some(0) => true,
-        Some(1) => stat.said.contains("no answer in 5 seconds"),
-        Some(75) => stat.said.contains("too many connections"),
+        Some(1) => stat.stderr.contains("no answer in 5 seconds"),
+        Some(75) => stat.stderr.contains("too many connections"),
         Some(_) | None => false,
     };
     if !answers {
-        bail!("`edge stat` ended with {:?}: {}", stat.code, stat.said);
+        bail!("`edge stat` ended with {:?}: {}", stat.code, stat.stderr);
     }
     let count = held.len();
     session.good_after(|session| {
         drop(held);
         let answers = clock::poll(WITHIN, || session.counts().ok().map(drop));
-        answers.context("`edge stat` gets no answer 10 s after the flood")
+        answers.context("`edge stat` fails even 10 s after the flood")
     })?;
-    let said = if stat.said.is_empty() {
-        "got its answer"
+    let said = if stat.stderr.is_empty() {
+        "succeeded"
     } else {
-        &stat.said
+        &stat.stderr
     };
     Ok(format!(
         "{count} connections; during them `edge stat`: {said}"
     ))
 }
 
-/// A connection, unless there is no place for one just now.
+/// A connection, unless the queue is full at the moment.
 fn connected(path: &Path) -> Result<Option<OwnedFd>> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -197,15 +195,15 @@ fn connected(path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// A control group that may have so many bytes of hugepages.
+/// A control group with this limit of hugepages in bytes.
 struct Group {
     folder: PathBuf,
-    /// The file and the word that undo what was switched on for it.
+    /// The file and the word that undo what was enabled for it.
     enabled: Option<(PathBuf, &'static str)>,
 }
 
 impl Group {
-    /// None where the kernel has no such groups.
+    /// None if the kernel has no such groups.
     fn new(bytes: u64) -> Result<Option<Self>> {
         let found = procfs::mounts()?.into_iter().find_map(|mount| {
             let folder = PathBuf::from(mount.fs_file);
@@ -242,7 +240,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The process that was in it may take a moment to leave.
+        // The process may take a moment to leave it.
         let gone = clock::poll(WITHIN, || fs::remove_dir(&self.folder).ok());
         if gone.is_none() {
             eprintln!("the control group {} stays", self.folder.display());
@@ -255,7 +253,7 @@ impl Drop for Group {
     }
 }
 
-/// Whether a file of a version 2 group lists the controller of hugepages.
+/// Whether a file of a version 2 group lists the hugepage controller.
 fn listed(file: &Path) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().any(|word| word == CONTROLLER)
@@ -264,7 +262,7 @@ fn listed(file: &Path) -> bool {
 fn hugepages_withheld(session: &mut Session<'_>) -> Result<String> {
     let Some(group) = Group::new(FEW_HUGEPAGES_BYTES)? else {
         session.good_again()?;
-        return Ok("not tried: this kernel has no control groups for hugepages".into());
+        return Ok("skipped: this kernel has no control groups for hugepages".into());
     };
     session.take_edged()?.stop()?;
     let words = ["the arena", "hugetlb limit", "/sealedge-"];

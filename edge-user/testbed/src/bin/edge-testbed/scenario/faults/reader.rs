@@ -1,4 +1,4 @@
-//! What happens to the reader.
+//! Faults of the reader.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -16,28 +16,28 @@ use super::{Fault, NOTHING};
 #[rustfmt::skip] // three lines a fault, as far as it goes
 pub(super) const FAULTS: &[Fault] = &[
     Fault { name: "disk-full", excuses: NOTHING, run: disk_full,
-        done: "the output on a tmpfs of 128 KiB, which is then made larger",
-        expected: "the reader says so, exit code 1, and leaves nothing; with room it finishes" },
+        done: "the output on a tmpfs of 128 KiB, which is then enlarged",
+        expected: "the reader fails with exit code 1 and leaves nothing; with space it finishes" },
     Fault { name: "output-unwritable", excuses: NOTHING, run: output_unwritable,
-        done: "the output on a file system that is read-only, which is then made writable",
-        expected: "the reader says so, exit code 1, and leaves nothing; then it finishes" },
+        done: "the output on a read-only file system, which is then made writable",
+        expected: "the reader fails with exit code 1 and leaves nothing; then it finishes" },
     Fault { name: "reader-killed", excuses: NOTHING, run: reader_killed,
         done: "SIGKILL to a reader in the middle of an object, and the same command again",
-        expected: "no file under the object's name; at most one hidden .part file beside it; run \
-                   again the reader finishes" },
+        expected: "no file with the object's name, at most one hidden .part file; the second \
+                   reader finishes" },
 ];
 
 const LARGE_BYTES: usize = 64 << 20;
 
-/// A process whose file systems are its own, on the reader's side: what is mounted there is seen
-/// nowhere else and goes with it.
+/// A process on the reader's side with its own mount namespace: mounts there are invisible
+/// elsewhere and end with it.
 struct Mounts(Child);
 
 impl Mounts {
     fn new(session: &Session<'_>) -> Result<Self> {
         let mut sleeper = session.testbed.bed.reader.inside("sleep");
         let mounts = Self(process::spawn(sleeper.arg("600"))?);
-        // `ip netns exec` makes the file systems its own before it becomes the sleeper.
+        // `ip netns exec` unshares the mounts before it executes the sleeper.
         let comm = format!("/proc/{}/comm", mounts.0.id());
         let sleeps = || std::fs::read_to_string(&comm).is_ok_and(|name| name.trim() == "sleep");
         clock::poll(WITHIN, || sleeps().then_some(())).context("the sleeper does not come")?;
@@ -59,11 +59,11 @@ impl Mounts {
         process::run(&mut mount)
     }
 
-    /// The reader's call, among these file systems.
+    /// The reader's command, with these mounts.
     fn get(&self, session: &Session<'_>, fresh: &Fresh, out: &Path) -> Result<Ended> {
         let reader = &session.testbed.bed.reader;
         let get = objects::get(reader, &fresh.sealed.ticket, session.address(), out);
-        // Behind `ip netns exec NAMESPACE` stand program and arguments.
+        // Program and arguments follow `ip netns exec NAMESPACE`.
         let mut inside = self.inside("env");
         inside.args(get.get_args().skip(3));
         run_within(&mut inside, WITHIN)
@@ -97,21 +97,21 @@ fn refused_output(session: &mut Session<'_>, bad: &str, good: &str, words: &str)
     mounts.mount(bad, &folder)?;
     let failed = mounts.get(session, &fresh, &out)?;
     let left = mounts.lists(&folder)?;
-    let Ended { code, said } = failed;
-    let refused = code == Some(1) && said.contains(words) && left.is_empty();
+    let Ended { code, stderr } = failed;
+    let refused = code == Some(1) && stderr.contains(words) && left.is_empty();
     ensure!(
         refused,
-        "the reader ended with {code:?}, left {left:?}: {said}"
+        "the reader ended with {code:?}, left {left:?}: {stderr}"
     );
     session.good_after(|session| {
         mounts.mount(good, &folder)?;
-        let Ended { code, said } = mounts.get(session, &fresh, &out)?;
+        let Ended { code, stderr } = mounts.get(session, &fresh, &out)?;
         let sum = process::output(mounts.inside("sha256sum").arg(&out))?;
         let whole = code == Some(0) && sum.starts_with(&fresh.sealed.object.sha256);
-        ensure!(whole, "the reader ended with {code:?}: {said}");
+        ensure!(whole, "the reader ended with {code:?}: {stderr}");
         Ok(())
     })?;
-    Ok(format!("exit code 1: {said}"))
+    Ok(format!("exit code 1: {stderr}"))
 }
 
 fn reader_killed(session: &mut Session<'_>) -> Result<String> {
@@ -131,7 +131,7 @@ fn reader_killed(session: &mut Session<'_>) -> Result<String> {
     }
     session.comes(&large, over)?;
     Ok(format!(
-        "no file under the object's name, {} .part file left; run again it finished",
+        "no file with the object's name, {} .part file left; the second reader finished",
         left.len()
     ))
 }

@@ -1,4 +1,4 @@
-//! What came of each fault.
+//! The result of each fault.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use crate::testbed::{Outcome, Promise};
 
-/// One fault, as it was tried.
+/// The result of one fault.
 #[derive(Serialize)]
 pub(super) struct Row {
     pub(super) fault: &'static str,
     pub(super) done: &'static str,
     pub(super) expected: &'static str,
     pub(super) seen: String,
-    /// From the end of the fault until a cold object came whole; nothing if none did.
+    /// From the end of the fault until a cold object was received; none if it was not.
     pub(super) took: Option<Duration>,
     pub(super) ok: bool,
 }
@@ -23,11 +23,11 @@ pub(super) struct Row {
 pub(super) struct Report {
     pub(super) mode: Value,
     pub(super) rows: Vec<Row>,
-    /// Objects that came back whole in the background.
+    /// Objects received intact in the background.
     pub(super) fetches: u64,
-    /// Readers in the background that gave up with a sentence that was expected.
+    /// Background readers that failed with an expected message.
     pub(super) gave_up: usize,
-    /// What was not as it should be when the edge had been asked to stop.
+    /// What was wrong after the edge was stopped.
     pub(super) wrong_at_end: Vec<String>,
 }
 
@@ -35,14 +35,13 @@ impl Outcome for Report {
     fn promises(&self) -> Vec<Promise> {
         let rows = self.rows.iter().map(|row| {
             let told = match row.took {
-                Some(took) if row.ok => format!("good again after {}", in_seconds(took)),
+                Some(took) if row.ok => format!("recovered after {}", in_seconds(took)),
                 Some(_) | None => row.seen.clone(),
             };
             (row.ok, format!("{:<18} {told}", row.fault))
         });
         let end = if self.wrong_at_end.is_empty() {
-            "in the end: no frame is missing, the edge stops with exit code 0, nothing is \
-                     left behind"
+            "at the end: no frame is missing, the edge stops with exit code 0, nothing is left"
                 .to_owned()
         } else {
             self.wrong_at_end.join("; ")
@@ -56,9 +55,9 @@ impl Outcome for Report {
             format!("\n{fault}\n  done      {done}\n  expected  {expected}\n  seen      {seen}\n")
         });
         format!(
-            "{} faults, each at an edge at work: sender {}, xdp {}.\n\
-             Meanwhile readers in the background fetched {} objects whole; {} gave up, each with \
-             a sentence that says why.\n{}",
+            "{} faults, each in a busy edge: sender {}, xdp {}.\n\
+             Meanwhile background readers received {} objects intact; {} gave up, each with a \
+             message.\n{}",
             self.rows.len(),
             self.mode["sender"].as_str().unwrap_or("?"),
             self.mode["xdp"].as_str().unwrap_or("?"),
@@ -94,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_row_or_a_bad_end_is_a_bad_end() {
+    fn a_bad_row_or_a_bad_end_fails_the_report() {
         assert!(report(true, &[]).ok());
         assert!(!report(false, &[]).ok());
         assert!(!report(true, &["exit code 1"]).ok());
     }
 
     #[test]
-    fn both_ways_tell_each_row() {
+    fn json_and_text_have_each_row() {
         let report = report(false, &[]);
         let json = report.to_json();
         assert_eq!(json["ok"], false);

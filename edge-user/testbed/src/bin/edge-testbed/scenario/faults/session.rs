@@ -1,4 +1,4 @@
-//! What every row works with: the edge, objects nobody has fetched yet, single readers, counts.
+//! The tools of every row: the edge, objects not yet fetched, single readers, counters.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,18 +30,18 @@ use crate::scenario::load::Load;
 use crate::scenario::{http, random_files};
 use crate::testbed::Testbed;
 
-/// The promise: whatever is wrong is said, and whatever was wrong is over, within this time.
+/// The promise: every fault is reported, and every recovery complete, within this time.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
-/// What keeps the edge from serving is named in `/ready` within this time.
+/// What keeps the edge from serving is in `/ready` within this time.
 const NAMED_WITHIN: Duration = Duration::from_secs(2);
-/// A link that carried nothing for so long rests; how often that is looked at.
+/// A link without packets for this time is idle; and how often that is checked.
 const REST: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 20;
-/// How often a reader may be too fast to be stopped in the middle.
+/// Attempts to stop a reader in the middle of an object.
 const TRIES: u32 = 5;
 /// An object of three data chunks and an index.
 const SMALL_BYTES: usize = 300_000;
-/// As root but for the right to read what nobody may read, so that a file's mode counts.
+/// Root without the capability to read any file, so that file modes apply.
 const WITHOUT_OVERRIDE: [&str; 2] = ["--bounding-set", "-dac_override,-dac_read_search"];
 
 /// An object and the files of its chunks at the origin.
@@ -51,28 +51,25 @@ pub(super) struct Fresh {
 }
 
 impl Fresh {
-    /// Whether what a reader made of it is the very same; the file then goes.
+    /// Checks that a reader received it intact, and removes the file.
     fn is_whole(&self) -> Result<()> {
         let out = self.out();
         if files::sha256(&out)? != self.sealed.object.sha256 {
-            bail!("{} came back altered", out.display());
+            bail!("{} is corrupt", out.display());
         }
         Ok(fs::remove_file(&out)?)
     }
 
-    /// A stopped reader of it goes on and finishes.
+    /// Resumes a stopped reader, which must finish.
     pub(super) fn finished_by(&self, mut child: Child) -> Result<()> {
         process::signal(&child, Signal::CONT)?;
         let status = clock::poll(WITHIN, || child.try_wait().transpose());
         let status = status.context("the reader hangs")??;
-        ensure!(
-            status.success(),
-            "the reader in the middle ended with {status}"
-        );
+        ensure!(status.success(), "the stopped reader ended with {status}");
         self.is_whole()
     }
 
-    /// Removes what readers made of it.
+    /// Removes the readers' output.
     fn forget(&self) -> Result<()> {
         let folder = self.out().parent().context("a folder of ours")?.to_owned();
         for path in half_files(&folder)? {
@@ -101,9 +98,9 @@ pub(super) struct Session<'a> {
     edged: Option<Daemon>,
     /// Objects published so far.
     published: u32,
-    /// Makes their bytes.
+    /// Generates their content.
     rng: SmallRng,
-    /// How long the service took to be good again.
+    /// Time until the service recovered.
     pub(super) took: Option<Duration>,
 }
 
@@ -131,13 +128,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Starts the edge anew, with these variables.
+    /// Restarts the edge with these variables.
     pub(super) fn restart(&mut self, variables: &[(&str, &Path)]) -> Result<()> {
         self.take_edged()?.stop()?;
         self.start(variables)
     }
 
-    /// The same, with its log going elsewhere.
+    /// The same, with its log elsewhere.
     pub(super) fn restart_with_log(&mut self, log: Stdio) -> Result<()> {
         self.take_edged()?.stop()?;
         let socket = &self.testbed.settings.socket;
@@ -163,7 +160,7 @@ impl<'a> Session<'a> {
         self.edged.as_mut().context("edged does not run")
     }
 
-    /// The edge, to be ended; there is none from here on.
+    /// Takes the edge, to end it.
     pub(super) fn take_edged(&mut self) -> Result<Daemon> {
         self.edged.take().context("edged does not run")
     }
@@ -172,7 +169,7 @@ impl<'a> Session<'a> {
         self.edged()?.signal(signal)
     }
 
-    /// Stops the edge, and waits until every thread of it stands still.
+    /// Stops the edge, and waits until all its threads are stopped.
     pub(super) fn stop(&mut self) -> Result<()> {
         self.signal(Signal::STOP)?;
         let edged = process_of(self.edged()?.id())?;
@@ -185,11 +182,11 @@ impl<'a> Session<'a> {
         clock::poll(WITHIN, all_stand).context("edged does not stand still after SIGSTOP")
     }
 
-    /// Waits until nothing comes in by the edge's interface any more.
+    /// Waits until no more packets arrive at the edge's interface.
     pub(super) fn link_rests(&self) -> Result<()> {
         let received = || -> Result<u64> {
             let packets = self.testbed.bed.edge.facts()?["stats64"]["rx"]["packets"].as_u64();
-            packets.context("`ip` does not tell how many packets came")
+            packets.context("`ip` does not report the received packets")
         };
         let mut last = received()?;
         for _look in 0..LOOKS {
@@ -200,10 +197,10 @@ impl<'a> Session<'a> {
             }
             last = now;
         }
-        bail!("packets come in and come in")
+        bail!("packets keep arriving")
     }
 
-    /// Another `edged` with these variables, which must refuse with this exit code and words.
+    /// Starts another `edged` with these variables, which must fail with this exit code and words.
     pub(super) fn refused(
         &self,
         words: &[&str],
@@ -216,7 +213,7 @@ impl<'a> Session<'a> {
         refuses(&mut command, words, code)
     }
 
-    /// Another `edged` in this control group, which must refuse likewise.
+    /// Starts another `edged` in this control group, which must fail likewise.
     pub(super) fn refused_in(&self, group: &Path, words: &[&str], code: i32) -> Result<String> {
         let edged = self.edged_command();
         let mut command = Command::new("sh");
@@ -228,23 +225,23 @@ impl<'a> Session<'a> {
         refuses(&mut command, words, code)
     }
 
-    /// Waits until the edge says a line with these words, in what it says from now on.
-    pub(super) fn hear(&mut self, from: usize, words: &str) -> Result<String> {
+    /// Waits until the edge logs a line with these words, after the first `from` lines.
+    pub(super) fn logged(&mut self, from: usize, words: &str) -> Result<String> {
         let edged = self.edged()?;
-        let heard = clock::poll(WITHIN, || {
+        let line = clock::poll(WITHIN, || {
             let line = edged
-                .said()
+                .log()
                 .iter()
                 .skip(from)
                 .find(|line| line.contains(words));
             line.map(|line| sentence(line))
         });
-        heard.with_context(|| format!("edged does not say \"{words}\" within 10 s"))
+        line.with_context(|| format!("edged does not log \"{words}\" within 10 s"))
     }
 
-    /// How many lines the edge has said.
+    /// Number of log lines so far.
     pub(super) fn lines(&mut self) -> Result<usize> {
-        Ok(self.edged()?.said().len())
+        Ok(self.edged()?.log().len())
     }
 
     /// Whether an XDP program is on the edge's interface.
@@ -257,7 +254,7 @@ impl<'a> Session<'a> {
         self.testbed.bed.edge.ip(words).map(drop)
     }
 
-    /// What `/ready` answers.
+    /// The response of `/ready`.
     fn ready(&self) -> Result<String> {
         let answer = self.testbed.bed.edge.enter(|| {
             let stream = TcpStream::connect(METRICS)?;
@@ -267,12 +264,12 @@ impl<'a> Session<'a> {
         Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// Waits until `/ready` says no with these words, and returns the line.
+    /// Waits until `/ready` reports a fault with these words, and returns the line.
     pub(super) fn is_not_ready(&self, words: &str) -> Result<String> {
         self.ready_says("HTTP/1.1 503 ", words)
     }
 
-    /// Waits until `/ready` says yes.
+    /// Waits until `/ready` reports that the edge is ready.
     pub(super) fn is_ready(&self) -> Result<()> {
         self.ready_says("HTTP/1.1 200 ", "").map(drop)
     }
@@ -285,13 +282,13 @@ impl<'a> Session<'a> {
             last.starts_with(status).then(|| line.to_owned())
         });
         said.with_context(|| {
-            format!("/ready does not say \"{status}{words}\" within 2 s, but: {last}")
+            format!("/ready does not return \"{status}{words}\" within 2 s, but: {last}")
         })
     }
 
-    // --- what it counts
+    // --- its counters
 
-    /// `edge stat`, as an operator types it.
+    /// `edge stat`, as an operator runs it.
     pub(super) fn stat(&self) -> Result<Ended> {
         let mut stat = Command::new(paths::release("edge"));
         stat.args(["stat", "--socket"])
@@ -303,14 +300,14 @@ impl<'a> Session<'a> {
         Counts::read(&self.testbed.settings.socket)
     }
 
-    /// A number of its counts, by its place.
+    /// One of its counters, by its path.
     pub(super) fn count(&self, pointer: &str) -> Result<u64> {
         let counts = self.counts()?;
         let value = counts.all().pointer(pointer);
         Ok(value.and_then(serde_json::Value::as_u64).unwrap_or(0))
     }
 
-    /// Everything adds up, nothing is under way, and nobody panicked.
+    /// Checks that all sums match, nothing is in flight, and no thread panicked.
     pub(super) fn audit(&mut self) -> Result<()> {
         let socket = &self.testbed.settings.socket;
         let at_rest = clock::poll(WITHIN, || {
@@ -322,7 +319,7 @@ impl<'a> Session<'a> {
             bail!("fetches from the origin are still under way");
         }
         Counts::audited(socket).context("the audit")?;
-        let said = self.edged()?.said();
+        let said = self.edged()?.log();
         if let Some(line) = said.iter().find(|line| line.contains("panicked")) {
             bail!("edged panicked: {line}");
         }
@@ -348,12 +345,12 @@ impl<'a> Session<'a> {
         )
     }
 
-    /// Until the reader in the background has fetched so often, and the edge runs.
+    /// Waits until the background reader has fetched this often, and the edge runs.
     pub(super) fn while_read(&mut self, load: &Load<'_>, fetches: u64) -> Result<()> {
         load.wait_for_fetches(fetches, self.edged()?)
     }
 
-    /// A small object that no reader has asked for.
+    /// A small object that no reader has requested.
     pub(super) fn fresh(&mut self) -> Result<Fresh> {
         self.publish(SMALL_BYTES)
     }
@@ -379,7 +376,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// One reader, to its end; how it ended and how long that took.
+    /// Runs one reader to its end; returns the end and the time.
     pub(super) fn read(&self, fresh: &Fresh) -> Result<(Duration, End)> {
         let (reader, out) = (&self.testbed.bed.reader, fresh.out());
         let ended = fetch(
@@ -390,9 +387,9 @@ impl<'a> Session<'a> {
             HANGS_AFTER,
             || false,
         )?;
-        let (took, end) = ended.context("a reader ended that nobody ended")?;
+        let (took, end) = ended.context("a reader was not waited for")?;
         if !end.is_fair() {
-            bail!("a reader's file {}", end.told());
+            bail!("a reader {end}");
         }
         Ok((took, end))
     }
@@ -400,11 +397,11 @@ impl<'a> Session<'a> {
     pub(super) fn reads_whole(&self, fresh: &Fresh) -> Result<Duration> {
         match self.read(fresh)? {
             (time, End::Whole) => Ok(time),
-            (_, end) => bail!("the reader {}", end.told()),
+            (_, end) => bail!("the reader {end}"),
         }
     }
 
-    /// A reader that must fail with this exit code and these words.
+    /// Runs a reader that must fail with this exit code and words.
     pub(super) fn reads_not(&self, fresh: &Fresh, code: i32, words: &str) -> Result<String> {
         match self.read(fresh)? {
             (time, End::Failed(got, said)) if got == code && said.contains(words) => {
@@ -417,7 +414,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A reader that was stopped in the middle of an object.
+    /// A reader stopped in the middle of an object.
     pub(super) fn reader_in_the_middle(&self, fresh: &Fresh) -> Result<Child> {
         let reader = &self.testbed.bed.reader;
         let half = fresh.sealed.object.size / 2;
@@ -437,22 +434,22 @@ impl<'a> Session<'a> {
                 process::signal(&child, Signal::KILL)?;
             }
             let ended = process::watch(child, || begun.is_none())?;
-            let ended = ended.context("the reader does not begin")?;
+            let ended = ended.context("the reader does not start")?;
             match ended.code {
-                // Too fast for us: once more.
+                // Too fast: try again.
                 None | Some(0) => fresh.forget()?,
-                Some(code) => bail!("the reader failed with {code}: {}", ended.said),
+                Some(code) => bail!("the reader failed with {code}: {}", ended.stderr),
             }
         }
         bail!("no reader could be stopped in the middle")
     }
 
-    /// The fault is over: asks for an object nobody has asked for until it comes.
+    /// The fault is over: requests a cold object until it succeeds.
     pub(super) fn good_again(&mut self) -> Result<()> {
         self.good_after(|_| Ok(()))
     }
 
-    /// The same, once the fault was undone.
+    /// The same, after the fault was undone.
     pub(super) fn good_after(&mut self, undo: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let over = clock::now();
         undo(self)?;
@@ -468,37 +465,37 @@ impl<'a> Session<'a> {
                 return self.good_since(since);
             }
             if since.elapsed() > WITHIN {
-                bail!("not good again within 10 s: {}", end.told());
+                bail!("no recovery within 10 s: the reader {end}");
             }
         }
     }
 
-    /// The service is good again now.
+    /// The service has recovered now.
     pub(super) fn good_since(&mut self, since: Instant) -> Result<()> {
         let took = since.elapsed();
-        ensure!(took <= WITHIN, "good again only after {took:.1?}");
+        ensure!(took <= WITHIN, "recovered only after {took:.1?}");
         self.took = self.took.max(Some(took));
         Ok(())
     }
 
     // --- the end
 
-    /// After a row that went wrong: a new link and a new edge.
+    /// After a failed row: a new link and a new edge.
     pub(super) fn start_over(&mut self) -> Result<()> {
         if let Some(edged) = self.edged.take() {
-            // A stopped process would not hear that it is to end.
+            // A stopped process would not handle SIGTERM.
             edged.signal(Signal::CONT)?;
             drop(edged);
         }
         let bed = self.testbed.bed;
         if let Err(error) = bed.reader.ip(&format!("link delete {}", bed.reader.link)) {
-            eprintln!("the link was gone already: {error:#}");
+            eprintln!("the link was removed already: {error:#}");
         }
         bed.link()?;
         self.start(&[])
     }
 
-    /// Stops the edge; what is not as it should be then.
+    /// Stops the edge; returns what is wrong then.
     pub(super) fn end(&mut self) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         let frames = pressure::frames_left(self)?;
@@ -520,18 +517,18 @@ impl<'a> Session<'a> {
     }
 }
 
-/// An `edged` that must refuse with this exit code and words, in its last line.
+/// Runs an `edged` that must fail with this exit code and words, in its last line.
 fn refuses(command: &mut Command, words: &[&str], code: i32) -> Result<String> {
     let ended = run_within(command, WITHIN)?;
-    let said = ended.said.lines().last().unwrap_or_default().to_owned();
+    let said = ended.stderr.lines().last().unwrap_or_default().to_owned();
     let as_expected = ended.code == Some(code) && words.iter().all(|word| said.contains(word));
     if !as_expected {
-        bail!("edged ended with {:?} and said: {}", ended.code, ended.said);
+        bail!("edged ended with {:?}: {}", ended.code, ended.stderr);
     }
     Ok(sentence(&said))
 }
 
-/// Runs a program that is to end by itself within this time, whatever way.
+/// Runs a program that must end by itself within this time, in any way.
 pub(super) fn run_within(command: &mut Command, within: Duration) -> Result<Ended> {
     let begin = clock::now();
     let child = process::spawn(command.stdout(Stdio::null()).stderr(Stdio::piped()))?;
@@ -542,12 +539,12 @@ pub(super) fn run_within(command: &mut Command, within: Duration) -> Result<Ende
     }
 }
 
-/// Lets time pass, unless the command is to end.
+/// Waits, unless the command is interrupted.
 pub(super) fn wait(time: Duration) {
     clock::poll(time, || stop::came().then_some(()));
 }
 
-/// Files that readers had not finished.
+/// Files that readers did not finish.
 pub(super) fn half_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = files::under(folder)?;
     found.retain(|path| {
@@ -557,7 +554,7 @@ pub(super) fn half_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What a log line says, without time and level.
+/// The message of a log line, without time and level.
 pub(super) fn sentence(line: &str) -> String {
     let words = line.split_once(": ").map_or(line, |(_, words)| words);
     words.to_owned()
