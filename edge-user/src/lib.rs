@@ -46,6 +46,8 @@ pub mod terminal;
 /// Kernel interfaces: the only module with `unsafe`.
 #[cfg(feature = "server")]
 pub mod sys;
+/// Wakes a sleeping thread.
+pub mod event_fd;
 /// The monotonic clock and the wall clock.
 pub mod clock;
 /// The atomics that order shared data.

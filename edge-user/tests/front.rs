@@ -17,6 +17,7 @@ use edge_user::cache::lease::{CacheView, OwnedLease};
 use edge_user::cache::publish::Publisher;
 use edge_user::cache::store::{Store, divide};
 use edge_user::clock;
+use edge_user::event_fd::EventFd;
 use edge_user::fetch::engine::{Engine, EngineCells};
 use edge_user::fetch::flights::{Failure, Outcome, Waiter};
 use edge_user::fetch::front::Front;
@@ -26,7 +27,6 @@ use edge_user::limits::SLOTS_MIN;
 use edge_user::object::key::chunk_path;
 use edge_user::sys::epochs::Reader;
 use edge_user::sys::mapping::Mapping;
-use edge_user::sys::wake::Wake;
 use sha2::{Digest, Sha256};
 
 /// More chunks than slots, so that they push each other out.
@@ -55,7 +55,7 @@ struct InProcess {
     view: Arc<CacheView>,
     reader: Reader,
     front: Front<Caller>,
-    wake: Wake,
+    wake: EventFd,
 }
 
 impl InProcess {
@@ -83,7 +83,7 @@ impl InProcess {
                 if let Some(completed) = self.front.next_completed(clock::now()) {
                     break completed;
                 }
-                self.wake.wait(SECOND).unwrap();
+                self.wake.wait([], SECOND).unwrap();
                 assert!(begun.elapsed() < 10 * SECOND, "the engine answers");
             };
             assert!(completed.waiters.iter().all(|caller| caller.0 == id));
@@ -113,7 +113,7 @@ fn with_fronts(chunks: u32, run: fn(usize, InProcess)) -> Arc<EngineCells> {
     let arena_bytes = layout.slot_bytes() * SLOTS_MIN as usize;
     let arena = Mapping::sparse(arena_bytes).unwrap();
     let (view, blocks) = divide(arena, arena_bytes as u64, layout, FRONTS).unwrap();
-    let wake = Wake::new().unwrap();
+    let wake = EventFd::new().unwrap();
     let origin = Directory::new(folder.path().to_owned()).unwrap();
     let fetches = pool::start(vec![Box::new(origin)], &view, &wake).unwrap();
     let store = Store::new(Arc::clone(&view), blocks, Publisher::none());
@@ -121,7 +121,7 @@ fn with_fronts(chunks: u32, run: fn(usize, InProcess)) -> Arc<EngineCells> {
     let cells = Arc::clone(engine.cells());
     let fronts: Vec<_> = (0..FRONTS)
         .map(|number| {
-            let wake = Wake::new().unwrap();
+            let wake = EventFd::new().unwrap();
             InProcess {
                 view: Arc::clone(&view),
                 reader: view.reader(number),

@@ -25,6 +25,7 @@ use edge_user::cache::layout::Layout;
 use edge_user::cache::lease::Lease;
 use edge_user::cache::publish::Publisher;
 use edge_user::cache::store::{Store, divide};
+use edge_user::event_fd::EventFd;
 use edge_user::limits::SLOTS_MIN;
 use edge_user::serve::Unsent;
 use edge_user::serve::bounce::BounceQueue;
@@ -33,7 +34,6 @@ use edge_user::serve::plan::Runs;
 use edge_user::serve::transmit::{Incoming, Transmitter};
 use edge_user::serve::xdp::worker::{WorkerCells, WorkerState};
 use edge_user::sys::mapping::Mapping;
-use edge_user::sys::wake::Wake;
 use edge_user::sys::xsk::Xsk;
 use sha2::{Digest, Sha256};
 
@@ -164,7 +164,7 @@ fn a_chunk_that_is_evicted_once_it_was_found_is_answered_from_all_the_same() {
     store.publish(written.unwrap().verify(&view).unwrap());
 
     let (xsk, kernel) = hand::socket(&Conditions::draw(&mut Chance::new(0)));
-    let bounce_queue = Arc::new(BounceQueue::new(1, Wake::new().unwrap()));
+    let bounce_queue = Arc::new(BounceQueue::new(1, EventFd::new().unwrap()));
     let state = WorkerState {
         xsk,
         listeners: Listeners::new(&["192.0.2.10:7347".parse().unwrap()], 1),

@@ -12,13 +12,13 @@ use edge_ebpf::wire::{
     CHUNK_BYTES_MAX, Cookie, DATA_HEADER_BYTES, DataHeader, GET_BYTES, Geometry, Get,
     HELLO_HEADER_BYTES, Hello, Kind, Welcome, opening,
 };
+use edge_user::event_fd::EventFd;
 use edge_user::limits::SENDS;
 use edge_user::sys::epochs::{Epochs, Lent};
 use edge_user::sys::receive::ReceiveRing;
 use edge_user::sys::send::{Full, Lane, SendQueue as _, SendRing};
 use edge_user::sys::slab::Slab;
 use edge_user::sys::socket::ServiceSocket;
-use edge_user::sys::wake::Wake;
 
 use super::{GROUP, GROUP_CHUNKS, Gso, numbered, say_ready};
 use crate::memory::memory;
@@ -39,7 +39,7 @@ pub(super) fn serve(options: &Gso, stop: &AtomicBool) -> Result<()> {
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let sockets: Arc<[ServiceSocket]> = Arc::new([socket]);
     let mut sends = SendRing::new(SENDS, reader.holds(), &sockets)?;
-    let mut receives = ReceiveRing::new(BUFFERS, sockets, Wake::new()?)?;
+    let mut receives = ReceiveRing::new(BUFFERS, sockets, EventFd::new()?)?;
     say_ready(&format!(
         "{} chunks on {}, hugepages {}",
         count,

@@ -2,13 +2,15 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
 use super::failure::Failure;
 use super::misrouted;
-use super::socket::{EdgeSocket, EventFd, ReceiveBuffers, Received, Sent};
+use super::socket::{EdgeSocket, ReceiveBuffers, Received, Sent};
+use crate::event_fd::EventFd;
 
 pub(super) struct Channel {
     edge: SocketAddr,
@@ -76,12 +78,11 @@ impl Channel {
 
     /// The same for several channels.
     pub(super) fn wait_any(channels: &[&Self], wakeup: &EventFd, timeout: Duration) {
-        wakeup.wait(
-            channels
-                .iter()
-                .filter_map(|channel| channel.socket.as_ref()),
-            timeout,
-        );
+        let sockets = channels
+            .iter()
+            .filter_map(|channel| channel.socket.as_ref());
+        // Interrupted or not, the caller checks everything again.
+        let (Ok(()) | Err(_)) = wakeup.wait(sockets.map(AsFd::as_fd), timeout);
     }
 
     /// Passes waiting datagrams to `take`, up to the size of the buffers. Returns whether there may

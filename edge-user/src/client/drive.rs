@@ -17,9 +17,10 @@ use super::connect::{Connected, connect};
 use super::failure::Failure;
 use super::fetch_order::Wanted;
 use super::handshake::DATAGRAM_BYTES_MAX;
-use super::socket::{EventFd, ReceiveBuffers};
+use super::socket::ReceiveBuffers;
 use super::stop::Stop;
 use super::transfer::{Action, Complete, Stats, Transfer};
+use crate::event_fd::EventFd;
 use crate::object::ticket::PublicTicket;
 use crate::object::tree::Verified;
 use crate::spawn;
@@ -125,7 +126,7 @@ fn verify(
                 Ok(()) => continue,
                 Err(error) => {
                     let (Ok(()) | Err(_)) = to_transfer.send(Outcome::Failed(error));
-                    wakeup.notify();
+                    wakeup.wake();
                     return;
                 }
             },
@@ -141,7 +142,7 @@ fn verify(
             // The transfer has ended.
             return;
         }
-        wakeup.notify();
+        wakeup.wake();
     }
 }
 

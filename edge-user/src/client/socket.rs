@@ -1,12 +1,10 @@
-//! A connected UDP socket, and an eventfd that wakes its thread.
+//! A connected UDP socket.
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use quinn_udp::{RecvMeta, UdpSocketState};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
@@ -122,43 +120,8 @@ impl EdgeSocket {
     }
 }
 
-/// Wakes a thread that waits for a socket.
-pub struct EventFd(OwnedFd);
-
-impl EventFd {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(
-            0,
-            EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC,
-        )?))
-    }
-
-    pub fn notify(&self) {
-        // Fails only when the counter is full, and then the waiting thread wakes as well.
-        match rustix::io::write(self.0.as_fd(), &[0, 0, 0, 1, 0, 0, 0, 0]) {
-            Ok(_) | Err(_) => {}
-        }
-    }
-
-    /// Waits for a notification, for a datagram on one of the sockets, or until the timeout.
-    pub fn wait<'a>(&'a self, sockets: impl Iterator<Item = &'a EdgeSocket>, timeout: Duration) {
-        let wakeup = PollFd::new(&self.0, PollFlags::IN);
-        let sockets = sockets.map(|socket| PollFd::new(&socket.socket, PollFlags::IN));
-        let mut watched: Vec<_> = [wakeup].into_iter().chain(sockets).collect();
-        let timeout = Timespec::try_from(timeout).ok();
-        // Interrupted or not, the caller checks everything again.
-        match poll(&mut watched, timeout.as_ref()) {
-            Ok(_) | Err(_) => {}
-        }
-        if !watched[0].revents().is_empty() {
-            self.drain();
-        }
-    }
-
-    fn drain(&self) {
-        // Empty if another wait has drained it.
-        match rustix::io::read(self.0.as_fd(), &mut [0_u8; 8]) {
-            Ok(_) | Err(_) => {}
-        }
+impl AsFd for EdgeSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::socket::EventFd;
+use crate::event_fd::EventFd;
 
 pub struct Stop {
     requested: AtomicBool,
@@ -20,7 +20,7 @@ impl Stop {
 
     pub fn stop(&self) {
         self.requested.store(true, Ordering::Relaxed);
-        self.wakeup.notify();
+        self.wakeup.wake();
     }
 
     pub fn requested(&self) -> &AtomicBool {

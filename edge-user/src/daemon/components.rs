@@ -22,6 +22,7 @@ use crate::clock;
 use crate::config::{self, Config, OriginUrl, XdpMode};
 use crate::counters::{Cell, Mode, Sends};
 use crate::daemon::nic::program::{AttachError, Maps, Program};
+use crate::event_fd::EventFd;
 use crate::fetch::engine::Engine;
 use crate::fetch::front::Front;
 use crate::fetch::origin::Origin;
@@ -43,7 +44,6 @@ use crate::sys::epochs::Reader;
 use crate::sys::receive::ReceiveRing;
 use crate::sys::send::SendRing;
 use crate::sys::socket::ServiceSocket;
-use crate::sys::wake::Wake;
 
 pub(super) struct Components {
     pub(super) program: Option<Program>,
@@ -53,7 +53,7 @@ pub(super) struct Components {
     pub(super) socket: EventLoop,
     /// Stops and wakes engine and socket front.
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) wakes: [Wake; 2],
+    pub(super) wakes: [EventFd; 2],
     pub(super) observer: Observer,
 }
 
@@ -67,7 +67,7 @@ struct SharedParts<'a> {
     bounce_queue: Arc<BounceQueue>,
     stop: Arc<AtomicBool>,
     /// Wakes the socket front.
-    wake: Wake,
+    wake: EventFd,
 }
 
 impl Components {
@@ -101,7 +101,7 @@ impl Components {
         let readers = workers + 1;
         let layout = Layout::new(config.service.segment_bytes);
         let (view, blocks) = divide(arena, config.store.size_bytes, layout, readers)?;
-        let wake = system("an eventfd", Wake::new())?;
+        let wake = system("an eventfd", EventFd::new())?;
         let parts = SharedParts {
             config,
             sockets,
@@ -183,7 +183,7 @@ impl SharedParts<'_> {
         } = interface;
         let listeners = Listeners::new(&self.config.service.listen, index);
         let stop = Arc::new(AtomicBool::new(false));
-        let stop_wake = system("an eventfd", Wake::new())?;
+        let stop_wake = system("an eventfd", EventFd::new())?;
         let (mut workers, mut observed) = (Vec::new(), Vec::new());
         for (queue, number) in (0..queues).zip(workers_before..) {
             let cells = Arc::new(WorkerCells::default());
@@ -238,8 +238,8 @@ impl SharedParts<'_> {
         &self,
         store: Store,
         origins: Vec<Box<dyn Origin>>,
-    ) -> Result<(Engine, Wake), StartError> {
-        let wake = system("an eventfd", Wake::new())?;
+    ) -> Result<(Engine, EventFd), StartError> {
+        let wake = system("an eventfd", EventFd::new())?;
         let fetches = pool::start(origins, &self.view, &wake);
         let fetches = refused(Operation::Thread, "reading an origin", fetches)?;
         Ok((Engine::new(store, fetches, wake.clone()), wake))

@@ -51,9 +51,9 @@ use crate::clock;
 use crate::config::Config;
 use crate::counters::{Cause, Fault, Snapshot};
 use crate::daemon::nic::program::Program;
+use crate::event_fd::EventFd;
 use crate::fetch::engine::Engine;
 use crate::serve::socket::event_loop::EventLoop;
-use crate::sys::wake::Wake;
 
 /// A running daemon.
 pub struct Edge {
@@ -62,7 +62,7 @@ pub struct Edge {
     /// Engine and socket front.
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: Arc<AtomicBool>,
-    wakes: [Wake; 2],
+    wakes: [EventFd; 2],
     observer: Arc<Observer>,
     heartbeats: Heartbeats,
     monitor: Monitor,
@@ -245,7 +245,7 @@ impl Edge {
             tracing::warn!(%error, "cannot stop the program from steering before it is detached");
         }
         self.stop.store(true, Ordering::Release);
-        self.wakes.iter().for_each(Wake::wake);
+        self.wakes.iter().for_each(EventFd::wake);
         self.nics.iter().for_each(Nic::stop_workers);
         self.nics.iter_mut().for_each(Nic::join_workers);
         for thread in self.threads {

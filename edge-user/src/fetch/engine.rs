@@ -17,9 +17,9 @@ use super::schedule::{Fetched, Fetches};
 use crate::cache::store::Store;
 use crate::clock;
 use crate::counters::{Cell, OriginCounts, StoreCounts};
+use crate::event_fd::EventFd;
 use crate::limits::{FLIGHTS, FRONTS_MAX, ORIGINS_MAX, TICK};
 use crate::log::LogLimiter;
-use crate::sys::wake::Wake;
 
 /// How soon to check again for a slot that a reader still holds.
 const SLOT_WAIT: Duration = Duration::from_millis(1);
@@ -63,7 +63,7 @@ impl EngineCells {
 #[derive(Debug)]
 struct FrontQueue {
     completions: Arc<ArrayQueue<Completion>>,
-    wake: Wake,
+    wake: EventFd,
     /// There are completions that the front was not woken for.
     unannounced: bool,
 }
@@ -77,7 +77,7 @@ pub struct Engine {
     waiting: HashMap<ChunkId, Vec<usize>>,
     commands: Arc<ArrayQueue<Command>>,
     fronts: Vec<FrontQueue>,
-    wake: Wake,
+    wake: EventFd,
     cells: Arc<EngineCells>,
     log_limiter: LogLimiter,
     next_tick: Option<Instant>,
@@ -85,7 +85,7 @@ pub struct Engine {
 
 impl Engine {
     /// The threads of `fetches` wake the engine through `wake`.
-    pub fn new(store: Store, fetches: Fetches, wake: Wake) -> Self {
+    pub fn new(store: Store, fetches: Fetches, wake: EventFd) -> Self {
         Self {
             store,
             fetches,
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// Adds a front that sleeps on `wake`.
-    pub fn front<W: Waiter>(&mut self, wake: Wake) -> Front<W> {
+    pub fn front<W: Waiter>(&mut self, wake: EventFd) -> Front<W> {
         let number = self.fronts.len();
         assert!(number < FRONTS_MAX, "too many fronts");
         let completions = Arc::new(ArrayQueue::new(FLIGHTS));
@@ -136,7 +136,7 @@ impl Engine {
         while !stop.load(Ordering::Acquire) {
             self.cells.turns.add(1);
             let sleep = self.poll_once(clock::now());
-            self.wake.wait(sleep)?;
+            self.wake.wait([], sleep)?;
         }
         Ok(())
     }
@@ -295,8 +295,8 @@ mod tests {
         let (fetches, ends) = Fetches::new(1, FLIGHTS, SLOTS, &view);
         let reader = view.reader(0);
         let store = Store::new(view, blocks, Publisher::none());
-        let mut engine = Engine::new(store, fetches, Wake::new().unwrap());
-        let fronts = [(); 2].map(|()| engine.front(Wake::new().unwrap()));
+        let mut engine = Engine::new(store, fetches, EventFd::new().unwrap());
+        let fronts = [(); 2].map(|()| engine.front(EventFd::new().unwrap()));
         Site {
             engine,
             ends,

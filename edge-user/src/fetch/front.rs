@@ -8,8 +8,8 @@ use edge_ebpf::wire::ChunkId;
 
 use super::flights::{Failure, Flights, Outcome, Waiter};
 use super::source::Source;
+use crate::event_fd::EventFd;
 use crate::limits::{ABSENT_FOR, FAILED_FOR};
-use crate::sys::wake::Wake;
 
 /// A request to the engine.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Front<W> {
     flights: Flights<W>,
     commands: Arc<ArrayQueue<Command>>,
     completions: Arc<ArrayQueue<Completion>>,
-    engine: Wake,
+    engine: EventFd,
     /// There are commands that the engine was not woken for.
     unsubmitted: bool,
 }
@@ -56,7 +56,7 @@ impl<W: Waiter> Front<W> {
         number: usize,
         commands: Arc<ArrayQueue<Command>>,
         completions: Arc<ArrayQueue<Completion>>,
-        engine: Wake,
+        engine: EventFd,
     ) -> Self {
         Self {
             number,

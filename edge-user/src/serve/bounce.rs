@@ -5,17 +5,17 @@
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::reason::Reason;
 
+use crate::event_fd::EventFd;
 use crate::serve::Request;
-use crate::sys::wake::Wake;
 
 #[derive(Debug)]
 pub struct BounceQueue {
     queue: ArrayQueue<Request>,
-    wake: Wake,
+    wake: EventFd,
 }
 
 impl BounceQueue {
-    pub fn new(capacity: usize, wake: Wake) -> Self {
+    pub fn new(capacity: usize, wake: EventFd) -> Self {
         Self {
             queue: ArrayQueue::new(capacity),
             wake,
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_a_request_and_keeps_those_it_holds() {
         // I9
-        let bounce_queue = BounceQueue::new(BOUNCE_QUEUE, Wake::new().unwrap());
+        let bounce_queue = BounceQueue::new(BOUNCE_QUEUE, EventFd::new().unwrap());
         let request = |want| Request {
             peer: Peer {
                 socket: 0,

@@ -32,7 +32,5 @@ mod uring;
 pub mod send;
 /// Receives through io_uring, into provided buffers.
 pub mod receive;
-/// Wakes a sleeping thread.
-pub mod wake;
 /// The program's map types, for aya.
 pub mod bpf;

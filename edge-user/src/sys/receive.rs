@@ -15,7 +15,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use super::socket::{ServiceSocket, parse_socket_address, socklen};
 use super::undumped::{Undumped, Zeroed};
 use super::uring::ThreadRing;
-use super::wake::Wake;
+use crate::event_fd::EventFd;
 
 /// A received datagram.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub struct ReceiveRing {
     provided: Undumped<BufRingEntry>,
     tail: u16,
     sockets: Arc<[ServiceSocket]>,
-    wake: Wake,
+    wake: EventFd,
     /// Sockets, or the eventfd, whose multishot operation has to be started again.
     unarmed: Vec<u64>,
     /// Buffers to provide again.
@@ -73,7 +73,11 @@ impl std::fmt::Debug for ReceiveRing {
 }
 
 impl ReceiveRing {
-    pub fn new(buffer_count: u16, sockets: Arc<[ServiceSocket]>, wake: Wake) -> io::Result<Self> {
+    pub fn new(
+        buffer_count: u16,
+        sockets: Arc<[ServiceSocket]>,
+        wake: EventFd,
+    ) -> io::Result<Self> {
         // The sockets by index, then the eventfd. Each needs one submission entry.
         let files: Vec<_> = (sockets.iter().map(ServiceSocket::raw))
             .chain([wake.fd().as_raw_fd()])

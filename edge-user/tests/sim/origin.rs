@@ -9,10 +9,10 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 use edge_ebpf::wire::ChunkId;
 use edge_user::cache::fill::Verified;
+use edge_user::event_fd::EventFd;
 use edge_user::fetch::origin::error::{FetchError, ReadError};
 use edge_user::fetch::origin::slots::{Filling, Slots};
 use edge_user::fetch::schedule::{Ended, Ends};
-use edge_user::sys::wake::Wake;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
@@ -30,7 +30,7 @@ struct Read {
 pub(crate) struct Origins {
     wanted: Vec<(Receiver<ChunkId>, Slots)>,
     ended: Arc<ArrayQueue<Ended>>,
-    wake: Wake,
+    wake: EventFd,
     reads: Vec<Read>,
     chance: Chance,
     conditions: Conditions,
@@ -40,7 +40,7 @@ pub(crate) struct Origins {
 }
 
 impl Origins {
-    pub(crate) fn new(ends: Ends, wake: Wake, chance: Chance, with: &Conditions) -> Self {
+    pub(crate) fn new(ends: Ends, wake: EventFd, chance: Chance, with: &Conditions) -> Self {
         let (wanted, ended) = ends;
         Self {
             wanted,

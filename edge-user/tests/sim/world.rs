@@ -19,6 +19,7 @@ use edge_user::cache::store::{Store, divide};
 use edge_user::client::failure::Failure;
 use edge_user::clock;
 use edge_user::counters::{Count, ReasonCounts, SocketCounts};
+use edge_user::event_fd::EventFd;
 use edge_user::fetch::engine::Engine;
 use edge_user::fetch::schedule::Fetches;
 use edge_user::limits::{SEND_RETRY_NS, SLOTS_MIN, TICK};
@@ -35,7 +36,6 @@ use edge_user::sys::epochs::Reader as CacheReader;
 use edge_user::sys::mapping::Mapping;
 use edge_user::sys::receive::Received;
 use edge_user::sys::undumped::Undumped;
-use edge_user::sys::wake::Wake;
 
 use super::catalog::CATALOG;
 use super::chance::Chance;
@@ -118,10 +118,10 @@ pub(crate) struct World {
     /// Datagrams in the service's socket.
     socket: VecDeque<(SocketAddr, Vec<u8>)>,
     state: SocketState<Sends>,
-    wake: Wake,
+    wake: EventFd,
     socket_next: Duration,
     engine: Engine,
-    engine_wake: Wake,
+    engine_wake: EventFd,
     engine_next: Duration,
     fills: u64,
     origin: Origins,
@@ -150,7 +150,7 @@ impl World {
         let kernel = Kernel::new(with.workers + 1, chance.split(), &with);
         let kernel = Arc::new(Mutex::new(kernel));
         let program = Program::new(with.map_refuses, chance.split());
-        let wake = Wake::new().unwrap();
+        let wake = EventFd::new().unwrap();
         let bounce_queue = Arc::new(BounceQueue::new(with.bounce_queue, wake.clone()));
         let sender = |sender: usize, reader: &mut CacheReader, counters| {
             let sends = Sends {
@@ -203,7 +203,7 @@ impl World {
         let (fetches, ends) =
             Fetches::new(with.origins, with.origin_threads, with.origin_slots, &view);
         let mut store = Store::new(Arc::clone(&view), blocks, publisher);
-        let engine_wake = Wake::new().unwrap();
+        let engine_wake = EventFd::new().unwrap();
         let readers = (0..with.readers).map(|number| {
             let host = u8::try_from(20 + number).expect("few");
             let address: IpAddr = if number % 2 == 0 {
@@ -839,7 +839,7 @@ fn fill_up(store: &mut Store, hot: usize, resident: usize) {
 }
 
 /// Whether somebody rang since the last time.
-fn rung(wake: &Wake) -> bool {
+fn rung(wake: &EventFd) -> bool {
     rustix::io::read(wake.fd(), &mut [0_u8; 8]).is_ok()
 }
 

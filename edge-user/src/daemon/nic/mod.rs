@@ -11,8 +11,8 @@ use super::error::{StartError, refused};
 use super::monitor::Served;
 use super::observe::NicObserver;
 use super::remedy::Operation;
+use crate::event_fd::EventFd;
 use crate::serve::xdp::worker::Worker;
-use crate::sys::wake::Wake;
 
 /// Loads the program, attaches it, and provides its maps.
 pub mod program;
@@ -30,7 +30,7 @@ pub(super) struct Nic {
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Stops and wakes the workers.
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) stop_wake: Wake,
+    pub(super) stop_wake: EventFd,
     /// Whether the interface was removed.
     pub(super) gone: bool,
 }

@@ -9,17 +9,17 @@ use edge_ebpf::wire::ChunkId;
 
 use super::Origin;
 use crate::cache::lease::CacheView;
+use crate::event_fd::EventFd;
 use crate::fetch::schedule::{Ended, Fetches};
 use crate::limits::{ORIGIN_SLOTS, ORIGIN_THREADS};
 use crate::spawn::refused;
-use crate::sys::wake::Wake;
 
 /// Starts the threads of the origins, which are tried in this order. A thread ends after the
 /// `Fetches` are dropped, or with the process if its read hangs.
 pub fn start(
     origins: Vec<Box<dyn Origin>>,
     view: &Arc<CacheView>,
-    wake: &Wake,
+    wake: &EventFd,
 ) -> io::Result<Fetches> {
     start_with(origins, view, wake, ORIGIN_THREADS)
 }
@@ -27,7 +27,7 @@ pub fn start(
 fn start_with(
     origins: Vec<Box<dyn Origin>>,
     view: &Arc<CacheView>,
-    wake: &Wake,
+    wake: &EventFd,
     threads: usize,
 ) -> io::Result<Fetches> {
     // Even if all reads hang, most of a small store stays in use.
@@ -125,7 +125,7 @@ mod tests {
             folder
         });
         let origins = folders.each_ref().map(|folder| directory(folder.path()));
-        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let (mut store, wake) = (store(), EventFd::new().unwrap());
         let mut fetches = start(origins.into(), store.view(), &wake).unwrap();
         fetches.request(id, SOURCE, clock::now());
         let done = next(&mut fetches, &mut store, SOON).unwrap();
@@ -162,7 +162,7 @@ mod tests {
             })
             .collect();
         let origin = directory(folder.path());
-        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let (mut store, wake) = (store(), EventFd::new().unwrap());
         let mut fetches = start(vec![origin], store.view(), &wake).unwrap();
         for id in &ids {
             fetches.request(*id, SOURCE, clock::now());
@@ -222,7 +222,7 @@ mod tests {
         let gate = Arc::new(Gate::default());
         *gate.open.lock().unwrap() = true;
         let origins = vec![Box::new(gate), directory(folder.path())];
-        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let (mut store, wake) = (store(), EventFd::new().unwrap());
         let mut fetches = start(origins, store.view(), &wake).unwrap();
         fetches.request(id, SOURCE, clock::now());
         let done = next(&mut fetches, &mut store, SOON).unwrap();
@@ -233,7 +233,7 @@ mod tests {
     fn reads_that_hang_do_not_delay_shutdown() {
         let gate = Arc::new(Gate::default());
         let origins: Vec<Box<dyn Origin>> = vec![Box::new(Arc::clone(&gate))];
-        let (mut store, wake) = (store(), Wake::new().unwrap());
+        let (mut store, wake) = (store(), EventFd::new().unwrap());
         let mut fetches = start_with(origins, store.view(), &wake, 2).unwrap();
         for number in 0..3 {
             fetches.request(ChunkId([number; 32]), SOURCE, clock::now());

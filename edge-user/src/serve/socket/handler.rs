@@ -195,13 +195,13 @@ mod tests {
     use crate::cache::publish::Publisher;
     use crate::cache::store::{Store, divide};
     use crate::clock;
+    use crate::event_fd::EventFd;
     use crate::fetch::engine::Engine;
     use crate::fetch::origin::error::FetchError;
     use crate::fetch::schedule::{Ended, Fetches};
     use crate::sys::epochs::Loan;
     use crate::sys::mapping::Mapping;
     use crate::sys::send::{Full, Lane, SendEnd, Sent};
-    use crate::sys::wake::Wake;
     use edge_ebpf::wire::{ChunkId, Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
     use std::cell::RefCell;
     use std::io;
@@ -272,7 +272,7 @@ mod tests {
         let (view, blocks) = divide(arena, arena_bytes as u64, layout, 1).unwrap();
         let store = Store::new(Arc::clone(&view), blocks, Publisher::none());
         let (fetches, (_reads, ended)) = Fetches::new(1, SLOTS, SLOTS, &view);
-        let mut engine = Engine::new(store, fetches, Wake::new().unwrap());
+        let mut engine = Engine::new(store, fetches, EventFd::new().unwrap());
         let cells = Arc::new(SocketCells::default());
         let nacks = Nacks::default();
         let mut handler = Handler {
@@ -280,7 +280,7 @@ mod tests {
             cookies: CookieKeys::new(None, None).unwrap(),
             reader: view.reader(0),
             view,
-            front: engine.front(Wake::new().unwrap()),
+            front: engine.front(EventFd::new().unwrap()),
             sender: GsoTransmitter::new(nacks.clone(), layout, Arc::clone(&cells.sends)),
             cells,
         };

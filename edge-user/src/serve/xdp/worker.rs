@@ -15,13 +15,13 @@ use super::classify::{Classifier, Steered};
 use crate::cache::lease::CacheView;
 use crate::clock;
 use crate::counters::{Cell, Reasons, Sends};
+use crate::event_fd::EventFd;
 use crate::limits::{BATCH, SEND_RETRY_NS, SPIN, TICK};
 use crate::serve::bounce::BounceQueue;
 use crate::serve::peer::Listeners;
 use crate::serve::transmit::{Incoming, Transmitter};
 use crate::serve::{Decision, Unsent};
 use crate::sys::epochs::Reader;
-use crate::sys::wake::Wake;
 use crate::sys::xsk::{BadDescriptor, RxFrame, Xsk};
 
 const SEND_RETRY_TIMEOUT: Timespec = Timespec {
@@ -54,7 +54,7 @@ pub struct Worker {
     pub state: WorkerState,
     pub stop: Arc<AtomicBool>,
     /// Wakes the worker when `stop` is set.
-    pub stop_wake: Wake,
+    pub stop_wake: EventFd,
 }
 
 /// What a worker serves with. It reads no clock and does not sleep.
