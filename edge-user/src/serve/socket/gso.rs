@@ -24,7 +24,7 @@ const _: () = assert!(SENDS_PER_BURST * (SEND_BYTES_MAX / (1440 + DATA_HEADER_BY
 /// The transmitter of one thread.
 #[derive(Debug)]
 pub struct GsoTransmitter<Q = SendRing> {
-    ring: Q,
+    pub(super) ring: Q,
     counters: Arc<Sends>,
     gather: Gather,
     reached: Reached,
@@ -194,30 +194,27 @@ impl<Q: SendQueue> GsoTransmitter<Q> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod link {
     use std::collections::HashMap;
     use std::io;
     use std::net::SocketAddr;
     use std::ops::Range;
 
-    use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+    use edge_ebpf::wire::NackCode;
 
     use super::*;
-    use crate::cache::lease::CacheView;
-    use crate::cache::store::holding;
-    use crate::limits::UNREACHED_BYTES;
-    use crate::serve::plan::plan;
-    use crate::sys::epochs::{Loan, Reader};
+    use crate::sys::epochs::Loan;
 
     /// A link on which the neighbours of 10.0.0.0/8 do not resolve, so their packets stay queued.
-    #[derive(Default)]
-    struct Link {
-        seconds: u32,
+    #[derive(Debug, Default)]
+    pub(in crate::serve::socket) struct Link {
+        pub(super) seconds: u32,
+        pub(in crate::serve::socket) nacks: Vec<NackCode>,
         queued: Vec<(Lane, IpAddr, usize)>,
         passed: Vec<IpAddr>,
         /// Bytes waiting for a neighbour, by whether the lane is open; and bytes sent.
-        waits: HashMap<bool, usize>,
-        left: HashMap<IpAddr, usize>,
+        pub(super) waits: HashMap<bool, usize>,
+        pub(super) left: HashMap<IpAddr, usize>,
     }
 
     fn is_silent(client: IpAddr) -> bool {
@@ -252,9 +249,13 @@ mod tests {
             _socket: usize,
             lane: Lane,
             to: &SocketAddr,
-            _bytes: &[u8],
+            bytes: &[u8],
             len_bytes: usize,
         ) -> Result<(), Full> {
+            let nack = bytes
+                .first_chunk()
+                .and_then(|bytes| Nack::decode(bytes).ok());
+            self.nacks.extend(nack.map(|nack| nack.code));
             self.queued.push((lane, to.ip(), len_bytes));
             Ok(())
         }
@@ -282,6 +283,21 @@ mod tests {
             self.seconds
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use edge_ebpf::wire::{ChunkId, SEGMENT_BYTES_DEFAULT};
+
+    use super::link::Link;
+    use super::*;
+    use crate::cache::lease::CacheView;
+    use crate::cache::store::holding;
+    use crate::limits::UNREACHED_BYTES;
+    use crate::serve::plan::plan;
+    use crate::sys::epochs::Reader;
 
     /// A cache with one whole chunk, a reader of it, and a transmitter.
     struct Fixture {
@@ -298,15 +314,13 @@ mod tests {
             let view = Arc::clone(store.view());
             let mut reader = view.reader(0);
             reader.quiescent();
-            let link = Link {
-                seconds: 1,
-                ..Link::default()
-            };
+            let mut sender = GsoTransmitter::new(Link::default(), layout, Arc::default());
+            sender.ring.seconds = 1;
             Self {
                 view,
                 reader,
                 id,
-                sender: GsoTransmitter::new(link, layout, Arc::default()),
+                sender,
             }
         }
 

@@ -199,70 +199,11 @@ mod tests {
     use crate::fetch::engine::Engine;
     use crate::fetch::origin::error::FetchError;
     use crate::fetch::schedule::{Ended, Fetches};
-    use crate::sys::epochs::Loan;
+    use crate::serve::socket::gso::link::Link;
     use crate::sys::mapping::Mapping;
-    use crate::sys::send::{Full, Lane, SendEnd, Sent};
-    use edge_ebpf::wire::{ChunkId, Cookie, Get, Nack, SEGMENT_BYTES_DEFAULT};
-    use std::cell::RefCell;
-    use std::io;
-    use std::net::{IpAddr, SocketAddr};
-    use std::ops::Range;
-    use std::rc::Rc;
+    use edge_ebpf::wire::{ChunkId, Cookie, Get, SEGMENT_BYTES_DEFAULT};
 
     const SLOTS: usize = 64;
-
-    /// Records NACKs and discards DATA.
-    #[derive(Clone, Default)]
-    struct Nacks(Rc<RefCell<Vec<(SocketAddr, NackCode)>>>);
-
-    impl SendQueue for Nacks {
-        fn in_flight(&self) -> usize {
-            0
-        }
-
-        fn room(&self) -> usize {
-            SLOTS
-        }
-
-        fn queue_parts(
-            &mut self,
-            _socket: usize,
-            _lane: Lane,
-            _to: &SocketAddr,
-            _loan: &Loan<'_>,
-            _parts: &[Range<usize>],
-            _segment_bytes: u16,
-        ) -> Result<(), Full> {
-            Ok(())
-        }
-
-        fn queue_bytes(
-            &mut self,
-            _socket: usize,
-            _lane: Lane,
-            to: &SocketAddr,
-            bytes: &[u8],
-            _len_bytes: usize,
-        ) -> Result<(), Full> {
-            let nack = Nack::decode(bytes.first_chunk().unwrap()).unwrap();
-            self.0.borrow_mut().push((*to, nack.code));
-            Ok(())
-        }
-
-        fn flush(&mut self, _each: impl FnMut(Sent, SendEnd)) -> io::Result<()> {
-            Ok(())
-        }
-
-        fn passed(&mut self, mut each: impl FnMut(IpAddr)) {
-            for (to, _) in self.0.borrow().iter() {
-                each(to.ip());
-            }
-        }
-
-        fn seconds(&self) -> u32 {
-            1
-        }
-    }
 
     #[test]
     fn datagrams_wait_for_a_few_completed_flights_and_not_for_all() {
@@ -274,14 +215,13 @@ mod tests {
         let (fetches, (_reads, ended)) = Fetches::new(1, SLOTS, SLOTS, &view);
         let mut engine = Engine::new(store, fetches, EventFd::new().unwrap());
         let cells = Arc::new(SocketCells::default());
-        let nacks = Nacks::default();
         let mut handler = Handler {
             settings: Settings::NONE,
             cookies: CookieKeys::new(None, None).unwrap(),
             reader: view.reader(0),
             view,
             front: engine.front(EventFd::new().unwrap()),
-            sender: GsoTransmitter::new(nacks.clone(), layout, Arc::clone(&cells.sends)),
+            sender: GsoTransmitter::new(Link::default(), layout, Arc::clone(&cells.sends)),
             cells,
         };
         let now = clock::now();
@@ -306,8 +246,8 @@ mod tests {
         }
         handler.complete(now);
         assert!(handler.front.in_flight() == 0 && handler.front.completions() == 0);
-        let sent: Vec<NackCode> = nacks.0.borrow().iter().map(|(_, code)| *code).collect();
-        assert_eq!(sent[..60], [NackCode::Pending; 60]);
-        assert_eq!(sent[60..], [NackCode::Absent; 60]);
+        let nacks = &handler.sender.ring.nacks;
+        assert_eq!(nacks[..60], [NackCode::Pending; 60]);
+        assert_eq!(nacks[60..], [NackCode::Absent; 60]);
     }
 }
