@@ -298,9 +298,12 @@ mod tests {
             absent: Some("knot is not installed".into()),
             ..target("knot", 2.0)
         };
-        let told = row(&[target("nginx", 2.0), knot.clone()], &runs);
-        assert_eq!((told.against[1].ratio, told.against[1].met), (None, None));
-        assert_eq!(told.met, None);
+        let compared = row(&[target("nginx", 2.0), knot.clone()], &runs);
+        assert_eq!(
+            (compared.against[1].ratio, compared.against[1].met),
+            (None, None)
+        );
+        assert_eq!(compared.met, None);
         assert_eq!(row(&[target("nginx", 3.0), knot], &runs).met, Some(false));
     }
 

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn more_latencies_than_can_be_added_up_are_refused() {
         let mut latency = latency::empty();
-        let mut told = |count| {
+        let mut samples = |count| {
             latency.record_n(1, count).expect("it grows");
             let run = Run {
                 side: EDGE.into(),
@@ -196,8 +196,8 @@ mod tests {
             };
             runs("P1", "", &[run]).map_err(|fault| fault.to_string())
         };
-        assert_eq!(told(SAMPLES_MAX), Ok(()));
-        let fault = told(u64::MAX / 2).expect_err("too many");
+        assert_eq!(samples(SAMPLES_MAX), Ok(()));
+        let fault = samples(u64::MAX / 2).expect_err("too many");
         assert!(fault.starts_with("row P1: runs[0].latency: "), "{fault}");
     }
 }

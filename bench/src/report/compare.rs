@@ -214,12 +214,12 @@ fn difference(a: Option<&Row>, b: Option<&Row>, named: &Row) -> Difference {
     } else {
         figures.iter().collect()
     };
-    let told = || {
+    let decided = || {
         let verdicts = judged.iter().map(|figure| figure.verdict);
         verdicts.filter(|verdict| *verdict != Verdict::Undecided)
     };
     let more_than_noise =
-        (told().count() > 0).then(|| told().any(|verdict| verdict != Verdict::Noise));
+        (decided().count() > 0).then(|| decided().any(|verdict| verdict != Verdict::Noise));
     figures.push(own);
     Difference {
         id: named.id.clone(),
@@ -435,7 +435,7 @@ mod tests {
 
     use super::*;
 
-    fn told(low: f64, high: f64, pairs: u32) -> Interval {
+    fn interval(low: f64, high: f64, pairs: u32) -> Interval {
         Interval {
             median: f64::midpoint(low, high),
             low,
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn only_disjoint_intervals_are_more_than_noise() {
-        let a = || Ok(told(1.0, 1.2, 3));
+        let a = || Ok(interval(1.0, 1.2, 3));
         let rows = [
             (1.3, 1.5, Verdict::Better, Verdict::Worse),
             (0.7, 0.9, Verdict::Worse, Verdict::Better),
@@ -503,7 +503,7 @@ mod tests {
             (1.2, 1.5, Verdict::Noise, Verdict::Noise),
         ];
         for (low, high, higher, lower) in rows {
-            let b = || Ok(told(low, high, 3));
+            let b = || Ok(interval(low, high, 3));
             assert_eq!(
                 verdict_of(a(), b(), Better::Higher),
                 (higher, None),
@@ -519,12 +519,15 @@ mod tests {
 
     #[test]
     fn one_pair_or_no_figure_decides_nothing() {
-        let (verdict, why) =
-            verdict_of(Ok(told(1.0, 1.0, 1)), Ok(told(2.0, 2.0, 3)), Better::Higher);
+        let (verdict, why) = verdict_of(
+            Ok(interval(1.0, 1.0, 1)),
+            Ok(interval(2.0, 2.0, 3)),
+            Better::Higher,
+        );
         assert_eq!(verdict, Verdict::Undecided);
         assert!(why.is_some_and(|why| why.starts_with("one pair")));
         let gone = Err("has no such row".into());
-        let (verdict, why) = verdict_of(Ok(told(1.0, 1.0, 3)), gone, Better::Higher);
+        let (verdict, why) = verdict_of(Ok(interval(1.0, 1.0, 3)), gone, Better::Higher);
         assert_eq!(verdict, Verdict::Undecided);
         assert_eq!(why.as_deref(), Some("B has no such row"));
     }

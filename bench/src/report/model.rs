@@ -127,7 +127,7 @@ pub struct Row {
     pub better: Better,
     /// Peers, ceilings and fixed marks
     pub against: Vec<Against>,
-    /// All that have a target are met; null if no such one is missed but not all could be told
+    /// All that have a target are met; null if none is missed but some are unknown
     pub met: Option<bool>,
     /// Which side could do no more
     pub saturated: Option<Saturated>,

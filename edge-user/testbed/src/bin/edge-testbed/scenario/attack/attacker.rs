@@ -133,7 +133,7 @@ impl<'a> Attacker<'a> {
 }
 
 /// Unused source addresses: the networks for benchmarks, and one of the unique local ones.
-pub(super) fn nobody(number: u16, v6: bool, port: u16) -> SocketAddr {
+pub(super) fn unused(number: u16, v6: bool, port: u16) -> SocketAddr {
     let [high, low] = number.to_be_bytes();
     let address: IpAddr = if v6 {
         Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, number).into()
@@ -150,8 +150,8 @@ pub(super) fn silent(number: u16) -> SocketAddr {
 }
 
 /// The first unused one, over IPv4 and IPv6.
-pub(super) fn nobodies() -> [SocketAddr; 2] {
-    [false, true].map(|v6| nobody(1, v6, 40_000))
+pub(super) fn unused_pair() -> [SocketAddr; 2] {
+    [false, true].map(|v6| unused(1, v6, 40_000))
 }
 
 /// The client that a frame welcomes, and its cookie.

@@ -10,7 +10,7 @@ use edge_ebpf::wire::{ChunkId, Cookie, Kind, Nack, NackCode, SEGMENT_BYTES_DEFAU
 use edge_testbed::{bed::Bed, client::HELLO_BYTES, packet::Mac};
 use rand::{Rng as _, RngExt as _};
 
-use super::attacker::{self, Attacker, nobodies, nobody, silent};
+use super::attacker::{self, Attacker, silent, unused, unused_pair};
 use super::frames::{Frame, Vary, data, guess, hello_of_version};
 
 /// Sources of a forged flood, per family.
@@ -90,16 +90,16 @@ impl Flood {
 
 #[rustfmt::skip] // one attack a line, as far as it goes
 pub(super) const ATTACKS: &[Attack] = &[
-    Attack { name: "hello-flood", does: "HELLOs from two addresses", make: |by| Ok(hellos(by, nobodies())), reasons: &[Reason::Welcome] },
+    Attack { name: "hello-flood", does: "HELLOs from two addresses", make: |by| Ok(hellos(by, unused_pair())), reasons: &[Reason::Welcome] },
     Attack { name: "hello-forged", does: "HELLOs from 4096 forged addresses", make: |by| Ok(hellos(by, forged())), reasons: &[Reason::Welcome] },
-    Attack { name: "get-flood", does: "GETs for all of a hot chunk, with a valid cookie", make: |by| by.gets(&nobodies(), by.session.hot, u128::MAX), reasons: &[Reason::Steered] },
+    Attack { name: "get-flood", does: "GETs for all of a hot chunk, with a valid cookie", make: |by| by.gets(&unused_pair(), by.session.hot, u128::MAX), reasons: &[Reason::Steered] },
     Attack { name: "nack-flood", does: "NACKs sent to the edge", make: |by| Ok(nacks(by)), reasons: &[Reason::BadKind] },
     Attack { name: "data-flood", does: "DATA sent to the edge", make: |by| Ok(datas(by)), reasons: &[Reason::BadKind] },
     Attack { name: "own-address", does: "HELLOs and GETs that claim to come from the edge itself", make: |by| Ok(own_address(by)), reasons: &[Reason::BadSource] },
     Attack { name: "broadcast", does: "multicast, broadcast and unspecified sources; group MAC addresses too", make: |by| Ok(broadcast(by)), reasons: &[Reason::BadSource, Reason::OtherMac] },
     Attack { name: "versions", does: "every version but 1", make: |by| Ok(versions(by)), reasons: &[Reason::WelcomeVersion, Reason::BadVersion] },
     Attack { name: "noise", does: "random bytes, and false lengths", make: |by| Ok(noise(by)), reasons: &[Reason::BadLength, Reason::BadMagic, Reason::GetSize] },
-    Attack { name: "scattered-wants", does: "GETs for every other segment of a hot chunk", make: |by| Ok(by.gets(&nobodies(), by.session.hot, 0)?.vary(vary::WANT)), reasons: &[Reason::Steered] },
+    Attack { name: "scattered-wants", does: "GETs for every other segment of a hot chunk", make: |by| Ok(by.gets(&unused_pair(), by.session.hot, 0)?.vary(vary::WANT)), reasons: &[Reason::Steered] },
     Attack { name: "cookie-guess", does: "GETs with guessed cookies", make: cookie_guess, reasons: &[Reason::NackCookie] },
     Attack { name: "cookie-replay", does: "GETs with cookies of addresses that moved to another host", make: cookie_replay, reasons: &[Reason::Steered, Reason::NackCookie] },
     Attack { name: "absent-flood", does: "GETs for nonexistent chunks, with a valid cookie", make: absent, reasons: &[Reason::Miss, Reason::FetchStarted] },
@@ -115,7 +115,7 @@ fn hellos(by: &Attacker<'_>, from: impl IntoIterator<Item = SocketAddr>) -> Floo
 }
 
 fn forged() -> impl Iterator<Item = SocketAddr> {
-    (0..FORGED).flat_map(|number| [false, true].map(|v6| nobody(number, v6, 40_000)))
+    (0..FORGED).flat_map(|number| [false, true].map(|v6| unused(number, v6, 40_000)))
 }
 
 impl Attacker<'_> {
@@ -139,13 +139,13 @@ fn nacks(by: &Attacker<'_>) -> Flood {
         echo: [0; 8],
     };
     let frame = |from| by.frame(from, nack.encode().to_vec());
-    Flood::of(nobodies().map(frame).into()).vary(vary::ECHO)
+    Flood::of(unused_pair().map(frame).into()).vary(vary::ECHO)
 }
 
 fn datas(by: &Attacker<'_>) -> Flood {
     let data = data(0, 107, 131_072, [0; 8], SEGMENT_BYTES_DEFAULT.into());
     let frame = |from| by.frame(from, data.clone());
-    Flood::of(nobodies().map(frame).into()).vary(vary::TAG)
+    Flood::of(unused_pair().map(frame).into()).vary(vary::TAG)
 }
 
 /// A HELLO, and a GET without a cookie, from each.
@@ -179,7 +179,7 @@ fn broadcast(by: &Attacker<'_>) -> Flood {
     ];
     let sources = addresses.map(|address| SocketAddr::new(address, 40_000));
     let mut frames = from_each(by, &sources);
-    frames.extend(from_each(by, &[nobody(1, false, 0)]));
+    frames.extend(from_each(by, &[unused(1, false, 0)]));
     let (own, edge) = (by.socket.mac, by.session.edge_mac);
     for macs in [
         ([1, 0, 0x5e, 0, 0, 1], edge),
@@ -187,7 +187,7 @@ fn broadcast(by: &Attacker<'_>) -> Flood {
         (own, [0xff; 6]),
     ] {
         let hello = |from| by.frame_by(macs, from, build::hello(HELLO_BYTES));
-        frames.extend(nobodies().map(hello));
+        frames.extend(unused_pair().map(hello));
     }
     Flood::of(frames)
 }
@@ -195,7 +195,7 @@ fn broadcast(by: &Attacker<'_>) -> Flood {
 fn versions(by: &Attacker<'_>) -> Flood {
     let mut frames = Vec::new();
     for version in (0..16).filter(|version| *version != 1) {
-        for from in nobodies() {
+        for from in unused_pair() {
             let mut get = build::get(Cookie::default(), by.session.hot, u128::MAX);
             get[1] = version << 4 | Kind::Get as u8;
             frames.push(by.frame(from, hello_of_version(version)));
@@ -216,7 +216,7 @@ fn noise(by: &mut Attacker<'_>) -> Flood {
                 *byte = right;
             }
         }
-        let from = nobodies()[usize::from(round % 4 > 1)];
+        let from = unused_pair()[usize::from(round % 4 > 1)];
         let mut frame = by.frame(from, payload);
         if round % 3 == 0 {
             // The UDP length field, after Ethernet, IP and two ports.
@@ -233,7 +233,7 @@ fn cookie_guess(by: &mut Attacker<'_>) -> Result<Flood> {
     let mut rng = by.rng.clone();
     let mut frames = Vec::new();
     for epoch in [epoch - 1, epoch, epoch + 1] {
-        for from in nobodies() {
+        for from in unused_pair() {
             let get = build::get(guess(epoch, &mut rng), by.session.hot, u128::MAX);
             frames.push(by.frame(from, get));
         }
@@ -271,7 +271,7 @@ fn cookie_replay(by: &mut Attacker<'_>) -> Result<Flood> {
 
 fn absent(by: &mut Attacker<'_>) -> Result<Flood> {
     let ports = 40_000..40_000 + ASKERS / 2;
-    let from = ports.flat_map(|port| [false, true].map(|v6| nobody(1, v6, port)));
+    let from = ports.flat_map(|port| [false, true].map(|v6| unused(1, v6, port)));
     let from: Vec<SocketAddr> = from.collect();
     Ok(by.gets(&from, ChunkId([0; 32]), u128::MAX)?.vary(vary::ID))
 }

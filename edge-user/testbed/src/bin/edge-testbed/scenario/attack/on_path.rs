@@ -15,7 +15,7 @@ use edge_testbed::{
 };
 
 use super::Session;
-use super::attacker::{Attacker, nobody};
+use super::attacker::{Attacker, unused};
 use super::frames::{self, FRONT_BYTES, Frame, data, lying};
 use super::report::Row;
 use super::run::{self, Now, Phase};
@@ -109,7 +109,7 @@ fn elsewhere(seen: &Seen<'_>) -> Vec<Forged> {
     let mut port = seen.service;
     port.set_port(port.port() + 1);
     let mut address = seen.service;
-    address.set_ip(nobody(7, address.is_ipv6(), 0).ip());
+    address.set_ip(unused(7, address.is_ipv6(), 0).ip());
     let from = [port, address];
     let forged = altered(seen).into_iter();
     forged

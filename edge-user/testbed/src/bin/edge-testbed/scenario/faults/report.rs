@@ -34,11 +34,11 @@ pub(super) struct Report {
 impl Outcome for Report {
     fn promises(&self) -> Vec<Promise> {
         let rows = self.rows.iter().map(|row| {
-            let told = match row.took {
+            let result = match row.took {
                 Some(took) if row.ok => format!("recovered after {}", in_seconds(took)),
                 Some(_) | None => row.seen.clone(),
             };
-            (row.ok, format!("{:<18} {told}", row.fault))
+            (row.ok, format!("{:<18} {result}", row.fault))
         });
         let end = if self.wrong_at_end.is_empty() {
             "at the end: no frame is missing, the edge stops with exit code 0, nothing is left"
