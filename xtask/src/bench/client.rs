@@ -19,12 +19,16 @@ const FULL_LOAD: f64 = 0.93;
 
 /// For CPUs to be where they usually are.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// At an undisturbed run.
+const ATTEMPTS: u32 = 4;
 
 /// The result of a run.
 pub(super) struct Ran {
     /// As the generator printed it.
     pub(super) result: Value,
     pub(super) cpu: Value,
+    /// If the hypervisor moved the CPUs: from where to where.
+    pub(super) moved: Option<String>,
     server_load: f64,
     client_load: f64,
 }
@@ -42,6 +46,7 @@ impl Ran {
         }
         Self {
             cpu: json!({"server": server, "client": client}),
+            moved: None,
             server_load,
             client_load,
             result,
@@ -99,7 +104,6 @@ impl Testbed<'_> {
         server: u32,
         between: impl FnOnce() -> Result<()>,
     ) -> Result<Ran> {
-        self.wait_for_usual_cpus()?;
         eprintln!("+ {}", process::line(command));
         let mut child = command
             .stdin(Stdio::piped())
@@ -141,37 +145,52 @@ impl Testbed<'_> {
         let [before, after] = used[..] else {
             bail!("the generator printed no begin or end");
         };
-        if let Some(nanos) = self.round_trip()? {
-            self.distance.borrow_mut().after_run(nanos);
-        }
         Ok(Ran::new(result, before, after))
     }
 
-    /// A hypervisor that moved its CPUs mostly moves them back within seconds.
-    fn wait_for_usual_cpus(&self) -> Result<()> {
-        let Some(nanos) = self.round_trip()? else {
-            return Ok(());
-        };
-        self.distance.borrow_mut().record(nanos);
-        let usual = clock::poll(PATIENCE, || match self.round_trip() {
-            Ok(Some(nanos)) if !stop::came() && !self.distance.borrow().is_usual(nanos) => None,
-            seen => Some(seen),
-        });
-        usual.transpose().map(drop)
+    /// Learns where the hypervisor usually has the CPUs.
+    pub(super) fn locate_cpus(&self) -> Result<()> {
+        for _ in 0..20 {
+            self.distance.borrow_mut().record(self.round_trip()?);
+            clock::poll(Duration::from_millis(500), || stop::came().then_some(()));
+        }
+        Ok(())
     }
 
-    /// Nanoseconds of a cache line's round trip between the CPUs of server and generator, if they
-    /// are two.
-    fn round_trip(&self) -> Result<Option<f64>> {
+    /// A run during which the hypervisor left the CPUs where they usually are, or else the last of
+    /// a few.
+    pub(super) fn undisturbed(&self, mut run: impl FnMut() -> Result<Ran>) -> Result<Ran> {
+        let mut attempt = 1;
+        loop {
+            // They are mostly moved back within seconds.
+            clock::poll(PATIENCE, || match self.round_trip() {
+                Ok(nanos) if !stop::came() && !self.distance.borrow().is_usual(nanos) => None,
+                other => Some(other),
+            })
+            .transpose()?;
+            let ran = run()?;
+            let nanos = self.round_trip()?;
+            self.distance.borrow_mut().record(nanos);
+            let moved = self.distance.borrow().moved(nanos);
+            if moved.is_none() || attempt == ATTEMPTS {
+                return Ok(Ran { moved, ..ran });
+            }
+            eprintln!("   measured again: {}", moved.unwrap_or_default());
+            attempt += 1;
+        }
+    }
+
+    /// Nanoseconds of a cache line's round trip between the CPUs of server and generator.
+    fn round_trip(&self) -> Result<f64> {
         if self.cpus[0] == self.cpus[1] {
-            return Ok(None);
+            return Ok(0.0);
         }
         let mut measure = Command::new(paths::release("edge-bench"));
         let cpus = self.cpus.map(|cpu| cpu.to_string()).join(",");
         measure.args(["core-to-core", "--cpus", &cpus]);
         let result: Value = serde_json::from_str(&process::output(&mut measure)?)?;
         let nanos = result["round_trip_nanos"].as_f64();
-        nanos.context("no round trip").map(Some)
+        nanos.context("no round trip")
     }
 
     /// Processor time so far of server and client, and of their CPUs.

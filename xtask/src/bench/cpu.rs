@@ -60,21 +60,20 @@ impl Used {
 pub(super) struct Distance {
     /// All that were measured, in order of length.
     round_trips: Vec<f64>,
-    /// The last one after a run that was unusual.
-    moved: Option<f64>,
 }
 
 /// Round trips that differ by this factor mean different placements.
 const MOVED: f64 = 1.5;
 
 impl Distance {
+    /// The lower quartile: close, but not as close as they are now and then.
     fn usual(&self) -> Option<f64> {
-        self.round_trips.get(self.round_trips.len() / 2).copied()
+        self.round_trips.get(self.round_trips.len() / 4).copied()
     }
 
     pub(super) fn is_usual(&self, nanos: f64) -> bool {
         self.usual()
-            .is_none_or(|usual| nanos < MOVED * usual && usual < MOVED * nanos)
+            .is_none_or(|usual| nanos <= MOVED * usual && usual <= MOVED * nanos)
     }
 
     pub(super) fn record(&mut self, nanos: f64) {
@@ -82,19 +81,11 @@ impl Distance {
         self.round_trips.insert(place, nanos);
     }
 
-    pub(super) fn after_run(&mut self, nanos: f64) {
-        self.record(nanos);
-        if !self.is_usual(nanos) {
-            self.moved = Some(nanos);
-        }
-    }
-
-    /// Whether the CPUs were elsewhere after one of the runs since the last call.
-    pub(super) fn take_moved(&mut self) -> Option<String> {
-        let (nanos, usual) = (self.moved.take()?, self.usual()?);
-        Some(format!(
-            "CPUs were moved: {nanos} ns apart, usually {usual}"
-        ))
+    /// Where the CPUs are, if that is not where they usually are.
+    pub(super) fn moved(&self, nanos: f64) -> Option<String> {
+        let usual = self.usual()?;
+        (!self.is_usual(nanos))
+            .then(|| format!("CPUs were moved: {nanos} ns apart, usually {usual}"))
     }
 }
 
@@ -110,20 +101,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpus_that_were_moved_are_noticed_once() {
+    fn cpus_that_were_moved_are_noticed() {
         let mut distance = Distance::default();
-        assert!(distance.is_usual(320.0));
-        for nanos in [320.0, 52.0, 60.0] {
+        assert!(distance.moved(320.0).is_none());
+        for nanos in [320.0, 320.0, 52.0, 27.0, 60.0] {
             distance.record(nanos);
         }
-        distance.after_run(55.0);
-        assert!(distance.take_moved().is_none());
+        assert!(distance.moved(53.0).is_none());
         for elsewhere in [27.0, 320.0] {
-            distance.after_run(elsewhere);
-            distance.after_run(53.0);
-            let text = distance.take_moved().unwrap();
+            let text = distance.moved(elsewhere).unwrap();
             assert!(text.contains(&format!("{elsewhere} ns")), "{text}");
-            assert!(distance.take_moved().is_none());
         }
     }
 

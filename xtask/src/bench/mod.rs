@@ -164,7 +164,7 @@ fn measure(
                 "\n== {}, pair {pair} of {}: {}",
                 row.id, plan.pairs, row.work
             );
-            growing.measure(&testbed, Turn { pair, sender })?;
+            (row.pair)(growing, &testbed, Turn { pair, sender })?;
         }
     }
     Ok(json!({

@@ -101,6 +101,7 @@ impl<'a> Testbed<'a> {
             distance: RefCell::default(),
         };
         testbed.prepare()?;
+        testbed.locate_cpus()?;
         Ok(testbed)
     }
 

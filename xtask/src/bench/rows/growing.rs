@@ -1,15 +1,10 @@
 //! A row during the measurement.
 
-use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::super::client::Ran;
 use super::super::peers;
-use super::super::testbed::Testbed;
-use super::{BASELINE, BASELINE_TARGET, Beside, Row, Turn};
-
-/// To measure a pair.
-const ATTEMPTS: u32 = 4;
+use super::{BASELINE, BASELINE_TARGET, Beside, Row};
 
 pub(super) const BYTES_A_SECOND: &str = "B/s";
 pub(super) const ANSWERS_A_SECOND: &str = "answers/s";
@@ -61,31 +56,6 @@ impl Growing {
         growing
     }
 
-    /// One pair; again, a few times at most, if the hypervisor moved the CPUs meanwhile.
-    pub(in super::super) fn measure(
-        &mut self,
-        testbed: &Testbed<'_>,
-        turn: Turn<'_>,
-    ) -> Result<()> {
-        let Turn { pair, .. } = turn;
-        let (runs, notes) = (self.runs.len(), self.notes.len());
-        for again in 1..=ATTEMPTS {
-            (self.row.pair)(self, testbed, turn)?;
-            let Some(moved) = testbed.distance.borrow_mut().take_moved() else {
-                break;
-            };
-            eprintln!("   pair {pair}: {moved}");
-            if again == ATTEMPTS {
-                self.notes.push(format!("pair {pair}: {moved}"));
-                break;
-            }
-            self.runs.truncate(runs);
-            self.notes.truncate(notes);
-            testbed.at_half.borrow_mut().remove(&pair);
-        }
-        Ok(())
-    }
-
     /// Whether this peer is available.
     pub(super) fn has(&self, peer: &str) -> bool {
         !self.absent.contains(&peer)
@@ -111,6 +81,9 @@ impl Growing {
                 let note = format!("pair {pair}: {}-bound", ran.saturated());
                 self.notes.push(note);
             }
+        }
+        if let Some(moved) = &ran.moved {
+            self.notes.push(format!("pair {pair}, {side}: {moved}"));
         }
         self.runs.push(ran.run(side, pair, value, unit));
     }
