@@ -1,6 +1,6 @@
-//! The log of a daemon, which must neither end it nor hold it up: a line goes into a bounded queue,
-//! and a thread of its own writes it to standard error. What finds no room, or cannot be written,
-//! is dropped and counted.
+//! The daemon's log, which never blocks or ends the daemon: lines go into a bounded queue, and a
+//! separate thread writes them to standard error. Lines that do not fit or cannot be written are
+//! dropped and counted.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write, stderr};
@@ -19,16 +19,16 @@ use crate::clock;
 use crate::config::LogFormat;
 use crate::limits::{LOG_LINES, LOG_LINES_PER_WINDOW, LOG_WINDOW};
 
-/// The lines a supervisor waits for get through any filter.
+/// The target of lines that supervisors wait for, which pass any filter.
 pub const LIFE_TARGET: &str = "edged::life";
 
-/// Lines that the log did not get; one process has one log.
+/// Dropped lines of the process's log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// How long the end of the process waits for lines that are still queued.
+/// How long the process waits for queued lines before it exits.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// Lines that were dropped since the start.
+/// Lines dropped since startup.
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -39,21 +39,21 @@ fn drop_line() {
 
 enum Message {
     Line(Vec<u8>),
-    /// Answered when all lines before it were written or dropped.
+    /// Answered when all lines before it have been written or dropped.
     Flush(Sender<()>),
 }
 
 /// The process's log.
 static LOG: OnceLock<Log> = OnceLock::new();
 
-/// From now on what is logged goes to standard error, and so does a panic.
+/// Starts logging to standard error, including panics.
 pub fn start(filter: &str, format: LogFormat) -> io::Result<()> {
     let log = Log::writing_to(LOG_LINES, write_stderr)?;
     let log = LOG.get_or_init(|| log);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(format!("{filter},{LIFE_TARGET}=info")))
         .with_ansi(stderr().is_terminal())
-        // Those it would print to standard error, and panic where that fails.
+        // The subscriber would print these to standard error, and panic if that fails.
         .log_internal_errors(false)
         .with_writer(|| log.clone());
     match format {
@@ -71,14 +71,14 @@ pub fn start(filter: &str, format: LogFormat) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until what was logged so far is written, for a bounded time. To be called last.
+/// Waits, for a bounded time, until all lines so far are written. To be called last.
 pub fn flush() {
     if let Some(log) = LOG.get() {
         log.flush();
     }
 }
 
-/// The queue's near end.
+/// The sending end of the queue.
 #[derive(Clone)]
 struct Log(Sender<Message>);
 
@@ -87,33 +87,33 @@ impl Log {
         lines: usize,
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> io::Result<Self> {
-        let (near, far) = bounded(lines);
+        let (sender, receiver) = bounded(lines);
         let run = move || {
-            for message in far {
+            for message in receiver {
                 match message {
                     Message::Line(line) if write(&line).is_err() => drop_line(),
                     Message::Line(_) => {}
-                    // The other side may have stopped waiting.
+                    // The caller of `flush` may have stopped waiting.
                     Message::Flush(done) => drop(done.try_send(())),
                 }
             }
         };
         thread::Builder::new().name("log".to_owned()).spawn(run)?;
-        Ok(Self(near))
+        Ok(Self(sender))
     }
 
     fn flush(&self) {
         let deadline = clock::now() + FLUSH_MAX;
         let (done, wait) = bounded(1);
         if self.0.send_deadline(Message::Flush(done), deadline).is_ok() {
-            // Too late is no error: a log that is not read must not keep the process.
+            // A timeout is not an error: an unread log must not keep the process from exiting.
             let (Ok(()) | Err(_)) = wait.recv_deadline(deadline);
         }
     }
 }
 
 impl Write for Log {
-    /// Never fails: on an error the subscriber would print one, which can fail too.
+    /// Never fails: the subscriber would print the error, which can fail too.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.0.try_send(Message::Line(line.to_vec())).is_err() {
             drop_line();
@@ -126,8 +126,8 @@ impl Write for Log {
     }
 }
 
-/// Writes all of it, however long that takes. Without the standard library's lock, which others
-/// would wait for meanwhile.
+/// Writes the whole line, without holding the standard library's lock, which could block other
+/// threads.
 fn write_stderr(mut line: &[u8]) -> io::Result<()> {
     let stderr = stderr();
     while !line.is_empty() {
@@ -135,7 +135,7 @@ fn write_stderr(mut line: &[u8]) -> io::Result<()> {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => line = &line[written..],
             Err(Errno::INTR) => {}
-            // Others may share the pipe and have it non-blocking.
+            // Another process that shares the pipe may have made it non-blocking.
             Err(Errno::AGAIN) => {
                 let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
                 let (Ok(_) | Err(_)) = poll(&mut fds, None);
@@ -146,8 +146,7 @@ fn write_stderr(mut line: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Readers choose the chunks that are asked for, so they must not choose how many lines the log
-/// has.
+/// Rate limit of log lines that clients can cause.
 #[derive(Debug, Default)]
 pub struct LogLimiter {
     window_ends: Option<Instant>,
@@ -155,16 +154,16 @@ pub struct LogLimiter {
 }
 
 impl LogLimiter {
-    /// How many lines were left out before this one, if this one may be written.
+    /// If a line may be written now, how many were suppressed before it.
     pub fn admit(&mut self, now: Instant) -> Option<u64> {
-        let mut left_out = 0;
+        let mut suppressed = 0;
         if self.window_ends.is_none_or(|ends| ends <= now) {
-            left_out = self.count.saturating_sub(LOG_LINES_PER_WINDOW);
+            suppressed = self.count.saturating_sub(LOG_LINES_PER_WINDOW);
             self.window_ends = Some(now + LOG_WINDOW);
             self.count = 0;
         }
         self.count += 1;
-        (self.count <= LOG_LINES_PER_WINDOW).then_some(left_out)
+        (self.count <= LOG_LINES_PER_WINDOW).then_some(suppressed)
     }
 }
 
@@ -174,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// The count is the process's.
+    /// Serialises tests, because the count is shared by the process.
     static COUNT: Mutex<()> = Mutex::new(());
 
     fn lines_dropped_by(log: impl FnOnce()) -> u64 {
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_cannot_be_written_is_counted_and_no_error() {
+    fn a_line_that_cannot_be_written_is_counted_and_not_an_error() {
         let _alone = COUNT.lock().unwrap();
         let dropped = lines_dropped_by(|| {
             let fails = |_: &[u8]| Err(io::ErrorKind::StorageFull.into());
@@ -197,9 +196,9 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_is_not_read_holds_nobody_up() {
+    fn an_unread_log_does_not_block() {
         let _alone = COUNT.lock().unwrap();
-        let (let_go, held) = bounded::<()>(0);
+        let (release, held) = bounded::<()>(0);
         let (begun, has_begun) = bounded(1);
         let started = clock::now();
         let dropped = lines_dropped_by(|| {
@@ -218,16 +217,16 @@ mod tests {
         });
         assert_eq!(dropped, 8);
         assert!(clock::now() - started < 3 * FLUSH_MAX);
-        drop(let_go);
+        drop(release);
     }
 
     #[test]
-    fn the_log_hears_a_bounded_number_of_complaints_and_how_many_it_did_not() {
+    fn the_number_of_lines_is_limited_and_suppressed_ones_are_counted() {
         // I9
         let mut log_limiter = LogLimiter::default();
         let now = clock::now();
-        let heard = (0..1000).filter_map(|_| log_limiter.admit(now)).count() as u64;
-        assert_eq!(heard, LOG_LINES_PER_WINDOW);
+        let admitted = (0..1000).filter_map(|_| log_limiter.admit(now)).count() as u64;
+        assert_eq!(admitted, LOG_LINES_PER_WINDOW);
         let later = now + LOG_WINDOW;
         assert_eq!(log_limiter.admit(later), Some(1000 - LOG_LINES_PER_WINDOW));
         assert_eq!(log_limiter.admit(later), Some(0));

@@ -1,10 +1,10 @@
-//! Interfaces and addresses, as the kernel reports them for the network namespace of this process.
+//! Interfaces and addresses in the network namespace of this process.
 //!
-//! Read through netlink and ioctl only: `/sys` and `/proc/sys` may show another namespace's, as
-//! after `nsenter --net`, or under systemd with `NetworkNamespacePath=`.
+//! Uses netlink and ioctl only: `/sys` and `/proc/sys` may show another namespace, as after
+//! `nsenter --net`, or under systemd with `NetworkNamespacePath=`.
 #![expect(
     clippy::host_endian_bytes,
-    reason = "the kernel is on the same machine"
+    reason = "the kernel has the same byte order"
 )]
 
 use std::io;
@@ -22,12 +22,11 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::sys::netlink::{receive_queues, route_socket};
 
-/// Longest name the kernel gives an interface.
 const NAME_BYTES_MAX: usize = libc::IFNAMSIZ - 1;
-/// The kernel fills at most this much at once.
-const ANSWER_BYTES: usize = 64 << 10;
-/// A listing is begun anew when something changed meanwhile, this many times at most.
-const LISTINGS: u32 = 8;
+/// Larger than any datagram of the kernel.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// How often a dump that was interrupted by a change is repeated.
+const DUMP_ATTEMPTS: u32 = 8;
 
 /// `struct ifinfomsg` and `struct ifaddrmsg`, before their attributes.
 const LINK_HEADER_BYTES: usize = 16;
@@ -35,11 +34,11 @@ const ADDRESS_HEADER_BYTES: usize = 8;
 /// `linux/if_link.h`, inside `IFLA_INFO_DATA` of a VLAN.
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
-/// The same, inside `IFLA_XDP`.
+/// `linux/if_link.h`, inside `IFLA_XDP`.
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 const IFLA_XDP_SKB_PROG_ID: u16 = 6;
 
-/// Asks the kernel, by a netlink socket.
+/// Queries the kernel through a netlink socket.
 #[derive(Debug)]
 pub struct Network {
     socket: Mutex<OwnedFd>,
@@ -47,37 +46,35 @@ pub struct Network {
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Interface {
-    /// Its own as long as it exists, whatever it is called.
+    /// Stable while the interface exists, even if it is renamed.
     pub index: u32,
     pub name: String,
     pub mtu_bytes: u32,
-    /// Its station address, if that is an Ethernet one.
+    /// `None` unless it is an Ethernet interface.
     pub mac: Option<[u8; 6]>,
-    /// Whether it carries packets; drivers that cannot tell count as up.
+    /// Whether it carries packets; true if the driver does not report it.
     pub up: bool,
-    /// RX queues its driver made room for.
+    /// RX queues that the driver allocated.
     pub queues_max: u32,
-    /// The bond or bridge it is a port of.
+    /// The bond or bridge that it is a port of.
     pub master: Option<u32>,
-    /// Its kind: "veth", "bond", "vlan"; empty for hardware.
+    /// "veth", "bond", "vlan"; empty for hardware.
     pub kind: String,
     pub vlan: Option<Vlan>,
-    /// Numbers of the XDP programs on it: in the driver, and in the kernel's stack.
+    /// Ids of the attached XDP programs, in native and in generic mode.
     pub xdp_native: Option<u32>,
     pub xdp_generic: Option<u32>,
 }
 
-/// What makes an interface a VLAN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Vlan {
     pub id: u16,
-    /// Whether its tags are those of a service VLAN (802.1ad).
+    /// Whether it is a service VLAN (802.1ad).
     pub service: bool,
-    /// Index of the interface it lies above, if that is in this namespace.
+    /// Index of the interface below, if that is in this namespace.
     pub parent: Option<u32>,
 }
 
-/// An address of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LocalAddress {
     pub interface: u32,
@@ -89,13 +86,13 @@ pub struct LocalAddress {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressState {
     Usable,
-    /// IPv6 is still finding out whether a neighbour has it too.
+    /// Duplicate address detection is in progress.
     Tentative,
-    /// A neighbour has it.
+    /// A neighbour has the same address.
     Duplicate,
 }
 
-/// Notices changes of interfaces and addresses.
+/// Reports changes of interfaces and addresses.
 #[derive(Debug)]
 pub struct Changes(OwnedFd);
 
@@ -105,7 +102,7 @@ impl Changes {
         Ok(Self(route_socket(groups.cast_unsigned())?))
     }
 
-    /// Whether something changed since this was asked last.
+    /// Whether anything has changed since the last call.
     pub fn any(&self) -> bool {
         let mut changed = false;
         let mut word = [0; 4];
@@ -113,7 +110,7 @@ impl Changes {
             match recv(&self.0, &mut word[..], RecvFlags::DONTWAIT) {
                 Ok(_) => changed = true,
                 Err(Errno::AGAIN) => return changed,
-                // Also that there were more than it had room for.
+                // Including ENOBUFS: notifications were lost.
                 Err(_) => return true,
             }
         }
@@ -126,7 +123,7 @@ impl Network {
         Ok(Self { socket })
     }
 
-    /// The interface of this name; nothing when there is none.
+    /// The interface with this name, if it exists.
     pub fn interface(&self, name: &str) -> io::Result<Option<Interface>> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return Ok(None);
@@ -135,7 +132,7 @@ impl Network {
         self.one_interface(0, &[attribute(libc::IFLA_IFNAME, &text)])
     }
 
-    /// The interface of this index; nothing when it is gone.
+    /// The interface with this index, if it exists.
     pub fn interface_by_index(&self, index: u32) -> io::Result<Option<Interface>> {
         self.one_interface(index, &[])
     }
@@ -143,12 +140,12 @@ impl Network {
     fn one_interface(&self, index: u32, by: &[Vec<u8>]) -> io::Result<Option<Interface>> {
         let request = link_request(index, by, 0);
         let mut found = None;
-        let asked = self.ask(&request, |kind, payload| {
+        let result = self.query(&request, |kind, payload| {
             if kind == libc::RTM_NEWLINK {
                 found = parse_interface(payload);
             }
         });
-        match asked {
+        match result {
             Ok(_) => Ok(found),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -169,7 +166,7 @@ impl Network {
         Ok(vlans)
     }
 
-    /// The addresses of one interface. Cheap, however many others have.
+    /// The addresses of one interface. Cheap even if other interfaces have many.
     pub fn addresses_of(&self, index: u32) -> io::Result<Vec<LocalAddress>> {
         let mut addresses = self.list_addresses(index)?;
         addresses.retain(|address| address.interface == index);
@@ -191,58 +188,57 @@ impl Network {
                 .flatten()
         });
         match listed {
-            // The interface a listing was filtered by is gone.
+            // The interface does not exist any more.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
             listed => listed,
         }
     }
 
-    /// How many RX queues an interface uses; drivers may change that when a program is attached.
+    /// The number of RX queues; drivers may change it when a program is attached.
     pub fn queue_count(&self, interface: &Interface) -> io::Result<u32> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         let counted = receive_queues(&socket, &interface.name)?;
         Ok(counted.unwrap_or(interface.queues_max))
     }
 
-    /// All that a request is answered with, as of one moment.
+    /// A consistent dump.
     fn list<T>(
         &self,
         request: &[u8],
         parse: impl Fn(u16, &[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        for _ in 0..LISTINGS {
+        for _ in 0..DUMP_ATTEMPTS {
             let mut all = Vec::new();
-            if self.ask(request, |kind, payload| all.extend(parse(kind, payload)))? {
+            if self.query(request, |kind, payload| all.extend(parse(kind, payload)))? {
                 return Ok(all);
             }
         }
-        Err(io::Error::other(
-            "interfaces or addresses change all the time",
-        ))
+        Err(io::Error::other("interfaces or addresses keep changing"))
     }
 
-    /// Sends a request, and hands out its answers; whether nothing changed meanwhile.
-    fn ask(&self, request: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
+    /// Sends a request and passes the messages of the answer to `each`. Returns whether the answer
+    /// is consistent.
+    fn query(&self, request: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<bool> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        // What an earlier request left unread is not the answer to this one.
-        let mut answer = vec![0; ANSWER_BYTES];
+        let mut answer = vec![0; RECEIVE_BYTES];
+        // Drops unread answers to earlier requests.
         while recv(&*socket, &mut answer[..], RecvFlags::DONTWAIT).is_ok() {}
         send(&*socket, request, SendFlags::empty())?;
         let dump = NetlinkBuffer::new(request).flags() & NLM_F_DUMP != 0;
-        let mut whole = true;
+        let mut consistent = true;
         loop {
             let (len_bytes, _) = recv(&*socket, &mut answer[..], RecvFlags::empty())?;
             let mut rest = &answer[..len_bytes];
             while !rest.is_empty() {
                 let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
-                whole &= message.flags() & NLM_F_DUMP_INTR == 0;
+                consistent &= message.flags() & NLM_F_DUMP_INTR == 0;
                 match message.message_type() {
-                    NLMSG_DONE => return Ok(whole),
-                    NLMSG_ERROR => return Err(refusal(message.payload())),
+                    NLMSG_DONE => return Ok(consistent),
+                    NLMSG_ERROR => return Err(error_of(message.payload())),
                     kind => each(kind, message.payload()),
                 }
                 if !dump {
-                    return Ok(whole);
+                    return Ok(consistent);
                 }
                 let len_bytes = message.length() as usize;
                 rest = rest
@@ -253,8 +249,8 @@ impl Network {
     }
 }
 
-/// The error number that an `NLMSG_ERROR` begins with, negated.
-fn refusal(payload: &[u8]) -> io::Error {
+/// The error in an `NLMSG_ERROR`, which begins with a negative `errno`.
+fn error_of(payload: &[u8]) -> io::Error {
     let number = payload
         .first_chunk()
         .map_or(-libc::EPROTO, |bytes| i32::from_ne_bytes(*bytes));
@@ -344,7 +340,7 @@ fn parse_interface(payload: &[u8]) -> Option<Interface> {
     Some(found)
 }
 
-/// All but the parent, which is an attribute of the interface.
+/// Without the parent, which is an attribute of the interface.
 fn parse_vlan(data: &[u8]) -> Option<Vlan> {
     const SERVICE: [u8; 2] = [0x88, 0xa8];
     let value = |kind| attributes(data).find(|nla| nla.kind() == kind);
@@ -360,7 +356,7 @@ fn parse_address(payload: &[u8]) -> Option<LocalAddress> {
     let (mut local, mut address, mut flags) = (None, None, u32::from(header[2]));
     for nla in attributes(rest) {
         match nla.kind() {
-            // On a point-to-point link, IFA_ADDRESS is the other end's.
+            // On a point-to-point link, IFA_ADDRESS is the peer's address.
             libc::IFA_LOCAL => local = parse_ip(nla.value()).ok(),
             libc::IFA_ADDRESS => address = parse_ip(nla.value()).ok(),
             libc::IFA_FLAGS => flags = parse_u32(nla.value()).ok()?,
@@ -406,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vlan_knows_its_parent_only_if_that_is_in_this_namespace() {
+    fn a_vlan_has_a_parent_only_in_its_own_namespace() {
         let on: &[(u16, &[u8])] = &[(libc::IFLA_LINK, &[2, 0, 0, 0])];
         let expected = Vlan {
             id: 7,
@@ -422,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_might_send_by_mistake_is_no_panic() {
+    fn malformed_messages_do_not_panic() {
         let good = vlan(3, 7, &[(libc::IFLA_LINK, &[2, 0, 0, 0])]);
         assert_eq!(good.index, 3);
         for len_bytes in 0..64 {

@@ -327,7 +327,7 @@ mod tests {
         let while_owned = kept(&store);
         drop(owned);
         fill(&mut store, 8).unwrap();
-        assert!(kept(&store) < while_owned, "it comes back");
+        assert!(kept(&store) < while_owned, "the slot is free again");
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Engine {
         &self.store
     }
 
-    /// Ends the engine, and gives back what it wrote to.
+    /// Consumes the engine and returns its store.
     pub fn into_store(self) -> Store {
         self.store
     }

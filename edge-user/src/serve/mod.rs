@@ -68,7 +68,8 @@ pub enum Decision<'pin> {
     Miss,
 }
 
-/// Decides for every front that answers GETs. `max_burst` is the largest number of segments sent for one GET.
+/// Decides for every front that answers GETs. `max_burst` is the largest number of segments sent
+/// for one GET.
 #[inline]
 pub fn decide<'pin>(
     request: &Request,

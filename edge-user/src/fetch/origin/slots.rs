@@ -10,7 +10,7 @@ use super::error::{FetchError, ReadError};
 use crate::cache::fill::{FreeSlot, Verified, Written};
 use crate::cache::lease::CacheView;
 
-const ALTERED: &str = "is not what its name says: altered or cut";
+const ALTERED: &str = "does not match its name: altered or truncated";
 
 #[derive(Clone, Debug)]
 pub struct Slots {

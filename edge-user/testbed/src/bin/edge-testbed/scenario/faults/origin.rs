@@ -49,10 +49,10 @@ pub(super) const FAULTS: &[Fault] = &[
         done: "the origin's chunks moved away, and back",
         expected: "resident chunks are served; for others \"no origin has chunk\" (absent_total); \
                    afterwards they are fetched" },
-    Fault { name: "chunk-altered", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes[7] ^= 1), "corrupt_total", "altered or cut"),
+    Fault { name: "chunk-altered", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes[7] ^= 1), "corrupt_total", "altered or truncated"),
         done: "one byte of a chunk changed",
         expected: CORRUPT },
-    Fault { name: "chunk-cut", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.truncate(bytes.len() / 2)), "corrupt_total", "altered or cut"),
+    Fault { name: "chunk-cut", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.truncate(bytes.len() / 2)), "corrupt_total", "altered or truncated"),
         done: "a chunk cut to half its size",
         expected: CORRUPT },
     Fault { name: "chunk-grown", excuses: NOTHING, run: |session| damaged(session, |chunk| rewrite(chunk, |bytes| bytes.resize(3 << 20, 0)), "corrupt_total", "which no chunk has"),
