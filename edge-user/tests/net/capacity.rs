@@ -177,7 +177,7 @@ fn a_target_that_is_not_confirmed_hears_nothing() {
     let output = site.capacity(&other, "1s", &[]);
     assert_code(&output, 2);
     let said = text(&output.stderr);
-    let fix = format!("say --confirm-target {}", site.target());
+    let fix = format!("add --confirm-target {}", site.target());
     for words in [&format!("{other} was confirmed"), &fix] {
         assert!(said.contains(words), "{said}");
     }
