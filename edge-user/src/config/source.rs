@@ -276,6 +276,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_example_sets_every_key() {
@@ -293,6 +294,29 @@ mod tests {
             .collect();
         assert_eq!(written, known);
         assert_eq!(table.len(), 7);
+    }
+
+    #[test]
+    fn the_environment_can_set_every_key_of_the_schema() {
+        let listed: BTreeSet<_> = KEYS
+            .iter()
+            .map(|(section, key, _)| format!("{section}.{key}"))
+            .collect();
+        let mut accepted = BTreeSet::new();
+        for (section, ..) in KEYS {
+            let header = if *section == "origin" {
+                "[[origin]]"
+            } else {
+                &format!("[{section}]")
+            };
+            let text = format!("{header}\nunknown = 1");
+            let error = toml::from_str::<Config>(&text).unwrap_err().to_string();
+            // unknown field `unknown`, expected one of `mode`, `bind`, …
+            let (_, fields) = error.split_once("expected").unwrap();
+            let names = fields.split('`').skip(1).step_by(2);
+            accepted.extend(names.map(|name| format!("{section}.{name}")));
+        }
+        assert_eq!(accepted, listed);
     }
 
     #[test]
