@@ -148,18 +148,15 @@ impl Testbed<'_> {
         Ok(Ran::new(result, before, after))
     }
 
-    /// Learns where the hypervisor usually has the CPUs.
-    pub(super) fn locate_cpus(&self) -> Result<()> {
-        for _ in 0..20 {
-            self.distance.borrow_mut().record(self.round_trip()?);
-            clock::poll(Duration::from_millis(500), || stop::came().then_some(()));
-        }
-        Ok(())
-    }
-
     /// A run during which the hypervisor left the CPUs where they usually are, or else the last of
     /// a few.
     pub(super) fn undisturbed(&self, mut run: impl FnMut() -> Result<Ran>) -> Result<Ran> {
+        if self.cpus[0] == self.cpus[1] {
+            return run();
+        }
+        if self.distance.borrow().is_unknown() {
+            self.locate_cpus()?;
+        }
         let mut attempt = 1;
         loop {
             // They are mostly moved back within seconds.
@@ -171,20 +168,25 @@ impl Testbed<'_> {
             let ran = run()?;
             let nanos = self.round_trip()?;
             self.distance.borrow_mut().record(nanos);
-            let moved = self.distance.borrow().moved(nanos);
-            if moved.is_none() || attempt == ATTEMPTS {
-                return Ok(Ran { moved, ..ran });
+            match self.distance.borrow().moved(nanos) {
+                Some(moved) if attempt < ATTEMPTS => eprintln!("   measured again: {moved}"),
+                moved => return Ok(Ran { moved, ..ran }),
             }
-            eprintln!("   measured again: {}", moved.unwrap_or_default());
             attempt += 1;
         }
     }
 
+    /// Learns where the hypervisor usually has the CPUs.
+    fn locate_cpus(&self) -> Result<()> {
+        for _ in 0..20 {
+            self.distance.borrow_mut().record(self.round_trip()?);
+            clock::poll(Duration::from_millis(500), || stop::came().then_some(()));
+        }
+        Ok(())
+    }
+
     /// Nanoseconds of a cache line's round trip between the CPUs of server and generator.
     fn round_trip(&self) -> Result<f64> {
-        if self.cpus[0] == self.cpus[1] {
-            return Ok(0.0);
-        }
         let mut measure = Command::new(paths::release("edge-bench"));
         let cpus = self.cpus.map(|cpu| cpu.to_string()).join(",");
         measure.args(["core-to-core", "--cpus", &cpus]);

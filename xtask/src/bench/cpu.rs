@@ -66,6 +66,10 @@ pub(super) struct Distance {
 const MOVED: f64 = 1.5;
 
 impl Distance {
+    pub(super) const fn is_unknown(&self) -> bool {
+        self.round_trips.is_empty()
+    }
+
     /// The lower quartile: close, but not as close as they are now and then.
     fn usual(&self) -> Option<f64> {
         self.round_trips.get(self.round_trips.len() / 4).copied()

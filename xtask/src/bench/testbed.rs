@@ -101,7 +101,6 @@ impl<'a> Testbed<'a> {
             distance: RefCell::default(),
         };
         testbed.prepare()?;
-        testbed.locate_cpus()?;
         Ok(testbed)
     }
 
